@@ -1,0 +1,223 @@
+"""The YAML documents as pydantic models; an unknown key is an error that names the file and the line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ofa_deploy.errors import UsageError
+
+Activation = Literal["relu", "relu6", "hswish"]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Document(BaseModel):
+    """Base of every document: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StageDocument(Document):
+    """One stage of a space; see ``space.StageSpec``."""
+
+    width: Positive
+    stride: Literal[1, 2] = 1
+    act: Activation = "relu"
+    se: bool = False
+    depths: tuple[Positive, ...] = (2, 3, 4)
+    kernels: tuple[Literal[3, 5, 7], ...] = (3, 5, 7)
+    expands: tuple[Annotated[float, Field(ge=1)], ...] = (3, 4, 6)
+
+
+class SpaceDocument(Document):
+    """A search space; ``base`` names a preset whose fields it starts from."""
+
+    name: str
+    base: str | None = None
+    stages: tuple[StageDocument, ...] | None = None
+    resolutions: tuple[Annotated[int, Field(ge=16, le=320)], ...] | None = None
+    widths: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    in_channels: Positive | None = None
+    num_classes: Positive | None = None
+    stem_width: Positive | None = None
+    stem_stride: Literal[1, 2] | None = None
+    stem_act: Activation | None = None
+    first_block: bool | None = None
+    head_width: Positive | None = None
+    feature_width: Annotated[int, Field(ge=0)] | None = None
+    head_act: Activation | None = None
+
+
+class DataConfig(Document):
+    """Images: which data set, where, and how they are split and varied."""
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+    root: Path | None = None
+    valid: Positive = 5000  # images held out of the training split: accuracies are estimated on them
+    augment: tuple[Literal["crop", "flip"], ...] = ()
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class AccuracyConfig(Document):
+    """How many subnets are evaluated to fit and to test the accuracy predictor, and on how many images."""
+
+    subnets: Annotated[int, Field(ge=8)] = 60
+    heldout: Annotated[int, Field(ge=3)] = 15
+    recalibration_images: Positive = 1024
+    images: Positive = 5000
+
+
+class TrainRecipe(Document):
+    """``train-supernet -c FILE``."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    space: str | dict[str, Any]
+    data: DataConfig
+    epochs: Positive
+    batch_size: Positive = 128
+    lr: Annotated[float, Field(gt=0)] = 0.1  # peak learning rate of SGD with Nesterov momentum
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 4e-5
+    label_smoothing: Fraction = 0.1
+    random_subnets: Annotated[int, Field(ge=0)] = 2
+    seed: int = 0
+    threads: Positive | None = None  # default: all cores
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
+    accuracy: AccuracyConfig = AccuracyConfig()
+
+
+class TargetProfile(Document):
+    """A kind of device: how models run there. ``profiles/*.yaml``."""
+
+    name: str
+    description: str
+    runtime: Literal["onnxruntime"]
+    provider: str = "CPUExecutionProvider"
+    precision: Literal["fp32"] = "fp32"
+    batch: Positive = 1
+    threads: Positive = 1
+    opset: Annotated[int, Field(ge=11, le=21)] = 17
+    forbidden_ops: tuple[str, ...] = ()
+
+
+class TrainStage(Document):
+    """Train a supernet and fit its accuracy predictor."""
+
+    stage: Literal["train"]
+    recipe: str
+
+
+class ProfileStage(Document):
+    """Measure the blocks of the supernet's space on a target."""
+
+    stage: Literal["profile"]
+    target: str = "local"
+    networks: Annotated[int, Field(ge=0)] = 10
+
+
+class ExtractStage(Document):
+    """Extract a subnet for each budget: those given, or ``spread`` of them over the feasible range."""
+
+    stage: Literal["extract"]
+    target: str = "local"
+    max_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    spread: Annotated[int, Field(ge=0)] = 0
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    seed: int = 0
+
+
+class CompareStage(Document):
+    """One page that compares the bundles of the stages before."""
+
+    stage: Literal["compare"]
+    title: str
+
+
+Stage = Annotated[TrainStage | ProfileStage | ExtractStage | CompareStage, Field(discriminator="stage")]
+
+
+class PipelineDocument(Document):
+    """``run FILE``: stages in order; one whose inputs did not change is skipped."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def read_document(model: type[DocumentT], source: str | Path | Mapping[str, Any]) -> DocumentT:
+    """Validate a YAML file, or a mapping that was read already, as one of the models above.
+
+    Raises:
+        UsageError: the file is missing or not YAML, or a key is unknown or has a wrong value; names file, line, key.
+    """
+    if isinstance(source, Mapping):
+        where, data, lines = model.__name__, dict(source), {}
+    else:
+        where, data, lines = str(source), *_read_yaml(Path(source))
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = tuple(str(part) for part in first["loc"])
+        known = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+        at = f"{where}:{known}" if known else where
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise UsageError(f"{at}: {'.'.join(path) or 'document'}: {what}") from error
+
+
+def find_file(name: str | Path, folder: str) -> Path:
+    """A file where you stand, in ``folder`` there, or among those that ship with the package.
+
+    Raises:
+        UsageError: it is in none of them; lists what ships.
+    """
+    shipped = shipped_folder(folder)
+    for candidate in (Path(name), Path(folder) / name, shipped / name, shipped / Path(name).name):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(path.name for path in shipped.glob("*.yaml")))
+    raise UsageError(f"there is no file {name} here or in {shipped}; shipped {folder}: {known}")
+
+
+def shipped_folder(folder: str) -> Path:
+    """Where ``profiles`` or ``pipelines`` lie: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "data" / folder
+    return installed if installed.is_dir() else package.parent / folder
+
+
+def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    """A YAML file's mapping, and the line of every key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UsageError(f"cannot read {path}: {reason}") from error
+    try:
+        tree, data = yaml.compose(text, yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: a mapping of keys to values is expected")
+    return data, dict(_key_lines(tree, ()))
+
+
+def _key_lines(node: yaml.Node | None, path: tuple[str, ...]) -> list[tuple[tuple[str, ...], int]]:
+    found: list[tuple[tuple[str, ...], int]] = []
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            found += [(here, key.start_mark.line + 1), *_key_lines(value, here)]
+    elif isinstance(node, yaml.SequenceNode):
+        for i, item in enumerate(node.value):
+            here = (*path, str(i))
+            found += [(here, item.start_mark.line + 1), *_key_lines(item, here)]
+    return found

@@ -1,0 +1,29 @@
+"""What can be built: spaces, subnets, blocks, networks, and their counts. numpy only; knows no torch and no device."""
+
+from ofa_deploy.space.counts import network_macs, network_params, op_macs, op_params, supernet_params
+from ofa_deploy.space.network import Network, OpSpec
+from ofa_deploy.space.population import Population, PopulationCodec
+from ofa_deploy.space.presets import PRESETS, load_space
+from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, make_divisible
+from ofa_deploy.space.weights import check_weights, random_weights, weight_shapes
+
+__all__ = [
+    "PRESETS",
+    "Arch",
+    "Network",
+    "OpSpec",
+    "Population",
+    "PopulationCodec",
+    "SearchSpace",
+    "StageSpec",
+    "check_weights",
+    "load_space",
+    "make_divisible",
+    "network_macs",
+    "network_params",
+    "op_macs",
+    "op_params",
+    "random_weights",
+    "supernet_params",
+    "weight_shapes",
+]

@@ -1,0 +1,118 @@
+"""The two nouns every later part sees: a block as a runtime executes it, and a network made of blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from ofa_deploy.errors import UsageError
+
+KINDS = ("stem", "mbconv", "head", "classifier")
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One fused block: what is measured, and exactly what ships.
+
+    Kinds:
+        stem: convolution, batch norm, activation.
+        mbconv: inverted residual: 1×1 expansion (absent where ``mid == cin``), depthwise, squeeze-excitation, 1×1
+            projection, skip connection (MobileNetV2 §3, MobileNetV3 §5.3).
+        head: 1×1 convolution, batch norm, activation, global average pooling; ``[N, cin, h, w] -> [N, cout]``.
+        classifier: optional linear ``cin -> mid`` with activation (absent where ``mid == 0``), linear to ``cout``.
+
+    Attributes:
+        h, w: input height and width in pixels (1 for a classifier, whose input is a vector).
+        cin, mid, cout: channels in, inside and out.
+        kernel, stride: of the depthwise (mbconv) or the only convolution; padding is ``kernel // 2``.
+        act: ``relu``, ``relu6``, ``hswish`` or ``none``.
+        se: squeezed channels of the squeeze-excitation, 0 for none.
+        skip: whether the input is added to the output.
+    """
+
+    kind: str
+    h: int
+    w: int
+    cin: int
+    mid: int
+    cout: int
+    kernel: int = 1
+    stride: int = 1
+    act: str = "relu"
+    se: int = 0
+    skip: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """A unique name that a person can read: ``mbconv-28x28-c16-m64-o24-k5-s2-hswish-se16-skip``."""
+        channels = f"c{self.cin}-m{self.mid}-o{self.cout}"
+        optional = (f"-se{self.se}" if self.se else "") + ("-skip" if self.skip else "")
+        return f"{self.kind}-{self.h}x{self.w}-{channels}-k{self.kernel}-s{self.stride}-{self.act}{optional}"
+
+    @property
+    def out_hw(self) -> tuple[int, int]:
+        """Height and width of the output; (1, 1) after pooling."""
+        if self.kind in ("head", "classifier"):
+            return 1, 1
+        return (self.h - 1) // self.stride + 1, (self.w - 1) // self.stride + 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input without the batch dimension."""
+        return (self.cin,) if self.kind == "classifier" else (self.cin, self.h, self.w)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the output without the batch dimension."""
+        return (self.cout,) if self.kind in ("head", "classifier") else (self.cout, *self.out_hw)
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> OpSpec:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageError: an unknown kind or field.
+        """
+        try:
+            op = cls(**data)
+        except TypeError as error:
+            raise UsageError(f"not an op: {error}") from error
+        if op.kind not in KINDS:
+            raise UsageError(f"unknown op kind {op.kind!r}; known: {', '.join(KINDS)}")
+        return op
+
+
+@dataclass(frozen=True)
+class Network:
+    """A chain of blocks, each with the name under which its weights are stored.
+
+    Attributes:
+        ops: the blocks, in the order of execution.
+        names: one name per block; a weight of block ``s0b1`` is called ``s0b1.<part>``.
+    """
+
+    ops: tuple[OpSpec, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def single(cls, op: OpSpec) -> Network:
+        """A network of one block: what a profiler measures for a table row."""
+        return cls((op,), ("op",))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input without the batch dimension."""
+        return self.ops[0].input_shape
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of the blocks: equal networks have equal keys, whatever space they come from."""
+        return hashlib.sha256(json.dumps([op.key for op in self.ops]).encode()).hexdigest()

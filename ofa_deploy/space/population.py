@@ -1,0 +1,192 @@
+"""A population as one integer array, so that search, latency and accuracy work on all of its members at once.
+
+Row of an ``int8[N, G]`` population: index of the resolution, of the width, of each stage's depth, of each slot's
+kernel, of each slot's expand ratio. Canonical rows hold 0 in the genes of slots beyond a stage's depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space.counts import op_table
+from ofa_deploy.space.network import OpSpec
+from ofa_deploy.space.spec import Arch, SearchSpace
+
+Population = np.ndarray
+
+
+class PopulationCodec:
+    """Vectorised operations on populations of one space.
+
+    Attributes:
+        space: the space whose subnets are encoded.
+        choices: number of choices of every gene, ``int64[G]``.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        self.space = space
+        stages, slots = space.stages, space.slots
+        self._kernel0 = 2 + len(stages)
+        self._expand0 = self._kernel0 + len(slots)
+        self.choices = np.array(
+            [len(space.resolutions), len(space.widths)]
+            + [len(stage.depths) for stage in stages]
+            + [len(stages[s].kernels) for s, _ in slots]
+            + [len(stages[s].expands) for s, _ in slots]
+        )
+        # slot_needs[i, j]: slot i exists where its stage has its j-th depth
+        self._stage_of = np.array([s for s, _ in slots])
+        most = max(len(stage.depths) for stage in stages)
+        self._slot_needs = np.zeros((len(slots), most), dtype=bool)
+        for i, (s, b) in enumerate(slots):
+            self._slot_needs[i, : len(stages[s].depths)] = [b < depth for depth in stages[s].depths]
+
+    def sample(self, count: int, rng: np.random.Generator) -> Population:
+        """Random subnets, every gene uniform."""
+        return self.canonicalise(rng.integers(0, self.choices, (count, len(self.choices))).astype(np.int8))
+
+    def stratified(self, count: int, rng: np.random.Generator) -> Population:
+        """Random subnets spread evenly over the MACs of the space, between the smallest and the largest one."""
+        ends = self.encode([self.space.smallest, self.space.largest])
+        pool = np.unique(self.sample(64 * count, rng), axis=0)
+        pool = pool[np.argsort(self.macs(pool), kind="stable")]
+        middle = pool[np.linspace(0, len(pool) - 1, max(count, 2)).round().astype(int)[1:-1]]
+        return np.concatenate([ends, middle])[:count]
+
+    def active(self, population: Population) -> np.ndarray:
+        """Which slots exist: ``bool[N, slots]``."""
+        depths = population[:, 2 : self._kernel0][:, self._stage_of]
+        return self._slot_needs[np.arange(len(self._stage_of)), depths]
+
+    def canonicalise(self, population: Population) -> Population:
+        """The same subnets with the genes of absent slots set to 0."""
+        active = self.active(population)
+        population = population.copy()
+        population[:, self._kernel0 : self._expand0][~active] = 0
+        population[:, self._expand0 :][~active] = 0
+        return population
+
+    def mutate(self, population: Population, rate: float, rng: np.random.Generator) -> Population:
+        """Redraw every gene with a probability; at least one gene of every row."""
+        redraw = rng.random(population.shape) < rate
+        redraw[np.arange(len(population)), rng.integers(0, population.shape[1], len(population))] = True
+        fresh = rng.integers(0, self.choices, population.shape).astype(np.int8)
+        return self.canonicalise(np.where(redraw, fresh, population))
+
+    def crossover(self, one: Population, other: Population, rng: np.random.Generator) -> Population:
+        """Uniform crossover, row by row."""
+        return self.canonicalise(np.where(rng.random(one.shape) < 0.5, one, other))
+
+    def neighbours(self, row: np.ndarray) -> Population:
+        """All subnets that differ from one in a single gene, and the subnet itself."""
+        moves = [row]
+        for gene, count in enumerate(self.choices):
+            for value in range(count):
+                if value != row[gene]:
+                    moves.append(row.copy())
+                    moves[-1][gene] = value
+        return np.unique(self.canonicalise(np.array(moves, dtype=np.int8)), axis=0)
+
+    def encode(self, archs: Iterable[Arch | Mapping[str, Any]]) -> Population:
+        """Subnets to rows.
+
+        Raises:
+            UsageError: a subnet of another space, or at a resolution that this space does not list.
+        """
+        rows = []
+        for arch in map(self.space.canonical, archs):
+            if arch.resolution not in self.space.resolutions:
+                listed = list(self.space.resolutions)
+                raise UsageError(f"resolution {arch.resolution} is not one of {self.space.name}'s {listed}")
+            stages = [self.space.stages[s] for s, _ in self.space.slots]
+            rows.append(
+                [self.space.resolutions.index(arch.resolution), self.space.widths.index(arch.width)]
+                + [stage.depths.index(d) for stage, d in zip(self.space.stages, arch.depths, strict=True)]
+                + [stage.kernels.index(k) for stage, k in zip(stages, arch.kernels, strict=True)]
+                + [stage.expands.index(e) for stage, e in zip(stages, arch.expands, strict=True)]
+            )
+        return self.canonicalise(np.array(rows, dtype=np.int8).reshape(-1, len(self.choices)))
+
+    def decode(self, population: Population) -> list[Arch]:
+        """Rows to subnets."""
+        space, slots = self.space, self.space.slots
+        stages = [space.stages[s] for s, _ in slots]
+        return [
+            Arch(
+                space.name,
+                space.resolutions[row[0]],
+                space.widths[row[1]],
+                tuple(stage.depths[g] for stage, g in zip(space.stages, row[2 : self._kernel0], strict=True)),
+                tuple(stage.kernels[g] for stage, g in zip(stages, row[self._kernel0 : self._expand0], strict=True)),
+                tuple(stage.expands[g] for stage, g in zip(stages, row[self._expand0 :], strict=True)),
+            )
+            for row in self.canonicalise(population)
+        ]
+
+    @cached_property
+    def _index(self) -> tuple[tuple[OpSpec, ...], np.ndarray, np.ndarray]:
+        """Every distinct block of the space; its number for [slot, resolution, width, kernel, expand] and for the
+        fixed blocks [position, resolution, width]."""
+        space, numbers = self.space, dict[OpSpec, int]()
+        most = [max(len(getattr(stage, name)) for stage in space.stages) for name in ("kernels", "expands")]
+        shape = (len(space.resolutions), len(space.widths))
+        blocks = np.full((len(space.slots), *shape, *most), -1, dtype=np.int32)
+        fixed = np.zeros((4 if space.first_block else 3, *shape), dtype=np.int32)
+        for r, resolution in enumerate(space.resolutions):
+            for w, width in enumerate(space.widths):
+                before, after = space.fixed_ops(resolution, width)
+                fixed[:, r, w] = [numbers.setdefault(op, len(numbers)) for op in before + after]
+                for i, (s, b) in enumerate(space.slots):
+                    for k, kernel in enumerate(space.stages[s].kernels):
+                        for e, expand in enumerate(space.stages[s].expands):
+                            op = space.block(s, b, resolution, width, kernel, expand)
+                            blocks[i, r, w, k, e] = numbers.setdefault(op, len(numbers))
+        return tuple(numbers), blocks, fixed
+
+    @property
+    def ops(self) -> tuple[OpSpec, ...]:
+        """Every distinct block that any subnet of the space can have; M of them."""
+        return self._index[0]
+
+    @property
+    def tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the blocks, positions in ``ops`` (-1: no such choice): ``int32[slots, resolutions, widths,
+        kernels, expands]``, and of those that no slot holds, ``int32[fixed, resolutions, widths]``."""
+        return self._index[1:]
+
+    def op_ids(self, population: Population) -> np.ndarray:
+        """Which blocks each subnet has: ``int32[slots + fixed, N]``, positions in ``ops``, M for an absent slot."""
+        ops, blocks, fixed = self._index
+        count = len(population)
+        genes = np.ascontiguousarray(population.T).astype(np.intp)
+        resolution, width = genes[0], genes[1]
+        ids = np.empty((len(blocks) + len(fixed), count), dtype=np.int32)
+        base = resolution * blocks.shape[2] + width
+        for i, table in enumerate(blocks):
+            stage = self._stage_of[i]
+            kernel, expand = genes[self._kernel0 + i], genes[self._expand0 + i]
+            chosen = table.ravel().take((base * table.shape[2] + kernel) * table.shape[3] + expand)
+            present = self._slot_needs[i].take(genes[2 + stage])
+            ids[i] = np.where(present, chosen, len(ops))
+        for i, table in enumerate(fixed):
+            ids[len(blocks) + i] = table.ravel().take(base)
+        return ids
+
+    def _count(self, population: Population, count: str) -> np.ndarray:
+        table, total = op_table(self.ops, count), np.zeros(len(population))
+        for row in self.op_ids(population):
+            total += table.take(row)
+        return total
+
+    def macs(self, population: Population) -> np.ndarray:
+        """Multiply-accumulates of every subnet: ``float64[N]``."""
+        return self._count(population, "macs")
+
+    def params(self, population: Population) -> np.ndarray:
+        """Parameters of every subnet: ``float64[N]``."""
+        return self._count(population, "params")

@@ -1,0 +1,95 @@
+"""The spaces that ship, and reading one from YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.config import SpaceDocument, read_document
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space.spec import SearchSpace, StageSpec
+
+
+def _ofa_mbv3(name: str, widths: tuple[int, ...], stem: int, head: int, feature: int) -> SearchSpace:
+    """Once-for-all's MobileNetV3 space: 5 stages of up to 4 blocks, over 10^19 subnets a resolution."""
+    strides, acts = (2, 2, 2, 1, 2), ("relu", "relu", "hswish", "hswish", "hswish")
+    ses = (False, True, False, True, True)
+    return SearchSpace(
+        name=name,
+        stages=tuple(StageSpec(*spec) for spec in zip(widths, strides, acts, ses, strict=True)),
+        resolutions=(128, 144, 160, 176, 192, 208, 224),
+        stem_width=stem,
+        head_width=head,
+        feature_width=feature,
+    )
+
+
+_SMALL_28 = SearchSpace(
+    # For 28-pixel grey images on a CPU: one cheap block at 14 pixels, the rest at 7 and 4. A 5×5 depthwise layer at 14
+    # pixels would cost more to train than the whole last stage.
+    name="small_28",
+    stages=(
+        StageSpec(24, 1, "relu", False, (1,), (3,), (2, 3)),
+        StageSpec(48, 2, "relu", False, (1, 2, 3), (3, 5), (2, 3)),
+        StageSpec(96, 2, "hswish", True, (1, 2, 3), (3, 5), (2, 3, 4)),
+    ),
+    resolutions=(20, 24, 28),
+    widths=(0.75, 1.0),
+    in_channels=1,
+    num_classes=10,
+    first_block=False,
+    head_width=160,
+    feature_width=0,
+)
+_SMALL_32 = replace(_SMALL_28, name="small_32", in_channels=3, resolutions=(24, 28, 32))
+_TINY_16 = SearchSpace(
+    # For the 8-pixel digits, enlarged: trains in a minute on two cores.
+    name="tiny_16",
+    stages=(
+        StageSpec(16, 1, "relu", False, (1, 2), (3, 5), (2, 3, 4)),
+        StageSpec(32, 2, "hswish", True, (1, 2, 3), (3, 5), (2, 3, 4)),
+    ),
+    resolutions=(16, 20, 24),
+    widths=(0.5, 1.0),
+    in_channels=1,
+    num_classes=10,
+    first_block=False,
+    head_width=96,
+    feature_width=0,
+)
+
+PRESETS: dict[str, SearchSpace] = {
+    space.name: space
+    for space in (
+        _ofa_mbv3("ofa_mbv3_w1.0", (24, 40, 80, 112, 160), 16, 960, 1280),
+        _ofa_mbv3("ofa_mbv3_w1.2", (32, 48, 96, 136, 192), 24, 1152, 1536),
+        _SMALL_28,
+        _SMALL_32,
+        _TINY_16,
+    )
+}
+
+
+def load_space(source: str | Path | Mapping[str, Any]) -> SearchSpace:
+    """A space from a preset's name, a YAML file, or an already parsed mapping.
+
+    A mapping may start from a preset with ``base:`` and change any field; it then needs a ``name`` of its own.
+
+    Raises:
+        UsageError: an unknown preset, or a document with an unknown or wrong key.
+    """
+    if isinstance(source, (str, Path)) and str(source) in PRESETS:
+        return PRESETS[str(source)]
+    if isinstance(source, (str, Path)) and not str(source).endswith((".yaml", ".yml")):
+        raise UsageError(f"unknown space {str(source)!r}; presets: {', '.join(PRESETS)}, or a path that ends in .yaml")
+    document = read_document(SpaceDocument, source)
+    fields = {k: v for k, v in document.model_dump(exclude_none=True).items() if k != "base"}
+    if "stages" in fields:
+        fields["stages"] = tuple(StageSpec(**stage) for stage in fields["stages"])
+    if document.base is None:
+        return SearchSpace(**fields)
+    if document.base not in PRESETS:
+        raise UsageError(f"space {document.name}: unknown base {document.base!r}; presets: {', '.join(PRESETS)}")
+    return replace(PRESETS[document.base], **fields)

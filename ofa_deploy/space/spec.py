@@ -1,0 +1,230 @@
+"""Search spaces and their subnets, after Once-for-All (Cai et al., ICLR 2020, §3): elastic resolution, width, depth,
+kernel size and expand ratio over a chain of stages of MBConv blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space.network import Network, OpSpec
+
+RESOLUTION_RANGE = (16, 320)
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Round channels to a multiple of ``divisor``, never losing more than 10 % (MobileNetV2's reference rule)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A run of blocks of equal width; the first one has the stage's stride.
+
+    Attributes:
+        width: output channels at width multiplier 1.0.
+        stride: of the first block.
+        act: activation inside the blocks.
+        se: whether blocks have squeeze-excitation (squeezed to a quarter of the expanded channels).
+        depths, kernels, expands: the choices of the stage's block count, and of each block.
+    """
+
+    width: int
+    stride: int
+    act: str = "relu"
+    se: bool = False
+    depths: tuple[int, ...] = (2, 3, 4)
+    kernels: tuple[int, ...] = (3, 5, 7)
+    expands: tuple[float, ...] = (3, 4, 6)
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A genotype: one subnet of a space. Build it through ``SearchSpace.canonical`` so that equal networks are equal.
+
+    Attributes:
+        resolution: input height and width in pixels.
+        width: channel multiplier.
+        depths: blocks per stage.
+        kernels, expands: one per block slot, ``max(stage.depths)`` slots a stage; slots beyond a stage's depth hold
+            the stage's first choice.
+    """
+
+    space: str
+    resolution: int
+    width: float
+    depths: tuple[int, ...]
+    kernels: tuple[int, ...]
+    expands: tuple[float, ...]
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of the canonical JSON."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The subnet as a JSON object."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """Everything that can be built from one supernet.
+
+    Attributes:
+        resolutions, widths: the elastic input sizes (pixels) and channel multipliers.
+        stem_width, stem_stride, stem_act: the first convolution.
+        first_block: whether a fixed MBConv (kernel 3, stride 1, expand 1, relu) of the stem's width follows it.
+        head_width: channels of the last 1×1 convolution before pooling.
+        feature_width: width of the linear layer before the classifier; 0 for none.
+    """
+
+    name: str
+    stages: tuple[StageSpec, ...]
+    resolutions: tuple[int, ...]
+    widths: tuple[float, ...] = (1.0,)
+    in_channels: int = 3
+    num_classes: int = 1000
+    stem_width: int = 16
+    stem_stride: int = 2
+    stem_act: str = "hswish"
+    first_block: bool = True
+    head_width: int = 960
+    feature_width: int = 1280
+    head_act: str = "hswish"
+
+    @cached_property
+    def slots(self) -> tuple[tuple[int, int], ...]:
+        """(stage, position in the stage) of every block slot."""
+        return tuple((s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths)))
+
+    @property
+    def largest(self) -> Arch:
+        """The subnet with every choice at its maximum."""
+        return self._uniform(max)
+
+    @property
+    def smallest(self) -> Arch:
+        """The subnet with every choice at its minimum."""
+        return self._uniform(min)
+
+    def _uniform(self, pick: Any) -> Arch:
+        return self.canonical(
+            {
+                "resolution": pick(self.resolutions),
+                "width": pick(self.widths),
+                "depths": [pick(stage.depths) for stage in self.stages],
+                "kernels": [pick(self.stages[s].kernels) for s, _ in self.slots],
+                "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
+            }
+        )
+
+    def with_resolutions(self, resolutions: tuple[int, ...]) -> SearchSpace:
+        """The same space at other input sizes."""
+        return replace(self, resolutions=tuple(sorted(set(resolutions))))
+
+    def canonical(self, arch: Arch | Mapping[str, Any]) -> Arch:
+        """Check a subnet against this space and normalise its unused slots.
+
+        Any resolution from 16 to 320 is accepted, for counting; ``width`` may be absent where the space has one.
+
+        Raises:
+            UsageError: names the first field that does not belong to this space.
+        """
+        data = dict(arch.to_json() if isinstance(arch, Arch) else arch)
+        if data.setdefault("space", self.name) != self.name:
+            raise UsageError(f"the arch belongs to space {data['space']!r}, not to {self.name!r}")
+        data.setdefault("width", self.widths[0] if len(self.widths) == 1 else None)
+        unknown = set(data) - set(Arch.__dataclass_fields__)
+        missing = set(Arch.__dataclass_fields__) - set(data)
+        if unknown or missing:
+            raise UsageError(f"arch of {self.name}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
+        low, high = RESOLUTION_RANGE
+        if not isinstance(data["resolution"], int) or not low <= data["resolution"] <= high:
+            raise UsageError(f"arch of {self.name}: resolution {data['resolution']!r} is not from {low} to {high}")
+        self._member("width", data["width"], self.widths)
+        for name, length in (("depths", len(self.stages)), ("kernels", len(self.slots)), ("expands", len(self.slots))):
+            if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
+                raise UsageError(f"arch of {self.name}: {name} needs a list of {length} values")
+        kernels, expands = list(data["kernels"]), list(data["expands"])
+        for i, stage in enumerate(self.stages):
+            self._member(f"depths[{i}]", data["depths"][i], stage.depths)
+        for i, (s, b) in enumerate(self.slots):
+            stage = self.stages[s]
+            if b >= data["depths"][s]:
+                kernels[i], expands[i] = stage.kernels[0], stage.expands[0]
+            self._member(f"kernels[{i}]", kernels[i], stage.kernels)
+            self._member(f"expands[{i}]", expands[i], stage.expands)
+        return Arch(
+            self.name, data["resolution"], float(data["width"]), tuple(data["depths"]), tuple(kernels), tuple(expands)
+        )
+
+    def _member(self, field: str, value: Any, choices: tuple[Any, ...]) -> None:
+        if value not in choices:
+            raise UsageError(f"arch of {self.name}: {field} is {value!r}; the space has {list(choices)}")
+
+    def channels(self, base: int, width: float) -> int:
+        """Channels of a layer of ``base`` channels at a width multiplier."""
+        return make_divisible(base * width)
+
+    def fixed_ops(self, resolution: int, width: float) -> tuple[list[OpSpec], list[OpSpec]]:
+        """The blocks that no gene but resolution and width changes: those before and those after the stages."""
+        stem = self.channels(self.stem_width, width)
+        before = [OpSpec("stem", resolution, resolution, self.in_channels, 0, stem, 3, self.stem_stride, self.stem_act)]
+        if self.first_block:
+            h, w = before[0].out_hw
+            before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True))
+        h = self.stage_inputs(resolution)[-1]
+        last = self.channels(self.stages[-1].width, width)
+        head = self.channels(self.head_width, width)
+        feature = self.channels(self.feature_width, width) if self.feature_width else 0
+        after = [
+            OpSpec("head", h, h, last, 0, head, 1, 1, self.head_act),
+            OpSpec("classifier", 1, 1, head, feature, self.num_classes, 1, 1, self.head_act if feature else "none"),
+        ]
+        return before, after
+
+    def stage_inputs(self, resolution: int) -> list[int]:
+        """Input side of every stage, and after the last one, in pixels."""
+        sides = [(resolution - 1) // self.stem_stride + 1]
+        for stage in self.stages:
+            sides.append((sides[-1] - 1) // stage.stride + 1)
+        return sides
+
+    def block(self, stage: int, position: int, resolution: int, width: float, kernel: int, expand: float) -> OpSpec:
+        """The block at one slot, for one choice of its genes."""
+        spec, first = self.stages[stage], position == 0
+        side = self.stage_inputs(resolution)[stage + (not first)]
+        before = self.stages[stage - 1].width if stage else self.stem_width
+        cin, cout = self.channels(before if first else spec.width, width), self.channels(spec.width, width)
+        mid, stride = make_divisible(cin * expand), spec.stride if first else 1
+        se = make_divisible(mid // 4) if spec.se else 0
+        skip = stride == 1 and cin == cout
+        return OpSpec("mbconv", side, side, cin, mid, cout, kernel, stride, spec.act, se, skip)
+
+    def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
+        """(slot, stage, position) of every block that the subnet has."""
+        return ((i, s, b) for i, (s, b) in enumerate(self.slots) if b < arch.depths[s])
+
+    def network(self, arch: Arch | Mapping[str, Any]) -> Network:
+        """The chain of blocks that a subnet is."""
+        arch = self.canonical(arch)
+        before, after = self.fixed_ops(arch.resolution, arch.width)
+        blocks = [
+            (
+                f"s{s}b{b}",
+                self.block(s, b, arch.resolution, arch.width, arch.kernels[i], arch.expands[i]),
+            )
+            for i, s, b in self.active_slots(arch)
+        ]
+        names = ["stem", "first"][: len(before)] + [name for name, _ in blocks] + ["head", "classifier"]
+        return Network(tuple(before + [op for _, op in blocks] + after), tuple(names))
+
+    def to_json(self) -> dict[str, Any]:
+        """The space as a JSON object; ``load_space`` reads it back."""
+        return json.loads(json.dumps(asdict(self)))

@@ -1,0 +1,174 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy.errors import OpNotProfiled, UsageError
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, audit_statistics, leave_one_out
+from ofa_deploy.space import PopulationCodec, load_space, op_macs
+
+CODEC = PopulationCodec(load_space("small_28"))
+CONDITION = {"runtime": "onnxruntime", "runtime_version": "1", "threads": 1}
+
+
+def a_row(key: str, ms: float, ops: tuple[str, ...] = (), se: float = 0.01) -> Row:
+    return Row(key, ops or (key,), ms, ms, ms, 72, 0.02, se)
+
+
+def a_device(seed: int, networks: int, scale: float = 1.07, boundary: float = -0.002):
+    """A made-up device: true block times, a table with errors, networks that are not quite the sum of blocks."""
+    rng = np.random.default_rng(seed)
+    true = {op.key: (0.005 + op_macs(op) / 4e6) * rng.lognormal(0, 0.2) for op in CODEC.ops}
+    rows = {key: a_row(key, ms * rng.normal(1, 0.02)) for key, ms in true.items()}
+    population = CODEC.sample(networks, rng)
+    measured = {}
+    for arch in CODEC.decode(population):
+        network = CODEC.space.network(arch)
+        ops = tuple(op.key for op in network.ops)
+        ms = (scale * sum(true[key] for key in ops) + boundary * len(ops)) * rng.normal(1, 0.01)
+        measured[network.key] = a_row(network.key, ms, ops)
+    return rows, measured
+
+
+def a_model(rows: dict, networks: dict) -> LatencyModel:
+    return LatencyModel(LatencyTable("made-up", CONDITION, rows, networks))
+
+
+def test_without_networks_the_mean_is_the_tables_sum() -> None:
+    rows, networks = a_device(0, 5)
+    model = a_model(rows, {})
+    total = [model.table.total(row.ops) for row in networks.values()]
+    mean, std = model.predict_ops([row.ops for row in networks.values()])
+    assert mean == pytest.approx(total)
+    assert (std / mean > 0.1).all(), "nothing whole was measured: it must be unsure"
+
+
+def test_networks_correct_the_table_and_the_bound_covers() -> None:
+    before, after, covered = [], [], []
+    for seed in range(8):
+        rows, networks = a_device(seed, 60)
+        keys = list(networks)
+        model = a_model(rows, {key: networks[key] for key in keys[:10]})
+        rest = [networks[key] for key in keys[10:]]
+        measured = np.array([row.p50 for row in rest])
+        mean, std = model.predict_ops([row.ops for row in rest])
+        table = np.array([model.table.total(row.ops) for row in rest])
+        after.append(audit_statistics(mean, std, measured))
+        before.append(audit_statistics(table, std, measured))
+        covered.append(after[-1]["coverage_95"])
+    assert np.mean([a["mape"] for a in after]) < 0.6 * np.mean([b["mape"] for b in before])
+    assert np.mean([a["mape"] for a in after]) < 0.02
+    assert 0.9 <= np.mean(covered) <= 1.0
+
+
+def test_closed_form_equals_dense_regression() -> None:
+    """The posterior through [K, J] factors equals the textbook one through a J × J covariance."""
+    rows, networks = a_device(3, 12)
+    model = a_model(rows, dict(list(networks.items())[:7]))
+    t = np.array([row.p50 for row in rows.values()])
+    se = np.array([row.se for row in rows.values()])
+    spread, small = model.fit.spread, np.quantile(t, 0.1)
+    prior = np.diag(t**2 * (spread.block**2 + se**2)) + spread.scale**2 * np.outer(t, t)
+    prior += (spread.boundary * small) ** 2
+    column = {key: j for j, key in enumerate(rows)}
+
+    def counts(row: Row) -> np.ndarray:
+        x = np.zeros(len(t))
+        for key in row.ops:
+            x[column[key]] += 1
+        return x
+
+    evidence = [networks[key] for key in model.evidence]
+    x, y = np.stack([counts(row) for row in evidence]), np.array([row.p50 for row in evidence])
+    noise = np.diag((spread.noise * (x @ t)) ** 2 + (0.01 * y) ** 2)
+    gain = prior @ x.T @ np.linalg.inv(x @ prior @ x.T + noise)
+    mean, covariance = t + gain @ (y - x @ t), prior - gain @ x @ prior
+    new = [networks[key] for key in list(networks)[7:]]
+    got_mean, got_std = model.predict_ops([row.ops for row in new])
+    for row, m, s in zip(new, got_mean, got_std, strict=True):
+        v = counts(row)
+        variance = v @ covariance @ v + (spread.noise * (v @ t)) ** 2
+        assert m == pytest.approx(v @ mean)
+        assert s == pytest.approx(model.fit.calibration * np.sqrt(variance), rel=1e-6)
+
+
+def test_population_predictions_equal_network_predictions() -> None:
+    rows, networks = a_device(1, 10)
+    model = a_model(rows, networks)
+    population = CODEC.sample(300, np.random.default_rng(9))
+    mean, std = model.bind(CODEC).predict(population)
+    expected_mean, expected_std = model.predict([CODEC.space.network(arch) for arch in CODEC.decode(population)])
+    assert mean == pytest.approx(expected_mean)
+    assert std == pytest.approx(expected_std, rel=1e-3)
+    assert model.bind(CODEC).mean(population) == pytest.approx(expected_mean)
+    assert model.bind(CODEC).predict(population[:0])[0].shape == (0,)
+
+
+def test_a_block_that_was_never_measured_is_named_with_the_remedy() -> None:
+    rows, _ = a_device(0, 1)
+    gone = next(iter(rows))
+    del rows[gone]
+    with pytest.raises(OpNotProfiled, match=rf"{gone}.*ofa-deploy profile --target made-up"):
+        a_model(rows, {}).bind(CODEC)
+
+
+def test_leave_one_out() -> None:
+    rows, networks = a_device(2, 12)
+    got = leave_one_out(a_model(rows, networks))
+    assert got is not None
+    assert got["mape"] < 0.03
+    assert leave_one_out(a_model(rows, {})) is None
+
+
+def a_record(key: str, ms: float, threads: int = 1, kind: str = "op") -> dict:
+    return {
+        "kind": kind,
+        "key": key,
+        "ops": [key],
+        "condition": {**CONDITION, "threads": threads},
+        **dict.fromkeys(("p50", "p90", "p99"), ms),
+        "n": 3,
+        "cov": 0.1,
+        "se": 0.01,
+        "flags": [],
+        "measured_at": "2026-01-01T00:00:00Z",
+    }
+
+
+def test_the_newest_record_counts_and_conditions_do_not_mix() -> None:
+    table = LatencyTable.from_records("d", [a_record("a", 1.0), a_record("a", 2.0), a_record("n", 9.0, kind="network")])
+    assert (table.rows["a"].p50, table.networks["n"].p50) == (2.0, 9.0)
+    with pytest.raises(UsageError, match="threads is 1 and 2"):
+        LatencyTable.from_records("d", [a_record("a", 1.0), a_record("b", 1.0, threads=2)])
+
+
+def test_table_files_round_trip_and_damage_is_found(tmp_path: Path) -> None:
+    rows, networks = a_device(0, 3)
+    table, file = LatencyTable("d", CONDITION, rows, networks), tmp_path / "d.json"
+    table.save(file)
+    assert LatencyTable.load(file) == table
+    text = file.read_text()
+    file.write_text(text[: len(text) // 2])
+    with pytest.raises(UsageError, match="truncated or edited"):
+        LatencyTable.load(file)
+    file.write_text(text.replace('"p50": 0.0', '"p50": 0.1', 1))
+    with pytest.raises(UsageError, match="truncated or edited"):
+        LatencyTable.load(file)
+    with pytest.raises(UsageError, match="cannot read"):
+        LatencyTable.load(tmp_path / "none.json")
+
+
+def test_model_json_gives_the_same_predictions() -> None:
+    rows, networks = a_device(4, 6)
+    model = a_model(rows, networks)
+    again = LatencyModel.from_json(json.loads(json.dumps(model.to_json())))
+    assert again.effects == model.effects
+
+
+def test_audit_statistics_by_hand() -> None:
+    got = audit_statistics(np.array([1.0, 2.2, 2.7]), np.array([0.1, 0.01, 0.3]), np.array([1.0, 2.0, 3.0]))
+    assert got["mape"] == pytest.approx((0 + 0.1 + 0.1) / 3)
+    assert got["bias"] == pytest.approx(0.0)
+    assert (got["within_5"], got["spearman"], got["coverage_95"]) == (pytest.approx(1 / 3), 1.0, 1.0)
+    assert audit_statistics(np.ones(2), np.ones(2), np.ones(2))["spearman"] is None

@@ -1,0 +1,185 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.space import (
+    PRESETS,
+    Arch,
+    OpSpec,
+    PopulationCodec,
+    check_weights,
+    load_space,
+    make_divisible,
+    network_macs,
+    network_params,
+    random_weights,
+    supernet_params,
+)
+
+ANCHORS = Path(__file__).parents[2] / ".." / "shared" / "anchors" / "ofa"
+
+
+@pytest.mark.parametrize(
+    ("name", "supernet", "largest", "smallest"),
+    [("ofa_mbv3_w1.0", 7_678_880, 7_664_760, 3_410_792), ("ofa_mbv3_w1.2", 10_715_752, 10_701_632, 4_602_456)],
+)
+def test_parameters_equal_once_for_alls(name: str, supernet: int, largest: int, smallest: int) -> None:
+    space = load_space(name)
+    assert supernet_params(space) == supernet
+    assert network_params(space.network(space.largest)) == largest
+    assert network_params(space.network(space.smallest)) == smallest
+
+
+@pytest.mark.skipif(not ANCHORS.is_dir(), reason="the published networks are not at hand")
+@pytest.mark.parametrize(("published", "own_count"), [(389, 389.49e6), (482, 482.41e6), (595, 595.19e6)])
+def test_macs_of_published_networks(published: int, own_count: float) -> None:
+    networks = json.loads((ANCHORS / "specialized.json").read_text())
+    network = next(n for n in networks if n.get("macs_millions") == published)
+    space = load_space("ofa_mbv3_w1.2")
+    depths, kernels, expands = [0] * 5, [3] * 20, [3] * 20
+    for block in network["blocks"]:
+        stage = [32, 48, 96, 136, 192].index(block["out_channels"])
+        slot = 4 * stage + depths[stage]
+        kernels[slot], expands[slot] = block["kernel"], block["expand_ratio"]
+        depths[stage] += 1
+    arch = {"resolution": network["image_size"], "depths": depths, "kernels": kernels, "expands": expands}
+    assert network_macs(space.network(arch)) == pytest.approx(own_count, rel=1e-4)
+    assert [op.mid for op in space.network(arch).ops if op.kind == "mbconv"][1:] == [
+        block["mid_channels"] for block in network["blocks"]
+    ]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_population_round_trip_and_counts(name: str) -> None:
+    space = load_space(name)
+    codec, rng = PopulationCodec(space), np.random.default_rng(0)
+    population = codec.sample(64, rng)
+    assert population.dtype == np.int8
+    archs = codec.decode(population)
+    assert np.array_equal(codec.encode(archs), population)
+    networks = [space.network(arch) for arch in archs]
+    assert codec.macs(population).tolist() == [network_macs(network) for network in networks]
+    assert codec.params(population).tolist() == [network_params(network) for network in networks]
+    ids = codec.op_ids(population)
+    for i, network in enumerate(networks):
+        numbers = [n for n in ids[:, i] if n < len(codec.ops)]
+        assert sorted(codec.ops[n].key for n in numbers) == sorted(op.key for op in network.ops)
+
+
+def test_equal_networks_are_equal_archs() -> None:
+    space = load_space("small_28")
+    arch = space.smallest.to_json()
+    other = json.loads(json.dumps(arch))
+    unused = next(i for i, (s, b) in enumerate(space.slots) if b >= arch["depths"][s])
+    other["kernels"][unused] = 5
+    assert space.canonical(arch) == space.canonical(other)
+    assert space.canonical(arch).key == space.canonical(other).key
+    assert space.canonical(arch).key != space.largest.key
+
+
+def test_operators_stay_in_the_space_and_canonical() -> None:
+    codec, rng = PopulationCodec(load_space("small_28")), np.random.default_rng(1)
+    population = codec.sample(200, rng)
+    for changed in (
+        codec.mutate(population, 0.2, rng),
+        codec.crossover(population, population[::-1], rng),
+        codec.neighbours(population[0]),
+        codec.stratified(50, rng),
+    ):
+        assert ((changed >= 0) & (changed < codec.choices)).all()
+        assert np.array_equal(changed, codec.canonicalise(changed))
+    assert (codec.mutate(population, 0.2, rng) != population).any(axis=1).mean() > 0.5
+    neighbours = codec.neighbours(population[0])
+    assert len(np.unique(neighbours, axis=0)) == len(neighbours)
+
+
+def test_stratified_spans_the_space() -> None:
+    codec = PopulationCodec(load_space("small_28"))
+    macs = codec.macs(codec.stratified(20, np.random.default_rng(0)))
+    ends = codec.macs(codec.encode([codec.space.smallest, codec.space.largest]))
+    assert (macs.min(), macs.max()) == (ends[0], ends[1])
+
+
+@pytest.mark.parametrize("resolution", [16, 97, 320])
+def test_counts_accept_any_resolution(resolution: int) -> None:
+    space = load_space("ofa_mbv3_w1.0")
+    arch = {**space.smallest.to_json(), "resolution": resolution}
+    assert network_macs(space.network(arch)) > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"resolution": 15}, "resolution"),
+        ({"resolution": "28"}, "resolution"),
+        ({"depths": [9, 1, 1]}, "depths"),
+        ({"kernels": [3]}, "kernels"),
+        ({"width": 0.6}, "width"),
+        ({"space": "other"}, "space"),
+        ({"colour": 1}, "colour"),
+        ({"depths": None}, "depths"),
+    ],
+)
+def test_a_wrong_arch_is_named(change: dict, word: str) -> None:
+    space = load_space("small_28")
+    with pytest.raises(UsageError, match=word):
+        space.canonical({**space.smallest.to_json(), **change})
+
+
+def test_width_may_be_absent_where_the_space_has_one() -> None:
+    space = load_space("ofa_mbv3_w1.0")
+    data = space.largest.to_json()
+    del data["width"], data["space"]
+    assert space.canonical(data) == space.largest
+
+
+def test_space_from_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nbase: small_28\nresolutions: [28]\nnum_classes: 3\n")
+    space = load_space(file)
+    assert (space.resolutions, space.num_classes, space.stages) == ((28,), 3, PRESETS["small_28"].stages)
+    assert load_space(space.to_json()) == space
+    file.write_text("name: mine\nbase: small_28\nstages:\n  - width: 8\n    kernel: [3]\n")
+    with pytest.raises(UsageError, match=r"mine\.yaml:5: stages\.0\.kernel: unknown key"):
+        load_space(file)
+
+
+def test_unknown_preset_names_the_known() -> None:
+    with pytest.raises(UsageError, match=r"ofa_mbv3_w1\.0"):
+        load_space("nonsense")
+
+
+def test_op_json_and_keys() -> None:
+    codec = PopulationCodec(load_space("small_28"))
+    assert len({op.key for op in codec.ops}) == len(codec.ops)
+    assert all(OpSpec.from_json(json.loads(json.dumps(op.to_json()))) == op for op in codec.ops)
+    with pytest.raises(UsageError, match="transformer"):
+        OpSpec.from_json({**codec.ops[0].to_json(), "kind": "transformer"})
+    with pytest.raises(UsageError, match="flavour"):
+        OpSpec.from_json({**codec.ops[0].to_json(), "flavour": 1})
+
+
+def test_weights_are_checked_by_name() -> None:
+    space = load_space("small_28")
+    network = space.network(space.smallest)
+    weights = random_weights(network, 3)
+    check_weights(network, weights)
+    assert all(np.array_equal(weights[k], v) for k, v in random_weights(network, 3).items())
+    broken = {**weights, "extra": np.zeros(1), "stem.conv.weight": np.zeros((1, 1, 3, 3))}
+    del broken["classifier.linear.bias"]
+    with pytest.raises(OfaDeployError, match=r"missing classifier\.linear\.bias.*unknown extra.*stem\.conv\.weight is"):
+        check_weights(network, broken)
+
+
+def test_make_divisible_never_loses_a_tenth() -> None:
+    assert [make_divisible(v) for v in (1, 8, 19.2, 28.8, 134.4, 11)] == [8, 8, 24, 32, 136, 16]
+
+
+def test_arch_is_hashable_and_immutable() -> None:
+    arch = load_space("small_28").largest
+    assert isinstance(arch, Arch)
+    with pytest.raises(AttributeError):
+        arch.width = 2  # type: ignore[misc]
