@@ -60,7 +60,8 @@ class DataConfig(Document):
     root: Path | None = None
     valid: Positive = 5000  # images held out of the training split: accuracies are estimated on them
     augment: tuple[Literal["crop", "flip"], ...] = ()
-    workers: Annotated[int, Field(ge=0)] = 0
+    size: Positive = 224  # side of an image_folder's items, in pixels; the other data sets have one size
+    workers: Annotated[int, Field(ge=0)] = 0  # processes that read an image_folder
 
 
 class AccuracyConfig(Document):
@@ -86,7 +87,8 @@ class TrainRecipe(Document):
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
     label_smoothing: Fraction = 0.1
     random_subnets: Annotated[int, Field(ge=0)] = 2
-    seed: int = 0
+    largest_epochs: Annotated[float, Field(ge=0)] = 0  # the largest subnet alone at first, then its channels are sorted
+    seed: Annotated[int, Field(ge=0)] = 0
     threads: Positive | None = None  # default: all cores
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
     accuracy: AccuracyConfig = AccuracyConfig()

@@ -31,3 +31,13 @@ def audit_statistics(
         "within_10": float((np.abs(error) <= 0.10).mean()),
         "coverage_95": float((measured <= upper).mean()),
     }
+
+
+def repeatability(rounds: list[list[float]]) -> float:
+    """How well measurements repeat themselves: mean relative difference between odd and even rounds' medians.
+
+    Args:
+        rounds: per network, the medians of its rounds in ms.
+    """
+    halves = [(np.median(one[::2]), np.median(one[1::2])) for one in rounds if len(one) > 1]
+    return float(np.mean([abs(a - b) / b for a, b in halves])) if halves else float("nan")

@@ -65,7 +65,9 @@ class Arch:
     @cached_property
     def key(self) -> str:
         """sha256 of the canonical JSON."""
-        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+        # a ratio read from YAML may be 4.0 where a preset says 4: the same subnet
+        numbers = {"width": float(self.width), "expands": [float(expand) for expand in self.expands]}
+        return hashlib.sha256(json.dumps({**self.to_json(), **numbers}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The subnet as a JSON object."""

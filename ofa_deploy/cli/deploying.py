@@ -1,0 +1,292 @@
+"""`search`, `extract`, `export`, `report`, `verify`: from a budget to a verified bundle."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.output import Tell, emit, progress
+from ofa_deploy.cli.spaces import read_arch
+
+if TYPE_CHECKING:
+    from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.search import Constraints
+    from ofa_deploy.store import Workspace
+
+
+def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what is searched, for whom, and under which constraints."""
+    for option in reversed(
+        [
+            click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
+            click.option("--max-ms", type=float, help="Latency budget in ms."),
+            click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
+            click.option("--max-params", type=float, help="Bound on parameters."),
+            click.option("--confidence", default=0.95, show_default=True, help="That the latency bound holds."),
+            click.option("--seed", default=0, show_default=True),
+            click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest]"),
+            click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
+            click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
+            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def the_constraints(
+    max_ms: float | None, max_macs: float | None, max_params: float | None, confidence: float
+) -> Constraints:
+    """Checked before anything slow happens.
+
+    Raises:
+        UsageError: a bound is not a positive number, or there is none.
+    """
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.search import Constraints
+
+    constraints = Constraints(max_ms, confidence, max_macs, max_params)
+    if max_ms is None and max_macs is None and max_params is None:
+        raise UsageError("give a budget: --max-ms, --max-macs or --max-params")
+    return constraints
+
+
+def the_subject(
+    workspace: Workspace, supernet: Path | None, space_name: str | None, random_weights: bool, seed: int, tell: Tell
+) -> Subject:
+    """What is searched: a supernet, or a space with random weights."""
+    from ofa_deploy.deploy.subject import find_supernet, load_subject, random_subject
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.space import load_space
+
+    if random_weights != bool(space_name):
+        raise UsageError("--space and --random-weights go together; a trained supernet brings its own space")
+    if space_name:
+        return random_subject(load_space(space_name), seed)
+    path = find_supernet(workspace, supernet)
+    click.echo(f"supernet: {path}", err=True)
+    return load_subject(workspace, path, lambda p: tell("evaluate subnets", p))
+
+
+@click.command()
+@budget_options
+@click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
+@click.pass_obj
+def search(
+    workspace: Path | None,
+    target: str,
+    max_ms: float | None,
+    max_macs: float | None,
+    max_params: float | None,
+    confidence: float,
+    seed: int,
+    supernet: Path | None,
+    space_name: str | None,
+    random_weights: bool,
+    as_json: bool,
+    time_limit: float | None,
+) -> None:
+    """Find the best subnet by prediction alone; nothing is measured.
+
+    Example: ofa-deploy search --target local --max-ms 2 --json
+    """
+    constraints = the_constraints(max_ms, max_macs, max_params, confidence)
+    from ofa_deploy.deploy.extract import ready_model
+    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.search import Problem
+    from ofa_deploy.search import search as run
+    from ofa_deploy.store import Workspace
+
+    found, opened = resolve_target(target), Workspace.open(workspace)
+    with progress() as tell:
+        subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
+        model, codec = ready_model(None, opened, found, subject.space, None)
+        problem = Problem(codec, subject.accuracy(codec), model.bind(codec).predict, constraints)
+        result = run(problem, seed, time_limit=time_limit)
+    best = result.best
+    answer = {
+        "arch": best.arch.to_json(),
+        "accuracy": best.accuracy if subject.predictor else None,
+        "latency_ms": best.latency_ms,
+        "upper_ms": best.upper_ms,
+        "evaluations": result.evaluations,
+        "seconds": result.seconds,
+        "simulated": model.table.simulated,
+    }
+    if as_json:
+        emit(answer)
+        return
+    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if subject.predictor else "accuracy unknown"
+    click.echo(
+        f"{accuracy}, {best.latency_ms:.4g} ms, under {best.upper_ms:.4g} ms at {confidence:g} "
+        f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
+    )
+
+
+@click.command()
+@budget_options
+@click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
+@click.pass_obj
+def extract(
+    workspace: Path | None,
+    target: str,
+    max_ms: float | None,
+    max_macs: float | None,
+    max_params: float | None,
+    confidence: float,
+    seed: int,
+    supernet: Path | None,
+    space_name: str | None,
+    random_weights: bool,
+    as_json: bool,
+    no_profile: bool,
+    output: Path | None,
+) -> None:
+    """Search, measure the finalists on the device, export, verify, report.
+
+    Example: ofa-deploy extract --target local --max-ms 2
+    """
+    constraints = the_constraints(max_ms, max_macs, max_params, confidence)
+    from ofa_deploy.deploy.bundle import build_bundle
+    from ofa_deploy.deploy.extract import extract as run
+    from ofa_deploy.fleet import Fleet, resolve_target
+    from ofa_deploy.store import Workspace
+
+    found, opened = resolve_target(target), Workspace.open(workspace)
+    bounds = {"--max-ms": max_ms, "--max-macs": max_macs, "--max-params": max_params}
+    given = {name: value for name, value in bounds.items() if value is not None}
+    folder = output or opened.bundles / "-".join([found.name, *(f"{n[6:]}{v:g}" for n, v in given.items())])
+    words = ["ofa-deploy", "extract", "--target", found.name]
+    words += [word for name, value in given.items() for word in (name, f"{value:g}")]
+    words += ["--confidence", f"{confidence:g}", "--seed", str(seed)]
+    words += ["--space", space_name, "--random-weights"] if space_name else []
+    with progress() as tell:
+        subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
+        words += ["--supernet", str(subject.path)] if subject.path else []
+        with Fleet.open(opened) as fleet:
+            extraction = run(
+                fleet,
+                opened,
+                subject,
+                found,
+                constraints,
+                seed,
+                not no_profile,
+                lambda p: tell(f"measure on {found.name}", p),
+            )
+        tell("verify and report", {})
+        report = build_bundle(extraction, folder, shlex.join(words))
+    opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})
+    if as_json:
+        emit({**report, "bundle": str(folder)})
+    else:
+        click.echo(summary(report, folder))
+
+
+def summary(report: dict[str, Any], folder: Path) -> str:
+    """A bundle in three lines."""
+    accuracy, latency = report["accuracy"], report["latency"]
+    known = accuracy["measured"] is not None
+    measured = f"{100 * accuracy['measured']:.2f} % ({accuracy['split']} split)" if known else "not measured"
+    size = f"{report['subnet']['macs'] / 1e6:.2f} M MACs, {report['subnet']['params']:,} parameters"
+    simulated = "SIMULATED  " if report["target"]["simulated"] else ""
+    return (
+        f"{simulated}{report['verdict']['text']}  "
+        f"(predicted {latency['predicted_ms']:.4g} ms, {latency['error_pct']:+.1f} %)\n"
+        f"accuracy: {measured}   {size}\n"
+        f"bundle: {folder}   open {folder / 'report.html'}"
+    )
+
+
+@click.command()
+@click.option("--arch", "arch_file", required=True, type=click.Path(path_type=Path), help="A subnet's JSON file.")
+@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest]")
+@click.option("--space", "space_name", help="With --random-weights.  [default: the one the arch names]")
+@click.option("--random-weights", is_flag=True, help="Write the graph with random weights.")
+@click.option("--target", default="local", show_default=True, help="Whose rules the graph obeys.")
+@click.option("--seed", default=0, show_default=True, help="Of the random weights.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def export(
+    workspace: Path | None,
+    arch_file: Path,
+    supernet: Path | None,
+    space_name: str | None,
+    random_weights: bool,
+    target: str,
+    seed: int,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Write one subnet as ONNX and compare it with torch.
+
+    Example: ofa-deploy export --arch arch.json --random-weights -o model.onnx
+    """
+    arch = read_arch(arch_file)
+    from ofa_deploy.deploy.bundle import MAX_DIFFERENCE
+    from ofa_deploy.errors import GateFailed
+    from ofa_deploy.export import parity
+    from ofa_deploy.files import write_atomic
+    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.graph import onnx_bytes, write_onnx
+    from ofa_deploy.store import Workspace
+
+    found = resolve_target(target)
+    name = (space_name or arch.get("space")) if random_weights else space_name
+    with progress() as tell:
+        subject = the_subject(Workspace.open(workspace), supernet, name, random_weights, seed, tell)
+        one = subject.space.canonical(arch)
+        subnet = subject.subnet(one)
+        content = onnx_bytes(write_onnx(subject.space.network(one), subnet.weights(), found))
+        checked = parity(subnet, content, subject.images(one, 8))
+    if checked["max_abs"] > MAX_DIFFERENCE:
+        raise GateFailed(f"the ONNX graph differs from torch by {checked['max_abs']:.2g}; nothing was written")
+    write_atomic(output, content)
+    if as_json:
+        emit({"model": str(output), "key": one.key, "bytes": len(content), "max_abs": checked["max_abs"]})
+    else:
+        click.echo(f"{output}: {len(content):,} bytes, differs from torch by at most {checked['max_abs']:.2g}")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def report(bundle: Path, as_json: bool) -> None:
+    """Print a bundle's report.  Example: ofa-deploy report .ofa/bundles/local-ms2"""
+    from ofa_deploy.report import render_markdown
+
+    data = read_arch(bundle / "report.json")
+    if as_json:
+        emit(data)
+    else:
+        click.echo(render_markdown(data))
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def verify(bundle: Path, as_json: bool) -> None:
+    """Check a bundle's files against its manifest, and recompute its figures from its evidence.
+
+    Example: ofa-deploy verify .ofa/bundles/local-ms2
+    """
+    from ofa_deploy.errors import GateFailed
+    from ofa_deploy.export import verify_bundle
+
+    problems = verify_bundle(bundle)
+    if as_json:
+        emit({"bundle": str(bundle), "problems": problems})
+    if problems:
+        raise GateFailed(f"{bundle}: {'; '.join(problems)}")
+    if not as_json:
+        click.echo(f"{bundle}: every file and every figure checks")
+
+
+COMMANDS = (search, extract, export, report, verify)

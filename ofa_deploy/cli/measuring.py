@@ -1,0 +1,178 @@
+"""`profile`, `predict`, `lut`, `serve`: measuring devices and asking what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ofa_deploy.cli.output import emit, progress
+from ofa_deploy.cli.spaces import read_arch
+
+if TYPE_CHECKING:
+    from ofa_deploy.space import SearchSpace
+    from ofa_deploy.store import Workspace
+
+
+def the_space(workspace: Workspace, name: str | None) -> SearchSpace:
+    """A space by name or file, or by default that of the newest supernet."""
+    from ofa_deploy.space import load_space
+
+    if name:
+        return load_space(name)
+    from ofa_deploy.deploy.subject import find_supernet
+    from ofa_deploy.supernet import read_summary
+
+    return read_summary(find_supernet(workspace, None))[0]
+
+
+@click.command()
+@click.option("--target", default="local", show_default=True, help="What to measure.")
+@click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
+@click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
+@click.option("--networks", default=10, show_default=True, type=click.IntRange(0), help="Whole networks to measure.")
+@click.option("--refresh", is_flag=True, help="Measure again what was measured before.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def profile(
+    workspace: Path | None,
+    target: str,
+    space_name: str | None,
+    resolutions: tuple[int, ...],
+    networks: int,
+    refresh: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Fill or refresh a target's latency table: every block of a space, and whole networks beside them.
+
+    Example: ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
+    """
+    from ofa_deploy.fleet import Fleet, resolve_target
+    from ofa_deploy.fleet.profiling import profile as measure
+    from ofa_deploy.latency import LatencyModel, leave_one_out
+    from ofa_deploy.store import Workspace
+
+    found, opened = resolve_target(target), Workspace.open(workspace)
+    space = the_space(opened, space_name)
+    if resolutions:
+        space = space.with_resolutions(resolutions)
+    with Fleet.open(opened) as fleet, progress() as tell:
+        table = measure(
+            fleet, opened, found, space, networks, refresh, seed, progress=lambda p: tell(f"profile {target}", p)
+        )
+    left_out = leave_one_out(LatencyModel(table))
+    flagged = sum(bool(row.flags) for row in table.rows.values())
+    file = opened.tables / f"{found.name}.json"
+    if as_json:
+        emit(
+            {
+                "target": found.name,
+                "condition": dict(table.condition),
+                "blocks": len(table.rows),
+                "networks": len(table.networks),
+                "flagged": flagged,
+                "leave_one_out": left_out,
+                "table": str(file),
+            }
+        )
+        return
+    runtime = f"{table.condition['runtime']} {table.condition['runtime_version']}"
+    click.echo(
+        f"{found.name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)"
+    )
+    if left_out:
+        click.echo(
+            f"each network predicted from the others: mean error {100 * left_out['mape']:.1f} %, "
+            f"{100 * left_out['within_5']:.0f} % within ±5 %"
+        )
+    click.echo(f"table: {file}\nnext: ofa-deploy extract --target {found.name} --max-ms …")
+
+
+@click.command()
+@click.argument("arch_files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARCH_FILE…")
+@click.option("--target", default="local", show_default=True)
+@click.option(
+    "--space", "space_name", help="Preset or YAML file.  [default: the one the arch names, or the supernet's]"
+)
+@click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0, 1, True, True))
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def predict(
+    workspace: Path | None,
+    arch_files: tuple[Path, ...],
+    target: str,
+    space_name: str | None,
+    confidence: float,
+    as_json: bool,
+) -> None:
+    """Predict subnets' latency on a profiled target, with its uncertainty.
+
+    Example: ofa-deploy predict --target local arch.json --json
+    """
+    from scipy.stats import norm
+
+    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.fleet.profiling import load_table
+    from ofa_deploy.latency import LatencyModel
+    from ofa_deploy.space import PRESETS
+    from ofa_deploy.store import Workspace
+
+    opened, found = Workspace.open(workspace), resolve_target(target)
+    networks, keys = [], []
+    for file in arch_files:
+        data = read_arch(file)
+        named = data.get("space") if data.get("space") in PRESETS else None
+        space = the_space(opened, space_name or named)
+        arch = space.canonical(data)
+        networks.append(space.network(arch))
+        keys.append(arch.key)
+    mean, std = LatencyModel(load_table(opened, found)).predict(networks)
+    upper = mean + norm.ppf(confidence) * std
+    rows = [
+        {"key": key, "mean_ms": float(m), "std_ms": float(s), "upper_ms": float(u)}
+        for key, m, s, u in zip(keys, mean, std, upper, strict=True)
+    ]
+    if as_json:
+        emit(rows)
+        return
+    for file, row in zip(arch_files, rows, strict=True):
+        click.echo(
+            f"{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, under {row['upper_ms']:.4g} ms at {confidence:g}"
+        )
+
+
+@click.group()
+def lut() -> None:
+    """Latency tables."""
+
+
+@lut.command("show")
+@click.argument("source", default="local")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def lut_show(workspace: Path | None, source: str, as_json: bool) -> None:
+    """Print a target's table, or an exported file.  Example: ofa-deploy lut show local"""
+    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.fleet.profiling import load_table
+    from ofa_deploy.latency import LatencyTable
+    from ofa_deploy.store import Workspace
+
+    if source.endswith(".json"):
+        table = LatencyTable.load(Path(source))
+    else:
+        table = load_table(Workspace.open(workspace), resolve_target(source))
+    if as_json:
+        emit(table.to_json())
+        return
+    click.echo(f"{table.device}: {', '.join(f'{k} {v}' for k, v in table.condition.items())}")
+    for row in [*table.rows.values(), *table.networks.values()]:
+        click.echo(
+            f"{row.p50:10.4f} ms  p90 {row.p90:9.4f}  ±{100 * row.se:4.1f} %  n {row.n:5}  "
+            f"{row.key if len(row.ops) == 1 else 'network ' + row.key[:12]}  {' '.join(row.flags)}".rstrip()
+        )
+
+
+COMMANDS = (profile, predict, lut)

@@ -1,0 +1,75 @@
+"""What commands print: answers on stdout, progress on stderr; only a terminal gets bars."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+Tell = Callable[[str, dict[str, Any]], None]
+LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
+
+
+def emit(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+@contextmanager
+def progress() -> Iterator[Tell]:
+    """A function that shows what is going on: ``tell("train", {"done": 3, "total": 10})``; extra numbers are shown."""
+    if sys.stderr.isatty():
+        with _bars() as tell:
+            yield tell
+    else:
+        yield _lines()
+
+
+def _split(numbers: dict[str, Any]) -> tuple[float, float | None, str]:
+    """Done, total, and the rest as text."""
+    rest = {k: v for k, v in numbers.items() if k not in ("done", "total")}
+    text = "  ".join(
+        f"{k.replace('_', ' ')} {v:.4g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
+        for k, v in rest.items()
+    )
+    return numbers.get("done", 0), numbers.get("total"), text
+
+
+@contextmanager
+def _bars() -> Iterator[Tell]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("[dim]{task.fields[text]}"), console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, numbers: dict[str, Any]) -> None:
+            done, total, text = _split(numbers)
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, text=text)
+            bars.update(tasks[what], completed=done, total=total, text=text)
+            if not numbers:
+                bars.update(tasks[what], completed=1, total=1)
+
+        yield tell
+
+
+def _lines() -> Tell:
+    last: dict[str, float] = {}
+
+    def tell(what: str, numbers: dict[str, Any]) -> None:
+        done, total, text = _split(numbers)
+        finished = total is not None and done >= total
+        if what in last and not finished and time.monotonic() - last[what] < LINE_SECONDS:
+            return
+        last[what] = time.monotonic()
+        count = f" {done:g}/{total:g}" if total else ""
+        click.echo(f"{what}{count}  {text}".rstrip(), err=True)
+
+    return tell

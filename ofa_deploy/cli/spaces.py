@@ -1,0 +1,84 @@
+"""`space`: what can be built, and how large it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ofa_deploy.cli.output import emit
+
+
+@click.group()
+def space() -> None:
+    """Search spaces: what can be built from one supernet."""
+
+
+@space.command("list")
+def list_spaces() -> None:
+    """Print the presets.  Example: ofa-deploy space list"""
+    from ofa_deploy.space import PRESETS
+
+    for name in PRESETS:
+        click.echo(name)
+
+
+@space.command()
+@click.argument("name")
+@click.option("--arch", type=click.Path(path_type=Path), help="A subnet's JSON file, to be counted.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def show(name: str, arch: Path | None, as_json: bool) -> None:
+    """Count parameters and MACs of a space (a preset or a YAML file) and of a subnet.
+
+    Example: ofa-deploy space show ofa_mbv3_w1.0 --json
+    """
+    from ofa_deploy.space import Arch, load_space, network_macs, network_params, supernet_params
+
+    found = load_space(name)
+
+    def counts(one: Arch) -> dict[str, Any]:
+        network = found.network(one)
+        return {"params": network_params(network), "macs": network_macs(network)}
+
+    answer: dict[str, Any] = {
+        "space": found.name,
+        "supernet_params": supernet_params(found),
+        "largest": counts(found.largest),
+        "smallest": counts(found.smallest),
+    }
+    if arch:
+        one = found.canonical(read_arch(arch))
+        answer["arch"] = {"key": one.key, **counts(one)}
+    if as_json:
+        emit(answer)
+        return
+    click.echo(f"{found.name}: a supernet of {answer['supernet_params']:,} parameters")
+    for part in ("largest", "smallest", "arch"):
+        if part in answer:
+            click.echo(
+                f"  {part:9} {answer[part]['params']:>12,} parameters  {answer[part]['macs'] / 1e6:>10.2f} M MACs"
+            )
+
+
+def read_arch(path: Path) -> dict[str, Any]:
+    """A subnet's JSON file as a mapping.
+
+    Raises:
+        UsageError: it is missing or not a JSON object.
+    """
+    from ofa_deploy.errors import UsageError
+
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON (truncated?): {error}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: an arch is a JSON object")
+    return data
+
+
+COMMANDS = (space,)

@@ -1,0 +1,1 @@
+"""The promise: search, measure the finalists on the device, refit, choose, export, verify, report."""

@@ -1,0 +1,212 @@
+"""From a budget to a bundle: the most accurate subnet whose latency, measured on the device, fits.
+
+Search trusts an upper bound of the predicted latency, not the prediction. Its finalists are exported and measured on
+the device, the model learns from them, and where that shows something better the search runs again, a few times at
+most. The answer is the most accurate finalist that was measured to fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.errors import GateFailed, OpNotProfiled
+from ofa_deploy.fleet import Fleet, MeasureItem
+from ofa_deploy.fleet.profiling import Progress, load_table, profile
+from ofa_deploy.graph import onnx_bytes, write_onnx
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, SpaceLatency
+from ofa_deploy.search import Constraints, Latency, Problem, SearchResult, search
+from ofa_deploy.search.evolution import Point, fastest
+from ofa_deploy.space import Population, PopulationCodec, SearchSpace
+from ofa_deploy.store import Workspace
+from ofa_deploy.supernet import Subnet
+
+ROUNDS = 3  # of search and measurement
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A subnet that was built and measured.
+
+    Attributes:
+        point: its predictions when it was chosen, before it was measured.
+        predictor: the latency model that made them, times ``slowdown``: how much slower the device runs now than when
+            its table was measured, as far as the finalists before this one showed.
+        table_ms, std_ms: the sum of its blocks, and the prediction's standard deviation.
+        onnx: the exported file's content.
+        record: the measurement.
+        valid_accuracy: on held-out images of the training split; None without data.
+    """
+
+    point: Point
+    predictor: LatencyModel
+    slowdown: float
+    table_ms: float
+    std_ms: float
+    subnet: Subnet
+    onnx: bytes
+    record: dict[str, Any]
+    valid_accuracy: float | None
+
+    @property
+    def measured_ms(self) -> float:
+        """Median latency on the device."""
+        return float(self.record["p50"])
+
+
+@dataclass
+class Extraction:
+    """Everything that a report tells.
+
+    Attributes:
+        result: the last search.
+        finalists: all that were measured, in the order of measurement.
+        chosen: the answer.
+    """
+
+    subject: Subject
+    target: TargetProfile
+    constraints: Constraints
+    seed: int
+    result: SearchResult
+    finalists: list[Finalist]
+    chosen: Finalist
+
+
+def ready_model(
+    fleet: Fleet | None, workspace: Workspace, target: TargetProfile, space: SearchSpace, progress: Progress | None
+) -> tuple[LatencyModel, PopulationCodec]:
+    """The target's latency model, and the part of a space that its table covers; profiles where nothing is covered.
+
+    Args:
+        fleet: None forbids to profile.
+
+    Raises:
+        OpNotProfiled: nothing is covered and profiling is forbidden.
+    """
+    table = load_table(workspace, target)
+    covered = [r for r in space.resolutions if not _missing(table, space, r)]
+    if not covered:
+        if fleet is None:
+            table.require(op.key for op in PopulationCodec(space).ops)
+            raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
+        table, covered = profile(fleet, workspace, target, space, progress=progress), list(space.resolutions)
+    return LatencyModel(table), PopulationCodec(space.with_resolutions(tuple(covered)))
+
+
+def _missing(table: LatencyTable, space: SearchSpace, resolution: int) -> list[str]:
+    return table.missing(op.key for op in PopulationCodec(space.with_resolutions((resolution,))).ops)
+
+
+def extract(
+    fleet: Fleet,
+    workspace: Workspace,
+    subject: Subject,
+    target: TargetProfile,
+    constraints: Constraints,
+    seed: int = 0,
+    may_profile: bool = True,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Search, measure the finalists, refit, choose.
+
+    Raises:
+        InfeasibleBudget: no subnet is predicted to fit.
+        OpNotProfiled: the target was not profiled for this space and ``may_profile`` is false.
+        GateFailed: every finalist was measured over the budget; names the best of them.
+    """
+    model, codec = ready_model(fleet if may_profile else None, workspace, target, subject.space, progress)
+    finalists: list[Finalist] = []
+    slowdown = 1.0
+    for attempt in range(ROUNDS):
+        problem = Problem(codec, subject.accuracy(codec), _slowed(model.bind(codec), slowdown), constraints)
+        result = search(problem, seed + attempt)
+        fresh = _worth_measuring(result.finalists, finalists, constraints)
+        if not fresh:
+            break
+        finalists += _measure(fleet, subject, target, model, slowdown, fresh, progress)
+        slowdown = float(np.median([f.measured_ms / f.point.latency_ms * f.slowdown for f in finalists]))
+        model = _learn(model, finalists, slowdown)
+    return Extraction(subject, target, constraints, seed, result, finalists, _choose(finalists, target, constraints))
+
+
+def _learn(model: LatencyModel, finalists: list[Finalist], slowdown: float) -> LatencyModel:
+    """The model with the finalists as evidence, less what they show to be common to this hour.
+
+    A device may run slower or faster now than when its table was measured. Taken as they are, the finalists would
+    contradict the networks of that time, and the next search would miss the budget again.
+    """
+    rows = {f.record["key"]: Row.from_record(f.record) for f in finalists}
+    networks = {key: replace(row, p50=row.p50 / slowdown) for key, row in rows.items()}
+    return LatencyModel(replace(model.table, networks={**model.table.networks, **networks}))
+
+
+def _slowed(latency: SpaceLatency, factor: float) -> Latency:
+    def predict(population: Population) -> tuple[np.ndarray, np.ndarray]:
+        mean, std = latency.predict(population)
+        return factor * mean, factor * std
+
+    return predict
+
+
+def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: Constraints) -> list[Point]:
+    """Of the subnets that a search found, the new ones that promise more than any that was measured to fit."""
+    known = {finalist.point.arch.key for finalist in measured}
+    best = max((f.point.accuracy for f in measured if _fits(f, constraints)), default=-np.inf)
+    return [point for point in found if point.arch.key not in known and point.accuracy > best]
+
+
+def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Constraints) -> Finalist:
+    fitting = [f for f in finalists if _fits(f, constraints)]
+    if fitting:
+        return max(fitting, key=lambda f: (f.valid_accuracy or f.point.accuracy, -f.measured_ms))
+    best = min(finalists, key=lambda f: f.measured_ms)
+    raise GateFailed(
+        f"none of {len(finalists)} finalists that were measured on {target.name} fits {constraints.max_ms:g} ms: the "
+        f"best, {best.point.arch.key[:12]}, took {best.measured_ms:.4g} ms (predicted {best.point.latency_ms:.4g}); "
+        f"refresh the table with: ofa-deploy profile --target {target.name} --refresh"
+    )
+
+
+def _fits(finalist: Finalist, constraints: Constraints) -> bool:
+    return constraints.max_ms is None or finalist.measured_ms <= constraints.max_ms
+
+
+def _measure(
+    fleet: Fleet,
+    subject: Subject,
+    target: TargetProfile,
+    model: LatencyModel,
+    slowdown: float,
+    points: list[Point],
+    progress: Progress | None,
+) -> list[Finalist]:
+    """Build, evaluate and measure subnets; all of them in the same rounds."""
+    networks = [subject.space.network(point.arch) for point in points]
+    subnets = [subject.subnet(point.arch) for point in points]
+    files = [onnx_bytes(write_onnx(n, subnet.weights(), target)) for n, subnet in zip(networks, subnets, strict=True)]
+    items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
+    accuracies = [subject.campaign.accuracy(p.arch, "finalist") if subject.campaign else None for p in points]
+    records = fleet.measure(target, items, progress=progress)
+    _, std = model.predict(networks)
+    return [
+        Finalist(point, model, slowdown, model.table.total(network), slowdown * one, subnet, file, record, accuracy)
+        for point, network, one, subnet, file, record, accuracy in zip(
+            points, networks, std.tolist(), subnets, files, records, accuracies, strict=True
+        )
+    ]
+
+
+def budgets_between(
+    subject: Subject, model: LatencyModel, codec: PopulationCodec, count: int, confidence: float
+) -> list[float]:
+    """Latency budgets in ms, spread geometrically between the fastest and the largest subnet's upper bounds."""
+    problem = Problem(codec, subject.accuracy(codec), model.bind(codec).predict, Constraints(confidence=confidence))
+    low = fastest(problem)[1]
+    high = float(problem.upper(codec.encode([codec.space.largest]))[0])
+    ratios = np.arange(1, count + 1) / (count + 1)
+    return [float(f"{low * (high / low) ** ratio:.2g}") for ratio in ratios]

@@ -1,0 +1,178 @@
+"""What is deployed: a trained supernet with its data and accuracy predictor, or a space with random weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_deploy.accuracy import AccuracyPredictor, Campaign, run_campaign
+from ofa_deploy.config import TrainRecipe, read_document
+from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.files import write_atomic
+from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, random_weights
+from ofa_deploy.store import Workspace
+from ofa_deploy.supernet import Subnet, Supernet, load_supernet
+from ofa_deploy.training import Data, batches, load_data, specialise
+
+SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
+BATCH = 256
+
+
+@dataclass
+class Subject:
+    """A space with weights, and how accuracies in it are known.
+
+    Attributes:
+        space: what can be extracted.
+        name: for people: the recipe's name, or the space's with "random weights".
+        supernet: None where weights are random.
+        recipe: how the supernet was trained; None where that is unknown.
+        data: its images; None where they cannot be found, with the reason in ``data_error``.
+        predictor: None where no accuracy is known; search then prefers more MACs.
+        sha256: of the supernet's file, or of the space and seed.
+    """
+
+    space: SearchSpace
+    name: str
+    sha256: str
+    supernet: Supernet | None = None
+    path: Path | None = None
+    recipe: TrainRecipe | None = None
+    data: Data | None = None
+    data_error: str | None = None
+    predictor: AccuracyPredictor | None = None
+    campaign: Campaign | None = None
+    seed: int = 0
+
+    @cached_property
+    def codec(self) -> PopulationCodec:
+        """Populations of the space."""
+        return PopulationCodec(self.space)
+
+    def accuracy(self, codec: PopulationCodec) -> Callable[[Population], np.ndarray]:
+        """The objective of a search: predicted accuracy, or without a predictor a score that grows with MACs."""
+        predictor = self.predictor
+        if predictor is None:
+            largest = float(codec.macs(codec.encode([codec.space.largest]))[0])
+            return lambda population: codec.macs(population) / largest
+        # the codec may list fewer resolutions than the predictor knows
+        known = np.array([self.space.resolutions.index(r) for r in codec.space.resolutions], dtype=np.int8)
+
+        def predicted(population: Population) -> np.ndarray:
+            population = population.copy()
+            population[:, 0] = known[population[:, 0]]
+            return np.clip(predictor.predict(population)[0], 0.0, 1.0)
+
+        return predicted
+
+    def subnet(self, arch: Arch) -> Subnet:
+        """A subnet as a static module, in eval mode, with recalibrated batch norm where there is data."""
+        if self.supernet is None:
+            network = self.space.network(arch)
+            module = Subnet(network)
+            module.load_weights(random_weights(network, self.seed))
+            return module.eval()
+        if self.data is None or self.recipe is None:
+            raise OfaDeployError(f"{self.name}: batch norm cannot be recalibrated without its data: {self.data_error}")
+        return specialise(self.supernet, arch, self.data, self.recipe.accuracy.recalibration_images)
+
+    def images(self, arch: Arch, count: int) -> np.ndarray:
+        """Images for checking numbers, ``float32[count, C, R, R]``: held-out ones, or noise without data."""
+        network: Network = self.space.network(arch)
+        if self.data is None:
+            noise = np.random.default_rng(self.seed).standard_normal((count, *network.input_shape))
+            return noise.astype(np.float32)
+        data = self.data
+        images = batches(data.valid, arch.resolution, BATCH, data.mean, data.std, count)
+        return np.concatenate([np.ascontiguousarray(x.numpy()) for x, _ in images])
+
+    def test(self, logits: Callable[[np.ndarray], np.ndarray], arch: Arch) -> dict[str, list[int]] | None:
+        """Labels of the test split and what a function from images to logits makes of it; None without data."""
+        if self.data is None:
+            return None
+        images = batches(self.data.test, arch.resolution, BATCH, self.data.mean, self.data.std)
+        pairs = [(y.numpy(), logits(np.ascontiguousarray(x.numpy())).argmax(1)) for x, y in images]
+        labels, predicted = (np.concatenate(part).tolist() for part in zip(*pairs, strict=True))
+        return {"labels": labels, "predicted": predicted}
+
+
+def random_subject(space: SearchSpace, seed: int = 0) -> Subject:
+    """A space whose weights are random: latency can be studied, accuracy cannot."""
+    digest = hashlib.sha256(f"{space.to_json()} seed {seed}".encode()).hexdigest()
+    return Subject(space, f"{space.name} (random weights)", digest, seed=seed)
+
+
+def find_supernet(workspace: Workspace, given: Path | None) -> Path:
+    """The supernet's file: the given one, or the newest trained one of the workspace.
+
+    Raises:
+        UsageError: there is none; says how to train one.
+    """
+    if given is not None:
+        path = given / SUPERNET if given.is_dir() else given
+        if not path.is_file():
+            raise UsageError(f"there is no supernet at {given}")
+        return path
+    found = sorted(workspace.supernets.glob(f"*/{SUPERNET}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UsageError(
+            f"there is no supernet in {workspace.supernets}; train one with: ofa-deploy train-supernet -c "
+            "pipelines/fashion_mnist.yaml, or name one with --supernet FILE"
+        )
+    return found[-1]
+
+
+def load_subject(
+    workspace: Workspace, path: Path, progress: Callable[[dict], None] | None = None, seed: int = 0
+) -> Subject:
+    """Load a supernet with its data and its accuracy predictor; evaluates subnets first where there is no predictor.
+
+    Raises:
+        UsageError: the file is no supernet, or it or the predictor is truncated.
+    """
+    supernet, summary = load_supernet(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    recipe = read_document(TrainRecipe, summary["recipe"]) if "recipe" in summary else None
+    subject = Subject(supernet.space, recipe.name if recipe else path.stem, digest, supernet, path, recipe, seed=seed)
+    try:
+        if recipe is None:
+            raise UsageError("the supernet's file does not say what it was trained on")
+        subject.data = load_data(recipe.data)
+        subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy)
+    except UsageError as error:
+        subject.data_error = str(error)
+    subject.predictor = _predictor(subject, path.with_name(PREDICTOR), progress)
+    return subject
+
+
+def _predictor(subject: Subject, file: Path, progress: Callable[[dict], None] | None) -> AccuracyPredictor | None:
+    if file.exists():
+        predictor = AccuracyPredictor.from_bytes(subject.codec, file.read_bytes())
+        if predictor.error["supernet"] == subject.sha256:
+            return predictor
+    if subject.campaign is None or subject.recipe is None:
+        return None
+    predictor = run_campaign(subject.campaign, subject.codec, subject.recipe.accuracy, subject.recipe.seed, progress)
+    predictor.error["supernet"] = subject.sha256
+    write_atomic(file, predictor.to_bytes())
+    return predictor
+
+
+def subject_facts(subject: Subject) -> dict[str, Any]:
+    """What a report says of where the weights come from."""
+    return {
+        "name": subject.name,
+        "supernet_sha256": subject.sha256 if subject.supernet is not None else None,
+        "random_weights": subject.supernet is None,
+        "space": subject.space.to_json(),
+        "recipe": subject.recipe.model_dump(mode="json") if subject.recipe else None,
+        "predictor": subject.predictor.error if subject.predictor else None,
+        "torch": torch.__version__,
+    }

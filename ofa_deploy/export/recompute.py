@@ -1,0 +1,244 @@
+"""Every figure of a bundle's report, computed again from the files beside it.
+
+Hashes show that a file was changed after the bundle was written; this shows a report that never agreed with its
+evidence, or one whose hashes were rewritten along with it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from scipy.stats import norm
+
+from device_agents.summary import summarise
+from ofa_deploy.export.runtime import compare
+from ofa_deploy.latency import LatencyModel
+from ofa_deploy.space import (
+    PRESETS,
+    Arch,
+    Network,
+    PopulationCodec,
+    SearchSpace,
+    load_space,
+    network_macs,
+    network_params,
+)
+from ofa_deploy.space.weights import network_shapes
+
+# How far a figure may be from its recomputation, relative and absolute: records round latencies to seven digits, which
+# shows in differences of them, and searches compute upper bounds in fp32.
+TOLERANCE = (1e-5, 1e-12)
+TOLERANCES = {"cov": (1e-3, 1e-6), "se": (1e-3, 1e-6), "error_pct": (1e-5, 1e-3), "upper_ms": (1e-3, 1e-12)}
+PREDICTOR = "accuracy_predictor.safetensors"
+NEEDED = ("model.onnx", "arch.json", "report.json", "evidence.json")
+Figures = dict[str, Any]  # values by their dotted path in report.json
+
+
+@dataclass
+class Bundle:
+    """A bundle's files, parsed where they are needed."""
+
+    folder: Path
+
+    @cached_property
+    def report(self) -> Any:
+        """``report.json``."""
+        return self._json("report.json")
+
+    @cached_property
+    def evidence(self) -> Any:
+        """``evidence.json``."""
+        return self._json("evidence.json")
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The space as the report's provenance describes it, or the preset that the arch names."""
+        described = self.report["provenance"].get("space")
+        return load_space(described) if described else PRESETS[self._json("arch.json")["space"]]
+
+    @cached_property
+    def arch(self) -> Arch:
+        """``arch.json``."""
+        return self.space.canonical(self._json("arch.json"))
+
+    @cached_property
+    def network(self) -> Network:
+        """What the arch is built of."""
+        return self.space.network(self.arch)
+
+    @cached_property
+    def latency_model(self) -> LatencyModel | None:
+        """The model that predicted, fitted again on its evidence."""
+        data = self.evidence.get("latency_model")
+        return LatencyModel.from_json(data) if data else None
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """Statistics of the chosen network's measurement, from its raw values; empty if it was not measured."""
+        record = self.evidence["measurement"]
+        if not record:
+            return {}
+        timings = record.get("timings") or [[value] for value in record["rounds"]]
+        return summarise(timings, range(len(timings)))
+
+    def _json(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_bytes())
+
+
+def wrong_figures(folder: Path) -> list[str]:
+    """Figures in ``report.json`` that its evidence does not give, and evidence that is missing or cannot be read."""
+    missing = [f"{name} is missing: figures cannot be recomputed" for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        return missing
+    bundle, problems = Bundle(folder), []
+    for part in (_subnet, _model, _measurement, _prediction, _networks, _blocks, _accuracy, _parity):
+        try:
+            problems += _differences(bundle.report, part(bundle))
+        except Exception as error:  # whatever a damaged file provokes is a finding, not a crash
+            problems.append(f"cannot recompute {part.__name__[1:]}: {type(error).__name__}: {error}")
+    return problems
+
+
+def _subnet(bundle: Bundle) -> Figures:
+    network = bundle.network
+    return {
+        "subnet.key": bundle.arch.key,
+        "subnet.arch": bundle.arch.to_json(),
+        "subnet.macs": network_macs(network),
+        "subnet.params": network_params(network),
+    }
+
+
+def _model(bundle: Bundle) -> Figures:
+    """The file's size, and that it holds as many weights as the network: batch norm leaves one bias a channel."""
+    content = (bundle.folder / "model.onnx").read_bytes()
+    held = sum(prod(constant.dims) for constant in onnx.load_from_string(content).graph.initializer if constant.dims)
+    folded_away = ("running_mean", "running_var", "bn.weight")
+    needed = sum(
+        prod(shape) for name, shape in network_shapes(bundle.network).items() if not name.endswith(folded_away)
+    )
+    if held != needed:
+        raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
+    return {"size_bytes": len(content)}
+
+
+def _measurement(bundle: Bundle) -> Figures:
+    measured, report = bundle.measured, bundle.report
+    if not measured:
+        return {"latency.measured_ms": None, "latency.error_pct": None, "latency.fits": None}
+    if bundle.evidence["measurement"]["ops"] != [op.key for op in bundle.network.ops]:
+        raise ValueError("the network that was measured is not the one of arch.json")
+    shown = {"p50", "p90", "n", "cov"} | measured.keys() & report["latency"]["measured_ms"].keys()
+    figures = {f"latency.measured_ms.{name}": measured[name] for name in shown}
+    budget, predicted = report["budget"]["max_ms"], report["latency"]["predicted_ms"]
+    statistic = measured[report["budget"]["statistic"]]
+    figures["latency.fits"] = None if budget is None else statistic <= budget
+    figures["latency.error_pct"] = None if predicted is None else 100 * (predicted / measured["p50"] - 1)
+    if budget is not None:
+        figures["verdict.status"] = "fits" if statistic <= budget else "over"
+    return figures
+
+
+def _prediction(bundle: Bundle) -> Figures:
+    model = bundle.latency_model
+    if model is None:
+        return {f"latency.{name}": None for name in ("predicted_ms", "std_ms", "upper_ms")}
+    slowdown = bundle.report["latency"].get("slowdown", 1.0)
+    (mean,), (std,) = (slowdown * part for part in model.predict([bundle.network]))
+    upper = mean + norm.ppf(bundle.report["budget"]["confidence"]) * std
+    figures = {"predicted_ms": mean, "std_ms": std, "upper_ms": upper, "table_ms": model.table.total(bundle.network)}
+    return {f"latency.{name}": float(value) for name, value in figures.items()}
+
+
+def _networks(bundle: Bundle) -> Figures:
+    """The whole networks that the model was fitted on, each predicted without itself."""
+    model, figures = bundle.latency_model, Figures()
+    for i, shown in enumerate(bundle.report["networks"] if model else ()):
+        if shown["role"] != "evidence" or model is None:
+            continue
+        row = model.table.networks[shown["key"]]
+        others = [key for key in model.evidence if key != row.key]
+        (mean,), (std,) = LatencyModel(model.table, others).predict_ops([row.ops])
+        found = {"measured_ms": row.p50, "table_ms": model.table.total(row.ops), "predicted_ms": mean, "std_ms": std}
+        figures |= {f"networks.{i}.{name}": float(value) for name, value in found.items()}
+    return figures
+
+
+def _blocks(bundle: Bundle) -> Figures:
+    model, shown = bundle.latency_model, bundle.report["blocks"]
+    if model is None or not shown:
+        return {}
+    ops = bundle.network.ops
+    figures = Figures()
+    total = sum(model.effects[op.key] for op in ops)
+    for i, (name, op) in enumerate(zip(bundle.network.names, ops, strict=True)):
+        effect = model.effects[op.key]
+        row = {"name": name, "op": op.key, "table_ms": model.table.rows[op.key].p50, "posterior_ms": effect}
+        figures |= {f"blocks.{i}.{key}": value for key, value in {**row, "share": effect / total}.items()}
+    return figures
+
+
+def _accuracy(bundle: Bundle) -> Figures:
+    test = bundle.evidence["test"]
+    figures = Figures()
+    if test is None:
+        figures["accuracy.measured"] = None
+    else:
+        figures["accuracy.measured"] = float(np.mean(np.equal(test["labels"], test["predicted"])))
+        figures["accuracy.n"] = len(test["labels"])
+    if (bundle.folder / PREDICTOR).is_file():
+        from ofa_deploy.accuracy import (
+            AccuracyPredictor,
+        )  # loads the training half; only a bundle with a predictor needs it
+
+        codec = PopulationCodec(bundle.space)
+        predictor = AccuracyPredictor.from_bytes(codec, (bundle.folder / PREDICTOR).read_bytes())
+        predicted = predictor.predict(codec.encode([bundle.arch]))[0]
+        figures["accuracy.predicted"] = float(np.clip(predicted, 0.0, 1.0)[0])
+    return figures
+
+
+def _parity(bundle: Bundle) -> Figures:
+    logits = (np.array(bundle.evidence["parity"][name], dtype=np.float32) for name in ("torch", "onnx"))
+    figures = compare(*logits)
+    shown = {"max_abs", "top1_agreement"} | figures.keys() & bundle.report["parity"].keys()
+    return {f"parity.{name}": figures[name] for name in shown}
+
+
+def _differences(report: Mapping[str, Any], figures: Figures) -> list[str]:
+    problems = []
+    for path, value in sorted(figures.items()):
+        try:
+            reported = _lookup(report, path)
+        except (KeyError, IndexError, TypeError):
+            problems.append(f"report.json has no {path}; its evidence gives {_shown(value)}")
+            continue
+        if not _same(reported, value, TOLERANCES.get(path.rsplit(".", 1)[-1], TOLERANCE)):
+            problems.append(f"report.json says {path} is {_shown(reported)}, its evidence gives {_shown(value)}")
+    return problems
+
+
+def _lookup(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        tree = tree[int(key)] if isinstance(tree, list) else tree[key]
+    return tree
+
+
+def _same(reported: Any, value: Any, tolerance: tuple[float, float]) -> bool:
+    if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in (reported, value)):
+        return reported == value
+    return math.isclose(reported, value, rel_tol=tolerance[0], abs_tol=tolerance[1])
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

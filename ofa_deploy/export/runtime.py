@@ -1,0 +1,107 @@
+"""Running an exported file in ONNX Runtime, and comparing it with the torch module that it was written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from ofa_deploy.errors import OfaDeployError, UsageError
+
+TORCH_BATCH = 64  # images at once: bounds memory
+ERRORS_ONLY = 3  # ONNX Runtime's log level
+
+
+def run_onnx(model: bytes | Path, batches: Iterable[np.ndarray], threads: int = 1) -> np.ndarray:
+    """What an ONNX file answers in ONNX Runtime on this machine's CPU.
+
+    Args:
+        model: the file or its content; one input, one output, any fixed or free batch size.
+        batches: images ``float32[n, channels, height, width]``; a graph of batch b gets them b at a time, the last
+            chunk padded.
+        threads: within an op.
+
+    Returns:
+        ``float32[N, classes]``, in the order of the images.
+
+    Raises:
+        UsageError: ONNX Runtime cannot load the file, or the images do not have the shape that it takes.
+    """
+    session = _session(model, threads)
+    wanted = session.get_inputs()[0]
+    size = wanted.shape[0] if isinstance(wanted.shape[0], int) else None
+    answers = []
+    for images in batches:
+        if list(images.shape[1:]) != wanted.shape[1:]:
+            raise UsageError(f"the model takes images of shape {wanted.shape[1:]}, not {list(images.shape[1:])}")
+        parts = [session.run(None, {wanted.name: chunk})[0] for chunk in _chunks(images, size)]
+        answers += [np.concatenate(parts)[: len(images)]] if parts else []
+    classes = session.get_outputs()[0].shape[1:]
+    return np.concatenate(answers) if answers else np.empty((0, *classes), np.float32)
+
+
+def _session(model: bytes | Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = ERRORS_ONLY
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class but this
+        name = "the model" if isinstance(model, bytes) else str(model)
+        raise UsageError(f"ONNX Runtime cannot load {name}: {' '.join(str(error).split())}") from error
+
+
+def _chunks(images: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
+    """Images ``size`` at a time; the last chunk is filled up with zeros."""
+    step = size or max(len(images), 1)
+    for start in range(0, len(images), step):
+        chunk = np.asarray(images[start : start + step], dtype=np.float32)
+        missing = step - len(chunk)
+        yield np.pad(chunk, [(0, missing), *[(0, 0)] * (chunk.ndim - 1)]) if missing else chunk
+
+
+def parity(subnet: nn.Module, model: bytes, images: np.ndarray) -> dict[str, Any]:
+    """How far an exported file's logits are from those of the torch module.
+
+    Args:
+        subnet: in any mode; it is run in eval mode and left as it was.
+        images: ``float32[N, channels, height, width]``.
+
+    Returns:
+        ``max_abs`` (largest absolute difference of any logit), ``top1_agreement`` (share of images with the same
+        class), ``n`` (images), and the logits themselves, ``torch`` and ``onnx``, ``float32[N, classes]`` each.
+
+    Raises:
+        OfaDeployError: a logit is NaN or infinite.
+    """
+    logits = {"torch": _run_torch(subnet, images), "onnx": run_onnx(model, [images])}
+    for name, values in logits.items():
+        if not np.isfinite(values).all():
+            raise OfaDeployError(f"the subnet's logits in {name} are not finite; recalibrate or train it again")
+    return {**compare(logits["torch"], logits["onnx"]), **logits}
+
+
+def compare(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
+    """``max_abs``, ``top1_agreement`` and ``n`` of two sets of logits ``[N, classes]``."""
+    return {
+        "max_abs": float(np.abs(one - other).max()),
+        "top1_agreement": float((one.argmax(1) == other.argmax(1)).mean()),
+        "n": len(one),
+    }
+
+
+def _run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
+    training = subnet.training
+    subnet.eval()
+    try:
+        with torch.inference_mode():
+            parts = [subnet(part) for part in torch.from_numpy(images).split(TORCH_BATCH)]
+        return torch.cat(parts).float().cpu().numpy()
+    finally:
+        subnet.train(training)

@@ -1,0 +1,104 @@
+"""The agent process on this machine, and the server thread in this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from ofa_deploy.errors import DeviceUnavailable, OfaDeployError
+
+STOP_S = 5.0
+
+
+class AgentProcess:
+    """An agent that measures this machine; ends with this process at the latest."""
+
+    def __init__(self, server: str, token: str, device: str, lock: Path, log: Path) -> None:
+        self.device, self.log = device, log
+        command = [sys.executable, "-m", "device_agents", "--server", server, "--device", device]
+        with log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [*command, "--lock", str(lock), "--parent", str(os.getpid())],
+                env=_environment(token),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,  # so that it can raise its own priority, and Ctrl-C is ours to pass on
+            )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def check(self) -> None:
+        """Raise ``DeviceUnavailable`` with the agent's last words if it has died."""
+        if self.alive:
+            return
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        words = lines[-1] if lines else "it said nothing"
+        raise DeviceUnavailable(
+            f"the agent of {self.device!r} ended with code {self._process.returncode}: {words} (log: {self.log})"
+        )
+
+    def stop(self) -> None:
+        """Ask it to end, and make it."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _environment(token: str) -> dict[str, str]:
+    """The agent's environment: the token where nobody sees it, and the way to ``device_agents``."""
+    spec = importlib.util.find_spec("device_agents")
+    if spec is None or spec.origin is None:
+        raise OfaDeployError("the package device_agents is not installed beside ofa_deploy; install ofa-deploy again")
+    paths = [str(Path(spec.origin).parent.parent), os.environ.get("PYTHONPATH", "")]
+    local = "127.0.0.1,localhost"
+    proxies = {name: ",".join(filter(None, [os.environ.get(name), local])) for name in ("no_proxy", "NO_PROXY")}
+    return {**os.environ, **proxies, "OFA_TOKEN": token, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+class LocalServer:
+    """The fleet server in a thread of this process, on a loopback port: 0 takes a free one."""
+
+    def __init__(self, app: FastAPI, port: int = 0) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", port))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+        self._thread.start()
+        self._wait_until_started()
+
+    def _wait_until_started(self) -> None:
+        end = time.monotonic() + 30
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise OfaDeployError("the server inside did not start; is another firewall or sandbox in the way?")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(STOP_S)
+        self._socket.close()

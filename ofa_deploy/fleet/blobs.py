@@ -1,0 +1,54 @@
+"""Model files on their way to the devices: kept under their sha256 while a job needs them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+from ofa_deploy.errors import OfaDeployError, UsageError
+
+
+class Blobs:
+    """A folder of files, each named by its content."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, sha256: str) -> Path | None:
+        """The file, or None where it is not here."""
+        path = self.folder / sha256
+        return path if path.is_file() else None
+
+    async def receive(self, sha256: str, stream: AsyncIterator[bytes]) -> None:
+        """Store what comes in; memory stays flat however much it is.
+
+        Raises:
+            UsageError: the content is not what its name says; nothing is kept.
+            OfaDeployError: the disk is full.
+        """
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".incoming-")
+        try:
+            digest = hashlib.sha256()
+            with os.fdopen(handle, "wb") as file:
+                async for part in stream:
+                    digest.update(part)
+                    file.write(part)
+            if digest.hexdigest() != sha256:
+                raise UsageError(f"the file's sha256 is {digest.hexdigest()}, not {sha256}")
+            Path(temporary).replace(self.folder / sha256)
+        except OSError as error:
+            raise OfaDeployError(f"cannot store a model in {self.folder}: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete files; those that are gone already do not matter."""
+        for name in names:
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink(missing_ok=True)

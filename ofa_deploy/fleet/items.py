@@ -1,0 +1,58 @@
+"""What is to be measured."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ofa_deploy.space import Arch, Network, network_macs
+
+
+@dataclass(frozen=True)
+class MeasureItem:
+    """One block or one whole network, with the ONNX file's bytes that a device will run.
+
+    Attributes:
+        arch: where the network comes from a space, its genotype; else None.
+    """
+
+    network: Network
+    model: bytes
+    arch: Arch | None
+    kind: Literal["op", "network"]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the model's bytes."""
+        return hashlib.sha256(self.model).hexdigest()
+
+    @property
+    def key(self) -> str:
+        """The block's key, or the network's."""
+        return self.network.ops[0].key if self.kind == "op" else self.network.key
+
+    def to_json(self) -> dict[str, Any]:
+        """The item as the server's API takes it; the model goes there by itself."""
+        return {
+            "kind": self.kind,
+            "key": self.key,
+            "ops": [op.key for op in self.network.ops],
+            "specs": [op.to_json() for op in self.network.ops],
+            "arch": self.arch.to_json() if self.arch else None,
+            "blob": self.sha256,
+        }
+
+
+def choose_sentinels(items: Sequence[MeasureItem], count: int = 5) -> list[MeasureItem]:
+    """The items that can show a device's drift, best first: a device takes the first that it can run.
+
+    Blocks of middling size are best: a tiny one would show its own overhead, a big one would take much of every round.
+    Among whole networks it is the smallest.
+    """
+    blocks = [item for item in items if item.kind == "op"]
+    ordered = sorted(blocks or items, key=lambda item: (network_macs(item.network), item.key))
+    best = len(ordered) // 2 if blocks else 0
+    return sorted(ordered, key=lambda item: abs(ordered.index(item) - best))[:count]

@@ -1,0 +1,102 @@
+"""From what an agent measured to the records that are stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from device_agents.summary import median, relative_error, sentinel_levels, summarise, used_rounds
+from ofa_deploy.errors import UsageError
+from ofa_deploy.fleet.schemas import ItemResult, RunResult
+
+DIGITS = 7  # of a stored latency: finer than any timer, and half the bytes
+SCALE_SIGMAS = 2.0  # chunks are put on one level where their sentinels differ by more than this
+
+
+def check_result(run: Mapping[str, Any], result: RunResult) -> None:
+    """Whether a result answers exactly what the run was asked.
+
+    Raises:
+        UsageError: items that were not asked, missing or double; another condition, protocol or sentinel than asked.
+    """
+    asked, got = [item["item"] for item in run["items"]], [item.item for item in result.items]
+    if sorted(asked) != sorted(got):
+        odd = sorted(set(got) ^ set(asked)) or sorted(got)
+        raise UsageError(
+            f"the result does not answer what run {run['run']} was asked: {odd[0]} ({len(odd)} such items)"
+        )
+    condition = result.condition.model_dump()
+    for key, value in run["request"]["runtime"].items():
+        if condition[key] != value:
+            raise UsageError(f"measured under another condition than asked: {key} is {condition[key]!r}, not {value!r}")
+    if result.settings.model_dump() != run["request"]["settings"]:
+        raise UsageError("measured with other protocol settings than asked")
+    if result.sentinel.blob not in run["request"]["sentinels"]:
+        raise UsageError("measured with another sentinel than asked")
+
+
+def make_records(
+    run: Mapping[str, Any], result: RunResult
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, Any]]:
+    """Records by item id, errors by item id, and the sentinel's level that later chunks of the job are compared with.
+
+    The sentinel decides which rounds count for all items of the chunk. A later chunk whose sentinel ran at another
+    level than the first one's, by more than noise, has its latencies scaled to the first level; ``scale`` says so.
+    """
+    settings = result.settings
+    levels = sentinel_levels(result.sentinel.visits)
+    used, throttled = used_rounds(levels, settings.drift, max(3, settings.rounds_min // 2))
+    counted = [levels[i] for i in used]
+    reference = {"blob": result.sentinel.blob, "sentinel_ms": median(counted), "se": relative_error(counted)}
+    scale = _scale(run.get("reference"), reference)
+    flags = ["throttled"] * throttled + ["short"] * (len(used) < settings.rounds_min)
+    shared = {
+        "device": run["device"],
+        "run": run["run"],
+        "condition": result.condition.model_dump(),
+        "facts": result.facts,
+        "settings": settings.model_dump(),
+        "stopped": result.stopped,
+        "sentinel_ms": _round(reference["sentinel_ms"]),
+        "scale": scale,
+        "started_at": result.started_at,
+        "measured_at": result.finished_at,
+    }
+    asked = {item["item"]: item["payload"] for item in run["items"]}
+    records, errors = {}, {}
+    for item in result.items:
+        if item.error is not None:
+            errors[item.item] = item.error.model_dump()
+        else:
+            records[item.item] = {**shared, **asked[item.item], **_statistics(item, used, scale, flags, settings.se)}
+    return records, errors, reference
+
+
+def _scale(first: Mapping[str, Any] | None, this: Mapping[str, Any]) -> float:
+    if not first or first["blob"] != this["blob"]:
+        return 1.0
+    ratio = first["sentinel_ms"] / this["sentinel_ms"]
+    noise = math.hypot(first["se"], this["se"])
+    return ratio if abs(ratio - 1) > SCALE_SIGMAS * noise else 1.0
+
+
+def _statistics(item: ItemResult, used: list[int], scale: float, flags: list[str], bound: float) -> dict[str, Any]:
+    timings = [[value * scale for value in bursts] for bursts in item.timings or []]
+    numbers = {key: _round(value) for key, value in summarise(timings, used).items()}
+    noisy = ["noisy"] if numbers["se"] >= bound else []
+    kept = set(used)
+    return {
+        **numbers,
+        "item": item.item,
+        "burst": item.burst,
+        "timings": _round([timings[i] for i in used]),
+        "excluded": _round([timings[i] for i in range(len(timings)) if i not in kept]),
+        "flags": flags + noisy,
+    }
+
+
+def _round(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_round(part) for part in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

@@ -1,0 +1,5 @@
+"""Runs a YAML pipeline stage by stage; a stage whose inputs and outputs did not change is skipped."""
+
+from ofa_deploy.pipeline.runner import PipelineResult, run_pipeline
+
+__all__ = ["PipelineResult", "run_pipeline"]

@@ -1,0 +1,139 @@
+"""Several reports on one page: which budget bought which accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ofa_deploy.report import facts
+from ofa_deploy.report.figures import card, front_points
+from ofa_deploy.report.html import ICONS, banner, page, table
+from ofa_deploy.report.markup import Child, Markup, element, link
+from ofa_deploy.report.plots import Plot, limits
+from ofa_deploy.report.text import count, get, ms, number, pct, plain, signed_pct, size
+
+COLOURS = 7  # in the style sheet
+COLUMNS = (
+    "target", "budget", "fits", "measured p50", "predicted", "error",
+    "accuracy", "predicted accuracy", "MACs", "parameters", "file", "subnet",
+)  # fmt: skip
+REMARK = (
+    "Lines are fronts, by prediction; diamonds are the chosen subnets, as measured; dashed lines are budgets. "
+    "The numbers are those of the table."
+)
+
+
+class Answer(NamedTuple):
+    """Where a report's subnet lies in the plot."""
+
+    number: int
+    report: dict[str, Any]
+    latency: float
+    accuracy: float
+    measured: bool
+
+
+def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
+    """One self-contained page that compares bundles.
+
+    Args:
+        reports: ``report.json`` of each; ``report["links"]["report"]`` is the relative path to its page.
+        title: of the page.
+    """
+    rows = [(False, _row(i + 1, report)) for i, report in enumerate(reports)]
+    body = [
+        banner(any(map(facts.simulated, reports))),
+        element("header", element("p", "ofa-deploy comparison"), element("h1", title)),
+        table(("", *COLUMNS), rows, "wide compared"),
+        element("div", _plot(reports), class_="plots"),
+    ]
+    return page(title, body)
+
+
+def _row(place: int, report: dict[str, Any]) -> list[Child]:
+    answer, latency = facts.verdict(report), get(report, "latency")
+    name = plain(get(report, "target.name")) + (" (SIMULATED)" if facts.simulated(report) else "")
+    return [
+        _badge(place),
+        link(name, get(report, "links.report")),
+        ms(get(report, "budget.max_ms"), "none"),
+        f"{ICONS[answer.status]} {_fits(answer)}",
+        ms(get(latency, "measured_ms.p50")),
+        ms(get(latency, "predicted_ms"), "–"),
+        signed_pct(get(latency, "error_pct"), "–"),
+        pct(get(report, "accuracy.measured")),
+        pct(get(report, "accuracy.predicted"), "–"),
+        count(get(report, "subnet.macs")),
+        count(get(report, "subnet.params")),
+        size(get(report, "size_bytes")),
+        facts.short(get(report, "subnet.key")),
+    ]
+
+
+def _fits(answer: facts.Verdict) -> str:
+    return {"fits": "fits", "over": "over"}.get(answer.status, answer.headline.lower())
+
+
+def _colour(place: int) -> str:
+    return f"var(--c{(place - 1) % COLOURS})"
+
+
+def _badge(place: int) -> Markup:
+    return element("strong", place, style=f"color:{_colour(place)}")
+
+
+def _plot(reports: Sequence[dict[str, Any]]) -> Markup:
+    title = "Accuracy and latency"
+    answers = [found for i, report in enumerate(reports) if (found := _answer(i + 1, report))]
+    fronts = _distinct_fronts(reports)
+    points = [point for _, front in fronts for point in front] + [(a.latency, a.accuracy) for a in answers]
+    if not points:
+        return card(title, "", element("p", "No accuracy is known: there is nothing to plot.", class_="empty"))
+    budgets = [(i + 1, number(get(report, "budget.max_ms"))) for i, report in enumerate(reports)]
+    bounds = [(place, budget) for place, budget in budgets if budget is not None]
+    xs = [x for x, _ in points] + [budget for _, budget in bounds]
+    plot = Plot.over("comparison", limits(xs), limits([y for _, y in points], 0.12))
+    plot.axes("latency (ms)", "accuracy (%)", percent=True)
+    for place, budget in bounds:
+        plot.budget(budget, str(place), f"stroke:{_colour(place)}")
+    for places, front in fronts:
+        _draw_front(plot, places, front)
+    for answer in answers:
+        _draw_answer(plot, answer)
+    return card(title, REMARK, plot.svg("Accuracy and latency of the compared subnets"))
+
+
+def _draw_front(plot: Plot, places: list[int], front: list[tuple[float, float]]) -> None:
+    colour = _colour(places[0]) if len(places) == 1 else "var(--grey)"
+    name = f"front of {', '.join(map(str, places))}"
+    plot.line(front, "front", f"stroke:{colour}")
+    for x, y in front:
+        plot.marker(x, y, "evidence", f"{name}: {ms(x)}, {pct(y)}", "small", f"fill:{colour}")
+
+
+def _draw_answer(plot: Plot, answer: Answer) -> None:
+    kind = "measured" if answer.measured else "predicted"
+    name = f"{answer.number}, {plain(get(answer.report, 'target.name'))}"
+    tip = f"{name}: {ms(answer.latency)}, accuracy {pct(answer.accuracy)} ({kind})"
+    plot.marker(answer.latency, answer.accuracy, "chosen", tip, "diamond", f"fill:{_colour(answer.number)}")
+    plot.number(answer.latency, answer.accuracy, str(answer.number))
+
+
+def _answer(place: int, report: dict[str, Any]) -> Answer | None:
+    """Measured values where there are any, else predicted ones."""
+    measured = number(get(report, "accuracy.measured"))
+    accuracy = measured if measured is not None else number(get(report, "accuracy.predicted"))
+    timed = number(get(report, "latency.measured_ms.p50"))
+    latency = timed if timed is not None else number(get(report, "latency.predicted_ms"))
+    if accuracy is None or latency is None:
+        return None
+    return Answer(place, report, latency, accuracy, measured is not None and timed is not None)
+
+
+def _distinct_fronts(reports: Sequence[dict[str, Any]]) -> list[tuple[list[int], list[tuple[float, float]]]]:
+    """The fronts, each with the numbers of the reports that have it: one search space on one target has one front."""
+    found: dict[tuple[tuple[float, float], ...], list[int]] = {}
+    for i, report in enumerate(reports):
+        if points := tuple(front_points(report)):
+            found.setdefault(points, []).append(i + 1)
+    return [(places, list(points)) for points, places in found.items()]

@@ -1,0 +1,208 @@
+"""What a report says, in words: the verdict and the tables that Markdown and HTML share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ofa_deploy.report.text import (
+    MINUS,
+    NOT_MEASURED,
+    NOT_PREDICTED,
+    count,
+    get,
+    ms,
+    number,
+    pct,
+    plain,
+    rows,
+    signed_pct,
+    size,
+)
+
+SIMULATED = "SIMULATED: these latencies come from a simulation, not from a device."
+HEADLINES = {"fits": "Fits the budget", "over": "Over the budget"}
+
+
+class Verdict(NamedTuple):
+    """The answer.
+
+    Attributes:
+        status: ``fits``, ``over`` or ``open``.
+        headline: in three words.
+        lines: in numbers.
+    """
+
+    status: str
+    headline: str
+    lines: list[str]
+
+
+def simulated(report: dict[str, Any]) -> bool:
+    """Whether any latency of the report is simulated."""
+    return bool(get(report, "target.simulated"))
+
+
+def verdict(report: dict[str, Any]) -> Verdict:
+    """Whether the budget holds, by how much, and how good the prediction was."""
+    status, open_ended = _status(report), number(get(report, "budget.max_ms")) is None
+    headline = HEADLINES.get(status) or ("No latency budget" if open_ended else "Not measured")
+    return Verdict(status, headline, [_measurement(report), _prediction(report), _accuracy(report)])
+
+
+def _status(report: dict[str, Any]) -> str:
+    stated, fits = get(report, "verdict.status"), get(report, "latency.fits")
+    if isinstance(stated, str) and stated in HEADLINES:
+        return stated
+    return ("fits" if fits else "over") if isinstance(fits, bool) else "open"
+
+
+def _measurement(report: dict[str, Any]) -> str:
+    budget, (measured, name) = number(get(report, "budget.max_ms")), _measured(report)
+    if measured is None:
+        bound = "" if budget is None else f"; budget {ms(budget)}"
+        return plain(get(report, "verdict.text") or f"latency not measured{bound}")
+    if not budget:
+        return f"measured {name} {ms(measured)}"
+    sign, side = ("≤", "below") if measured <= budget else (">", "above")
+    slack = 100 * abs(1 - measured / budget)
+    return f"measured {name} {ms(measured)} {sign} budget {ms(budget)} ({slack:.1f} % {side})"
+
+
+def _measured(report: dict[str, Any]) -> tuple[float | None, str]:
+    """The measured latency of the statistic that the budget is about, and its name."""
+    name = get(report, "budget.statistic")
+    name = name if name in ("p50", "p90", "p99") else "p50"
+    return number(get(report, f"latency.measured_ms.{name}")), name
+
+
+def _prediction(report: dict[str, Any]) -> str:
+    predicted = number(get(report, "latency.predicted_ms"))
+    if predicted is None:
+        return "latency not predicted"
+    error = number(get(report, "latency.error_pct"))
+    return f"predicted {ms(predicted)}" + ("" if error is None else f", error {signed_pct(error)}")
+
+
+def _accuracy(report: dict[str, Any]) -> str:
+    measured, predicted = (number(get(report, f"accuracy.{name}")) for name in ("measured", "predicted"))
+    text = f"accuracy {pct(measured)}"
+    return text if predicted is None else f"{text}, predicted {pct(predicted)}"
+
+
+def figures(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures one looks for first: name, value, remark."""
+    return [*_latencies(report), *_accuracies(report), *_costs(report)]
+
+
+def _latencies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    measured, confidence = get(report, "latency.measured_ms"), pct(get(report, "budget.confidence"), "", 0)
+    p50, table = number(get(measured, "p50")), number(get(report, "latency.table_ms"))
+    timings = number(get(measured, "n"))
+    tail = [
+        _said("p90 {}", ms(get(measured, "p90"), "")),
+        _said("{} timings", "" if timings is None else f"{timings:,.0f}"),
+        _said("spread {}", pct(get(measured, "cov"), "", 1)),
+    ]
+    bound = [_said("at most {}", ms(get(report, "latency.upper_ms"), "")), _said("with {} confidence", confidence)]
+    naive = signed_pct(100 * (table / p50 - 1)) if p50 and table is not None else ""
+    return [
+        ("Measured latency", ms(p50), _listed(tail)),
+        ("Predicted latency", ms(get(report, "latency.predicted_ms"), NOT_PREDICTED), " ".join(filter(None, bound))),
+        ("Prediction error", signed_pct(get(report, "latency.error_pct")), _said("sum of its blocks: {}", naive)),
+    ]
+
+
+def _accuracies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    measured, images = number(get(report, "accuracy.measured")), number(get(report, "accuracy.n"))
+    dataset = f"{plain(get(report, 'accuracy.dataset'), '')} {plain(get(report, 'accuracy.split'), '')}".strip()
+    tested = [dataset, _said("{} images", f"{images:,.0f}" if images else "")]
+    predictor = [
+        _said("predictor's error {}", pct(get(report, "accuracy.predictor_error.rmse"), "")),
+        _said("validation {}", pct(get(report, "accuracy.valid"), "")),
+    ]
+    return [
+        ("Accuracy", pct(measured), _listed(tested) if measured is not None else ""),
+        ("Predicted accuracy", pct(get(report, "accuracy.predicted"), NOT_PREDICTED), _listed(predictor)),
+    ]
+
+
+def _costs(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    agreement = pct(get(report, "parity.top1_agreement"), "", 1)
+    return [
+        ("Multiply-accumulates", count(get(report, "subnet.macs")), "for one image"),
+        ("Parameters", count(get(report, "subnet.params")), f"file {size(get(report, 'size_bytes'))}"),
+        ("Parity with torch", _max_abs(get(report, "parity.max_abs")), _said("same class for {}", agreement)),
+    ]
+
+
+def _said(words: str, value: str) -> str:
+    return words.format(value) if value else ""
+
+
+def _listed(parts: list[str]) -> str:
+    return ", ".join(filter(None, parts))
+
+
+def _max_abs(value: Any) -> str:
+    found = number(value)
+    return NOT_MEASURED if found is None else f"{found:.1e}".replace("e-0", "e-").replace("-", MINUS)
+
+
+CONDITIONS = ("runtime", "provider", "precision", "batch", "threads", "simulated")
+
+
+def conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """Under which conditions the latencies hold."""
+    shown = [("Target", plain(get(report, "target.name")))]
+    shown += [(name.capitalize(), plain(get(report, f"target.{name}"))) for name in CONDITIONS]
+    shown.append(("Statistic", plain(get(report, "budget.statistic"))))
+    shown.append(("Confidence of the bound", pct(get(report, "budget.confidence"), "unknown", 0)))
+    facts, bounds = get(report, "target.facts"), get(report, "constraints")
+    shown += [(key, plain(value)) for key, value in sorted(facts.items())] if isinstance(facts, dict) else []
+    if isinstance(bounds, dict):
+        shown += [(f"Constraint {key}", count(value)) for key, value in sorted(bounds.items()) if value is not None]
+    measured_at = get(report, "provenance.measured_at")
+    return shown if measured_at is None else [*shown, ("Measured at", plain(measured_at))]
+
+
+def notes(report: dict[str, Any]) -> list[str]:
+    """Warnings."""
+    found = get(report, "notes")
+    return [plain(note) for note in found] if isinstance(found, list) else []
+
+
+def subnet(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was built."""
+    arch = get(report, "subnet.arch")
+    fields = list(arch.items()) if isinstance(arch, dict) else []
+    return [(key.capitalize(), plain(value)) for key, value in fields] + [("Key", plain(get(report, "subnet.key")))]
+
+
+FINALIST_COLUMNS = (
+    "subnet",
+    "predicted",
+    "upper bound",
+    "sum of blocks",
+    "measured p50",
+    "error",
+    "accuracy, validation",
+)
+
+
+def finalists(report: dict[str, Any]) -> list[tuple[bool, list[str]]]:
+    """The subnets that were measured before one was chosen: whether it is the chosen one, and its cells."""
+    chosen = get(report, "subnet.key")
+    return [(row.get("key") == chosen, _finalist(row)) for row in rows(report, "finalists")]
+
+
+def _finalist(row: dict[str, Any]) -> list[str]:
+    predicted, measured = number(row.get("predicted_ms")), number(row.get("measured_ms"))
+    error = 100 * (predicted / measured - 1) if predicted is not None and measured else None
+    accuracy = row.get("valid_accuracy", row.get("accuracy"))
+    cells = [ms(row.get(name), "–") for name in ("predicted_ms", "upper_ms", "table_ms")]
+    return [short(row.get("key")), *cells, ms(measured), signed_pct(error, "–"), pct(accuracy)]
+
+
+def short(key: Any) -> str:
+    """The first characters of a subnet's key."""
+    return plain(key)[:10]

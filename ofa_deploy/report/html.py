@@ -1,0 +1,119 @@
+"""A report as one HTML file that needs nothing else: no network, no script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.report import facts, figures
+from ofa_deploy.report.markup import Child, Markup, element
+from ofa_deploy.report.text import NOT_MEASURED, NOT_PREDICTED, get, ms, number, plain
+
+STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
+ICONS = {"fits": "✓", "over": "✕", "open": "○"}
+ABSENT = (NOT_MEASURED, NOT_PREDICTED, "unknown")
+
+
+def render_html(report: dict[str, Any]) -> str:
+    """One report as a self-contained page.
+
+    Args:
+        report: ``report.json``; anything in it may be null.
+    """
+    title = f"{plain(get(report, 'target.name'))}: {_limit(report)}"
+    body = [
+        banner(facts.simulated(report)),
+        element("header", element("p", "ofa-deploy report"), element("h1", title)),
+        _verdict(report),
+        [element("p", f"⚠ {note}", class_="note", role="note") for note in facts.notes(report)],
+        element("dl", [_figure(*row) for row in facts.figures(report)], class_="figures"),
+        element("div", figures.scatter(report), figures.front(report), class_="plots"),
+        figures.blocks(report),
+        _finalists(report),
+        element(
+            "div",
+            element("section", element("h2", "Conditions"), pairs(facts.conditions(report))),
+            element("section", element("h2", "Subnet"), pairs(facts.subnet(report))),
+            class_="columns",
+        ),
+        _command(report),
+        _provenance(report),
+    ]
+    return page(title, body)
+
+
+def _limit(report: dict[str, Any]) -> str:
+    budget = number(get(report, "budget.max_ms"))
+    return "no latency budget" if budget is None else f"within {ms(budget)}"
+
+
+def page(title: str, body: Child) -> str:
+    """A whole document."""
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("meta", name="color-scheme", content="light dark"),
+        element("title", title),
+        element("style", STYLE),
+    )
+    return "<!doctype html>\n" + element("html", head, element("body", element("main", body)), lang="en") + "\n"
+
+
+def banner(simulated: bool) -> Markup | None:
+    """What nobody may overlook."""
+    return element("p", facts.SIMULATED, class_="simulated", role="alert") if simulated else None
+
+
+def pairs(found: Iterable[tuple[str, str]]) -> Markup:
+    """A table of names and values."""
+    body = [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in found]
+    return element("div", element("table", element("tbody", body)), class_="card scroll")
+
+
+def table(head: Sequence[str], body: Iterable[tuple[bool, Sequence[Child]]], class_: str = "wide") -> Markup:
+    """A table that scrolls sideways where it is too wide; rows are marked or not."""
+    rows = [
+        element("tr", [element("td", cell) for cell in cells], class_="chosen" if marked else None)
+        for marked, cells in body
+    ]
+    titles = element("thead", element("tr", [element("th", cell, scope="col") for cell in head]))
+    return element("div", element("table", titles, element("tbody", rows), class_=class_), class_="card scroll")
+
+
+def _verdict(report: dict[str, Any]) -> Markup:
+    answer = facts.verdict(report)
+    icon = element("span", ICONS[answer.status], class_="icon", aria_hidden="true")
+    lines = [element("p", line) for line in answer.lines]
+    return element(
+        "section",
+        icon,
+        element("div", element("strong", answer.headline), lines),
+        class_=f"card verdict {answer.status}",
+    )
+
+
+def _figure(name: str, value: str, remark: str) -> Markup:
+    shown = element("dd", value, class_="absent" if value in ABSENT else None)
+    return element("div", element("dt", name), shown, element("dd", remark) if remark else None, class_="card")
+
+
+def _finalists(report: dict[str, Any]) -> Child:
+    found = facts.finalists(report)
+    if not found:
+        return None
+    return element("section", element("h2", "Measured finalists"), table(facts.FINALIST_COLUMNS, found))
+
+
+def _command(report: dict[str, Any]) -> Child:
+    command = get(report, "command")
+    if not command:
+        return None
+    return element("section", element("h2", "Repeat it"), element("pre", plain(command), class_="card"))
+
+
+def _provenance(report: dict[str, Any]) -> Markup:
+    text = json.dumps(get(report, "provenance") or {}, indent=2, sort_keys=True, ensure_ascii=False)
+    return element("details", element("summary", "Provenance"), element("pre", text, class_="card"))

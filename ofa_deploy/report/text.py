@@ -1,0 +1,82 @@
+"""How numbers read. What was not measured says so."""
+
+from __future__ import annotations
+
+from math import isfinite
+from typing import Any
+
+NOT_MEASURED, NOT_PREDICTED = "not measured", "not predicted"
+MINUS = "−"
+
+
+def get(tree: Any, path: str) -> Any:
+    """The value at a dotted path of nested objects; None where there is none."""
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def rows(tree: Any, path: str) -> list[dict[str, Any]]:
+    """The list of objects at a dotted path; empty where there is none."""
+    found = get(tree, path)
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None."""
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if plain and isfinite(value) else None
+
+
+def ms(value: Any, absent: str = NOT_MEASURED) -> str:
+    """Milliseconds with four digits."""
+    found = number(value)
+    return absent if found is None else f"{_digits(found)} ms"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.4g}" if 1e-4 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
+
+
+def signed_pct(value: Any, absent: str = NOT_MEASURED) -> str:
+    """A number of percent with its sign."""
+    found = number(value)
+    return absent if found is None else f"{found:+.1f} %".replace("-", MINUS)
+
+
+def pct(value: Any, absent: str = NOT_MEASURED, digits: int = 2) -> str:
+    """A fraction as percent."""
+    found = number(value)
+    return absent if found is None else f"{100 * found:.{digits}f} %".replace("-", MINUS)
+
+
+def count(value: Any, absent: str = "unknown") -> str:
+    """A count with three digits and a magnitude: ``7.66 M``."""
+    found = number(value)
+    if found is None:
+        return absent
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(found) >= size:
+            return f"{found / size:.3g} {unit}" if found / size < 999.5 else f"{found / size:.0f} {unit}"
+    return f"{found:.4g}"
+
+
+def size(value: Any) -> str:
+    """Bytes, decimal."""
+    text = count(value)
+    return text if text == "unknown" else f"{text}{'' if text[-1].isalpha() else ' '}B"
+
+
+def plain(value: Any, absent: str = "unknown") -> str:
+    """Any JSON value as a short text."""
+    if value is None:
+        return absent
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        return ", ".join(plain(item) for item in value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {plain(item)}" for key, item in sorted(value.items())) or "none"
+    return str(value)

@@ -1,0 +1,94 @@
+"""Opening the database: SQLite's settings, its two kinds of transaction, and the migrations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.orm import Session
+
+from ofa_deploy.errors import UsageError
+
+HEAD = "0001"  # the newest revision in migrations/versions
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for a SQLAlchemy URL; JSON columns refuse NaN and infinities."""
+    engine = create_engine(url, json_serializer=lambda value: json.dumps(value, allow_nan=False, sort_keys=True))
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver starts no transactions on its own; _begin_sqlite does
+    for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # a writer takes the lock at once: one that reads first and writes later would fail where it should wait
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+@contextmanager
+def writing(engine: Engine) -> Iterator[Session]:
+    """A session whose transaction is committed at the end, and undone by an exception."""
+    with Session(engine.execution_options(writes=True)) as session, session.begin():
+        yield session
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Session]:
+    """A session that only reads."""
+    with Session(engine) as session:
+        yield session
+
+
+def migrate(engine: Engine, where: str) -> None:
+    """Bring the database to the newest revision; at the newest, this costs one query.
+
+    Raises:
+        UsageError: the file is no database, cannot be written, or comes from a newer version of this program.
+    """
+    try:
+        current = _revision(engine)
+        if current != HEAD:
+            _upgrade(engine, current, where)
+    except DatabaseError as error:
+        raise UsageError(
+            f"cannot use the database {where}: {error.orig}; move it away, or name another workspace"
+        ) from error
+
+
+def _revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _upgrade(engine: Engine, current: str | None, where: str) -> None:
+    from alembic import command  # heavy, and needed once in a workspace's life
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise UsageError(
+            f"{where} was written by a newer ofa-deploy (schema {current}; this one knows {HEAD}): update ofa-deploy"
+        )
+    with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

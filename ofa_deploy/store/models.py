@@ -1,0 +1,145 @@
+"""The tables of ``ofa.db``. A change here needs a revision in ``migrations/versions``; a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def utc_now(ahead_s: float = 0.0) -> str:
+    """The time, or one ahead, as ISO 8601 with milliseconds and a Z: text that sorts in the order of time."""
+    moment = datetime.now(UTC) + timedelta(seconds=ahead_s)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+    type_annotation_map = {dict[str, Any]: JSON, str: String, float: Float, int: Integer}  # noqa: RUF012
+
+
+class DeviceRow(Base):
+    """A device that measures; ``facts`` is what its agent last said about it."""
+
+    __tablename__ = "devices"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    facts: Mapped[dict[str, Any]]
+    created_at: Mapped[str] = mapped_column(default=utc_now)
+    seen_at: Mapped[str] = mapped_column(default=utc_now)
+
+
+class JobRow(Base):
+    """Something to be measured on one device.
+
+    ``queue`` separates servers that share a database: the servers inside two commands do not take each other's work.
+    ``request`` is what the client asked for; ``reference`` is left by the first finished chunk for the others.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(index=True)
+    queue: Mapped[str]
+    state: Mapped[str] = mapped_column(default="active")  # active, done, cancelled
+    request: Mapped[dict[str, Any]]
+    reference: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    created_at: Mapped[str] = mapped_column(default=utc_now)
+    finished_at: Mapped[str | None] = mapped_column(default=None)
+
+
+class ChunkRow(Base):
+    """Items of a job that are measured together, in one run."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (UniqueConstraint("job_id", "position"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    position: Mapped[int]
+    state: Mapped[str] = mapped_column(default="waiting")  # waiting, running, done
+    attempts: Mapped[int] = mapped_column(default=0)
+
+
+class ItemRow(Base):
+    """One thing to be measured; ``position`` is its place in the job."""
+
+    __tablename__ = "items"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    chunk_id: Mapped[str] = mapped_column(ForeignKey("chunks.id"), index=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), index=True)
+    position: Mapped[int]
+    state: Mapped[str] = mapped_column(default="waiting")  # waiting, done, failed
+    blob: Mapped[str]  # sha256 of the model
+    payload: Mapped[dict[str, Any]]
+    error: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+
+
+class RunRow(Base):
+    """One attempt at a chunk by one agent; ``digest`` recognises a result that is sent twice."""
+
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    chunk_id: Mapped[str] = mapped_column(ForeignKey("chunks.id"), index=True)
+    device: Mapped[str]
+    attempt: Mapped[int]
+    state: Mapped[str] = mapped_column(default="running")  # running, done, returned, expired, cancelled
+    progress: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    digest: Mapped[str | None] = mapped_column(default=None)
+    claimed_at: Mapped[str] = mapped_column(default=utc_now)
+    expires_at: Mapped[str]
+
+
+class MeasurementRow(Base):
+    """One measured item, never changed once written: the record as JSON, and the fields that are searched."""
+
+    __tablename__ = "measurements"
+    __table_args__ = (
+        UniqueConstraint("run", "item"),
+        Index("ix_measurements_lookup", "device", "condition_hash", "key"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device: Mapped[str]
+    kind: Mapped[str]
+    key: Mapped[str]
+    condition_hash: Mapped[str]
+    measured_at: Mapped[str]
+    run: Mapped[str | None]
+    item: Mapped[str | None]
+    record: Mapped[dict[str, Any]]
+
+
+class EvaluationRow(Base):
+    """The measured accuracy of one subnet of a supernet on one split."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (UniqueConstraint("supernet", "key", "split"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    supernet: Mapped[str]
+    key: Mapped[str]
+    split: Mapped[str]
+    role: Mapped[str]
+    arch: Mapped[dict[str, Any]]
+    accuracy: Mapped[float]
+    n: Mapped[int]
+    created_at: Mapped[str] = mapped_column(default=utc_now)
+
+
+class ArtefactRow(Base):
+    """A file that the project made: a supernet, a table, a bundle."""
+
+    __tablename__ = "artefacts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(index=True)
+    path: Mapped[str]
+    sha256: Mapped[str]
+    meta: Mapped[dict[str, Any]]
+    created_at: Mapped[str] = mapped_column(default=utc_now)

@@ -1,0 +1,73 @@
+"""The folder in which the project keeps its state."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.store.store import Store
+
+DEFAULT = ".ofa"
+VARIABLE = "OFA_WORKSPACE"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An open workspace.
+
+    Attributes:
+        root: the folder.
+        store: its database, ``ofa.db``, which is the truth; files under ``tables`` are exports of it.
+    """
+
+    root: Path
+    store: Store
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> Workspace:
+        """Open a workspace and create what is missing: ``path``, else ``OFA_WORKSPACE``, else ``.ofa`` where you stand.
+
+        Raises:
+            UsageError: the folder or its database cannot be created, read or written, or is from a newer version.
+        """
+        root = Path(path or os.environ.get(VARIABLE) or DEFAULT).absolute()
+        try:
+            for folder in ("supernets", "tables", "bundles"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot create the workspace {root}: {error.strerror}; name another with --workspace"
+            ) from error
+        return cls(root, Store(f"sqlite:///{root / 'ofa.db'}"))
+
+    @property
+    def supernets(self) -> Path:
+        """Checkpoints."""
+        return self.root / "supernets"
+
+    @property
+    def tables(self) -> Path:
+        """Exported latency tables."""
+        return self.root / "tables"
+
+    @property
+    def bundles(self) -> Path:
+        """What ``extract`` left."""
+        return self.root / "bundles"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by whatever measures on this machine, so that two measurements never overlap."""
+        return self.root / "measuring.lock"
+
+    def close(self) -> None:
+        """Close the database."""
+        self.store.close()
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

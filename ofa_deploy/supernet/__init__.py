@@ -1,0 +1,17 @@
+"""Elastic networks: one set of weights, every subnet by leading slices; extraction to static modules; checkpoints."""
+
+from ofa_deploy.supernet.blocks import initialise
+from ofa_deploy.supernet.checkpoint import load_supernet, read_summary, read_tensors, save_supernet, write_tensors
+from ofa_deploy.supernet.subnet import Subnet
+from ofa_deploy.supernet.supernet import Supernet
+
+__all__ = [
+    "Subnet",
+    "Supernet",
+    "initialise",
+    "load_supernet",
+    "read_summary",
+    "read_tensors",
+    "save_supernet",
+    "write_tensors",
+]

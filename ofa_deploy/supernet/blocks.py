@@ -1,0 +1,126 @@
+"""The modules of a network: one per ``OpSpec`` kind, named so that the state's names are those of ``space.weights``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_deploy.space import OpSpec
+
+BN_EPS = 1e-5
+
+
+def activate(x: Tensor, act: str) -> Tensor:
+    """Apply an activation by name; may work in place on ``x``, which must be an intermediate result."""
+    if act == "none":
+        return x
+    return {"relu": F.relu_, "relu6": F.relu6, "hswish": F.hardswish}[act](x)
+
+
+class ConvBN(nn.Module):
+    """Convolution without bias, batch norm, activation."""
+
+    def __init__(
+        self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "none"
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.bn = nn.BatchNorm2d(cout, eps=BN_EPS)
+        self.act = act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, cin, h, w] -> [N, cout, h / stride, w / stride]``."""
+        return activate(self.bn(self.conv(x)), self.act)
+
+
+class Stem(ConvBN):
+    """The first convolution, from where on activations are channels last.
+
+    Depthwise backward is 2 to 6 times faster so on a CPU, and an image of one channel leaves the format open.
+    """
+
+    def __init__(self, op: OpSpec) -> None:
+        super().__init__(op.cin, op.cout, op.kernel, op.stride, act=op.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, cin, h, w] -> [N, cout, h / stride, w / stride]``."""
+        return super().forward(x).contiguous(memory_format=torch.channels_last)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channel gate: mean, 1×1 reduce, relu, 1×1 expand, hard sigmoid (MobileNetV3 §5.3)."""
+
+    def __init__(self, channels: int, squeezed: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` times its gate."""
+        gate = self.expand(F.relu_(self.reduce(x.mean((2, 3), keepdim=True))))
+        return x * F.hardsigmoid(gate)
+
+
+class MBConv(nn.Module):
+    """Inverted residual block."""
+
+    def __init__(self, op: OpSpec) -> None:
+        super().__init__()
+        self.expand = ConvBN(op.cin, op.mid, act=op.act) if op.mid != op.cin else None
+        self.depthwise = ConvBN(op.mid, op.mid, op.kernel, op.stride, groups=op.mid, act=op.act)
+        self.se = SqueezeExcitation(op.mid, op.se) if op.se else None
+        self.project = ConvBN(op.mid, op.cout)
+        self.skip = op.skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, cin, h, w] -> [N, cout, h / stride, w / stride]``."""
+        y = self.expand(x) if self.expand is not None else x
+        y = self.depthwise(y)
+        y = self.se(y) if self.se is not None else y
+        y = self.project(y)
+        return x + y if self.skip else y
+
+
+class Head(ConvBN):
+    """1×1 convolution, batch norm, activation and global average pooling."""
+
+    def __init__(self, op: OpSpec) -> None:
+        super().__init__(op.cin, op.cout, act=op.act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, cin, h, w] -> [N, cout]``."""
+        return super().forward(x).mean((2, 3))
+
+
+class Classifier(nn.Module):
+    """Optional linear layer with activation, then the linear layer to the classes."""
+
+    def __init__(self, op: OpSpec) -> None:
+        super().__init__()
+        self.mix = nn.Linear(op.cin, op.mid, bias=False) if op.mid else None
+        self.linear = nn.Linear(op.mid or op.cin, op.cout)
+        self.act = op.act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, cin] -> [N, cout]``."""
+        return self.linear(x if self.mix is None else activate(self.mix(x), self.act))
+
+
+def make_block(op: OpSpec) -> nn.Module:
+    """The module that executes an op."""
+    return {"stem": Stem, "mbconv": MBConv, "head": Head, "classifier": Classifier}[op.kind](op)
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw all weights anew from one seed: He-normal convolutions, small linear layers, identity batch norm."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()

@@ -1,0 +1,55 @@
+"""An op executed with given weights: what lets one set of weights serve every subnet without any module's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa_deploy.space import OpSpec
+from ofa_deploy.supernet.blocks import BN_EPS, activate
+
+Tensors = Mapping[str, Tensor]
+
+
+def run_op(op: OpSpec, x: Tensor, weights: Tensors, training: bool) -> Tensor:
+    """One op with the weights of ``space.weight_shapes(op)``.
+
+    Args:
+        x: ``[N, cin, h, w]``; for a classifier ``[N, cin]``.
+        training: batch norm normalises by the batch and leaves the running statistics alone; otherwise it uses them.
+    """
+    if op.kind == "classifier":
+        return _classifier(op, x, weights)
+    if op.kind == "mbconv":
+        return _mbconv(op, x, weights, training)
+    y = _conv_bn(x, weights, "", training, op.act, op.stride)
+    return y.mean((2, 3)) if op.kind == "head" else y.contiguous(memory_format=torch.channels_last)  # as in Stem
+
+
+def _conv_bn(
+    x: Tensor, w: Tensors, prefix: str, training: bool, act: str = "none", stride: int = 1, groups: int = 1
+) -> Tensor:
+    kernel = w[f"{prefix}conv.weight"]
+    y = F.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, groups=groups)
+    mean, var = (None, None) if training else (w[f"{prefix}bn.running_mean"], w[f"{prefix}bn.running_var"])
+    y = F.batch_norm(y, mean, var, w[f"{prefix}bn.weight"], w[f"{prefix}bn.bias"], training, 0.0, BN_EPS)
+    return activate(y, act)
+
+
+def _mbconv(op: OpSpec, x: Tensor, w: Tensors, training: bool) -> Tensor:
+    y = _conv_bn(x, w, "expand.", training, op.act) if op.mid != op.cin else x
+    y = _conv_bn(y, w, "depthwise.", training, op.act, op.stride, op.mid)
+    if op.se:
+        gate = F.relu_(F.conv2d(y.mean((2, 3), keepdim=True), w["se.reduce.weight"], w["se.reduce.bias"]))
+        y = y * F.hardsigmoid(F.conv2d(gate, w["se.expand.weight"], w["se.expand.bias"]))
+    y = _conv_bn(y, w, "project.", training)
+    return x + y if op.skip else y
+
+
+def _classifier(op: OpSpec, x: Tensor, w: Tensors) -> Tensor:
+    if op.mid:
+        x = activate(F.linear(x, w["mix.weight"]), op.act)
+    return F.linear(x, w["linear.weight"], w["linear.bias"])

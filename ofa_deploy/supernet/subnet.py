@@ -1,0 +1,49 @@
+"""A plain static network: what a subnet is once it has left its supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ofa_deploy.space import Network, check_weights
+from ofa_deploy.supernet.blocks import make_block
+
+
+class Subnet(nn.Module):
+    """The modules of a ``Network``, in a chain.
+
+    Attributes:
+        network: what this module executes; the state's names are those of ``space.weights`` for it.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        for name, op in zip(network.names, network.ops, strict=True):
+            self.add_module(name, make_block(op))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, channels, resolution, resolution] -> [N, classes]``, for a whole network."""
+        for block in self.children():
+            x = block(x)
+        return x
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights as fp32 arrays: exactly the names of ``space.weights``."""
+        return {
+            name: value.detach().cpu().float().numpy().copy()
+            for name, value in self.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+
+    def load_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Take the weights of ``weights()`` or of any other source.
+
+        Raises:
+            OfaDeployError: a weight is missing, unknown or misshapen.
+        """
+        check_weights(self.network, weights)
+        self.load_state_dict({name: torch.from_numpy(np.array(v)) for name, v in weights.items()}, strict=False)

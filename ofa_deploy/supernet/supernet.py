@@ -1,0 +1,136 @@
+"""All subnets of a space in one set of weights (Once-for-All, Cai et al., ICLR 2020, §3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_deploy.space import Arch, OpSpec, SearchSpace, weight_shapes
+from ofa_deploy.supernet.blocks import MBConv, make_block
+from ofa_deploy.supernet.functional import run_op
+from ofa_deploy.supernet.subnet import Subnet
+
+
+class Supernet(nn.Module):
+    """The largest subnet's modules, and one kernel transform per slot and pair of neighbouring kernel sizes.
+
+    A subnet uses the leading blocks of every stage, the leading channels of every layer, and the centre of every
+    depthwise kernel, multiplied by the transforms on the way to its size. Which subnet runs is an argument: nothing
+    is switched, so threads may run different subnets at once.
+
+    Attributes:
+        space: what can be extracted.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.space = space
+        network = space.network(space.largest)
+        for name, op in zip(network.names, network.ops, strict=True):
+            self.add_module(name, make_block(op))
+        for stage, position in space.slots:
+            depthwise = self.get_submodule(f"s{stage}b{position}.depthwise")
+            for large, small in _steps(space, stage):
+                transform = nn.Parameter(torch.eye(small * small))
+                depthwise.register_parameter(_transform_name(large, small), transform)
+
+    def forward(self, x: Tensor, arch: Arch) -> Tensor:
+        """Run one subnet.
+
+        In training mode batch norm uses the batch's statistics; in evaluation mode the leading part of the running
+        statistics, which fit a subnet only after recalibration (``training.specialise``). Neither mode changes them.
+
+        Args:
+            x: images ``[N, channels, resolution, resolution]``.
+            arch: the subnet.
+
+        Returns:
+            Logits ``[N, classes]``.
+        """
+        network = self.space.network(arch)
+        for name, op in zip(network.names, network.ops, strict=True):
+            x = run_op(op, x, self._sliced(name, op), self.training)
+        return x
+
+    def extract(self, arch: Arch) -> Subnet:
+        """A static module with copies of one subnet's weights; in evaluation mode its output is identical."""
+        subnet = Subnet(self.space.network(arch))
+        with torch.no_grad():
+            state = {
+                f"{name}.{part}": value.clone()
+                for name, op in zip(subnet.network.names, subnet.network.ops, strict=True)
+                for part, value in self._sliced(name, op).items()
+            }
+        subnet.load_state_dict(state, strict=False)
+        return subnet.train(self.training)
+
+    @torch.no_grad()
+    def sort_channels(self) -> None:
+        """Reorder every block's expanded channels, the most important first; the largest subnet's function stays.
+
+        Importance is the sum of absolute projection weights; squeezed channels are sorted by their expansion's
+        (Once-for-All §3.2, elastic width). Blocks without expansion keep their order, which is their input's.
+        """
+        for block in self.children():
+            if not isinstance(block, MBConv) or block.expand is None:
+                continue
+            order = _importance(block.project.conv.weight)
+            for layer in (block.expand, block.depthwise):
+                statistics = [layer.bn.running_mean, layer.bn.running_var]
+                _permute([layer.conv.weight, *layer.bn.parameters(), *statistics], order)
+            _permute([block.project.conv.weight], order, dim=1)
+            if block.se is not None:
+                _permute([block.se.expand.weight, block.se.expand.bias], order)
+                _permute([block.se.reduce.weight], order, dim=1)
+                squeezed = _importance(block.se.expand.weight)
+                _permute([block.se.reduce.weight, block.se.reduce.bias], squeezed)
+                _permute([block.se.expand.weight], squeezed, dim=1)
+
+    def _sliced(self, name: str, op: OpSpec) -> dict[str, Tensor]:
+        """The op's share of a block's weights: views, or results of the kernel transforms, that carry gradients."""
+        block, sliced = self.get_submodule(name), {}
+        for part, shape in weight_shapes(op).items():
+            owner, _, leaf = part.rpartition(".")
+            value = getattr(block.get_submodule(owner), leaf)
+            if part == "depthwise.conv.weight" and value.shape[-1] != op.kernel:
+                sliced[part] = self._kernel(name, value[: op.mid], op.kernel)
+            else:
+                sliced[part] = value[tuple(map(slice, shape))]
+        return sliced
+
+    def _kernel(self, name: str, weight: Tensor, kernel: int) -> Tensor:
+        """``[C, 1, K, K] -> [C, 1, kernel, kernel]``: centre crop and transform, one kernel size after the other."""
+        stage = int(name[1 : name.index("b")])
+        depthwise = self.get_submodule(f"{name}.depthwise")
+        for large, small in _steps(self.space, stage):
+            if small < kernel:
+                break
+            edge = (large - small) // 2
+            centre = weight[:, :, edge : edge + small, edge : edge + small].reshape(-1, small * small)
+            weight = F.linear(centre, getattr(depthwise, _transform_name(large, small))).view(-1, 1, small, small)
+        return weight
+
+
+def _steps(space: SearchSpace, stage: int) -> list[tuple[int, int]]:
+    """Neighbouring kernel sizes of a stage, largest first: ``[(7, 5), (5, 3)]``."""
+    sizes = sorted(space.stages[stage].kernels, reverse=True)
+    return list(pairwise(sizes))
+
+
+def _transform_name(large: int, small: int) -> str:
+    return f"transform_{large}to{small}"
+
+
+def _importance(weight: Tensor) -> Tensor:
+    """Order of a convolution's input channels ``weight[out, in, 1, 1]``, the most important first."""
+    return torch.argsort(weight.abs().sum((0, 2, 3)), descending=True, stable=True)
+
+
+def _permute(tensors: Iterable[Tensor | None], order: Tensor, dim: int = 0) -> None:
+    for tensor in tensors:
+        assert tensor is not None  # noqa: S101 - torch's types call every bias and statistic optional
+        tensor.copy_(tensor.index_select(dim, order))

@@ -1,0 +1,19 @@
+"""Data sets, the sandwich training loop with exact resume, batch-norm recalibration and evaluation."""
+
+from ofa_deploy.training.data import Data, batches, load_data
+from ofa_deploy.training.evaluation import Evaluation, evaluate, recalibrate, specialise
+from ofa_deploy.training.images import prepare, resize
+from ofa_deploy.training.loop import train_supernet
+
+__all__ = [
+    "Data",
+    "Evaluation",
+    "batches",
+    "evaluate",
+    "load_data",
+    "prepare",
+    "recalibrate",
+    "resize",
+    "specialise",
+    "train_supernet",
+]

@@ -1,0 +1,220 @@
+"""Where each data set's files are, and how they are read; nothing here unpickles."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ofa_deploy.config import DataConfig
+from ofa_deploy.errors import UsageError
+from ofa_deploy.training.torchvision_shim import torchvision_module
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_DEBIAN = Path("/usr/share/datasets")
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
+_CIFAR_MD5 = {10: "c32a1d4ab5d03f1284b67883e8d87530", 100: "03b5dce01913d631647c71ecec9e9cb8"}
+_DAMAGED = (OSError, EOFError, ValueError, zlib.error, tarfile.TarError)
+
+
+class TensorImages(Dataset):
+    """Images of one size, all in memory: bytes ``[N, C, H, W]`` and int64 labels ``[N]``."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+
+class FolderImages(Dataset):
+    """Image files of any size, read when asked for.
+
+    Attributes:
+        files: (path, label) of every image.
+        size: an item's height and width: the shorter side is resized to it, and the centre cropped.
+    """
+
+    def __init__(self, files: Sequence[tuple[str, int]], size: int) -> None:
+        self.files, self.size = list(files), size
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        functional = torchvision_module("transforms.v2.functional")
+        image, label = self.image(index)
+        return functional.center_crop(functional.resize(image, [self.size], antialias=True), [self.size]), label
+
+    def image(self, index: int) -> tuple[Tensor, int]:
+        """The image as stored, bytes ``[3, h, w]``, and its label."""
+        from PIL import Image, UnidentifiedImageError
+
+        path, label = self.files[index]
+        try:
+            with Image.open(path) as image:
+                pixels = np.array(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise UsageError(f"{path} is no readable image ({error}); remove or replace it") from error
+        return torch.from_numpy(pixels).permute(2, 0, 1), label
+
+
+Images = TensorImages | FolderImages
+
+
+def read(config: DataConfig) -> tuple[Images, Images, int]:
+    """The published training split, the published test split, and the number of classes."""
+    if config.name == "digits":
+        return *_digits(), 10
+    if config.name == "image_folder":
+        return _image_folder(config)
+    if config.name in ("mnist", "fashion_mnist"):
+        return *_mnist(config), 10
+    classes = {"cifar10": 10, "cifar100": 100}[config.name]
+    return *_cifar(config, classes), classes
+
+
+def data_root() -> Path:
+    """Where data sets are looked for first and downloaded to: ``$OFA_DATA``, or a folder of the user's cache."""
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ofa-deploy" / "data"
+    return Path(os.environ.get("OFA_DATA") or default)
+
+
+def _digits() -> tuple[TensorImages, TensorImages]:
+    """scikit-learn's 1797 digits of 8×8 pixels; every fifth is a test image."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.from_numpy(np.round(pixels * (255 / 16)).astype(np.uint8)).view(-1, 1, 8, 8)
+    test = torch.arange(len(images)) % 5 == 0
+    targets = torch.from_numpy(labels.astype(np.int64))
+    return TensorImages(images[~test], targets[~test]), TensorImages(images[test], targets[test])
+
+
+def _mnist(config: DataConfig) -> tuple[TensorImages, TensorImages]:
+    """Files in the format of MNIST, packed or not, as torchvision and Debian lay them out."""
+    fashion = config.name == "fashion_mnist"
+    class_name, debian = ("FashionMNIST", "fashion-mnist") if fashion else ("MNIST", "mnist")
+    roots = [config.root] if config.root else [data_root(), _torch_cache()]
+    folders = [folder for root in roots for folder in (root / class_name / "raw", root)]
+    folders += [] if config.root else [_DEBIAN / debian]
+    folder = _first(folders, lambda path: _packed(path / "train-images-idx3-ubyte").exists())
+    if folder is None:
+        folder = roots[0] / class_name / "raw"
+        dataset = getattr(torchvision_module("datasets"), class_name)
+        package = f", the folder {_DEBIAN / debian} (Debian's dataset-fashion-mnist)" if fashion else ""
+        places = f"{config.root}" if config.root else f"torchvision's cache {roots[0]}{package}"
+        _download(config.name, places, lambda: dataset(str(roots[0]), download=True))
+    return _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
+
+
+def _torch_cache() -> Path:
+    return Path(torch.hub.get_dir()).parent / "vision"
+
+
+def _first(folders: Sequence[Path], holds: Callable[[Path], bool]) -> Path | None:
+    return next((folder for folder in folders if holds(folder)), None)
+
+
+def _packed(path: Path) -> Path:
+    """The file itself, or the ``.gz`` beside its place."""
+    return path if path.exists() else path.with_name(path.name + ".gz")
+
+
+def _download(name: str, places: str, download: Callable[[], Any]) -> None:
+    try:
+        download()
+    except Exception as error:  # torchvision raises what its sockets, archives and checksums raise
+        raise UsageError(
+            f"data set {name} is not in {places}, and torchvision's download failed "
+            f"({' '.join(str(error).split())[:120]}); put the files in one of these places, or set data.root"
+        ) from error
+
+
+def _idx_pair(folder: Path, part: str) -> TensorImages:
+    images = _idx(_packed(folder / f"{part}-images-idx3-ubyte"), 3)
+    labels = _idx(_packed(folder / f"{part}-labels-idx1-ubyte"), 1)
+    if len(images) != len(labels):
+        raise UsageError(f"{folder}: {part} has {len(images)} images but {len(labels)} labels; fetch the files again")
+    return TensorImages(images[:, None], labels.long())
+
+
+def _idx(path: Path, dimensions: int) -> Tensor:
+    """An array of bytes in MNIST's IDX format: magic 0, 0, 8, dimensions; big-endian sizes; the bytes."""
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        start = 4 + 4 * dimensions
+        shape = tuple(np.frombuffer(content[4:start], ">u4").astype(int))
+        if content[:4] != bytes([0, 0, 8, dimensions]):
+            raise ValueError("wrong magic number")
+        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+    except _DAMAGED as error:
+        raise UsageError(f"{path} is damaged or no IDX file ({error}); remove it and fetch it again") from error
+
+
+def _cifar(config: DataConfig, classes: int) -> tuple[TensorImages, TensorImages]:
+    """The binary version: records of label bytes (CIFAR-100: coarse, fine) and 3×32×32 pixels."""
+    root = config.root or data_root()
+    archive = root / f"cifar-{classes}-binary.tar.gz"
+    unpacked = root / ("cifar-10-batches-bin" if classes == 10 else "cifar-100-binary")
+    if not archive.exists() and not unpacked.is_dir():
+        utils = torchvision_module("datasets.utils")
+        fetch = (f"{_CIFAR_URL}/{archive.name}", str(root), archive.name, _CIFAR_MD5[classes])
+        _download(config.name, f"{root} as {archive.name} or {unpacked.name}/", lambda: utils.download_url(*fetch))
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if classes == 10 else ["train.bin"]
+    test = "test_batch.bin" if classes == 10 else "test.bin"
+    content = _members(unpacked if unpacked.is_dir() else archive, unpacked.name, [*names, test])
+    label_bytes = 1 if classes == 10 else 2
+    parts = {name: _cifar_records(root, name, raw, label_bytes) for name, raw in content.items()}
+    train = [parts[name] for name in names]
+    images, labels = (torch.cat(list(tensors)) for tensors in zip(*train, strict=True))
+    return TensorImages(images, labels), TensorImages(*parts[test])
+
+
+def _members(source: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
+    """Files of a folder, or of that folder inside a tar archive."""
+    try:
+        if source.is_dir():
+            return {name: (source / name).read_bytes() for name in names}
+        with tarfile.open(source) as tar:
+            return {name: tar.extractfile(f"{folder}/{name}").read() for name in names}  # type: ignore[union-attr]
+    except (*_DAMAGED, KeyError) as error:
+        raise UsageError(f"{source} is damaged or incomplete ({error}); remove it and fetch it again") from error
+
+
+def _cifar_records(root: Path, name: str, raw: bytes, label_bytes: int) -> tuple[Tensor, Tensor]:
+    record = label_bytes + 3 * 32 * 32
+    if not raw or len(raw) % record:
+        raise UsageError(f"{root}: {name} is truncated ({len(raw)} bytes, records of {record}); fetch it again")
+    rows = torch.from_numpy(np.frombuffer(raw, np.uint8).reshape(-1, record).copy())
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1].long()
+
+
+def _image_folder(config: DataConfig) -> tuple[FolderImages, FolderImages, int]:
+    """``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``root/val``)."""
+    if config.root is None:
+        raise UsageError("data.root: an image_folder needs the folder that holds train/<class>/ and test/<class>/")
+    test = _first([config.root / "test", config.root / "val"], Path.is_dir)
+    if test is None or not (config.root / "train").is_dir():
+        raise UsageError(f"data.root: {config.root} needs the folders train/<class>/ and test/<class>/ (or val/)")
+    datasets = torchvision_module("datasets")
+    try:
+        parts = [datasets.ImageFolder(str(folder)) for folder in (config.root / "train", test)]
+    except FileNotFoundError as error:
+        raise UsageError(f"data.root: {config.root}: {str(error).splitlines()[0]}") from error
+    if parts[0].classes != parts[1].classes:
+        raise UsageError(f"data.root: {config.root}: train and {test.name} have different classes")
+    train, held = (FolderImages(part.samples, config.size) for part in parts)
+    return train, held, len(parts[0].classes)

@@ -1,0 +1,139 @@
+"""Extraction against a made-up device that is slower than its table says: the promise must be kept or refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.subject import random_subject
+from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
+from ofa_deploy.export import verify_bundle
+from ofa_deploy.fleet.profiling import load_table, profile
+from ofa_deploy.search import Constraints
+from ofa_deploy.space import load_space, op_macs
+from ofa_deploy.store import Workspace
+
+SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
+TARGET = TargetProfile(name="made-up", description="a test", runtime="onnxruntime", opset=17)
+
+
+class MadeUpFleet:
+    """Answers like a fleet: blocks take what they take, networks a factor more than their blocks together."""
+
+    def __init__(self, workspace: Workspace, factor: float) -> None:
+        self._store, self.factor, self.jobs = workspace.store, factor, []
+
+    def measure(self, target, items, protocol=None, progress=None):
+        records = []
+        for item in items:
+            blocks = sum(0.01 + op_macs(op) / 1e7 for op in item.network.ops)
+            ms = blocks if item.kind == "op" else self.factor * blocks
+            records.append(
+                {
+                    "device": target.name,
+                    "kind": item.kind,
+                    "key": item.key,
+                    "ops": [op.key for op in item.network.ops],
+                    "specs": [op.to_json() for op in item.network.ops],
+                    "arch": item.arch.to_json() if item.arch else None,
+                    "condition": {
+                        "runtime": "onnxruntime",
+                        "runtime_version": "1",
+                        "provider": target.provider,
+                        "precision": "fp32",
+                        "batch": 1,
+                        "threads": 1,
+                        "simulated": False,
+                    },
+                    "facts": {"cpu": "made-up"},
+                    "settings": {},
+                    "rounds": [ms] * 12,
+                    "timings": [[ms] * 6] * 12,
+                    **dict.fromkeys(("p50", "p90", "p99"), ms),
+                    "n": 72,
+                    "cov": 0.0,
+                    "se": 0.0,
+                    "burst": 1,
+                    "sentinel_ms": 0.02,
+                    "flags": [],
+                    "started_at": "2026-01-01T00:00:00Z",
+                    "measured_at": "2026-01-01T00:00:01Z",
+                    "run": f"{len(self.jobs)}",
+                    "item": f"{item.key}",
+                }
+            )
+        self.jobs.append(records)
+        self._store.add_measurements(records)
+        return records
+
+
+@pytest.fixture
+def workspace(tmp_path: Path):
+    opened = Workspace.open(tmp_path / "ws")
+    yield opened
+    opened.store.close()
+
+
+def test_a_device_slower_than_its_table_still_gets_a_subnet_that_fits(workspace: Workspace, tmp_path: Path) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    fleet.factor = 1.25  # the device got slower after it was profiled
+    budget = 0.2
+    result = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=budget))
+    assert any(finalist.measured_ms > budget for finalist in result.finalists)
+    assert result.chosen.measured_ms <= budget
+    assert len(fleet.jobs) > 2, "it must have measured, learned and measured again"
+    report = build_bundle(result, tmp_path / "bundle", "ofa-deploy extract …")
+    assert report["latency"]["fits"] is True
+    assert report["latency"]["predicted_ms"] == result.chosen.point.latency_ms
+    assert report["latency"]["slowdown"] == pytest.approx(1.25, rel=0.02)
+    assert verify_bundle(tmp_path / "bundle") == []
+
+
+def test_equal_measurements_give_equal_bytes(workspace: Workspace, tmp_path: Path) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    result = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2))
+    for name in ("a", "b"):
+        build_bundle(result, tmp_path / name, "the same command")
+    files = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert len(files) >= 7
+    assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
+
+
+def test_a_promise_that_cannot_be_kept_is_refused(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    fleet.factor = 5.0
+    with pytest.raises((GateFailed, InfeasibleBudget)) as error:
+        extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2))
+    assert error.value.exit_code in (3, 4)
+    assert " ms" in str(error.value)
+
+
+def test_profiling_can_be_refused_and_is_not_repeated(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    subject = random_subject(SPACE)
+    with pytest.raises(OpNotProfiled, match="ofa-deploy profile --target made-up"):
+        extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.2), may_profile=False)
+    assert not fleet.jobs
+    extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.2))
+    jobs = len(fleet.jobs)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    assert len(fleet.jobs) == jobs, "everything was measured already"
+    profile(fleet, workspace, TARGET, SPACE, networks=6, refresh=True)
+    assert len(fleet.jobs) == jobs + 1
+    assert len(fleet.jobs[-1]) == len(load_table(workspace, TARGET).rows) + 6
+
+
+def test_networks_are_spread_over_the_space(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    table = profile(fleet, workspace, TARGET, SPACE, networks=8)
+    measured = np.array([row.p50 for row in table.networks.values()])
+    assert len(measured) == 8
+    ends = [sum(0.01 + op_macs(op) / 1e7 for op in SPACE.network(arch).ops) for arch in (SPACE.smallest, SPACE.largest)]
+    assert [measured.min(), measured.max()] == pytest.approx(ends)
+    assert len(np.unique(measured.round(3))) == 8

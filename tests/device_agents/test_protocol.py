@@ -1,0 +1,198 @@
+import gc
+
+import pytest
+
+from device_agents.protocol import Rounds, Settings, timer_resolution_ns
+from device_agents.summary import sentinel_levels, slow_rounds, summarise, used_rounds
+
+
+class Machine:
+    """A clock that only moves when something runs on it; ``speed(seconds)`` says how slow the machine is then."""
+
+    def __init__(self, speed=lambda second: 1.0):
+        self.now = 0.0
+        self.speed = speed
+
+    def clock(self):
+        self.now += 20  # reading a clock takes time too
+        return int(self.now)
+
+    def session(self, ms, noise=lambda: 0.0):
+        return Session(self, ms, noise)
+
+
+class Session:
+    def __init__(self, machine, ms, noise):
+        self.machine, self.ms, self.noise, self.calls = machine, ms, noise, 0
+
+    def run(self):
+        self.calls += 1
+        self.machine.now += self.ms * 1e6 * self.machine.speed(self.machine.now / 1e9) * (1 + self.noise())
+
+
+class Broken:
+    def __init__(self, works=0):
+        self.left = works
+
+    def run(self):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("kernel\nnot found")
+
+
+def measure(machine, costs, settings=None, sentinel_ms=1.0):
+    settings = settings or Settings()
+    sessions = {name: machine.session(ms) for name, ms in costs.items()}
+    rounds = Rounds(sessions, machine.session(sentinel_ms), settings, machine.clock)
+    return rounds, rounds.measure()
+
+
+def p50(rounds):
+    used, throttled = used_rounds(
+        sentinel_levels(rounds.visits), rounds.settings.drift, rounds.settings.rounds_min // 2
+    )
+    return {name: summarise(series.timings, used)["p50"] for name, series in rounds.series.items()}, throttled
+
+
+COSTS = {f"op{i}": 0.2 + 0.35 * i for i in range(20)}
+
+
+def test_a_quiet_machine_is_measured_exactly_in_the_fewest_rounds():
+    rounds, stopped = measure(Machine(), COSTS)
+    assert stopped == "settled"
+    assert len(rounds.visits) == 12
+    assert p50(rounds)[0] == pytest.approx(COSTS, rel=1e-3)
+
+
+def test_a_machine_that_drifts_keeps_the_ratios_and_measuring_in_turn_would_not():
+    def heating(second):
+        return 1.0 + 0.5 * second / 10
+
+    rounds, _ = measure(Machine(heating), COSTS)
+    found, _ = p50(rounds)
+    level = found["op0"] / COSTS["op0"]
+    assert {name: ms / level for name, ms in found.items()} == pytest.approx(COSTS, rel=0.03)
+
+    machine, naive = Machine(heating), {}
+    for name, ms in COSTS.items():
+        session, begin = machine.session(ms), machine.clock()
+        for _ in range(100):
+            session.run()
+        naive[name] = (machine.clock() - begin) / 1e8
+    level = naive["op0"] / COSTS["op0"]
+    assert naive["op19"] / level > 1.2 * COSTS["op19"]
+
+
+def test_slow_rounds_are_seen_left_out_and_measured_again():
+    machine = Machine(lambda second: 1.5 if 1.0 < second < 4.0 else 1.0)
+    rounds, stopped = measure(machine, COSTS)
+    slow = slow_rounds(sentinel_levels(rounds.visits), 0.12)
+    assert stopped == "settled"
+    assert len(slow) >= 3
+    assert len(rounds.visits) - len(slow) == 12
+    found, throttled = p50(rounds)
+    assert not throttled
+    assert found == pytest.approx(COSTS, rel=1e-3)
+
+
+def test_a_device_that_throttles_for_good_says_so():
+    machine = Machine(lambda second: 1.0 if second < 2.0 else 1.6)
+    rounds, stopped = measure(machine, COSTS, Settings(rounds_max=30))
+    found, throttled = p50(rounds)
+    assert stopped == "rounds"
+    assert throttled
+    assert found == pytest.approx({name: 1.6 * ms for name, ms in COSTS.items()}, rel=1e-3)
+
+
+def test_noise_takes_more_rounds_until_it_is_averaged_out():
+    import random
+
+    noise = random.Random(3)
+    machine = Machine()
+    sessions = {"still": machine.session(1.0), "noisy": machine.session(2.0, lambda: abs(noise.gauss(0, 0.2)))}
+    rounds = Rounds(sessions, machine.session(1.0), Settings(rounds_max=400), machine.clock)
+    assert rounds.measure() == "settled"
+    assert 12 < len(rounds.visits) < 400
+    assert len(rounds.series["still"].timings) == len(rounds.series["noisy"].timings)
+
+
+def test_the_cap_ends_it_but_not_before_three_rounds():
+    import random
+
+    noise = random.Random(3)
+    machine = Machine()
+    sessions = {"noisy": machine.session(5.0, lambda: noise.random())}
+    rounds = Rounds(sessions, machine.session(1.0), Settings(cap_s=1.0), machine.clock)
+    begin = machine.now
+    assert rounds.measure() == "cap"
+    assert (machine.now - begin) / 1e9 <= 1.0
+    rounds, stopped = measure(Machine(), {"huge": 3000.0}, Settings(cap_s=1.0))
+    assert (stopped, len(rounds.visits)) == ("cap", 3)
+
+
+def test_bursts_fit_the_timer_and_slow_items_are_timed_less_often():
+    rounds, _ = measure(Machine(), {"tiny": 0.002, "slow": 60.0, "huge": 500.0}, Settings(rounds_min=3))
+    tiny, slow, huge = (rounds.series[name] for name in ("tiny", "slow", "huge"))
+    assert tiny.burst * 0.002 == pytest.approx(0.5, rel=0.05)
+    assert (slow.burst, slow.bursts) == (1, 3)
+    assert (huge.burst, huge.bursts) == (1, 2)
+
+
+def test_a_coarse_clock_makes_long_bursts():
+    machine = Machine()
+    coarse = lambda: int(machine.clock() // 15_000) * 15_000  # noqa: E731
+    assert timer_resolution_ns(coarse) == 15_000
+    rounds = Rounds({"op": machine.session(0.1)}, machine.session(0.1), Settings(), coarse)
+    assert rounds.series["op"].burst * 0.1 >= 14.0
+
+
+def test_every_round_visits_every_item_in_another_order_that_the_seed_repeats():
+    def orders(seed):
+        machine, seen = Machine(), []
+        rounds = Rounds(
+            {n: machine.session(ms) for n, ms in COSTS.items()}, machine.session(1), Settings(seed=seed), machine.clock
+        )
+        for name, series in [*rounds.series.items(), ("sentinel", rounds.sentinel)]:
+            series.run = lambda name=name, run=series.run: (seen.append(name), run())
+        rounds.measure()
+        visits = [name for i, name in enumerate(seen) if name != "sentinel" and seen[i - 1] != name]
+        return [visits[i : i + 20] for i in range(0, 240, 20)]
+
+    first = orders(1)
+    assert all(sorted(order) == sorted(COSTS) for order in first)
+    assert len({tuple(order) for order in first}) == 12
+    assert orders(1) == first != orders(2)
+
+
+@pytest.mark.parametrize("works", [0, 40])
+def test_an_item_that_breaks_costs_only_itself(works):
+    machine = Machine()
+    sessions = {"good": machine.session(1.0), "bad": Broken(works)}
+    rounds = Rounds(sessions, machine.session(1.0), Settings(burst_ms=0.001, warmup_ms=0.0001), machine.clock)
+    assert rounds.measure() == "settled"
+    assert set(rounds.series) == {"good"}
+    assert rounds.errors == {"bad": {"reason": "failed", "message": "kernel not found"}}
+
+
+def test_nothing_but_failures_still_ends():
+    machine = Machine()
+    rounds = Rounds({"bad": Broken()}, machine.session(1.0), Settings(), machine.clock)
+    assert rounds.measure() == "settled"
+
+
+def test_garbage_collection_is_off_while_timing_and_on_again_whatever_happens():
+    machine, seen = Machine(), []
+
+    def report(progress):
+        seen.append((progress["phase"], gc.isenabled()))
+        if len(seen) > 20:
+            raise KeyboardInterrupt
+
+    rounds = Rounds(
+        {n: machine.session(ms) for n, ms in COSTS.items()}, machine.session(1), Settings(), machine.clock, None
+    )
+    rounds.report = report
+    with pytest.raises(KeyboardInterrupt):
+        rounds.measure()
+    assert {enabled for _, enabled in seen} == {False}
+    assert gc.isenabled()

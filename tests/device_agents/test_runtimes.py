@@ -1,0 +1,72 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from device_agents.runtimes import RuntimeRefused, open_runtime
+
+ASKED = {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "batch": 1, "threads": 1}
+
+
+@pytest.fixture
+def affinity():
+    """Opening a runtime pins the process."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+def test_runs_a_model_on_pinned_cores_under_the_stated_condition(affinity, make_items):
+    runtime = open_runtime(ASKED, seed=0)
+    runtime.load(make_items(1)[0].model).run()
+    assert len(os.sched_getaffinity(0)) == 1
+    assert {**runtime.condition, "runtime_version": "*"} == {**ASKED, "runtime_version": "*", "simulated": False}
+
+
+def test_inputs_are_random_never_zero_and_repeatable(affinity, make_items):
+    model = make_items(1)[0].model
+    first, again, other = (open_runtime(ASKED, seed).load(model)._feeds for seed in (1, 1, 2))
+    for name, value in first.items():
+        assert value.shape == (1, 8, 8, 8)
+        assert (value != 0).all()
+        assert (value == again[name]).all()
+        assert (value != other[name]).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"runtime": "nope"}, "unknown runtime 'nope'"),
+        ({"provider": "CUDAExecutionProvider"}, "has no CUDAExecutionProvider"),
+        ({"threads": 4096}, "4096 threads are asked for"),
+    ],
+)
+def test_what_cannot_be_had_is_refused(affinity, change, words):
+    with pytest.raises(RuntimeRefused, match=words) as error:
+        open_runtime({**ASKED, **change}, seed=0)
+    assert error.value.reason == "unsupported"
+
+
+def test_a_session_that_ends_up_on_another_provider_is_refused(affinity, make_items, monkeypatch):
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["OtherProvider"])
+    with pytest.raises(RuntimeRefused, match="took OtherProvider"):
+        open_runtime(ASKED, seed=0).load(make_items(1)[0].model)
+
+
+def test_a_model_for_another_batch_is_refused(affinity, make_items):
+    with pytest.raises(RuntimeRefused, match="batch") as error:
+        open_runtime({**ASKED, "batch": 2}, seed=0).load(make_items(1)[0].model)
+    assert error.value.reason == "malformed"
+
+
+def test_without_onnx_runtime_the_agent_says_how_to_get_it():
+    code = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from device_agents.runtimes import open_runtime\n"
+        f"open_runtime({ASKED!r}, 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install onnxruntime" in done.stderr

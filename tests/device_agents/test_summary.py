@@ -1,0 +1,49 @@
+import math
+
+import numpy as np
+import pytest
+
+from device_agents.summary import median, percentile, relative_error, slow_rounds, summarise, used_rounds
+
+
+@pytest.mark.parametrize("values", [[3.0], [2.0, 1.0], [5.0, 1.0, 9.0, 2.0, 2.0]])
+def test_median_and_percentiles_agree_with_numpy(values):
+    assert median(values) == np.median(values)
+    for share in (0.0, 0.5, 0.9, 0.99, 1.0):
+        assert percentile(values, share) == pytest.approx(np.percentile(values, 100 * share))
+
+
+def test_relative_error_is_what_repeated_medians_scatter_by():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(10.0, 0.5, (2000, 25))
+    scatter = np.median(samples, axis=1).std() / 10.0
+    assert np.mean([relative_error(list(sample)) for sample in samples]) == pytest.approx(scatter, rel=0.1)
+
+
+def test_relative_error_of_too_few_rounds_is_infinite():
+    assert math.isinf(relative_error([1.0, 1.0]))
+    assert relative_error([1.0, 1.0, 1.0]) == 0
+
+
+def test_slow_rounds_are_judged_by_the_best_stretch_not_by_one_lucky_round():
+    levels = [1.0] * 6 + [1.3] * 3 + [1.0] * 3
+    assert slow_rounds(levels, 0.12) == [6, 7, 8]
+    assert slow_rounds([1.3] * 6 + [1.0] + [1.3] * 5, 0.12) == []
+    assert slow_rounds([], 0.12) == []
+
+
+def test_slow_rounds_count_where_there_are_not_enough_others():
+    levels = [1.0] * 5 + [1.5] * 7
+    assert used_rounds(levels, 0.12, 5) == ([0, 1, 2, 3, 4], False)
+    assert used_rounds(levels, 0.12, 6) == (list(range(12)), True)
+
+
+def test_summary_of_rounds():
+    timings = [[1.0, 2.0, 9.0], [3.0, 2.0, 3.0], [100.0, 100.0, 100.0], [4.0, 4.0, 1.0]]
+    found = summarise(timings, [0, 1, 3])
+    used = [1.0, 2.0, 9.0, 3.0, 2.0, 3.0, 4.0, 4.0, 1.0]
+    assert found["rounds"] == [2.0, 3.0, 4.0]
+    assert (found["p50"], found["best"], found["n"]) == (3.0, 1.0, 9)
+    assert found["p90"] == pytest.approx(np.percentile(used, 90))
+    assert found["p99"] == pytest.approx(np.percentile(used, 99))
+    assert found["cov"] == pytest.approx(np.std(used, ddof=1) / np.mean(used))

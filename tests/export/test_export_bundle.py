@@ -1,0 +1,311 @@
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.export import bundle as bundle_module
+from ofa_deploy.export import verify_bundle, write_bundle
+from ofa_deploy.graph import onnx_bytes, write_onnx
+from ofa_deploy.latency import LatencyModel, LatencyTable
+from ofa_deploy.space import PRESETS, network_macs, network_params, random_weights
+
+SPACE = PRESETS["tiny_16"]
+ARCH = SPACE.smallest
+NETWORK = SPACE.network(ARCH)
+FILES = {"model.onnx": b"a model", "arch.json": b"{}"}
+
+
+def record(key, ops, timings, kind="op"):
+    """A measurement record; its statistics are computed with numpy, not with the project's own functions."""
+    bursts, rounds = np.ravel(timings), [float(np.median(t)) for t in timings]
+    timings = [[float(f"{value:.7g}") for value in visit] for visit in timings]  # as records keep them
+    spread = 1.4826 * np.median(np.abs(rounds - np.median(rounds)))
+    return {
+        "device": "local",
+        "kind": kind,
+        "key": key,
+        "ops": ops,
+        "condition": {"runtime": "onnxruntime", "simulated": False},
+        "rounds": rounds,
+        "timings": timings,
+        "p50": float(np.median(rounds)),
+        "p90": float(np.quantile(bursts, 0.9)),
+        "p99": float(np.quantile(bursts, 0.99)),
+        "n": len(bursts),
+        "cov": float(np.std(bursts, ddof=1) / np.mean(bursts)),
+        "se": float(1.2533 * spread / np.sqrt(len(rounds)) / np.median(rounds)),
+        "flags": [],
+        "measured_at": "2025-01-01T00:00:00Z",
+    }
+
+
+def timings(scale, rng):
+    return (scale * (1 + 0.02 * rng.random((5, 3)))).tolist()
+
+
+@pytest.fixture(scope="module")
+def truthful():
+    """The files of a bundle whose report follows from its evidence."""
+    rng = np.random.default_rng(0)
+    ops = [op.key for op in NETWORK.ops]
+    records = [record(key, [key], timings(0.1, rng)) for key in dict.fromkeys(ops)]
+    chosen = record(NETWORK.key, ops, timings(0.1 * len(ops), rng), "network")
+    table = LatencyTable.from_records("local", [*records, chosen])
+    model = LatencyModel(table)
+    (mean,), (std,) = model.predict([NETWORK])
+    target = TargetProfile(name="local", description="a test's", runtime="onnxruntime")
+    onnx_file = onnx_bytes(write_onnx(NETWORK, random_weights(NETWORK), target))
+    logits = rng.standard_normal((4, 10)).astype(np.float32)
+    other = logits + np.float32(1e-5)
+    evidence = {
+        "measurement": chosen,
+        "test": {"labels": [1, 2, 3, 4], "predicted": [1, 2, 3, 9]},
+        "parity": {"torch": logits.tolist(), "onnx": other.tolist()},
+        "latency_model": model.to_json(),
+    }
+    (without,), (doubt,) = LatencyModel(table, []).predict([NETWORK])
+    network = {"key": chosen["key"], "role": "evidence", "measured_ms": chosen["p50"], "table_ms": table.total(NETWORK)}
+    network |= {"predicted_ms": without, "std_ms": doubt}
+    effects = [model.effects[key] for key in ops]
+    report = {
+        "schema": 1,
+        "budget": {"max_ms": 2.0, "statistic": "p50", "confidence": 0.95},
+        "subnet": {
+            "key": ARCH.key,
+            "arch": ARCH.to_json(),
+            "macs": network_macs(NETWORK),
+            "params": network_params(NETWORK),
+        },
+        "accuracy": {"predicted": 0.8, "measured": 0.75, "dataset": "digits", "split": "test", "n": 4},
+        "latency": {
+            "predicted_ms": mean,
+            "std_ms": std,
+            "upper_ms": mean + norm.ppf(0.95) * std,
+            "table_ms": table.total(NETWORK),
+            "measured_ms": {name: chosen[name] for name in ("p50", "p90", "p99", "n", "cov", "se")},
+            "error_pct": 100 * (mean / chosen["p50"] - 1),
+            "fits": True,
+        },
+        "parity": {"max_abs": float(np.abs(logits - other).max()), "top1_agreement": 1.0, "n": 4},
+        "verdict": {"status": "fits", "text": "fits"},
+        "networks": [network],
+        "blocks": [
+            {"name": n, "op": k, "table_ms": table.rows[k].p50, "posterior_ms": e, "share": e / sum(effects)}
+            for n, k, e in zip(NETWORK.names, ops, effects, strict=True)
+        ],
+        "size_bytes": len(onnx_file),
+        "provenance": {"space": SPACE.to_json()},
+    }
+    documents = {"arch.json": ARCH.to_json(), "evidence.json": evidence, "report.json": report}
+    return {"model.onnx": onnx_file, **{name: json.dumps(d).encode() for name, d in documents.items()}}
+
+
+def edited(files, name, path, value):
+    """The files with one value of a JSON document replaced."""
+    document = json.loads(files[name])
+    *parents, last = path.split(".")
+    at = document
+    for key in parents:
+        at = at[int(key)] if isinstance(at, list) else at[key]
+    at[last] = value
+    return {**files, name: json.dumps(document).encode()}
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_truthful_bundle_verifies(tmp_path, truthful):
+    folder = write_bundle(tmp_path / "deep" / "bundle", truthful, {"seed": 0})
+    assert verify_bundle(folder) == []
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    assert manifest["schema"] == 1
+    assert manifest["provenance"] == {"seed": 0}
+    model = truthful["model.onnx"]
+    assert manifest["files"]["model.onnx"] == {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path, truthful):
+    one = write_bundle(tmp_path / "one", truthful, {"a": 1, "b": 2})
+    other = write_bundle(tmp_path / "other", dict(reversed(truthful.items())), {"b": 2, "a": 1})
+    assert content(one) == content(other)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "arch.json", "evidence.json", "report.json", "manifest.json", "manifest.sha256"]
+)
+def test_one_flipped_bit_is_found_in_every_file(tmp_path, truthful, name):
+    folder = write_bundle(tmp_path / "bundle", truthful, {"note": "text"})
+    data = bytearray((folder / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(bytes(data))
+    assert any(name in problem for problem in verify_bundle(folder))
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "arch.json", "evidence.json", "report.json", "manifest.json", "manifest.sha256"]
+)
+def test_a_missing_file_is_found(tmp_path, truthful, name):
+    folder = write_bundle(tmp_path / "bundle", truthful, {})
+    (folder / name).unlink()
+    assert any(problem.startswith(f"{name} is missing") for problem in verify_bundle(folder))
+
+
+def test_an_extra_file_is_found(tmp_path, truthful):
+    folder = write_bundle(tmp_path / "bundle", truthful, {})
+    (folder / "infer.py").write_text("")
+    assert verify_bundle(folder) == ["infer.py is not in the manifest"]
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no bundle at"):
+        verify_bundle(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("latency.measured_ms.p50", 0.5),
+        ("latency.measured_ms.p90", 0.5),
+        ("latency.measured_ms.n", 999),
+        ("latency.measured_ms.cov", 0.0),
+        ("latency.error_pct", 5.0),
+        ("latency.fits", False),
+        ("latency.predicted_ms", 0.5),
+        ("latency.std_ms", 0.5),
+        ("latency.upper_ms", 0.5),
+        ("latency.table_ms", 0.5),
+        ("verdict.status", "over"),
+        ("budget.max_ms", 0.01),
+        ("accuracy.measured", 0.99),
+        ("accuracy.measured", None),
+        ("accuracy.n", 10000),
+        ("parity.max_abs", 0.0),
+        ("parity.top1_agreement", 0.5),
+        ("subnet.macs", 1),
+        ("subnet.params", 1),
+        ("subnet.key", "0" * 64),
+        ("blocks.0.posterior_ms", 9.0),
+        ("networks.0.predicted_ms", 9.0),
+        ("networks.0.measured_ms", 9.0),
+        ("size_bytes", 1),
+    ],
+)
+def test_a_report_that_its_evidence_does_not_give_is_found_though_every_hash_is_right(tmp_path, truthful, path, value):
+    folder = write_bundle(tmp_path / "bundle", edited(truthful, "report.json", path, value), {})
+    problems = verify_bundle(folder)
+    assert problems
+    assert all("report.json says" in problem for problem in problems)
+
+
+def test_a_report_without_a_figure_is_found(tmp_path, truthful):
+    report = json.loads(truthful["report.json"])
+    del report["latency"]["measured_ms"]["p90"]
+    folder = write_bundle(tmp_path / "bundle", {**truthful, "report.json": json.dumps(report).encode()}, {})
+    assert any("no latency.measured_ms.p90" in problem for problem in verify_bundle(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "expected"),
+    [
+        ("arch.json", "depths", [2, 2], "subnet.macs"),
+        ("arch.json", "depths", [9, 9], "cannot recompute subnet"),
+        ("evidence.json", "measurement.ops", ["another"], "network that was measured"),
+        ("evidence.json", "measurement.timings", "nonsense", "cannot recompute measurement"),
+        ("evidence.json", "measurement", None, "latency.fits"),
+        ("evidence.json", "parity", None, "cannot recompute parity"),
+    ],
+)
+def test_other_evidence_is_found(tmp_path, truthful, name, path, value, expected):
+    folder = write_bundle(tmp_path / "bundle", edited(truthful, name, path, value), {})
+    assert any(expected in problem for problem in verify_bundle(folder))
+
+
+def test_the_model_of_another_network_is_found(tmp_path, truthful):
+    other = SPACE.network(SPACE.largest)
+    target = TargetProfile(name="local", description="a test's", runtime="onnxruntime")
+    model = onnx_bytes(write_onnx(other, random_weights(other), target))
+    folder = write_bundle(tmp_path / "bundle", {**truthful, "model.onnx": model}, {})
+    assert any("model.onnx holds" in problem for problem in verify_bundle(folder))
+
+
+def test_what_was_not_measured_is_null_and_verifies(tmp_path, truthful):
+    files = truthful
+    for path in ("measurement", "test"):
+        files = edited(files, "evidence.json", path, None)
+    for path in ("latency.measured_ms", "latency.error_pct", "latency.fits", "accuracy.measured"):
+        files = edited(files, "report.json", path, None)
+    assert verify_bundle(write_bundle(tmp_path / "bundle", files, {})) == []
+
+
+def test_a_write_that_fails_leaves_the_old_bundle_and_no_litter(tmp_path, monkeypatch):
+    folder = write_bundle(tmp_path / "bundle", FILES, {})
+    before = content(folder)
+    written = []
+
+    def full_disk(path, data):
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        Path(path).write_bytes(data)
+
+    monkeypatch.setattr(bundle_module, "_write", full_disk)
+    with pytest.raises(OfaDeployError, match="No space left on device"):
+        write_bundle(folder, {**FILES, "more.txt": b"x"}, {})
+    assert len(written) == 3
+    assert content(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_swap_that_fails_puts_the_old_bundle_back(tmp_path, monkeypatch):
+    folder = write_bundle(tmp_path / "bundle", FILES, {})
+    before = content(folder)
+    rename, calls = Path.rename, []
+
+    def second_fails(self, target):
+        calls.append(target)
+        if len(calls) == 2:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", second_fails)
+    with pytest.raises(OfaDeployError, match="Input/output error"):
+        write_bundle(folder, {"model.onnx": b"newer"}, {})
+    assert content(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_newer_bundle_replaces_an_older_one_whole(tmp_path):
+    folder = write_bundle(tmp_path / "bundle", {**FILES, "old.txt": b"old"}, {})
+    write_bundle(folder, {"model.onnx": b"newer"}, {})
+    assert sorted(content(folder)) == ["manifest.json", "manifest.sha256", "model.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_with_other_things_in_it_is_never_replaced(tmp_path):
+    folder = write_bundle(tmp_path / "bundle", FILES, {})
+    (folder / "thesis.txt").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for place in (folder, tmp_path, tmp_path / "file"):
+        with pytest.raises(UsageError, match="choose another"):
+            write_bundle(place, FILES, {})
+    assert (folder / "thesis.txt").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "file"]
+
+
+def test_an_empty_folder_becomes_the_bundle(tmp_path):
+    (tmp_path / "bundle").mkdir()
+    assert sorted(content(write_bundle(tmp_path / "bundle", {}, {}))) == ["manifest.json", "manifest.sha256"]
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", "", "manifest.json"])
+def test_names_with_folders_or_of_the_manifest_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="cannot be the name"):
+        write_bundle(tmp_path / "bundle", {name: b""}, {})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,184 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pytest
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
+from ofa_deploy.fleet import Fleet, Protocol, create_app
+from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.store import Workspace
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_measures_through_a_real_server_and_a_real_agent(fleet, workspace, target, make_items, quick_protocol):
+    items, seen = make_items(3), []
+    records = fleet.measure(target, items, quick_protocol, seen.append)
+    assert [record["key"] for record in records] == [item.key for item in items]
+    assert records == workspace.store.measurements("local")
+    for record, item in zip(records, items, strict=True):
+        assert 0 < record["best"] <= record["p50"] <= record["p99"] < 1000
+        assert len(record["rounds"]) + len(record["excluded"]) == len(record["timings"]) + len(record["excluded"]) == 3
+        assert record["n"] == sum(map(len, record["timings"]))
+        assert record["specs"] == [op.to_json() for op in item.network.ops]
+        assert record["settings"] == quick_protocol.model_dump()
+        assert record["condition"]["provider"] == "CPUExecutionProvider"
+        assert len(record["facts"]["cores_used"]) == 1
+    assert seen[-1]["done"] == seen[-1]["total"] == 3
+    assert workspace.store.device("local")["facts"]["python"]
+    assert list((workspace.root / "blobs").glob("*/*")) == []
+
+
+def test_a_second_measurement_uses_the_same_agent_and_adds_rows(fleet, workspace, target, make_items, quick_protocol):
+    for _ in range(2):
+        fleet.measure(target, make_items(2), quick_protocol)
+    assert len(workspace.store.measurements("local")) == 4
+    assert fleet.measure(target, [], quick_protocol) == []
+
+
+def test_one_broken_model_is_named_and_the_others_are_stored(fleet, workspace, target, make_items, quick_protocol):
+    good, bad = make_items(2)
+    with pytest.raises(OfaDeployError, match="1 of 2 items could not be measured") as error:
+        fleet.measure(target, [good, replace(bad, model=b"no model")], quick_protocol)
+    assert bad.key in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [record["key"] for record in workspace.store.measurements("local")] == [good.key]
+
+
+def test_a_provider_that_is_not_there_is_an_error_never_another_provider(
+    fleet, workspace, target, make_items, quick_protocol
+):
+    wrong = target.model_copy(update={"provider": "CUDAExecutionProvider"})
+    with pytest.raises(OfaDeployError, match="has no CUDAExecutionProvider"):
+        fleet.measure(wrong, make_items(1), quick_protocol)
+    assert workspace.store.measurements("local") == []
+
+
+def test_an_agent_that_dies_is_reported_with_its_last_words(fleet, target, make_items):
+    def kill(progress):
+        if progress.get("round"):
+            os.kill(fleet._agent.pid, signal.SIGKILL)
+
+    with pytest.raises(DeviceUnavailable, match="'local' ended with code -9"):
+        fleet.measure(target, make_items(2), Protocol(rounds_max=10000, se=1e-9), kill)
+
+
+def test_after_a_dead_agent_the_next_measurement_works(fleet, target, make_items, quick_protocol):
+    fleet.measure(target, make_items(1), quick_protocol)
+    os.kill(fleet._agent.pid, signal.SIGKILL)
+    fleet._agent._process.wait()
+    assert len(fleet.measure(target, make_items(1), quick_protocol)) == 1
+
+
+def test_ctrl_c_stops_the_agent_and_the_job(fleet, workspace, target, make_items, quick_protocol):
+    pids = []
+
+    def interrupt(progress):
+        if progress.get("round"):
+            pids.append(fleet._agent.pid)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.measure(target, make_items(2), Protocol(rounds_max=10000, se=1e-9), interrupt)
+    assert not alive(pids[0])
+    assert workspace.store.measurements("local") == []
+    assert len(fleet.measure(target, make_items(1), quick_protocol)) == 1
+
+
+def test_a_device_without_an_agent_is_said_at_once(fleet, target, make_items):
+    with pytest.raises(DeviceUnavailable, match="'phone'"):
+        fleet.measure(target.model_copy(update={"name": "phone"}), make_items(1))
+
+
+def test_jobs_of_a_command_that_was_killed_are_not_measured_for_the_next_one(
+    fleet, workspace, target, make_items, quick_protocol
+):
+    workspace.store.jobs.create("old", "local", {}, [[{"position": 0, "blob": "x", "payload": {"key": "x"}}]], "old")
+    assert len(fleet.measure(target, make_items(1), quick_protocol)) == 1
+    assert workspace.store.jobs.status("old")["state"] == "active"
+
+
+def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):
+    code = """
+        import pathlib, sys, time
+        from ofa_deploy.fleet import Fleet
+        from ofa_deploy.store import Workspace
+        fleet = Fleet.open(Workspace.open(pathlib.Path(sys.argv[1])))
+        fleet._require("local")
+        print(fleet._agent.pid, flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        pid = int(process.stdout.readline())
+        assert alive(pid)
+        process.kill()
+    wait_for(lambda: not alive(pid))
+
+
+def test_another_server_by_url_gives_the_same_rows_to_this_workspace(
+    fleet, tmp_path, target, make_items, quick_protocol, monkeypatch
+):
+    monkeypatch.setenv("OFA_SERVER", fleet._client.url)
+    monkeypatch.setenv("OFA_TOKEN", fleet._token)
+    with Workspace.open(tmp_path / "mine") as mine, Fleet.open(mine) as remote:
+        records = remote.measure(target, make_items(2), quick_protocol)
+        stored = mine.store.measurements("local")
+    drop = [{key: value for key, value in record.items() if key != "id"} for record in records]
+    assert drop == [{key: value for key, value in record.items() if key != "id"} for record in stored]
+
+
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_another_server_needs_its_token(fleet, workspace, make_items, target, monkeypatch, token):
+    monkeypatch.delenv("OFA_TOKEN", raising=False)
+    if token:
+        monkeypatch.setenv("OFA_TOKEN", token)
+    with pytest.raises(UsageError, match="OFA_TOKEN"), Fleet.open(workspace, fleet._client.url) as other:
+        other.measure(target, make_items(1))
+
+
+def test_a_server_that_is_not_a_url(workspace, monkeypatch):
+    monkeypatch.setenv("OFA_TOKEN", "x")
+    with pytest.raises(UsageError, match="http"):
+        Fleet.open(workspace, "not a url")
+
+
+def test_profiles_say_what_a_target_is(target):
+    assert isinstance(target, TargetProfile)
+    assert (target.name, target.runtime, target.threads) == ("local", "onnxruntime", 1)
+
+
+def test_an_agent_outlives_a_restart_of_its_server(
+    workspace, tmp_path, target, make_items, quick_protocol, monkeypatch
+):
+    monkeypatch.setenv("OFA_TOKEN", "token")
+    app = create_app(workspace.store, "token", tmp_path / "blobs")
+    first = LocalServer(app)
+    with Fleet.open(workspace, first.url) as fleet:
+        fleet.measure(target, make_items(1), quick_protocol)
+        agent = fleet._agent.pid
+        first.close()
+        time.sleep(1)
+        second = LocalServer(app, int(first.url.rsplit(":", 1)[1]))
+        assert len(fleet.measure(target, make_items(2), quick_protocol)) == 2
+        assert fleet._agent.pid == agent
+    second.close()

@@ -1,0 +1,69 @@
+import pytest
+
+from ofa_deploy.fleet import Protocol
+from ofa_deploy.fleet.records import make_records
+from ofa_deploy.fleet.schemas import RunResult
+
+RUNTIME = {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "batch": 1, "threads": 1}
+SHA = "0" * 64
+
+
+def measured(timings, sentinel, reference=None, **settings):
+    """Records of one item ``i`` from its timings and the sentinel's level in every round."""
+    run = {"run": "r", "device": "d", "reference": reference}
+    run["items"] = [{"item": "i", "payload": {"kind": "op", "key": "k", "ops": ["k"], "specs": [], "arch": None}}]
+    result = RunResult(
+        condition={**RUNTIME, "runtime_version": "1", "simulated": False},
+        facts={},
+        settings=Protocol(**settings),
+        started_at="2025-01-01T00:00:00Z",
+        finished_at="2025-01-01T00:01:00Z",
+        stopped="settled",
+        sentinel={"blob": SHA, "burst": 1, "visits": [[[level, level]] * 3 for level in sentinel]},
+        items=[{"item": "i", "burst": 1, "timings": timings}],
+    )
+    records, errors, level = make_records(run, result)
+    assert errors == {}
+    return records["i"], level
+
+
+def test_a_calm_measurement_has_no_flags():
+    record, level = measured([[2.0, 2.2]] * 12, [1.0] * 12)
+    assert (record["p50"], record["flags"], record["scale"], record["excluded"]) == (2.1, [], 1.0, [])
+    assert (record["sentinel_ms"], level["sentinel_ms"]) == (1.0, 1.0)
+    assert (record["device"], record["run"], record["item"], record["key"]) == ("d", "r", "i", "k")
+    assert record["measured_at"] == "2025-01-01T00:01:00Z"
+
+
+def test_slow_rounds_are_kept_apart():
+    record, _ = measured([[2.0, 2.0]] * 9 + [[3.0, 3.0]] * 3, [1.0] * 9 + [1.5] * 3)
+    assert record["p50"] == 2.0
+    assert record["excluded"] == [[3.0, 3.0]] * 3
+    assert record["n"] == 18
+    assert record["flags"] == ["short"]
+
+
+def test_throttled_and_noisy_rows_are_marked():
+    record, _ = measured([[2.0, 2.0]] * 5 + [[3.0, 3.0]] * 7, [1.0] * 5 + [1.5] * 7)
+    assert record["flags"] == ["throttled"]
+    assert record["p50"] == 3.0
+    record, _ = measured([[2.0, 2.0], [2.5, 2.5], [3.0, 3.0]] * 4, [1.0] * 12)
+    assert record["flags"] == ["noisy"]
+
+
+def test_a_later_chunk_is_put_on_the_first_ones_level_beyond_noise_only():
+    first = {"blob": SHA, "sentinel_ms": 1.0, "se": 0.01}
+    record, _ = measured([[2.0, 2.0]] * 12, [1.25] * 12, first)
+    assert record["scale"] == pytest.approx(0.8)
+    assert record["p50"] == record["timings"][0][0] == record["rounds"][0] == pytest.approx(1.6)
+    assert record["sentinel_ms"] == 1.25
+    record, _ = measured([[2.0, 2.0]] * 12, [1.015] * 12, first)
+    assert (record["scale"], record["p50"]) == (1.0, 2.0)
+    record, _ = measured([[2.0, 2.0]] * 12, [1.25] * 12, {**first, "blob": "1" * 64})
+    assert record["scale"] == 1.0
+
+
+def test_host_and_agent_agree_on_the_settings():
+    from device_agents.protocol import Settings
+
+    assert Protocol().model_dump() == Settings()._asdict()

@@ -1,0 +1,292 @@
+import copy
+import hashlib
+import http.client
+import json
+import math
+from uuid import uuid4
+
+import pytest
+import requests
+
+from ofa_deploy.fleet import Protocol, create_app
+from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.store import Store
+
+TOKEN = "a-token"
+MODEL = b"a model"
+SHA = hashlib.sha256(MODEL).hexdigest()
+RUNTIME = {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "batch": 1, "threads": 1}
+
+
+class Api:
+    """The API as an agent or an attacker sees it: raw requests."""
+
+    def __init__(self, url, store, blobs):
+        self.url, self.store, self.blobs = url, store, blobs
+        self.device = uuid4().hex
+        self.session = requests.Session()
+        self.session.headers.update({"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"})
+
+    def __call__(self, method, path, body=None, **more):
+        data = None if body is None else json.dumps(body)  # lets NaN through, as an attacker would
+        return self.session.request(method, self.url + path, data=data, timeout=30, **more)
+
+    def start(self, items=2):
+        """A job with one claimed run."""
+        assert self.session.put(f"{self.url}/api/blobs/{SHA}", data=MODEL, timeout=30).status_code == 204
+        body = job(self.device, items)
+        assert self("POST", "/api/jobs", body).status_code == 201
+        return body["id"], self("POST", "/api/claim", {"device": self.device, "facts": {}}).json()
+
+    def stored(self):
+        """What is stored of this test's device."""
+        return self.store.measurements(self.device)
+
+    def files(self):
+        """Model files on the server."""
+        return list(self.blobs.iterdir())
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    store = Store(f"sqlite:///{folder / 'ofa.db'}")
+    running = LocalServer(create_app(store, TOKEN, folder / "blobs"))
+    yield running.url, store, folder / "blobs"
+    running.close()
+    store.close()
+
+
+@pytest.fixture
+def api(server):
+    """The API of one server for all tests; every test is another device's."""
+    url, store, blobs = server
+    for left in blobs.iterdir():
+        left.unlink()
+    opened = Api(url, store, blobs)
+    yield opened
+    opened.session.close()
+
+
+def job(device, items=2):
+    item = {"kind": "op", "ops": ["k"], "specs": [], "arch": None, "blob": SHA}
+    return {
+        "id": uuid4().hex,
+        "device": device,
+        "runtime": dict(RUNTIME),
+        "settings": Protocol(rounds_min=3).model_dump(),
+        "sentinels": [SHA],
+        "items": [{**item, "key": f"k{i}"} for i in range(items)],
+    }
+
+
+def result(run, ms=1.0, sentinel_ms=1.0):
+    return {
+        "condition": {**RUNTIME, "runtime_version": "1.0", "simulated": False},
+        "facts": {"cpu": "x"},
+        "settings": dict(run["settings"]),
+        "started_at": "2025-01-01T00:00:00Z",
+        "finished_at": "2025-01-01T00:01:00Z",
+        "stopped": "settled",
+        "sentinel": {"blob": SHA, "burst": 1, "visits": [[[sentinel_ms, sentinel_ms]] * 3] * 3},
+        "items": [{"item": i["item"], "burst": 1, "timings": [[ms, ms]] * 3} for i in run["items"]],
+    }
+
+
+def test_a_job_by_hand(api):
+    number, run = api.start()
+    path = f"/api/runs/{run['run']}"
+    assert api("GET", f"/api/blobs/{SHA}").content == MODEL
+    assert api("POST", path + "/progress", {"phase": "rounds", "round": 3}).status_code == 204
+    assert api("GET", f"/api/jobs/{number}").json()["progress"] == {"phase": "rounds", "round": 3}
+    assert api("POST", path + "/result", result(run)).json() == {"new": True}
+    assert api("GET", f"/api/jobs/{number}").json()["state"] == "done"
+    assert [r["key"] for r in api("GET", f"/api/jobs/{number}/records").json()] == ["k0", "k1"]
+    assert api.device in {device["name"] for device in api("GET", "/api/devices").json()}
+    assert api.files() == []
+    assert len(api.stored()) == 2
+
+
+def test_a_replay_counts_once_and_another_result_for_the_run_is_refused(api):
+    _, run = api.start()
+    path = f"/api/runs/{run['run']}/result"
+    assert [api("POST", path, result(run)).status_code for _ in range(2)] == [200, 200]
+    assert api("POST", path, result(run, ms=2.0)).status_code == 409
+    assert [r["p50"] for r in api.stored()] == [1.0, 1.0]
+
+
+def test_the_same_job_sent_twice_is_one_job(api):
+    api.session.put(f"{api.url}/api/blobs/{SHA}", data=MODEL, timeout=30)
+    body = job(api.device)
+    assert [api("POST", "/api/jobs", body).status_code for _ in range(2)] == [201, 201]
+    assert api("GET", f"/api/jobs/{body['id']}").json()["total"] == 2
+
+
+ROUTES = [
+    ("POST", "/api/jobs"),
+    ("GET", "/api/jobs/x"),
+    ("GET", "/api/jobs/x/records"),
+    ("DELETE", "/api/jobs/x"),
+    ("POST", "/api/claim"),
+    ("POST", "/api/runs/x/progress"),
+    ("POST", "/api/runs/x/result"),
+    ("POST", "/api/runs/x/failure"),
+    ("PUT", f"/api/blobs/{SHA}"),
+    ("GET", f"/api/blobs/{SHA}"),
+    ("GET", "/api/devices"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/nothing"),
+]
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer ÿ"]
+)
+def test_nothing_without_the_token(api, header):
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    for method, path in ROUTES:
+        answer = requests.request(method, api.url + path, headers=headers, data=b"{", timeout=30)
+        assert answer.status_code == 401, (method, path)
+    assert api.files() == []
+
+
+def test_every_route_is_in_the_table_of_routes(api):
+    known = {(method, path.replace("/x", "/{}").replace(SHA, "{}")) for method, path in ROUTES}
+    for path, methods in api("GET", "/openapi.json").json()["paths"].items():
+        shape = "/".join("{}" if part.startswith("{") else part for part in path.split("/"))
+        assert {(method.upper(), shape) for method in methods} <= known
+
+
+def spoil(path, value):
+    def change(body):
+        *parents, last = path
+        inner = body
+        for part in parents:
+            inner = inner[part]
+        if value is KeyError:
+            del inner[last]
+        else:
+            inner[last] = value
+
+    return change
+
+
+TIMING = ("items", 0, "timings", 1, 0)
+HOSTILE = {
+    "nan": spoil(TIMING, math.nan),
+    "infinite": spoil(TIMING, math.inf),
+    "negative": spoil(TIMING, -1.0),
+    "zero": spoil(TIMING, 0.0),
+    "1e12": spoil(TIMING, 1e12),
+    "below a nanosecond": spoil(TIMING, 1e-9),
+    "text": spoil(TIMING, "1.0 ms"),
+    "null": spoil(TIMING, None),
+    "sentinel nan": spoil(("sentinel", "visits", 0, 0, 0), math.nan),
+    "another sentinel": spoil(("sentinel", "blob"), "0" * 64),
+    "no rounds": spoil(("items", 0, "timings"), []),
+    "a round less": spoil(("items", 0, "timings"), [[1.0, 1.0]] * 2),
+    "an empty round": spoil(("items", 0, "timings", 0), []),
+    "an item never asked": spoil(("items", 0, "item"), "somebody.else"),
+    "an item twice": lambda body: body["items"].append(copy.deepcopy(body["items"][0])),
+    "an item missing": lambda body: body["items"].pop(),
+    "no timings and no error": spoil(("items", 0, "timings"), KeyError),
+    "another provider": spoil(("condition", "provider"), "CUDAExecutionProvider"),
+    "another thread count": spoil(("condition", "threads"), 8),
+    "other settings": spoil(("settings", "rounds_min"), 4),
+    "facts with nan": spoil(("facts", "x"), math.nan),
+    "facts that are no text": spoil(("facts", "x"), "\ud800"),
+    "unknown key": spoil(("p50",), 0.001),
+    "no condition": spoil(("condition",), KeyError),
+    "a time that is none": spoil(("finished_at",), "yesterday"),
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_result_that_cannot_be_is_refused_and_nothing_of_it_is_stored(api, change):
+    number, run = api.start()
+    body = result(run)
+    change(body)
+    answer = api("POST", f"/api/runs/{run['run']}/result", body)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["detail"]
+    assert len(answer.text) < 1200
+    assert api.stored() == []
+    assert api("GET", f"/api/jobs/{number}").json()["state"] == "active"
+    assert api("POST", f"/api/runs/{run['run']}/result", result(run)).status_code == 200
+
+
+def test_results_for_runs_that_are_not_there(api):
+    _, run = api.start()
+    assert api("POST", "/api/runs/unknown/result", result(run)).status_code == 409
+    assert api("POST", "/api/runs/unknown/progress", {"phase": "rounds"}).status_code == 409
+    assert api.stored() == []
+
+
+def test_a_cancelled_job_tells_its_agent(api):
+    number, run = api.start()
+    assert api("DELETE", f"/api/jobs/{number}").status_code == 204
+    assert api("POST", f"/api/runs/{run['run']}/progress", {"phase": "rounds"}).status_code == 409
+    assert api("POST", f"/api/runs/{run['run']}/result", result(run)).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        spoil(("device",), "../../etc"),
+        spoil(("device",), ""),
+        spoil(("id",), "short"),
+        spoil(("items",), []),
+        spoil(("items", 0, "blob"), "../ofa.db"),
+        spoil(("runtime", "threads"), 0),
+        spoil(("settings", "se"), math.nan),
+        spoil(("settings", "unknown"), 1),
+    ],
+)
+def test_jobs_that_make_no_sense(api, change):
+    body = job(api.device)
+    change(body)
+    assert api("POST", "/api/jobs", body).status_code == 422
+
+
+def test_a_job_whose_models_are_not_here(api):
+    answer = api("POST", "/api/jobs", job(api.device))
+    assert answer.status_code == 409
+    assert SHA in answer.json()["detail"]
+
+
+def test_a_model_that_is_not_what_its_name_says(api):
+    for name in ("0" * 64, "x", "..%2Fofa.db", SHA.upper()):
+        assert api.session.put(f"{api.url}/api/blobs/{name}", data=MODEL, timeout=30).status_code in (404, 422)
+    assert api.files() == []
+    assert api("GET", f"/api/blobs/{SHA}").status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"device": 1}'])
+def test_bodies_that_are_not_what_is_expected(api, body):
+    for path in ("/api/jobs", "/api/claim", "/api/runs/x/result"):
+        answer = api.session.post(api.url + path, data=body, timeout=30)
+        assert 400 <= answer.status_code < 500, answer.text
+        assert "Traceback" not in answer.text
+
+
+def test_a_body_without_end_is_refused(api, monkeypatch):
+    monkeypatch.setattr("ofa_deploy.fleet.guard.JSON_BYTES", 1000)
+    assert api.session.post(api.url + "/api/claim", data=b"x" * 1001, timeout=30).status_code == 413
+    assert api.session.post(api.url + "/api/claim", data=iter([b"x" * 600, b"x" * 600]), timeout=30).status_code == 413
+
+
+def test_unknown_jobs(api):
+    assert api("GET", "/api/jobs/x").status_code == api("GET", "/api/jobs/x/records").status_code == 404
+
+
+def test_a_claim_waits_for_work_and_a_client_that_is_gone_gets_none(api):
+    assert api("POST", "/api/claim", {"device": api.device, "facts": {}, "wait_s": 0.3}).status_code == 204
+    gone = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=30)
+    body = json.dumps({"device": api.device, "facts": {}, "wait_s": 20})
+    gone.request("POST", "/api/claim", body, {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"})
+    while api.store.device(api.device) is None:
+        pass
+    gone.close()
+    _, run = api.start()
+    assert run["attempt"] == 1

@@ -1,0 +1,97 @@
+import threading
+
+import pytest
+
+from ofa_deploy.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store(f"sqlite:///{tmp_path / 'ofa.db'}")
+    yield opened
+    opened.close()
+
+
+def record(key="k", run=None, item=None, **changes):
+    base = {"device": "local", "kind": "op", "key": key, "condition": {"threads": 1}, "p50": 1.5, "rounds": [1.0, 2.0]}
+    return {**base, "measured_at": "2025-01-01T00:00:00Z", "run": run, "item": item, **changes}
+
+
+def test_measurements_come_back_as_they_went_in_oldest_first(store):
+    records = [record("b"), record("a"), record("c", nested={"x": [1, None, "ü"]})]
+    store.add_measurements(records)
+    found = store.measurements("local")
+    assert [{k: v for k, v in r.items() if k != "id"} for r in found] == records
+    assert [r["id"] for r in found] == sorted(r["id"] for r in found)
+
+
+def test_measurements_of_other_devices_conditions_and_keys_stay_out(store):
+    store.add_measurements(
+        [record("a"), record("b"), record("a", condition={"threads": 2}), record("a", device="phone")]
+    )
+    assert len(store.measurements("local")) == 3
+    assert [r["key"] for r in store.measurements("local", {"threads": 1}, ["a"])] == ["a"]
+    assert store.measurements("local", {"threads": 3}) == []
+    assert store.measurements("local", keys=[]) == []
+
+
+def test_many_keys(store):
+    store.add_measurements([record(f"k{i}") for i in range(50)])
+    assert len(store.measurements("local", keys=[f"k{i}" for i in range(40_000)])) == 50
+
+
+def test_a_record_of_the_same_run_and_item_is_stored_once(store):
+    for _ in range(2):
+        store.add_measurements([record("a", "run", "1"), record("b", "run", "2")])
+    store.add_measurements([record("a", "other", "1")])
+    assert [r["key"] for r in store.measurements("local")] == ["a", "b", "a"]
+
+
+def test_nan_is_never_stored_nor_what_came_with_it(store):
+    with pytest.raises(ValueError, match="JSON"):
+        store.add_measurements([record("a"), record("b", p50=float("nan"))])
+    assert store.measurements("local") == []
+
+
+def test_evaluation_replaces_the_same_subnet_on_the_same_split(store):
+    for accuracy in (0.5, 0.75):
+        store.add_evaluation("net", {"depths": [2]}, "key", accuracy, 100, "valid", "fit")
+    store.add_evaluation("net", {"depths": [2]}, "key", 0.9, 100, "test", "fit")
+    store.add_evaluation("net", {"depths": [3]}, "other", 0.6, 100, "valid", "heldout")
+    found = store.evaluations("net", "valid")
+    assert [(e["key"], e["accuracy"], e["role"], e["arch"]) for e in found] == [
+        ("key", 0.75, "fit", {"depths": [2]}),
+        ("other", 0.6, "heldout", {"depths": [3]}),
+    ]
+    assert store.evaluations("another", "valid") == []
+
+
+def test_artefacts_newest_last(store):
+    store.add_artefact("supernet", "a", "0" * 64, {"x": 1})
+    store.add_artefact("supernet", "b", "1" * 64, {})
+    store.add_artefact("bundle", "c", "2" * 64, {})
+    assert [(a["path"], a["meta"]) for a in store.artefacts("supernet")] == [("a", {"x": 1}), ("b", {})]
+
+
+def test_devices_remember_what_they_said(store):
+    assert store.device("phone") is None
+    store.touch_device("phone", {"cpu": "x"})
+    first = store.device("phone")
+    store.touch_device("phone", {})
+    again = store.device("phone")
+    assert again["facts"] == {"cpu": "x"}
+    assert again["seen_at"] >= first["seen_at"]
+    assert again["created_at"] == first["created_at"]
+
+
+def test_many_threads_write_at_once(store):
+    def write(number):
+        for i in range(10):
+            store.add_measurements([record(f"{number}-{i}", f"r{number}", str(i))])
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(store.measurements("local")) == 60

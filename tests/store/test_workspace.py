@@ -1,0 +1,93 @@
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.store import Workspace
+from ofa_deploy.store.database import HEAD, MIGRATIONS, open_engine
+from ofa_deploy.store.models import Base
+
+
+def test_workspace_creates_its_folders_and_opens_again(tmp_path):
+    for _ in range(2):
+        with Workspace.open(tmp_path / "a" / "ws") as ws:
+            assert all(folder.is_dir() for folder in (ws.supernets, ws.tables, ws.bundles))
+            assert (ws.root / "ofa.db").is_file()
+
+
+def test_workspace_from_environment_and_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OFA_WORKSPACE", raising=False)
+    with Workspace.open(None) as ws:
+        assert ws.root == tmp_path / ".ofa"
+    monkeypatch.setenv("OFA_WORKSPACE", str(tmp_path / "env"))
+    with Workspace.open(None) as ws:
+        assert ws.root == tmp_path / "env"
+    with Workspace.open(tmp_path / "argument") as ws:
+        assert ws.root == tmp_path / "argument"
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_workspace_that_cannot_be_created(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError) as error:
+        Workspace.open(tmp_path / "file" / "ws")
+    assert "--workspace" in one_line(error)
+
+
+def test_workspace_whose_database_cannot_be_written(tmp_path):
+    (tmp_path / "ofa.db").mkdir()
+    with pytest.raises(UsageError) as error:
+        Workspace.open(tmp_path)
+    assert "ofa.db" in one_line(error)
+
+
+def test_damaged_database(tmp_path):
+    (tmp_path / "ofa.db").write_bytes(b"this is no database, and it is long enough to be looked at" * 100)
+    before = (tmp_path / "ofa.db").read_bytes()
+    with pytest.raises(UsageError) as error:
+        Workspace.open(tmp_path)
+    assert "not a database" in one_line(error)
+    assert (tmp_path / "ofa.db").read_bytes() == before
+
+
+def test_database_of_a_newer_version(tmp_path):
+    Workspace.open(tmp_path).close()
+    with sqlite3.connect(tmp_path / "ofa.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(UsageError, match="newer ofa-deploy"):
+        Workspace.open(tmp_path)
+
+
+def test_migrations_build_exactly_the_models(tmp_path):
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    Workspace.open(tmp_path).close()
+    engine = open_engine(f"sqlite:///{tmp_path / 'ofa.db'}")
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+    engine.dispose()
+
+
+def test_head_is_the_newest_revision():
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+def test_several_processes_may_create_a_workspace_at_once(tmp_path):
+    code = "import sys, pathlib, ofa_deploy.store as s; s.Workspace.open(pathlib.Path(sys.argv[1])).close()"
+    started = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "ws")]) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
