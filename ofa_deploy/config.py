@@ -121,6 +121,7 @@ class ProfileStage(Document):
     stage: Literal["profile"]
     target: str = "local"
     networks: Annotated[int, Field(ge=0)] = 10
+    protocol: dict[str, Any] = {}  # settings that differ from the default ones; see fleet.Protocol
 
 
 class ExtractStage(Document):
@@ -132,6 +133,7 @@ class ExtractStage(Document):
     spread: Annotated[int, Field(ge=0)] = 0
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
+    protocol: dict[str, Any] = {}
 
 
 class CompareStage(Document):

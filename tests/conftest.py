@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
 
 import pytest
 
@@ -12,6 +16,39 @@ if TYPE_CHECKING:
     from ofa_deploy.config import TargetProfile
     from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
     from ofa_deploy.store import Workspace
+
+
+class Done(NamedTuple):
+    """What a command left: its exit code and output."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_command(*arguments: str, cwd: Path) -> Done:
+    """Run ``ofa-deploy`` in this process, which has torch loaded already: most of a command's time is importing."""
+    from ofa_deploy.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    code: int | str | None = 0
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.object(sys, "argv", ["ofa-deploy", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as done:
+            code = done.code
+    return Done(int(code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def ofa_deploy() -> Callable[..., Done]:
+    """``ofa_deploy("search", "--max-ms", "2", cwd=folder)``: a command as a user types it."""
+    return run_command
 
 
 @pytest.fixture

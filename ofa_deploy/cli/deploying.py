@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.measuring import protocol_options
 from ofa_deploy.cli.output import Tell, emit, progress
 from ofa_deploy.cli.spaces import read_arch
 
@@ -105,7 +106,7 @@ def search(
     found, opened = resolve_target(target), Workspace.open(workspace)
     with progress() as tell:
         subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
-        model, codec = ready_model(None, opened, found, subject.space, None)
+        model, codec = ready_model(None, opened, found, subject.space)
         problem = Problem(codec, subject.accuracy(codec), model.bind(codec).predict, constraints)
         result = run(problem, seed, time_limit=time_limit)
     best = result.best
@@ -131,6 +132,7 @@ def search(
 @click.command()
 @budget_options
 @click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
+@protocol_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @click.pass_obj
 def extract(
@@ -146,6 +148,8 @@ def extract(
     random_weights: bool,
     as_json: bool,
     no_profile: bool,
+    se: float,
+    cap_s: float,
     output: Path | None,
 ) -> None:
     """Search, measure the finalists on the device, export, verify, report.
@@ -155,7 +159,7 @@ def extract(
     constraints = the_constraints(max_ms, max_macs, max_params, confidence)
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
-    from ofa_deploy.fleet import Fleet, resolve_target
+    from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.store import Workspace
 
     found, opened = resolve_target(target), Workspace.open(workspace)
@@ -178,6 +182,7 @@ def extract(
                 constraints,
                 seed,
                 not no_profile,
+                Protocol(se=se, cap_s=cap_s),
                 lambda p: tell(f"measure on {found.name}", p),
             )
         tell("verify and report", {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +28,15 @@ def the_space(workspace: Workspace, name: str | None) -> SearchSpace:
     return read_summary(find_supernet(workspace, None))[0]
 
 
+def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How long and how exactly a device measures."""
+    within = click.FloatRange(0, 1, min_open=True, max_open=True)
+    se = click.option("--se", default=0.01, show_default=True, type=within, help="Relative standard error to reach.")
+    above = click.FloatRange(0, min_open=True)
+    cap = click.option("--cap-s", default=120.0, show_default=True, type=above, help="Seconds to stop at regardless.")
+    return se(cap(command))
+
+
 @click.command()
 @click.option("--target", default="local", show_default=True, help="What to measure.")
 @click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
@@ -34,6 +44,7 @@ def the_space(workspace: Workspace, name: str | None) -> SearchSpace:
 @click.option("--networks", default=10, show_default=True, type=click.IntRange(0), help="Whole networks to measure.")
 @click.option("--refresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@protocol_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
 def profile(
@@ -44,13 +55,15 @@ def profile(
     networks: int,
     refresh: bool,
     seed: int,
+    se: float,
+    cap_s: float,
     as_json: bool,
 ) -> None:
     """Fill or refresh a target's latency table: every block of a space, and whole networks beside them.
 
     Example: ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
     """
-    from ofa_deploy.fleet import Fleet, resolve_target
+    from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.fleet.profiling import profile as measure
     from ofa_deploy.latency import LatencyModel, leave_one_out
     from ofa_deploy.store import Workspace
@@ -61,7 +74,15 @@ def profile(
         space = space.with_resolutions(resolutions)
     with Fleet.open(opened) as fleet, progress() as tell:
         table = measure(
-            fleet, opened, found, space, networks, refresh, seed, progress=lambda p: tell(f"profile {target}", p)
+            fleet,
+            opened,
+            found,
+            space,
+            networks,
+            refresh,
+            seed,
+            Protocol(se=se, cap_s=cap_s),
+            lambda p: tell(f"profile {target}", p),
         )
     left_out = leave_one_out(LatencyModel(table))
     flagged = sum(bool(row.flags) for row in table.rows.values())

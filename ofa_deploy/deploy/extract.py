@@ -15,7 +15,7 @@ import numpy as np
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, OpNotProfiled
-from ofa_deploy.fleet import Fleet, MeasureItem
+from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress, load_table, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, SpaceLatency
@@ -36,7 +36,8 @@ class Finalist:
         point: its predictions when it was chosen, before it was measured.
         predictor: the latency model that made them, times ``slowdown``: how much slower the device runs now than when
             its table was measured, as far as the finalists before this one showed.
-        table_ms, std_ms: the sum of its blocks, and the prediction's standard deviation.
+        predicted_ms, std_ms: the prediction and its standard deviation.
+        table_ms: the sum of its blocks.
         onnx: the exported file's content.
         record: the measurement.
         valid_accuracy: on held-out images of the training split; None without data.
@@ -45,8 +46,9 @@ class Finalist:
     point: Point
     predictor: LatencyModel
     slowdown: float
-    table_ms: float
+    predicted_ms: float
     std_ms: float
+    table_ms: float
     subnet: Subnet
     onnx: bytes
     record: dict[str, Any]
@@ -78,7 +80,12 @@ class Extraction:
 
 
 def ready_model(
-    fleet: Fleet | None, workspace: Workspace, target: TargetProfile, space: SearchSpace, progress: Progress | None
+    fleet: Fleet | None,
+    workspace: Workspace,
+    target: TargetProfile,
+    space: SearchSpace,
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
 ) -> tuple[LatencyModel, PopulationCodec]:
     """The target's latency model, and the part of a space that its table covers; profiles where nothing is covered.
 
@@ -94,7 +101,10 @@ def ready_model(
         if fleet is None:
             table.require(op.key for op in PopulationCodec(space).ops)
             raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
-        table, covered = profile(fleet, workspace, target, space, progress=progress), list(space.resolutions)
+        table, covered = (
+            profile(fleet, workspace, target, space, protocol=protocol, progress=progress),
+            list(space.resolutions),
+        )
     return LatencyModel(table), PopulationCodec(space.with_resolutions(tuple(covered)))
 
 
@@ -110,6 +120,7 @@ def extract(
     constraints: Constraints,
     seed: int = 0,
     may_profile: bool = True,
+    protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Search, measure the finalists, refit, choose.
@@ -119,7 +130,8 @@ def extract(
         OpNotProfiled: the target was not profiled for this space and ``may_profile`` is false.
         GateFailed: every finalist was measured over the budget; names the best of them.
     """
-    model, codec = ready_model(fleet if may_profile else None, workspace, target, subject.space, progress)
+    device = fleet if may_profile else None
+    model, codec = ready_model(device, workspace, target, subject.space, protocol, progress)
     finalists: list[Finalist] = []
     slowdown = 1.0
     for attempt in range(ROUNDS):
@@ -128,8 +140,10 @@ def extract(
         fresh = _worth_measuring(result.finalists, finalists, constraints)
         if not fresh:
             break
-        finalists += _measure(fleet, subject, target, model, slowdown, fresh, progress)
-        slowdown = float(np.median([f.measured_ms / f.point.latency_ms * f.slowdown for f in finalists]))
+        built = [_build(subject, target, point) for point in fresh]
+        records = fleet.measure(target, [item for item, _, _ in built], protocol, progress)
+        finalists += _finalists(model, slowdown, fresh, built, records)
+        slowdown = float(np.median([f.measured_ms / f.predicted_ms * f.slowdown for f in finalists]))
         model = _learn(model, finalists, slowdown)
     return Extraction(subject, target, constraints, seed, result, finalists, _choose(finalists, target, constraints))
 
@@ -167,7 +181,7 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
     best = min(finalists, key=lambda f: f.measured_ms)
     raise GateFailed(
         f"none of {len(finalists)} finalists that were measured on {target.name} fits {constraints.max_ms:g} ms: the "
-        f"best, {best.point.arch.key[:12]}, took {best.measured_ms:.4g} ms (predicted {best.point.latency_ms:.4g}); "
+        f"best, {best.point.arch.key[:12]}, took {best.measured_ms:.4g} ms (predicted {best.predicted_ms:.4g}); "
         f"refresh the table with: ofa-deploy profile --target {target.name} --refresh"
     )
 
@@ -176,27 +190,35 @@ def _fits(finalist: Finalist, constraints: Constraints) -> bool:
     return constraints.max_ms is None or finalist.measured_ms <= constraints.max_ms
 
 
-def _measure(
-    fleet: Fleet,
-    subject: Subject,
-    target: TargetProfile,
-    model: LatencyModel,
-    slowdown: float,
-    points: list[Point],
-    progress: Progress | None,
+Built = tuple[MeasureItem, Subnet, float | None]  # what a device gets, the module it was written from, its accuracy
+
+
+def _build(subject: Subject, target: TargetProfile, point: Point) -> Built:
+    network, subnet = subject.space.network(point.arch), subject.subnet(point.arch)
+    accuracy = subject.campaign.accuracy(point.arch, "finalist") if subject.campaign else None
+    model = onnx_bytes(write_onnx(network, subnet.weights(), target))
+    return MeasureItem(network, model, point.arch, "network"), subnet, accuracy
+
+
+def _finalists(
+    model: LatencyModel, slowdown: float, points: list[Point], built: list[Built], records: list[dict[str, Any]]
 ) -> list[Finalist]:
-    """Build, evaluate and measure subnets; all of them in the same rounds."""
-    networks = [subject.space.network(point.arch) for point in points]
-    subnets = [subject.subnet(point.arch) for point in points]
-    files = [onnx_bytes(write_onnx(n, subnet.weights(), target)) for n, subnet in zip(networks, subnets, strict=True)]
-    items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
-    accuracies = [subject.campaign.accuracy(p.arch, "finalist") if subject.campaign else None for p in points]
-    records = fleet.measure(target, items, progress=progress)
-    _, std = model.predict(networks)
+    mean, std = (slowdown * part for part in model.predict([item.network for item, _, _ in built]))
     return [
-        Finalist(point, model, slowdown, model.table.total(network), slowdown * one, subnet, file, record, accuracy)
-        for point, network, one, subnet, file, record, accuracy in zip(
-            points, networks, std.tolist(), subnets, files, records, accuracies, strict=True
+        Finalist(
+            point=point,
+            predictor=model,
+            slowdown=slowdown,
+            predicted_ms=float(expected),
+            std_ms=float(deviation),
+            table_ms=model.table.total(item.network),
+            subnet=subnet,
+            onnx=item.model,
+            record=record,
+            valid_accuracy=accuracy,
+        )
+        for point, expected, deviation, (item, subnet, accuracy), record in zip(
+            points, mean, std, built, records, strict=True
         )
     ]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import stats
 
 
 def audit_statistics(
     predicted: np.ndarray, std: np.ndarray, measured: np.ndarray, confidence: float = 0.95
-) -> dict[str, float | None]:
+) -> dict[str, Any]:
     """Errors of predictions against measurements; all shares and errors are fractions.
 
     Args:

@@ -163,7 +163,7 @@ class LatencyModel:
         return cls(LatencyTable.from_json(data["table"]), data["evidence"])
 
 
-def leave_one_out(model: LatencyModel) -> dict[str, float | None] | None:
+def leave_one_out(model: LatencyModel) -> dict[str, Any] | None:
     """Error statistics of every measured network as predicted from the others; None under two networks."""
     if len(model.evidence) < 2:
         return None

@@ -26,7 +26,7 @@ from ofa_deploy.deploy.subject import SUPERNET, Subject, load_subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.files import write_atomic
-from ofa_deploy.fleet import Fleet, resolve_target
+from ofa_deploy.fleet import Fleet, Protocol, resolve_target
 from ofa_deploy.fleet.profiling import load_table, profile
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.report import render_comparison
@@ -142,6 +142,7 @@ class _Run:
             target,
             self.subject.space,
             networks=stage.networks,
+            protocol=read_document(Protocol, stage.protocol),
             progress=lambda p: self.tell(f"profile {target.name}", p),
         )
         self.memory.keep(name, inputs, _rows_hash(table))
@@ -165,7 +166,7 @@ class _Run:
         budgets = list(stage.max_ms)
         if stage.spread:
             target = resolve_target(stage.target)
-            model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space, None)
+            model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space)
             budgets += budgets_between(self.subject, model, codec, stage.spread, stage.confidence)
         return budgets
 
@@ -179,6 +180,7 @@ class _Run:
             target,
             constraints,
             stage.seed,
+            protocol=read_document(Protocol, stage.protocol),
             progress=lambda p: self.tell(f"extract for {budget:g} ms", p),
         )
         command = (

@@ -113,13 +113,15 @@ def make_block(op: OpSpec) -> nn.Module:
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draw all weights anew from one seed: He-normal convolutions, small linear layers, identity batch norm."""
+    """Draw all weights anew from one seed: He-normal convolutions, a small classifier, identity batch norm."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, 0.01, generator=generator)
+        elif isinstance(module, Classifier):
+            nn.init.normal_(module.linear.weight, 0.0, 0.01, generator=generator)
+            if module.mix is not None:
+                nn.init.kaiming_normal_(module.mix.weight, nonlinearity="relu", generator=generator)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.BatchNorm2d):

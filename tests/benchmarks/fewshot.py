@@ -32,6 +32,7 @@ from ofa_deploy.latency.posterior import Posterior, Prior, additive_fit, calibra
 
 POOL = 4000  # networks before this index may be measured, those from it on are tested
 CANDIDATES = 500
+REHEARSALS = 3  # times that every source is treated as a new device
 FBNET_OPS = ("k3_e1", "k3_e1_g2", "k3_e3", "k3_e6", "k5_e1", "k5_e1_g2", "k5_e3", "k5_e6", "skip")
 # (layers, channels out, first stride): FBNet, Wu et al., CVPR 2019, table 1, at CIFAR's input of 32 × 32
 FBNET_STAGES = ((1, 16, 1), (4, 24, 1), (4, 32, 2), (4, 64, 2), (4, 112, 1), (4, 184, 2), (1, 352, 1))
@@ -153,9 +154,7 @@ def read(path: Path) -> tuple[Space, dict[str, np.ndarray]]:
         space = fbnet(file) if "op_idx" in file else ofa(file)
         return space, {str(name): file[f"lat_{name}"].astype(float) for name in file["devices"]}
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(
-            f"{path}: not a file of latencies as fewshot.py reads them ({error})"
-        ) from None
+        raise UsageError(f"{path}: not a file of latencies as fewshot.py reads them ({error})") from None
 
 
 def chip(device: str) -> str:
@@ -184,8 +183,8 @@ class Trial:
 def prior_of(space: Space, coefficients: Mapping[str, np.ndarray], without: set[str]) -> Prior:
     """The prior from the devices of other chips than those; chips count alike, however often they were measured."""
     names = [name for name in coefficients if chip(name) not in without]
-    if len({chip(name) for name in names}) < 2:
-        raise UsageError("fewer than 2 other chips among the sources: add devices to --sources")
+    if not names:
+        raise UsageError("no device of another chip among the sources: add some to --sources")
     chips = [chip(name) for name in names]
     weights = np.array([1 / chips.count(one) for one in chips])
     return device_prior(np.stack([coefficients[name] for name in names]), weights, space.analytic, space.features)
@@ -207,12 +206,13 @@ def left_out_scale(
     """The scale of the standard deviation with which the bound would have held on sources treated as new devices."""
     errors = []
     for name in coefficients:
-        if len({chip(other) for other in coefficients} - {chip(name)}) < 2:
-            continue
+        if {chip(other) for other in coefficients} == {chip(name)}:
+            return 1.0
         trial = Trial(space, latencies[name], prior_of(space, coefficients, {chip(target), chip(name)}))
-        posterior, tested = trial.run(samples, seed=0)
-        mean, std = posterior.predict(space.x[tested])
-        errors.append((latencies[name][tested] - mean) / std)
+        for seed in range(REHEARSALS):
+            posterior, tested = trial.run(samples, seed)
+            mean, std = posterior.predict(space.x[tested])
+            errors.append((latencies[name][tested] - mean) / std)
     return calibration(errors)
 
 

@@ -1,20 +1,12 @@
 """The command line without a trained supernet: answers, errors in one line, exit codes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 
-def ofa_deploy(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ofa_deploy", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
-    )
-
-
-def test_space_show_json(tmp_path: Path) -> None:
+def test_space_show_json(ofa_deploy, tmp_path: Path) -> None:
     done = ofa_deploy("space", "show", "ofa_mbv3_w1.0", "--json", cwd=tmp_path)
     answer = json.loads(done.stdout)
     assert (answer["space"], answer["supernet_params"]) == ("ofa_mbv3_w1.0", 7_678_880)
@@ -48,7 +40,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "says"), BAD, ids=[" ".join(case[0]) for case in BAD])
-def test_bad_input_is_one_clear_line(tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
+def test_bad_input_is_one_clear_line(ofa_deploy, tmp_path: Path, arguments: list[str], code: int, says: str) -> None:
     done = ofa_deploy(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert says in done.stderr
@@ -58,7 +50,7 @@ def test_bad_input_is_one_clear_line(tmp_path: Path, arguments: list[str], code:
     assert len(errors) == 1
 
 
-def test_unknown_yaml_key_names_file_and_line(tmp_path: Path) -> None:
+def test_unknown_yaml_key_names_file_and_line(ofa_deploy, tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("name: mine\nspace: tiny_16\ndata: {name: digits}\nepochs: 1\nlearning_rate: 1\n")
     done = ofa_deploy("train-supernet", "-c", str(recipe), cwd=tmp_path)
@@ -66,7 +58,7 @@ def test_unknown_yaml_key_names_file_and_line(tmp_path: Path) -> None:
     assert "mine.yaml:5: learning_rate: unknown key" in done.stderr
 
 
-def test_truncated_files_are_named_and_left_alone(tmp_path: Path) -> None:
+def test_truncated_files_are_named_and_left_alone(ofa_deploy, tmp_path: Path) -> None:
     broken = tmp_path / "supernet.safetensors"
     broken.write_bytes(b'\x10\x00\x00\x00\x00\x00\x00\x00{"__meta')
     done = ofa_deploy("extract", "--max-ms", "2", "--supernet", str(broken), cwd=tmp_path)

@@ -1,8 +1,6 @@
 """The whole walk on a small supernet: real images, a real server, a real agent, real measurements."""
 
 import json
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,27 +23,30 @@ epochs: 6
 batch_size: 64
 accuracy: {subnets: 10, heldout: 3, recalibration_images: 256, images: 200}
 """
+SHORT = ("--se", "0.05", "--cap-s", "2")  # measuring no longer than a test needs
 PIPELINE = """
 name: walk
 stages:
   - {stage: train, recipe: small.yaml}
-  - {stage: profile, target: local, networks: 4}
-  - {stage: extract, target: local, spread: 2}
+  - {stage: profile, target: local, networks: 4, protocol: &short {rounds_min: 4, rounds_max: 8, se: 0.05, cap_s: 10}}
+  - {stage: extract, target: local, spread: 2, protocol: *short}
   - {stage: compare, title: Two budgets}
 """
 
 
-def run(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "ofa_deploy", *arguments], cwd=folder, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+@pytest.fixture(scope="module")
+def run(ofa_deploy):
+    def command(folder: Path, *arguments: str, code: int = 0):
+        done = ofa_deploy(*arguments, cwd=folder)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return command
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def walk(tmp_path_factory: pytest.TempPathFactory, run) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("walk")
     (folder / "small.yaml").write_text(RECIPE)
     (folder / "walk.yaml").write_text(PIPELINE)
@@ -80,7 +81,7 @@ def test_a_larger_budget_buys_a_larger_network(walk: tuple[Path, dict]) -> None:
     assert small["subnet"]["macs"] < large["subnet"]["macs"]
 
 
-def test_bundles_verify_and_a_flipped_bit_does_not(walk: tuple[Path, dict], tmp_path: Path) -> None:
+def test_bundles_verify_and_a_flipped_bit_does_not(walk: tuple[Path, dict], run, tmp_path: Path) -> None:
     folder, answer = walk
     bundle = folder / answer["reports"][0]["bundle"]
     assert "every figure checks" in run(folder, "verify", str(bundle)).stdout
@@ -122,7 +123,7 @@ def test_predictions_can_be_recomputed_from_the_bundle(walk: tuple[Path, dict]) 
         assert arch.key == report["subnet"]["key"]
 
 
-def test_a_second_run_skips_everything(walk: tuple[Path, dict]) -> None:
+def test_a_second_run_skips_everything(walk: tuple[Path, dict], run) -> None:
     folder, answer = walk
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("model.onnx")}
     again = json.loads(run(folder, "run", "walk.yaml", "--json").stdout)
@@ -148,7 +149,7 @@ def test_the_page_is_whole_and_needs_no_network(walk: tuple[Path, dict]) -> None
         assert (folder / answer["page"]).parent.joinpath(report["folder"], "report.html").is_file()
 
 
-def test_search_predict_and_table_answer_in_json(walk: tuple[Path, dict], tmp_path: Path) -> None:
+def test_search_predict_and_table_answer_in_json(walk: tuple[Path, dict], run, tmp_path: Path) -> None:
     folder, answer = walk
     budget = str(answer["reports"][0]["budget"]["max_ms"])
     found = json.loads(run(folder, "search", "--target", "local", "--max-ms", budget, "--json").stdout)
@@ -164,7 +165,7 @@ def test_search_predict_and_table_answer_in_json(walk: tuple[Path, dict], tmp_pa
     assert {row["key"] for row in exported["rows"]} == {row["key"] for row in table["rows"]}
 
 
-def test_infeasible_budgets_name_the_fastest_and_write_nothing(walk: tuple[Path, dict]) -> None:
+def test_infeasible_budgets_name_the_fastest_and_write_nothing(walk: tuple[Path, dict], run) -> None:
     folder, _ = walk
     before = sorted((folder / ".ofa" / "bundles").rglob("*"))
     done = run(folder, "extract", "--target", "local", "--max-ms", "0.0001", code=3)
@@ -173,9 +174,9 @@ def test_infeasible_budgets_name_the_fastest_and_write_nothing(walk: tuple[Path,
     assert sorted((folder / ".ofa" / "bundles").rglob("*")) == before
 
 
-def test_max_macs_alone_needs_no_latency_budget(walk: tuple[Path, dict]) -> None:
+def test_max_macs_alone_needs_no_latency_budget(walk: tuple[Path, dict], run) -> None:
     folder, _ = walk
-    done = run(folder, "extract", "--target", "local", "--max-macs", "4e5", "--json")
+    done = run(folder, "extract", "--target", "local", "--max-macs", "4e5", *SHORT, "--json")
     report = json.loads(done.stdout)
     assert report["subnet"]["macs"] <= 4e5
     assert report["budget"]["max_ms"] is None
@@ -184,10 +185,10 @@ def test_max_macs_alone_needs_no_latency_budget(walk: tuple[Path, dict]) -> None
     assert not run(folder, "report", report["bundle"]).stderr
 
 
-def test_random_weights_study_latency_and_claim_no_accuracy(walk: tuple[Path, dict]) -> None:
+def test_random_weights_study_latency_and_claim_no_accuracy(walk: tuple[Path, dict], run) -> None:
     folder, _ = walk
     (folder / "space.yaml").write_text("name: other\nbase: tiny_16\nresolutions: [16]\nwidths: [0.5]\n")
-    words = ["extract", "--space", "space.yaml", "--random-weights", "--max-ms", "5"]
+    words = ["extract", "--space", "space.yaml", "--random-weights", "--max-ms", "5", *SHORT]
     assert "ofa-deploy profile" in run(folder, *words, "--no-profile", code=2).stderr
     report = json.loads(run(folder, *words, "--json").stdout)
     assert report["accuracy"]["measured"] is None
@@ -199,7 +200,7 @@ def test_random_weights_study_latency_and_claim_no_accuracy(walk: tuple[Path, di
     run(folder, "verify", report["bundle"])
 
 
-def test_export_writes_one_subnet(walk: tuple[Path, dict], tmp_path: Path) -> None:
+def test_export_writes_one_subnet(walk: tuple[Path, dict], run, tmp_path: Path) -> None:
     folder, answer = walk
     file = tmp_path / "arch.json"
     file.write_text(json.dumps(answer["reports"][0]["subnet"]["arch"]))

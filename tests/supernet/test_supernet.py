@@ -39,6 +39,8 @@ def make(space: SearchSpace, seed: int = 0) -> Supernet:
         for name, value in supernet.state_dict().items():
             if name.endswith(("running_var", "bn.weight")):
                 value.uniform_(0.5, 1.5, generator=generator)
+            elif name == "classifier.linear.weight":
+                value.normal_(0, 0.3, generator=generator)  # so that logits depend on the image
             elif name.endswith(("running_mean", "bias")) or "transform" in name:
                 value.add_(0.1 * torch.randn(value.shape, generator=generator))
     return supernet.eval()

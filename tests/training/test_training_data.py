@@ -1,0 +1,221 @@
+"""Data sets from files that the tests make: formats, places, splits, damage."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+import tarfile
+import types
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ofa_deploy.config import DataConfig
+from ofa_deploy.errors import UsageError
+from ofa_deploy.training import batches, load_data, sources
+from ofa_deploy.training.torchvision_shim import torchvision_module
+
+RNG = np.random.default_rng(0)
+
+
+def idx(array: np.ndarray) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def write_mnist(folder, packed=True, train=40, test=10):
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {}
+    for part, count in (("train", train), ("t10k", test)):
+        images, labels = RNG.integers(0, 256, (count, 28, 28), np.uint8), RNG.integers(0, 10, count).astype(np.uint8)
+        arrays[part] = images, labels
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            content = idx(array)
+            (folder / (name + ".gz" if packed else name)).write_bytes(gzip.compress(content) if packed else content)
+    return arrays
+
+
+@pytest.fixture(autouse=True)
+def own_places(tmp_path, monkeypatch):
+    """No test sees this machine's data sets, and none downloads."""
+    monkeypatch.setenv("OFA_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(sources, "_DEBIAN", tmp_path / "debian")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise RuntimeError("no\nnetwork")
+
+    stand_in = types.SimpleNamespace(FashionMNIST=refuse, MNIST=refuse, download_url=refuse)
+    monkeypatch.setattr(sources, "torchvision_module", lambda _: stand_in)
+
+
+def fashion(**fields):
+    return DataConfig(name="fashion_mnist", valid=8, **fields)
+
+
+@pytest.mark.parametrize(
+    ("place", "packed"),
+    [("data/FashionMNIST/raw", False), ("torch/vision/FashionMNIST/raw", True), ("debian/fashion-mnist", True)],
+)
+def test_fashion_mnist_is_found_in_its_places(tmp_path, place, packed):
+    arrays = write_mnist(tmp_path / place, packed)
+    data = load_data(fashion())
+    assert (len(data.train), len(data.valid), len(data.test)) == (32, 8, 10)
+    assert (data.num_classes, data.in_channels, data.name) == (10, 1, "fashion_mnist")
+    assert np.array_equal(data.test.images[:, 0].numpy(), arrays["t10k"][0])
+    assert np.array_equal(data.test.labels.numpy(), arrays["t10k"][1])
+    image, label = data.test[3]
+    assert (image.shape, image.dtype, label) == ((1, 28, 28), torch.uint8, arrays["t10k"][1][3])
+
+
+def test_train_and_valid_share_nothing_and_never_change(tmp_path):
+    images, _ = write_mnist(tmp_path / "here")["train"]
+    first, second = load_data(fashion(root=tmp_path / "here")), load_data(fashion(root=tmp_path / "here"))
+    assert torch.equal(first.valid.images, second.valid.images)
+    parts = [image.numpy().tobytes() for split in (first.train, first.valid) for image in split.images]
+    assert sorted(parts) == sorted(image.tobytes() for image in images)
+    pixels = first.train.images.double() / 255
+    assert first.mean == pytest.approx([pixels.mean().item()])
+    assert first.std == pytest.approx([pixels.std(correction=0).item()])
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_missing_fashion_mnist_names_all_three_places(tmp_path):
+    with pytest.raises(UsageError) as raised:
+        load_data(fashion())
+    message = str(raised.value)
+    assert str(tmp_path / "data") in message
+    assert "dataset-fashion-mnist" in message
+    assert "download failed (no network)" in message
+    assert "\n" not in message
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_given_root_is_the_only_place(tmp_path):
+    write_mnist(tmp_path / "debian" / "fashion-mnist")
+    with pytest.raises(UsageError, match="typo"):
+        load_data(fashion(root=tmp_path / "typo"))
+    write_mnist(tmp_path / "given" / "MNIST" / "raw")
+    data = load_data(DataConfig(name="mnist", root=tmp_path / "given", valid=8))
+    assert data.name == "mnist"
+    assert len(data.train) == 32
+
+
+@pytest.mark.parametrize("kept", [0, 10, 200])
+def test_damaged_files_are_named(tmp_path, kept):
+    write_mnist(tmp_path)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UsageError, match=r"train-images-idx3-ubyte\.gz is damaged"):
+        load_data(fashion(root=tmp_path))
+
+
+def test_idx_files_of_wrong_size_or_kind_are_refused(tmp_path):
+    write_mnist(tmp_path)
+    labels = tmp_path / "train-labels-idx1-ubyte.gz"
+    labels.write_bytes(gzip.compress(idx(np.zeros(3, np.uint8))))
+    with pytest.raises(UsageError, match="40 images but 3 labels"):
+        load_data(fashion(root=tmp_path))
+    labels.write_bytes(gzip.compress(idx(np.zeros((3, 3), np.uint8))))
+    with pytest.raises(UsageError, match="wrong magic number"):
+        load_data(fashion(root=tmp_path))
+
+
+def test_holding_out_everything_is_refused():
+    with pytest.raises(UsageError, match=r"data\.valid: 5000 of 1437"):
+        load_data(DataConfig(name="digits"))
+
+
+def test_digits_need_no_files():
+    data = load_data(DataConfig(name="digits", valid=237))
+    assert (len(data.train), len(data.valid), len(data.test)) == (1200, 237, 360)
+    assert data.train.images.shape[1:] == (1, 8, 8)
+    assert int(data.train.images.max()) == 255
+    assert sorted(set(data.test.labels.tolist())) == list(range(10))
+
+
+def cifar_record(classes: int, count: int) -> tuple[bytes, np.ndarray, np.ndarray]:
+    images, labels = RNG.integers(0, 256, (count, 3, 32, 32), np.uint8), RNG.integers(0, classes, count)
+    coarse = b"" if classes == 10 else b"\x05"
+    content = b"".join(coarse + bytes([y]) + x.tobytes() for x, y in zip(images, labels, strict=True))
+    return content, images, labels
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+@pytest.mark.parametrize("packed", [True, False])
+def test_cifar_is_read_from_its_binary_version(tmp_path, classes, packed):
+    folder = "cifar-10-batches-bin" if classes == 10 else "cifar-100-binary"
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)] if classes == 10 else ["train.bin"]
+    test_name = "test_batch.bin" if classes == 10 else "test.bin"
+    parts = {name: cifar_record(classes, 6) for name in [*names, test_name]}
+    if packed:
+        with tarfile.open(tmp_path / f"cifar-{classes}-binary.tar.gz", "w:gz") as tar:
+            for name, (content, _, _) in parts.items():
+                member = tarfile.TarInfo(f"{folder}/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    else:
+        (tmp_path / folder).mkdir()
+        for name, (content, _, _) in parts.items():
+            (tmp_path / folder / name).write_bytes(content)
+    data = load_data(DataConfig(name=f"cifar{classes}", root=tmp_path, valid=2))
+    assert (len(data.train), data.num_classes, data.in_channels) == (6 * len(names) - 2, classes, 3)
+    assert np.array_equal(data.test.images.numpy(), parts[test_name][1])
+    assert np.array_equal(data.test.labels.numpy(), parts[test_name][2])
+    if packed:
+        archive = tmp_path / f"cifar-{classes}-binary.tar.gz"
+        archive.write_bytes(archive.read_bytes()[:5000])
+    else:
+        (tmp_path / folder / test_name).write_bytes(parts[test_name][0][:-1])
+    with pytest.raises(UsageError, match=r"damaged or incomplete|truncated"):
+        load_data(DataConfig(name=f"cifar{classes}", root=tmp_path, valid=2))
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_missing_cifar_says_what_is_looked_for(tmp_path):
+    with pytest.raises(UsageError, match=r"cifar-10-binary\.tar\.gz"):
+        load_data(DataConfig(name="cifar10", root=tmp_path))
+
+
+def write_folder(root, held="test"):
+    for split, count in (("train", 6), (held, 2)):
+        for c, name in enumerate(("cat", "dog")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(np.full((20 + i, 30, 3), 40 * c + i, np.uint8)).save(folder / f"{i}.png")
+
+
+def test_image_folder(tmp_path):
+    write_folder(tmp_path, "val")
+    data = load_data(DataConfig(name="image_folder", root=tmp_path, valid=4, size=16))
+    assert (len(data.train), len(data.valid), len(data.test), data.num_classes) == (8, 4, 4, 2)
+    image, label = data.test[3]
+    assert (image.shape, image.dtype, label, int(image.float().mean())) == ((3, 16, 16), torch.uint8, 1, 41)
+    x, y = next(iter(batches(data.test, 12, 3, data.mean, data.std)))
+    assert (x.shape, x.dtype, y.tolist()) == ((3, 3, 12, 12), torch.float32, [0, 0, 1])
+
+
+def test_a_wrong_image_folder_is_one_line(tmp_path):
+    config = DataConfig(name="image_folder", root=tmp_path, valid=2, size=16)
+    with pytest.raises(UsageError, match="needs the folders train/<class>/"):
+        load_data(config)
+    with pytest.raises(UsageError, match=r"data\.root"):
+        load_data(DataConfig(name="image_folder"))
+    write_folder(tmp_path)
+    (tmp_path / "test" / "dog" / "0.png").write_bytes(b"no image")
+    with pytest.raises(UsageError, match=r"0\.png is no readable image"):
+        list(load_data(config).test)
+    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "cow")
+    with pytest.raises(UsageError, match="different classes"):
+        load_data(config)
+
+
+def test_torchvision_imports_here():
+    assert torchvision_module("transforms.v2").Compose
+    assert torchvision_module("datasets").FashionMNIST
