@@ -102,6 +102,14 @@ class AccuracyPredictor:
         stacked = np.stack(outputs).astype(float)
         return mean + scale * stacked.mean(0), scale * stacked.std(0)
 
+    def summary(self) -> str:
+        """Its held-out error in one line."""
+        error = self.error
+        return (
+            f"accuracy predictor: fitted on {error['n_fit']} subnets; on {error['n_heldout']} others RMSE "
+            f"{100 * error['rmse']:.2f} points, bias {100 * error['bias']:+.2f}, Kendall τ {error['kendall']:.2f}"
+        )
+
     def to_bytes(self) -> bytes:
         """The predictor as a safetensors file; deterministic."""
         card = {"space": self.codec.space.name, "error": self.error}

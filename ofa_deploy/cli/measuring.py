@@ -113,6 +113,53 @@ def profile(
 
 
 @click.command()
+@click.option("--target", default="local", show_default=True, help="Whose predictions to check.")
+@click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
+@click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
+@click.option("--networks", default=40, show_default=True, type=click.IntRange(3), help="Whole networks to measure.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@protocol_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def audit(
+    workspace: Path | None,
+    target: str,
+    space_name: str | None,
+    resolutions: tuple[int, ...],
+    networks: int,
+    seed: int,
+    se: float,
+    cap_s: float,
+    as_json: bool,
+) -> None:
+    """Measure networks that took no part in fitting, and say how far a target's predictions can be trusted.
+
+    Example: ofa-deploy audit --target local --networks 40
+    """
+    from ofa_deploy.fleet import Fleet, Protocol, resolve_target
+    from ofa_deploy.fleet.auditing import audit as run
+    from ofa_deploy.store import Workspace
+
+    found, opened = resolve_target(target), Workspace.open(workspace)
+    space = the_space(opened, space_name)
+    if resolutions:
+        space = space.with_resolutions(resolutions)
+    protocol = Protocol(se=se, cap_s=cap_s)
+    with Fleet.open(opened) as fleet, progress() as tell:
+        answer = run(fleet, opened, found, space, networks, seed, protocol, lambda p: tell(f"audit {target}", p))
+    if as_json:
+        emit(answer)
+        return
+    for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
+        click.echo(
+            f"{name:14} mean error {100 * part['mape']:5.1f} %  bias {100 * part['bias']:+5.1f} %  "
+            f"±5 %: {100 * part['within_5']:3.0f} %  ±10 %: {100 * part['within_10']:3.0f} %  "
+            f"Spearman {part['spearman']:.3f}  95 % bound held: {100 * part['coverage_95']:.0f} %"
+        )
+    click.echo(f"{answer['n_heldout']} networks, fitted on {answer['n_fit']} others: {answer['verdict']}")
+
+
+@click.command()
 @click.argument("arch_files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARCH_FILE…")
 @click.option("--target", default="local", show_default=True)
 @click.option(
@@ -196,4 +243,4 @@ def lut_show(workspace: Path | None, source: str, as_json: bool) -> None:
         )
 
 
-COMMANDS = (profile, predict, lut)
+COMMANDS = (profile, audit, predict, lut)

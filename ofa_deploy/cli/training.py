@@ -35,16 +35,13 @@ def train_supernet(workspace: Path | None, config: str, resume: bool, output: Pa
             recipe, output or opened.supernets / recipe.name, resume, lambda p: tell(f"train {recipe.name}", p)
         )
         subject = load_subject(opened, path, lambda p: tell("evaluate subnets", p))
-    error = subject.predictor.error if subject.predictor else None
     if as_json:
+        error = subject.predictor.error if subject.predictor else None
         emit({"supernet": str(path), "sha256": subject.sha256, "predictor": error})
         return
     click.echo(f"supernet: {path}")
-    if error:
-        click.echo(
-            f"accuracy predictor: fitted on {error['n_fit']} subnets; on {error['n_heldout']} others RMSE "
-            f"{100 * error['rmse']:.2f} points, bias {100 * error['bias']:+.2f}, Kendall τ {error['kendall']:.2f}"
-        )
+    if subject.predictor:
+        click.echo(subject.predictor.summary())
     click.echo("next: ofa-deploy profile --target local")
 
 

@@ -10,6 +10,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import Progress, load_table, network_item
+from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, audit_statistics, repeatability
 from ofa_deploy.space import Population, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
@@ -36,6 +37,7 @@ def audit(
     space: SearchSpace,
     networks: int = 40,
     seed: int = 0,
+    protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Predict networks, measure them, compare.
@@ -58,7 +60,7 @@ def audit(
     predicted, std = model.predict(nets)
     total = np.array([model.table.total(network) for network in nets])
     items = [network_item(network, arch, target) for network, arch in zip(nets, archs, strict=True)]
-    records = fleet.measure(target, items, progress=progress)
+    records = fleet.measure(target, items, protocol, progress)
     measured = np.array([record["p50"] for record in records])
     noise = repeatability([record["rounds"] for record in records])
     statistics = audit_statistics(predicted, std, measured)

@@ -126,7 +126,8 @@ class _Run:
             self._skip("train")
             return
         self._path = train_supernet(recipe, folder, resume=True, report=lambda p: self.tell("train the supernet", p))
-        self.tell(f"accuracy predictor: {self.subject.predictor.error if self.subject.predictor else 'none'}", {})
+        if self.subject.predictor:
+            self.tell(self.subject.predictor.summary(), {})
         self.memory.keep("train", inputs, _sha256(self._path))
 
     def profile(self, stage: ProfileStage) -> None:

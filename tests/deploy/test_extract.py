@@ -11,6 +11,7 @@ from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
+from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.profiling import load_table, profile
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import load_space, op_macs
@@ -137,3 +138,19 @@ def test_networks_are_spread_over_the_space(workspace: Workspace) -> None:
     ends = [sum(0.01 + op_macs(op) / 1e7 for op in SPACE.network(arch).ops) for arch in (SPACE.smallest, SPACE.largest)]
     assert [measured.min(), measured.max()] == pytest.approx(ends)
     assert len(np.unique(measured.round(3))) == 8
+
+
+def test_an_audit_measures_networks_that_were_not_fitted(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    fitted = set(load_table(workspace, TARGET).networks)
+    answer = audit(fleet, workspace, TARGET, SPACE, networks=12)
+    assert (answer["n_fit"], answer["n_heldout"]) == (6, 12)
+    assert not fitted & {network["key"] for network in answer["networks"]}
+    assert answer["mape"] < 0.01, "this device is the sum of its blocks"
+    assert answer["repeatability"] == 0
+    assert "trust it" in answer["verdict"]
+    fleet.factor = 1.3
+    worse = audit(fleet, workspace, TARGET, SPACE, networks=12, seed=1)
+    assert worse["mape"] > 0.1
+    assert "do not trust it" in worse["verdict"]

@@ -62,37 +62,6 @@ def test_networks_correct_the_table_and_the_bound_covers() -> None:
     assert 0.9 <= np.mean(covered) <= 1.0
 
 
-def test_closed_form_equals_dense_regression() -> None:
-    """The posterior through [K, J] factors equals the textbook one through a J × J covariance."""
-    rows, networks = a_device(3, 12)
-    model = a_model(rows, dict(list(networks.items())[:7]))
-    t = np.array([row.p50 for row in rows.values()])
-    se = np.array([row.se for row in rows.values()])
-    spread, small = model.fit.spread, np.quantile(t, 0.1)
-    prior = np.diag(t**2 * (spread.block**2 + se**2)) + spread.scale**2 * np.outer(t, t)
-    prior += (spread.boundary * small) ** 2
-    column = {key: j for j, key in enumerate(rows)}
-
-    def counts(row: Row) -> np.ndarray:
-        x = np.zeros(len(t))
-        for key in row.ops:
-            x[column[key]] += 1
-        return x
-
-    evidence = [networks[key] for key in model.evidence]
-    x, y = np.stack([counts(row) for row in evidence]), np.array([row.p50 for row in evidence])
-    noise = np.diag((spread.noise * (x @ t)) ** 2 + (0.01 * y) ** 2)
-    gain = prior @ x.T @ np.linalg.inv(x @ prior @ x.T + noise)
-    mean, covariance = t + gain @ (y - x @ t), prior - gain @ x @ prior
-    new = [networks[key] for key in list(networks)[7:]]
-    got_mean, got_std = model.predict_ops([row.ops for row in new])
-    for row, m, s in zip(new, got_mean, got_std, strict=True):
-        v = counts(row)
-        variance = v @ covariance @ v + (spread.noise * (v @ t)) ** 2
-        assert m == pytest.approx(v @ mean)
-        assert s == pytest.approx(model.fit.calibration * np.sqrt(variance), rel=1e-6)
-
-
 def test_population_predictions_equal_network_predictions() -> None:
     rows, networks = a_device(1, 10)
     model = a_model(rows, networks)
