@@ -26,6 +26,13 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
         [
             click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
             click.option("--max-ms", type=float, help="Latency budget in ms."),
+            click.option(
+                "--statistic",
+                default="p50",
+                show_default=True,
+                type=click.Choice(["p50", "p90", "p99"]),
+                help="Which latency the budget bounds.",
+            ),
             click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
             click.option("--max-params", type=float, help="Bound on parameters."),
             click.option("--confidence", default=0.95, show_default=True, help="That the latency bound holds."),
@@ -41,7 +48,7 @@ def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def the_constraints(
-    max_ms: float | None, max_macs: float | None, max_params: float | None, confidence: float
+    max_ms: float | None, max_macs: float | None, max_params: float | None, confidence: float, statistic: str
 ) -> Constraints:
     """Checked before anything slow happens.
 
@@ -51,7 +58,7 @@ def the_constraints(
     from ofa_deploy.errors import UsageError
     from ofa_deploy.search import Constraints
 
-    constraints = Constraints(max_ms, confidence, max_macs, max_params)
+    constraints = Constraints(max_ms, confidence, max_macs, max_params, statistic)
     if max_ms is None and max_macs is None and max_params is None:
         raise UsageError("give a budget: --max-ms, --max-macs or --max-params")
     return constraints
@@ -82,6 +89,7 @@ def search(
     workspace: Path | None,
     target: str,
     max_ms: float | None,
+    statistic: str,
     max_macs: float | None,
     max_params: float | None,
     confidence: float,
@@ -96,7 +104,7 @@ def search(
 
     Example: ofa-deploy search --target local --max-ms 2 --json
     """
-    constraints = the_constraints(max_ms, max_macs, max_params, confidence)
+    constraints = the_constraints(max_ms, max_macs, max_params, confidence, statistic)
     from ofa_deploy.deploy.extract import ready_model
     from ofa_deploy.fleet import resolve_target
     from ofa_deploy.search import Problem
@@ -106,7 +114,7 @@ def search(
     found, opened = resolve_target(target), Workspace.open(workspace)
     with progress() as tell:
         subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
-        model, codec = ready_model(None, opened, found, subject.space)
+        model, codec = ready_model(None, opened, found, subject.space, statistic)
         problem = Problem(codec, subject.accuracy(codec), model.bind(codec).predict, constraints)
         result = run(problem, seed, time_limit=time_limit)
     best = result.best
@@ -139,6 +147,7 @@ def extract(
     workspace: Path | None,
     target: str,
     max_ms: float | None,
+    statistic: str,
     max_macs: float | None,
     max_params: float | None,
     confidence: float,
@@ -156,7 +165,7 @@ def extract(
 
     Example: ofa-deploy extract --target local --max-ms 2
     """
-    constraints = the_constraints(max_ms, max_macs, max_params, confidence)
+    constraints = the_constraints(max_ms, max_macs, max_params, confidence, statistic)
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
@@ -168,7 +177,7 @@ def extract(
     folder = output or opened.bundles / "-".join([found.name, *(f"{n[6:]}{v:g}" for n, v in given.items())])
     words = ["ofa-deploy", "extract", "--target", found.name]
     words += [word for name, value in given.items() for word in (name, f"{value:g}")]
-    words += ["--confidence", f"{confidence:g}", "--seed", str(seed)]
+    words += ["--statistic", statistic, "--confidence", f"{confidence:g}", "--seed", str(seed)]
     words += ["--space", space_name, "--random-weights"] if space_name else []
     with progress() as tell:
         subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)

@@ -84,7 +84,7 @@ def build_report(
             "simulated": condition["simulated"],
             "facts": record["facts"],
         },
-        "budget": {"max_ms": bounds.max_ms, "statistic": "p50", "confidence": bounds.confidence},
+        "budget": {"max_ms": bounds.max_ms, "statistic": bounds.statistic, "confidence": bounds.confidence},
         "constraints": {"max_macs": bounds.max_macs, "max_params": bounds.max_params},
         "subnet": {
             "key": point.arch.key,
@@ -149,7 +149,10 @@ def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | N
 
 
 def _verdict(extraction: Extraction, chosen: Finalist) -> dict[str, str]:
-    budget, measured = extraction.constraints.max_ms, f"measured p50 {chosen.measured_ms:.3f} ms"
+    budget, measured = (
+        extraction.constraints.max_ms,
+        f"measured {extraction.constraints.statistic} {chosen.measured_ms:.3f} ms",
+    )
     if budget is None:
         return {"status": "not measured", "text": f"no latency budget was asked for; {measured}"}
     fits = chosen.measured_ms <= budget
@@ -186,8 +189,8 @@ def _networks(extraction: Extraction) -> list[dict[str, Any]]:
                 "role": "evidence",
                 "predicted_ms": float(mean[0]),
                 "std_ms": float(std[0]),
-                "table_ms": table.total(row.ops),
-                "measured_ms": row.p50,
+                "table_ms": table.total(row.ops, chosen.predictor.statistic),
+                "measured_ms": getattr(row, chosen.predictor.statistic),
             }
         )
     for finalist in extraction.finalists:
@@ -205,7 +208,7 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
         {
             "name": name,
             "op": op.key,
-            "table_ms": rows[op.key].p50,
+            "table_ms": getattr(rows[op.key], chosen.predictor.statistic),
             "posterior_ms": effects[op.key],
             "share": effects[op.key] / total,
             "flags": list(rows[op.key].flags),

@@ -40,6 +40,7 @@ class Finalist:
         table_ms: the sum of its blocks.
         onnx: the exported file's content.
         record: the measurement.
+        measured_ms: the budget's statistic of it.
         valid_accuracy: on held-out images of the training split; None without data.
     """
 
@@ -52,12 +53,8 @@ class Finalist:
     subnet: Subnet
     onnx: bytes
     record: dict[str, Any]
+    measured_ms: float
     valid_accuracy: float | None
-
-    @property
-    def measured_ms(self) -> float:
-        """Median latency on the device."""
-        return float(self.record["p50"])
 
 
 @dataclass
@@ -84,6 +81,7 @@ def ready_model(
     workspace: Workspace,
     target: TargetProfile,
     space: SearchSpace,
+    statistic: str = "p50",
     protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> tuple[LatencyModel, PopulationCodec]:
@@ -105,7 +103,7 @@ def ready_model(
             profile(fleet, workspace, target, space, protocol=protocol, progress=progress),
             list(space.resolutions),
         )
-    return LatencyModel(table), PopulationCodec(space.with_resolutions(tuple(covered)))
+    return LatencyModel(table, statistic=statistic), PopulationCodec(space.with_resolutions(tuple(covered)))
 
 
 def _missing(table: LatencyTable, space: SearchSpace, resolution: int) -> list[str]:
@@ -131,7 +129,7 @@ def extract(
         GateFailed: every finalist was measured over the budget; names the best of them.
     """
     device = fleet if may_profile else None
-    model, codec = ready_model(device, workspace, target, subject.space, protocol, progress)
+    model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
     finalists: list[Finalist] = []
     slowdown = 1.0
     for attempt in range(ROUNDS):
@@ -155,8 +153,12 @@ def _learn(model: LatencyModel, finalists: list[Finalist], slowdown: float) -> L
     contradict the networks of that time, and the next search would miss the budget again.
     """
     rows = {f.record["key"]: Row.from_record(f.record) for f in finalists}
-    networks = {key: replace(row, p50=row.p50 / slowdown) for key, row in rows.items()}
-    return LatencyModel(replace(model.table, networks={**model.table.networks, **networks}))
+    networks = {
+        key: replace(row, **{name: getattr(row, name) / slowdown for name in ("p50", "p90", "p99")})
+        for key, row in rows.items()
+    }
+    table = replace(model.table, networks={**model.table.networks, **networks})
+    return LatencyModel(table, statistic=model.statistic)
 
 
 def _slowed(latency: SpaceLatency, factor: float) -> Latency:
@@ -211,10 +213,11 @@ def _finalists(
             slowdown=slowdown,
             predicted_ms=float(expected),
             std_ms=float(deviation),
-            table_ms=model.table.total(item.network),
+            table_ms=model.table.total(item.network, model.statistic),
             subnet=subnet,
             onnx=item.model,
             record=record,
+            measured_ms=float(record[model.statistic]),
             valid_accuracy=accuracy,
         )
         for point, expected, deviation, (item, subnet, accuracy), record in zip(

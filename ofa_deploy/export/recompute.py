@@ -142,7 +142,7 @@ def _measurement(bundle: Bundle) -> Figures:
     budget, predicted = report["budget"]["max_ms"], report["latency"]["predicted_ms"]
     statistic = measured[report["budget"]["statistic"]]
     figures["latency.fits"] = None if budget is None else statistic <= budget
-    figures["latency.error_pct"] = None if predicted is None else 100 * (predicted / measured["p50"] - 1)
+    figures["latency.error_pct"] = None if predicted is None else 100 * (predicted / statistic - 1)
     if budget is not None:
         figures["verdict.status"] = "fits" if statistic <= budget else "over"
     return figures
@@ -155,7 +155,12 @@ def _prediction(bundle: Bundle) -> Figures:
     slowdown = bundle.report["latency"].get("slowdown", 1.0)
     (mean,), (std,) = (slowdown * part for part in model.predict([bundle.network]))
     upper = mean + norm.ppf(bundle.report["budget"]["confidence"]) * std
-    figures = {"predicted_ms": mean, "std_ms": std, "upper_ms": upper, "table_ms": model.table.total(bundle.network)}
+    figures = {
+        "predicted_ms": mean,
+        "std_ms": std,
+        "upper_ms": upper,
+        "table_ms": model.table.total(bundle.network, model.statistic),
+    }
     return {f"latency.{name}": float(value) for name, value in figures.items()}
 
 
@@ -166,9 +171,9 @@ def _networks(bundle: Bundle) -> Figures:
         if shown["role"] != "evidence" or model is None:
             continue
         row = model.table.networks[shown["key"]]
-        others = [key for key in model.evidence if key != row.key]
-        (mean,), (std,) = LatencyModel(model.table, others).predict_ops([row.ops])
-        found = {"measured_ms": row.p50, "table_ms": model.table.total(row.ops), "predicted_ms": mean, "std_ms": std}
+        (mean,), (std,) = model.without(row.key).predict_ops([row.ops])
+        measured, total = getattr(row, model.statistic), model.table.total(row.ops, model.statistic)
+        found = {"measured_ms": measured, "table_ms": total, "predicted_ms": mean, "std_ms": std}
         figures |= {f"networks.{i}.{name}": float(value) for name, value in found.items()}
     return figures
 
@@ -182,7 +187,12 @@ def _blocks(bundle: Bundle) -> Figures:
     total = sum(model.effects[op.key] for op in ops)
     for i, (name, op) in enumerate(zip(bundle.network.names, ops, strict=True)):
         effect = model.effects[op.key]
-        row = {"name": name, "op": op.key, "table_ms": model.table.rows[op.key].p50, "posterior_ms": effect}
+        row = {
+            "name": name,
+            "op": op.key,
+            "table_ms": getattr(model.table.rows[op.key], model.statistic),
+            "posterior_ms": effect,
+        }
         figures |= {f"blocks.{i}.{key}": value for key, value in {**row, "share": effect / total}.items()}
     return figures
 

@@ -41,20 +41,23 @@ class LatencyModel:
         posterior: what is believed about the blocks' effects, in the order of ``keys``.
     """
 
-    def __init__(self, table: LatencyTable, use: Sequence[str] | None = None) -> None:
+    def __init__(self, table: LatencyTable, use: Sequence[str] | None = None, statistic: str = "p50") -> None:
         """Fit on the table's networks, or on those with the keys in ``use``.
+
+        Args:
+            statistic: what is predicted: ``p50``, ``p90`` or ``p99`` of a network's timings.
 
         Raises:
             OpNotProfiled: a measured network has a block without a row.
         """
-        self.table = table
+        self.table, self.statistic = table, statistic
         self.keys = list(table.rows)
         self._column = {key: j for j, key in enumerate(self.keys)}
         evidence = [row for key, row in table.networks.items() if use is None or key in use]
         self.evidence = [row.key for row in evidence]
         x = self._counts([row.ops for row in evidence])
-        y, se = (np.array([getattr(row, name) for row in evidence]) for name in ("p50", "se"))
-        fitted = fit(_prior(list(table.rows.values())), x, y, se)
+        y, se = (np.array([getattr(row, name) for row in evidence]) for name in (statistic, "se"))
+        fitted = fit(_prior(list(table.rows.values()), statistic), x, y, se)
         self.posterior = replace(fitted, calibration=_calibration(fitted.left_out))
 
     @property
@@ -84,7 +87,7 @@ class LatencyModel:
 
     def without(self, key: str) -> LatencyModel:
         """The model fitted on all of its networks but one."""
-        return LatencyModel(self.table, [other for other in self.evidence if other != key])
+        return LatencyModel(self.table, [other for other in self.evidence if other != key], self.statistic)
 
     def bind(self, codec: PopulationCodec) -> SpaceLatency:
         """The model as array operations on populations of one space.
@@ -95,13 +98,13 @@ class LatencyModel:
         return SpaceLatency(self, codec)
 
     def to_json(self) -> dict[str, Any]:
-        """The table, and which networks were fitted: all that a prediction rests on."""
-        return {"table": self.table.to_json(), "evidence": self.evidence}
+        """The table, which networks were fitted, and what is predicted: all that a prediction rests on."""
+        return {"table": self.table.to_json(), "evidence": self.evidence, "statistic": self.statistic}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencyModel:
         """Fit again from what ``to_json`` wrote; gives the same predictions."""
-        return cls(LatencyTable.from_json(data["table"]), data["evidence"])
+        return cls(LatencyTable.from_json(data["table"]), data["evidence"], data["statistic"])
 
 
 def leave_one_out(model: LatencyModel) -> dict[str, Any] | None:
@@ -111,7 +114,7 @@ def leave_one_out(model: LatencyModel) -> dict[str, Any] | None:
     means, stds = zip(
         *(model.without(key).predict_ops([model.table.networks[key].ops]) for key in model.evidence), strict=True
     )
-    measured = np.array([model.table.networks[key].p50 for key in model.evidence])
+    measured = np.array([getattr(model.table.networks[key], model.statistic) for key in model.evidence])
     return audit_statistics(np.concatenate(means), np.concatenate(stds), measured)
 
 
@@ -166,9 +169,9 @@ def _chunks(population: Population) -> list[Population]:
     return [population[i : i + CHUNK] for i in range(0, max(len(population), 1), CHUNK)]
 
 
-def _prior(rows: Sequence[Row]) -> Prior:
-    """The table as a prior: its medians, and how a device's networks may differ from their sums."""
-    t, se = (np.array([getattr(row, name) for row in rows]) for name in ("p50", "se"))
+def _prior(rows: Sequence[Row], statistic: str) -> Prior:
+    """The table as a prior: its statistic, and how a device's networks may differ from their sums."""
+    t, se = (np.array([getattr(row, name) for row in rows]) for name in (statistic, "se"))
     small = float(np.quantile(t, 0.1)) if rows else 0.0
     terms = (
         Term(t[None], *FACTOR),

@@ -103,11 +103,11 @@ class LatencyTable:
                 f"measure with: ofa-deploy profile --target {self.device}"
             )
 
-    def total(self, network: Network | Sequence[str]) -> float:
-        """Sum of the blocks' medians: the naive prediction."""
+    def total(self, network: Network | Sequence[str], statistic: str = "p50") -> float:
+        """Sum of the blocks' latencies: the naive prediction."""
         ops = [op.key for op in network.ops] if isinstance(network, Network) else network
         self.require(ops)
-        return sum(self.rows[key].p50 for key in ops)
+        return sum(getattr(self.rows[key], statistic) for key in ops)
 
     def to_json(self) -> dict[str, Any]:
         """The table as a JSON object with a digest that detects damage."""

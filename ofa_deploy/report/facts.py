@@ -96,7 +96,7 @@ def figures(report: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 def _latencies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     measured, confidence = get(report, "latency.measured_ms"), pct(get(report, "budget.confidence"), "", 0)
-    p50, table = number(get(measured, "p50")), number(get(report, "latency.table_ms"))
+    (took, name), table = _measured(report), number(get(report, "latency.table_ms"))
     timings = number(get(measured, "n"))
     tail = [
         _said("p90 {}", ms(get(measured, "p90"), "")),
@@ -104,9 +104,9 @@ def _latencies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
         _said("spread {}", pct(get(measured, "cov"), "", 1)),
     ]
     bound = [_said("at most {}", ms(get(report, "latency.upper_ms"), "")), _said("with {} confidence", confidence)]
-    naive = signed_pct(100 * (table / p50 - 1)) if p50 and table is not None else ""
+    naive = signed_pct(100 * (table / took - 1)) if took and table is not None else ""
     return [
-        ("Measured latency", ms(p50), _listed(tail)),
+        (f"Measured {name}", ms(took), _listed(tail)),
         ("Predicted latency", ms(get(report, "latency.predicted_ms"), NOT_PREDICTED), " ".join(filter(None, bound))),
         ("Prediction error", signed_pct(get(report, "latency.error_pct")), _said("sum of its blocks: {}", naive)),
     ]
@@ -183,7 +183,7 @@ FINALIST_COLUMNS = (
     "predicted",
     "upper bound",
     "sum of blocks",
-    "measured p50",
+    "measured",
     "error",
     "accuracy, validation",
 )

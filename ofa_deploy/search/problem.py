@@ -22,6 +22,7 @@ class Constraints:
 
     Attributes:
         max_ms: bound on the latency in ms, held with probability ``confidence``.
+        statistic: which latency is meant: ``p50``, ``p90`` or ``p99`` of a network's timings.
         max_macs, max_params: bounds on multiply-accumulates and parameters.
     """
 
@@ -29,6 +30,7 @@ class Constraints:
     confidence: float = 0.95
     max_macs: float | None = None
     max_params: float | None = None
+    statistic: str = "p50"
 
     def __post_init__(self) -> None:
         for name in ("max_ms", "max_macs", "max_params"):
