@@ -24,6 +24,8 @@ class Settings(NamedTuple):
 
     Attributes:
         rounds_min, rounds_max: rounds that are not slow before measuring may stop; rounds at which it stops.
+        min_s: measuring goes on for this long at least: the rounds of a few small items are over so soon that one
+            busy moment of the machine would be all that they see.
         timings: timed bursts an item gets in a round.
         burst_ms: a burst repeats the call until it takes this long, or 1000 times the timer's resolution.
         visit_ms: items so slow that the series would take longer are timed less often, but at least twice a round.
@@ -36,6 +38,7 @@ class Settings(NamedTuple):
 
     rounds_min: int = 12
     rounds_max: int = 40
+    min_s: float = 3.0
     timings: int = 6
     burst_ms: float = 0.5
     visit_ms: float = 200.0
@@ -189,11 +192,13 @@ class Rounds:
         slow = set(slow_rounds(sentinel_levels(self.visits), settings.drift))
         clean = [i for i in range(rounds) if i not in slow]
         self.settled = sum(series.error(clean) < settings.se for series in self.series.values())
+        over = elapsed_s * (rounds + 1) / rounds > settings.cap_s
+        if elapsed_s < settings.min_s and not over:
+            return None
         if len(clean) >= settings.rounds_min and self.settled == len(self.series):
             return "settled"
         if rounds >= settings.rounds_max:
             return "rounds"
-        over = elapsed_s * (rounds + 1) / rounds > settings.cap_s
         return "cap" if over and rounds >= ROUNDS_AT_LEAST else None
 
 

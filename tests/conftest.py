@@ -73,7 +73,7 @@ def quick_protocol() -> Protocol:
     """Measuring as it is done, but no longer than a test needs."""
     from ofa_deploy.fleet import Protocol
 
-    return Protocol(rounds_min=3, rounds_max=3, timings=2, burst_ms=0.05, warmup_ms=0, warmup_calls=1)
+    return Protocol(rounds_min=3, rounds_max=3, min_s=0, timings=2, burst_ms=0.05, warmup_ms=0, warmup_calls=1)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
-from ofa_deploy.errors import GateFailed, OpNotProfiled
+from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress, load_table, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
@@ -134,13 +134,19 @@ def extract(
     slowdown = 1.0
     for attempt in range(ROUNDS):
         problem = Problem(codec, subject.accuracy(codec), _slowed(model.bind(codec), slowdown), constraints)
-        result = search(problem, seed + attempt)
-        fresh = _worth_measuring(result.finalists, finalists, constraints)
-        if not fresh:
+        try:
+            result = search(problem, seed + attempt)
+            fresh = _worth_measuring(result.finalists, finalists, constraints)
+        except InfeasibleBudget:  # at the speed that the finalists showed; they may have seen a busy moment
+            if not finalists:
+                raise
+            fresh = []
+        if fresh:
+            finalists += _measure(fleet, subject, target, model, slowdown, fresh, protocol, progress)
+        elif finalists and not _fitting(finalists, constraints):
+            finalists = _measure_again(fleet, subject, target, finalists, protocol, progress)
+        else:
             break
-        built = [_build(subject, target, point) for point in fresh]
-        records = fleet.measure(target, [item for item, _, _ in built], protocol, progress)
-        finalists += _finalists(model, slowdown, fresh, built, records)
         slowdown = float(np.median([f.measured_ms / f.predicted_ms * f.slowdown for f in finalists]))
         model = _learn(model, finalists, slowdown)
     return Extraction(subject, target, constraints, seed, result, finalists, _choose(finalists, target, constraints))
@@ -172,13 +178,12 @@ def _slowed(latency: SpaceLatency, factor: float) -> Latency:
 def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: Constraints) -> list[Point]:
     """Of the subnets that a search found, the new ones that promise more than any that was measured to fit."""
     known = {finalist.point.arch.key for finalist in measured}
-    best = max((f.point.accuracy for f in measured if _fits(f, constraints)), default=-np.inf)
+    best = max((f.point.accuracy for f in _fitting(measured, constraints)), default=-np.inf)
     return [point for point in found if point.arch.key not in known and point.accuracy > best]
 
 
 def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Constraints) -> Finalist:
-    fitting = [f for f in finalists if _fits(f, constraints)]
-    if fitting:
+    if fitting := _fitting(finalists, constraints):
         return max(fitting, key=lambda f: (f.valid_accuracy or f.point.accuracy, -f.measured_ms))
     best = min(finalists, key=lambda f: f.measured_ms)
     raise GateFailed(
@@ -188,41 +193,61 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
     )
 
 
-def _fits(finalist: Finalist, constraints: Constraints) -> bool:
-    return constraints.max_ms is None or finalist.measured_ms <= constraints.max_ms
+def _fitting(finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:
+    return [f for f in finalists if constraints.max_ms is None or f.measured_ms <= constraints.max_ms]
 
 
-Built = tuple[MeasureItem, Subnet, float | None]  # what a device gets, the module it was written from, its accuracy
-
-
-def _build(subject: Subject, target: TargetProfile, point: Point) -> Built:
-    network, subnet = subject.space.network(point.arch), subject.subnet(point.arch)
-    accuracy = subject.campaign.accuracy(point.arch, "finalist") if subject.campaign else None
-    model = onnx_bytes(write_onnx(network, subnet.weights(), target))
-    return MeasureItem(network, model, point.arch, "network"), subnet, accuracy
-
-
-def _finalists(
-    model: LatencyModel, slowdown: float, points: list[Point], built: list[Built], records: list[dict[str, Any]]
+def _measure(
+    fleet: Fleet,
+    subject: Subject,
+    target: TargetProfile,
+    model: LatencyModel,
+    slowdown: float,
+    points: list[Point],
+    protocol: Protocol | None,
+    progress: Progress | None,
 ) -> list[Finalist]:
-    mean, std = (slowdown * part for part in model.predict([item.network for item, _, _ in built]))
+    """Build, evaluate and measure subnets; all of them in the same rounds."""
+    networks = [subject.space.network(point.arch) for point in points]
+    subnets = [subject.subnet(point.arch) for point in points]
+    accuracies = [subject.campaign.accuracy(p.arch, "finalist") if subject.campaign else None for p in points]
+    files = [onnx_bytes(write_onnx(n, subnet.weights(), target)) for n, subnet in zip(networks, subnets, strict=True)]
+    items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
+    records = fleet.measure(target, items, protocol, progress)
+    mean, std = (slowdown * part for part in model.predict(networks))
     return [
         Finalist(
             point=point,
             predictor=model,
             slowdown=slowdown,
-            predicted_ms=float(expected),
-            std_ms=float(deviation),
-            table_ms=model.table.total(item.network, model.statistic),
-            subnet=subnet,
-            onnx=item.model,
-            record=record,
-            measured_ms=float(record[model.statistic]),
-            valid_accuracy=accuracy,
+            predicted_ms=float(mean[i]),
+            std_ms=float(std[i]),
+            table_ms=model.table.total(networks[i], model.statistic),
+            subnet=subnets[i],
+            onnx=files[i],
+            record=records[i],
+            measured_ms=float(records[i][model.statistic]),
+            valid_accuracy=accuracies[i],
         )
-        for point, expected, deviation, (item, subnet, accuracy), record in zip(
-            points, mean, std, built, records, strict=True
-        )
+        for i, point in enumerate(points)
+    ]
+
+
+def _measure_again(
+    fleet: Fleet,
+    subject: Subject,
+    target: TargetProfile,
+    finalists: list[Finalist],
+    protocol: Protocol | None,
+    progress: Progress | None,
+) -> list[Finalist]:
+    """The same subnets with new measurements in place of the old ones."""
+    networks = [subject.space.network(f.point.arch) for f in finalists]
+    items = [MeasureItem(n, f.onnx, f.point.arch, "network") for n, f in zip(networks, finalists, strict=True)]
+    records = fleet.measure(target, items, protocol, progress)
+    return [
+        replace(f, record=record, measured_ms=float(record[f.predictor.statistic]))
+        for f, record in zip(finalists, records, strict=True)
     ]
 
 

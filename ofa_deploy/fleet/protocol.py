@@ -15,6 +15,7 @@ class Protocol(Document):
     Attributes:
         rounds_min: rounds that are not slow before measuring may stop.
         rounds_max: rounds at which it stops.
+        min_s: measuring a chunk goes on for this long at least, so that one busy moment is not all that it sees.
         timings: timed bursts an item gets in a round.
         burst_ms: a burst repeats the call until it takes this long, or 1000 times the timer's resolution.
         visit_ms: items so slow that the series would take longer are timed less often, but at least twice a round.
@@ -27,6 +28,7 @@ class Protocol(Document):
 
     rounds_min: Annotated[int, Field(ge=3, le=1000)] = 12
     rounds_max: Annotated[int, Field(ge=3, le=10000)] = 40
+    min_s: Annotated[float, Field(ge=0, le=3600)] = 3.0
     timings: Annotated[int, Field(ge=2, le=1000)] = 6
     burst_ms: Annotated[float, Field(gt=0, le=1000)] = 0.5
     visit_ms: Annotated[float, Field(gt=0, le=1e6)] = 200.0

@@ -28,8 +28,8 @@ PIPELINE = """
 name: walk
 stages:
   - {stage: train, recipe: small.yaml}
-  - {stage: profile, target: local, networks: 4, protocol: &short {rounds_min: 4, rounds_max: 8, se: 0.05, cap_s: 10}}
-  - {stage: extract, target: local, spread: 2, protocol: *short}
+  - {stage: profile, target: local, networks: 4}
+  - {stage: extract, target: local, spread: 2, protocol: {cap_s: 10}}
   - {stage: compare, title: Two budgets}
 """
 
