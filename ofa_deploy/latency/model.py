@@ -21,7 +21,7 @@ from ofa_deploy.latency.posterior import Prior, Term, fit
 from ofa_deploy.latency.table import LatencyTable, Row
 from ofa_deploy.space import Network, Population, PopulationCodec
 
-CHUNK = 65_536  # subnets predicted at once: bounds memory
+CHUNK = 16_384  # subnets predicted at once: what they need stays in the caches
 
 
 # Ranges of the prior's scales, and the noise of a network around the sum, all as fractions of latencies:
