@@ -224,6 +224,11 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
     elif subject.data is None:
         notes.append(f"Accuracy was not measured: {subject.data_error}")
+    then, now = chosen.predictor.table.condition, chosen.record["condition"]
+    changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
+    if changed:
+        again = f"ofa-deploy profile --target {extraction.target.name} --refresh"
+        notes.append(f"The table is from other conditions ({'; '.join(changed)}); measure it again with: {again}")
     if bounds.max_ms is not None and chosen.point.arch == subject.space.largest:
         notes.append("The largest subnet of the space fits: the budget leaves slack that this supernet cannot use.")
     flagged = [b["name"] for b in _blocks(extraction, chosen) if b["flags"]]
