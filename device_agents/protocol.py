@@ -37,13 +37,13 @@ class Settings(NamedTuple):
     """
 
     rounds_min: int = 12
-    rounds_max: int = 40
+    rounds_max: int = 120
     min_s: float = 3.0
     timings: int = 6
     burst_ms: float = 0.5
     visit_ms: float = 200.0
     se: float = 0.01
-    cap_s: float = 120.0
+    cap_s: float = 90.0
     warmup_ms: float = 5.0
     warmup_calls: int = 3
     drift: float = 0.12

@@ -29,7 +29,7 @@ def _print(result: PipelineResult) -> None:
     from rich.table import Table
 
     table = Table(title="measured on this machine" if result.reports else None)
-    for column in ("budget ms", "predicted ms", "measured p50 ms", "error %", "fits", "test accuracy %", "parameters"):
+    for column in ("budget ms", "predicted ms", "measured p50 ms", "error %", "fits", "accuracy %", "params"):
         table.add_column(column, justify="right")
     for report in result.reports:
         latency, accuracy = report["latency"], report["accuracy"]["measured"]
