@@ -127,7 +127,7 @@ class AccuracyPredictor:
             size = int.from_bytes(content[:8], "little")
             card = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["card"])
         except (safetensors.SafetensorError, ValueError, KeyError) as broken:
-            raise UsageError("the accuracy predictor's file is truncated or not one; fit it again") from broken
+            raise UsageError("the accuracy predictor is truncated or not one; fit it again") from broken
         if card["space"] != codec.space.name:
             raise UsageError(f"the accuracy predictor was fitted on {card['space']}, not on {codec.space.name}")
         return cls(codec, arrays, card["error"])

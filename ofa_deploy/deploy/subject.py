@@ -154,7 +154,10 @@ def load_subject(
 
 def _predictor(subject: Subject, file: Path, progress: Callable[[dict], None] | None) -> AccuracyPredictor | None:
     if file.exists():
-        predictor = AccuracyPredictor.from_bytes(subject.codec, file.read_bytes())
+        try:
+            predictor = AccuracyPredictor.from_bytes(subject.codec, file.read_bytes())
+        except UsageError as error:
+            raise UsageError(f"{file}: {error}: remove it, and it comes from the evaluations that are kept") from error
         if predictor.error["supernet"] == subject.sha256:
             return predictor
     if subject.campaign is None or subject.recipe is None:

@@ -212,3 +212,15 @@ def test_export_writes_one_subnet(walk: tuple[Path, dict], run, tmp_path: Path) 
     big.write_text(json.dumps(arch))
     run(folder, "export", "--arch", str(big), "--random-weights", "-o", str(tmp_path / "big.onnx"))
     assert (tmp_path / "big.onnx").stat().st_size > 1e7
+
+
+def test_a_damaged_predictor_is_named_and_comes_back(walk: tuple[Path, dict], run) -> None:
+    folder, answer = walk
+    budget = str(answer["reports"][0]["budget"]["max_ms"])
+    file = folder / ".ofa" / "supernets" / "small" / "predictor.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    assert f"{file}: the accuracy predictor is truncated" in run(folder, "search", "--max-ms", budget, code=2).stderr
+    file.unlink()
+    run(folder, "search", "--max-ms", budget)
+    assert file.read_bytes() == whole
