@@ -5,6 +5,7 @@ Nothing heavy is imported before a command runs, so that help answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -44,6 +45,9 @@ for group in (pipelines, training, measuring, deploying, spaces):
 
 def main() -> None:
     """Entry point: run a command and exit with its documented code."""
+    # read when torch is loaded: OpenMP threads that wait for each other by spinning for long starve as soon as another
+    # process wants a core; training then all but stops
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
