@@ -259,4 +259,5 @@ def budgets_between(
     low = fastest(problem)[1]
     high = float(problem.upper(codec.encode([codec.space.largest]))[0])
     ratios = np.arange(1, count + 1) / (count + 1)
-    return [float(f"{low * (high / low) ** ratio:.2g}") for ratio in ratios]
+    # three digits, never rounded down: a narrow range could be left that way
+    return [float(f"{1.005 * low * (high / low) ** ratio:.3g}") for ratio in ratios]
