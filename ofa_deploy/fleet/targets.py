@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import ofa_deploy
-from ofa_deploy.config import TargetProfile, read_document
+from ofa_deploy.config import TargetProfile, read_document, shipped_folder
 from ofa_deploy.errors import UsageError
 
-PACKAGE = Path(ofa_deploy.__file__).parent
-FOLDERS = (Path("profiles"), PACKAGE / "data" / "profiles", PACKAGE.parent / "profiles")  # here, wheel, checkout
+FOLDERS = (Path("profiles"), shipped_folder("profiles"))  # where you stand, and what ships
 
 
 def resolve_target(name: str) -> TargetProfile:
