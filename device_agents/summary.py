@@ -5,6 +5,7 @@ import math
 NORMAL_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 MEDIAN_ERROR = 1.2533  # standard error of a normal sample's median over that of its mean: sqrt(pi / 2)
 STRETCH = 5  # rounds in a row whose median is the sentinel's level for that stretch
+BEST = 0.1  # share of an item's visits that are taken as undisturbed
 
 
 def median(values):
@@ -41,12 +42,18 @@ def sentinel_levels(visits):
 
 
 def slow_rounds(levels, drift):
-    """The rounds in which the sentinel was more than ``drift`` slower than in its best stretch of rounds."""
+    """The rounds around which the sentinel was more than ``drift`` slower than in its best stretch of rounds.
+
+    A round is judged by the stretch around it: what comes and goes faster than that meets all items alike in the
+    shuffled rounds, and belongs to what this device is like.
+    """
     width = min(STRETCH, len(levels))
     if not width:
         return []
-    best = min(median(levels[i : i + width]) for i in range(len(levels) - width + 1))
-    return [i for i, level in enumerate(levels) if level > best * (1 + drift)]
+    starts = range(len(levels) - width + 1)
+    stretches = [median(levels[i : i + width]) for i in starts]
+    around = [stretches[min(max(i - width // 2, 0), starts[-1])] for i in range(len(levels))]
+    return [i for i, level in enumerate(around) if level > min(stretches) * (1 + drift)]
 
 
 def used_rounds(levels, drift, enough):
@@ -61,21 +68,36 @@ def used_rounds(levels, drift, enough):
     return list(range(len(levels))), True
 
 
+def undisturbed(timings):
+    """A low quantile over all visits of their fastest bursts, and its relative standard error; see ``summarise``.
+
+    Neighbours on a shared machine make it slower for milliseconds to seconds at a time, by a third and more, so that
+    medians repeat themselves within 5 % where this quantile does within 1 %. The error is that of an order statistic:
+    sqrt(q (1 - q) / n) over the density, which is taken from the quantiles around it.
+    """
+    fastest = [min(bursts) for bursts in timings]
+    best = percentile(fastest, BEST)
+    slope = (percentile(fastest, 2 * BEST) - min(fastest)) / (2 * BEST)
+    return best, slope * math.sqrt(BEST * (1 - BEST) / len(fastest)) / best
+
+
 def summarise(timings, used):
     """Statistics of one item over the used rounds; ``timings[round]`` are milliseconds per call, one per burst.
 
-    ``p50`` is the median over rounds of in-round medians, ``se`` its relative standard error; ``best`` is the median
-    over rounds of the fastest bursts: what the item costs when nothing else runs, so that ``p50 / best`` shows how
-    busy the device was; ``p90``, ``p99`` and ``cov`` (standard deviation over mean) are of all ``n`` bursts.
+    ``p50`` is the median over rounds of in-round medians, ``se`` its relative standard error; ``p90``, ``p99`` and
+    ``cov`` (standard deviation over mean) are of all ``n`` bursts. ``best`` is what the item costs while nothing else
+    disturbs the device, and ``best_se`` its relative standard error; ``p50 / best`` shows how busy the device was.
     """
     rounds = [median(timings[i]) for i in used]
     bursts = [value for i in used for value in timings[i]]
     mean = sum(bursts) / len(bursts)
     variance = sum((value - mean) ** 2 for value in bursts) / max(len(bursts) - 1, 1)
+    best, best_error = undisturbed(timings)
     return {
         "rounds": rounds,
         "p50": median(rounds),
-        "best": median([min(timings[i]) for i in used]),
+        "best": best,
+        "best_se": best_error,
         "p90": percentile(bursts, 0.90),
         "p99": percentile(bursts, 0.99),
         "n": len(bursts),

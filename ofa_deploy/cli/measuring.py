@@ -41,7 +41,8 @@ def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--target", default="local", show_default=True, help="What to measure.")
 @click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
 @click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
-@click.option("--networks", default=10, show_default=True, type=click.IntRange(0), help="Whole networks to measure.")
+@click.option("--networks", default=20, show_default=True, type=click.IntRange(0), help="Whole networks to measure.")
+@click.option("--few", type=click.IntRange(1), help="Measure only so many whole networks, chosen to teach most.")
 @click.option("--refresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
 @protocol_options
@@ -53,6 +54,7 @@ def profile(
     space_name: str | None,
     resolutions: tuple[int, ...],
     networks: int,
+    few: int | None,
     refresh: bool,
     seed: int,
     se: float,
@@ -61,11 +63,15 @@ def profile(
 ) -> None:
     """Fill or refresh a target's latency table: every block of a space, and whole networks beside them.
 
+    With --few the blocks are not measured: what they cost is guessed from the tables of other devices in the workspace
+    and from the whole networks that are measured here.
+
     Example: ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
     """
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
+    from ofa_deploy.fleet.profiling import load_model
     from ofa_deploy.fleet.profiling import profile as measure
-    from ofa_deploy.latency import LatencyModel, leave_one_out
+    from ofa_deploy.latency import leave_one_out
     from ofa_deploy.store import Workspace
 
     found, opened = resolve_target(target), Workspace.open(workspace)
@@ -78,13 +84,15 @@ def profile(
             opened,
             found,
             space,
-            networks,
+            few or networks,
             refresh,
             seed,
             Protocol(se=se, cap_s=cap_s),
             lambda p: tell(f"profile {target}", p),
+            few is not None,
         )
-    left_out = leave_one_out(LatencyModel(table))
+    model = load_model(opened, found, space)
+    left_out = leave_one_out(model)
     flagged = sum(bool(row.flags) for row in table.rows.values())
     file = opened.tables / f"{found.name}.json"
     if as_json:
@@ -94,6 +102,7 @@ def profile(
                 "condition": dict(table.condition),
                 "blocks": len(table.rows),
                 "networks": len(table.networks),
+                "prior": model.blocks.source,
                 "flagged": flagged,
                 "leave_one_out": left_out,
                 "table": str(file),
@@ -104,6 +113,8 @@ def profile(
     click.echo(
         f"{found.name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)"
     )
+    if few:
+        click.echo(f"blocks were not measured: what they cost is guessed from {model.blocks.source}")
     if left_out:
         click.echo(
             f"each network predicted from the others: mean error {100 * left_out['mape']:.1f} %, "
@@ -166,6 +177,8 @@ def audit(
     "--space", "space_name", help="Preset or YAML file.  [default: the one the arch names, or the supernet's]"
 )
 @click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0, 1, True, True))
+@click.option("--strict", is_flag=True, help="Refuse to guess what a block costs that was not measured.")
+@click.option("--explain", is_flag=True, help="Say which blocks carry the prediction.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
 def predict(
@@ -174,35 +187,29 @@ def predict(
     target: str,
     space_name: str | None,
     confidence: float,
+    strict: bool,
+    explain: bool,
     as_json: bool,
 ) -> None:
     """Predict subnets' latency on a profiled target, with its uncertainty.
 
+    A block that was not measured is guessed from blocks around it, or from other devices, and is less sure.
+
     Example: ofa-deploy predict --target local arch.json --json
     """
-    from scipy.stats import norm
-
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.profiling import load_table
-    from ofa_deploy.latency import LatencyModel
+    from ofa_deploy.fleet.profiling import predict_archs
     from ofa_deploy.space import PRESETS
     from ofa_deploy.store import Workspace
 
     opened, found = Workspace.open(workspace), resolve_target(target)
-    networks, keys = [], []
+    pairs = []
     for file in arch_files:
         data = read_arch(file)
         named = data.get("space") if data.get("space") in PRESETS else None
         space = the_space(opened, space_name or named)
-        arch = space.canonical(data)
-        networks.append(space.network(arch))
-        keys.append(arch.key)
-    mean, std = LatencyModel(load_table(opened, found)).predict(networks)
-    upper = mean + norm.ppf(confidence) * std
-    rows = [
-        {"key": key, "mean_ms": float(m), "std_ms": float(s), "upper_ms": float(u)}
-        for key, m, s, u in zip(keys, mean, std, upper, strict=True)
-    ]
+        pairs.append((space, space.canonical(data)))
+    rows = predict_archs(opened, found, pairs, confidence, strict, explain)
     if as_json:
         emit(rows)
         return
@@ -210,6 +217,11 @@ def predict(
         click.echo(
             f"{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, under {row['upper_ms']:.4g} ms at {confidence:g}"
         )
+        for block in sorted(row.get("blocks", ()), key=lambda block: -block["posterior_ms"]):
+            click.echo(
+                f"  {block['posterior_ms']:9.4f} ms ± {block['std_ms']:7.4f}  {100 * block['share']:5.1f} %  "
+                f"{block['name']:10} {block['op']}  ({block['origin']})"
+            )
 
 
 @click.group()

@@ -43,7 +43,7 @@ def build_bundle(extraction: Extraction, folder: Path, command: str) -> dict[str
     test = subject.test(lambda images: run_onnx(chosen.onnx, [images]), arch)
     evidence = {
         "measurement": chosen.record,
-        "finalists": [f.record for f in extraction.finalists],
+        "finalists": [record for f in extraction.finalists for record in f.records],
         "front": [point.arch.to_json() for point in extraction.result.front],
         "test": test,
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
@@ -98,7 +98,9 @@ def build_report(
             "std_ms": chosen.std_ms,
             "upper_ms": point.upper_ms,
             "table_ms": chosen.table_ms,
-            "slowdown": chosen.slowdown,
+            "sessions_ms": [record[bounds.statistic] for record in chosen.records],
+            "session_std": extraction.session_std,
+            "interval_ms": list(extraction.interval_ms),
             "measured_ms": {name: record[name] for name in ("p50", "p90", "p99", "n", "cov", "se")},
             "error_pct": 100 * (chosen.predicted_ms / chosen.measured_ms - 1),
             "fits": None if bounds.max_ms is None else chosen.measured_ms <= bounds.max_ms,
@@ -168,7 +170,6 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "std_ms": finalist.std_ms,
         "upper_ms": finalist.point.upper_ms,
         "table_ms": finalist.table_ms,
-        "slowdown": finalist.slowdown,
         "measured_ms": finalist.measured_ms,
         "predicted_accuracy": finalist.point.accuracy,
         "valid_accuracy": finalist.valid_accuracy,

@@ -2,7 +2,8 @@
 
 Search trusts an upper bound of the predicted latency, not the prediction. Its finalists are exported and measured on
 the device, the model learns from them, and where that shows something better the search runs again, a few times at
-most. The answer is the most accurate finalist that was measured to fit.
+most. The best of those that fit are then measured once more, in fresh sessions at another moment. The answer is the
+most accurate finalist whose slowest measurement fits.
 """
 
 from __future__ import annotations
@@ -16,16 +17,19 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
-from ofa_deploy.fleet.profiling import Progress, load_table, profile
+from ofa_deploy.fleet.profiling import Progress, load_model, load_table, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row, SpaceLatency
-from ofa_deploy.search import Constraints, Latency, Problem, SearchResult, search
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, confidence_interval
+from ofa_deploy.search import Constraints, Problem, SearchResult, search
 from ofa_deploy.search.evolution import Point, fastest
-from ofa_deploy.space import Population, PopulationCodec, SearchSpace
+from ofa_deploy.space import Network, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 
 ROUNDS = 3  # of search and measurement
+CONFIRMED = 3  # of the finalists that fit, the best so many are measured a second time
+EVEN = 0.5  # confidence at which the bound is the mean
+CONFIRMATIONS = 2  # rounds of that, where the first leaves none that fits
 
 
 @dataclass(frozen=True)
@@ -34,27 +38,33 @@ class Finalist:
 
     Attributes:
         point: its predictions when it was chosen, before it was measured.
-        predictor: the latency model that made them, times ``slowdown``: how much slower the device runs now than when
-            its table was measured, as far as the finalists before this one showed.
+        predictor: the latency model that made them.
         predicted_ms, std_ms: the prediction and its standard deviation.
-        table_ms: the sum of its blocks.
+        table_ms: the sum of its blocks; None where some were not measured.
         onnx: the exported file's content.
-        record: the measurement.
-        measured_ms: the budget's statistic of it.
+        records: its measurements, one of each session.
         valid_accuracy: on held-out images of the training split; None without data.
     """
 
     point: Point
     predictor: LatencyModel
-    slowdown: float
     predicted_ms: float
     std_ms: float
-    table_ms: float
+    table_ms: float | None
     subnet: Subnet
     onnx: bytes
-    record: dict[str, Any]
-    measured_ms: float
+    records: tuple[dict[str, Any], ...]
     valid_accuracy: float | None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The slowest of its measurements: what is promised held in all of them."""
+        return max(self.records, key=lambda record: float(record[self.predictor.statistic]))
+
+    @property
+    def measured_ms(self) -> float:
+        """The budget's statistic of the slowest measurement."""
+        return float(self.record[self.predictor.statistic])
 
 
 @dataclass
@@ -65,6 +75,7 @@ class Extraction:
         result: the last search.
         finalists: all that were measured, in the order of measurement.
         chosen: the answer.
+        session_std: by how much one session's measurements differ from another's, a fraction.
     """
 
     subject: Subject
@@ -74,6 +85,12 @@ class Extraction:
     result: SearchResult
     finalists: list[Finalist]
     chosen: Finalist
+    session_std: float
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        """Between which latencies 95 % of further sessions are expected to measure the answer."""
+        return confidence_interval(self.chosen.record["timings"], self.constraints.statistic, self.session_std)
 
 
 def ready_model(
@@ -95,6 +112,9 @@ def ready_model(
     """
     table = load_table(workspace, target)
     covered = [r for r in space.resolutions if not _missing(table, space, r)]
+    if few := _measured_whole(table, space):
+        few_space = space.with_resolutions(few)
+        return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
     if not covered:
         if fleet is None:
             table.require(op.key for op in PopulationCodec(space).ops)
@@ -104,6 +124,17 @@ def ready_model(
             list(space.resolutions),
         )
     return LatencyModel(table, statistic=statistic), PopulationCodec(space.with_resolutions(tuple(covered)))
+
+
+def _measured_whole(table: LatencyTable, space: SearchSpace) -> tuple[int, ...]:
+    """The resolutions at which only whole networks of a space were measured, by ``profile --few``."""
+    known = [set(row.ops) for row in table.networks.values()] if not table.rows else []
+
+    def some(resolution: int) -> bool:
+        ops = {op.key for op in PopulationCodec(space.with_resolutions((resolution,))).ops}
+        return any(network <= ops for network in known)
+
+    return tuple(resolution for resolution in space.resolutions if some(resolution))
 
 
 def _missing(table: LatencyTable, space: SearchSpace, resolution: int) -> list[str]:
@@ -130,49 +161,60 @@ def extract(
     """
     device = fleet if may_profile else None
     model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
+    bench = _Bench(fleet, subject, target, constraints, protocol, progress)
     finalists: list[Finalist] = []
-    slowdown = 1.0
     for attempt in range(ROUNDS):
-        problem = Problem(codec, subject.accuracy(codec), _slowed(model.bind(codec), slowdown), constraints)
         try:
-            result = search(problem, seed + attempt)
+            result = _search(subject, codec, model, constraints, seed + attempt)
             fresh = _worth_measuring(result.finalists, finalists, constraints)
-        except InfeasibleBudget:  # at the speed that the finalists showed; they may have seen a busy moment
+        except InfeasibleBudget:  # after what the finalists showed; they may have seen a busy moment
             if not finalists:
                 raise
             fresh = []
         if fresh:
-            finalists += _measure(fleet, subject, target, model, slowdown, fresh, protocol, progress)
+            finalists += bench.measure(model, fresh)
         elif finalists and not _fitting(finalists, constraints):
-            finalists = _measure_again(fleet, subject, target, finalists, protocol, progress)
+            finalists = bench.measure_again(finalists, keep=False)
         else:
             break
-        slowdown = float(np.median([f.measured_ms / f.predicted_ms * f.slowdown for f in finalists]))
-        model = _learn(model, finalists, slowdown)
-    return Extraction(subject, target, constraints, seed, result, finalists, _choose(finalists, target, constraints))
+        model = _learn(model, finalists)
+    finalists = _confirm(bench, finalists, constraints)
+    session_std = _learn(model, finalists).session_std
+    chosen = _choose(finalists, target, constraints)
+    return Extraction(subject, target, constraints, seed, result, finalists, chosen, session_std)
 
 
-def _learn(model: LatencyModel, finalists: list[Finalist], slowdown: float) -> LatencyModel:
-    """The model with the finalists as evidence, less what they show to be common to this hour.
-
-    A device may run slower or faster now than when its table was measured. Taken as they are, the finalists would
-    contradict the networks of that time, and the next search would miss the budget again.
-    """
-    rows = {f.record["key"]: Row.from_record(f.record) for f in finalists}
-    networks = {
-        key: replace(row, **{name: getattr(row, name) / slowdown for name in ("p50", "p90", "p99")})
-        for key, row in rows.items()
-    }
-    table = replace(model.table, networks={**model.table.networks, **networks})
-    return LatencyModel(table, statistic=model.statistic)
+def _search(
+    subject: Subject, codec: PopulationCodec, model: LatencyModel, constraints: Constraints, seed: int
+) -> SearchResult:
+    """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
+    latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
+    try:
+        return search(Problem(codec, accuracy, latency, constraints), seed)
+    except InfeasibleBudget:
+        if constraints.confidence <= EVEN:
+            raise
+        return search(Problem(codec, accuracy, latency, replace(constraints, confidence=EVEN)), seed)
 
 
-def _slowed(latency: SpaceLatency, factor: float) -> Latency:
-    def predict(population: Population) -> tuple[np.ndarray, np.ndarray]:
-        mean, std = latency.predict(population)
-        return factor * mean, factor * std
+def _learn(model: LatencyModel, finalists: list[Finalist]) -> LatencyModel:
+    """The model with the finalists as evidence, as far as they were measured under its table's condition."""
+    records = [record for finalist in finalists for record in finalist.records]
+    rows = {r["key"]: Row.from_record(r) for r in records if r["condition"] == model.table.condition}
+    table = replace(model.table, networks={**model.table.networks, **rows})
+    return LatencyModel(table, statistic=model.statistic, blocks=model.blocks)
 
-    return predict
+
+def _confirm(bench: _Bench, finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:
+    """Measure the best of those that fit again, until one of them has fitted twice."""
+    for _ in range(CONFIRMATIONS):
+        once = [f for f in _ranked(_fitting(finalists, constraints)) if len(f.records) < 2][:CONFIRMED]
+        best = _ranked(_fitting(finalists, constraints))[:1]
+        if constraints.max_ms is None or not once or any(len(f.records) > 1 for f in best):
+            break
+        again = {id(f): new for f, new in zip(once, bench.measure_again(once, keep=True), strict=True)}
+        finalists = [again.get(id(f), f) for f in finalists]
+    return finalists
 
 
 def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: Constraints) -> list[Point]:
@@ -184,7 +226,7 @@ def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: 
 
 def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Constraints) -> Finalist:
     if fitting := _fitting(finalists, constraints):
-        return max(fitting, key=lambda f: (f.valid_accuracy or f.point.accuracy, -f.measured_ms))
+        return _ranked(fitting)[0]
     best = min(finalists, key=lambda f: f.measured_ms)
     raise GateFailed(
         f"none of {len(finalists)} finalists that were measured on {target.name} fits {constraints.max_ms:g} ms: the "
@@ -193,62 +235,70 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
     )
 
 
+def _ranked(finalists: list[Finalist]) -> list[Finalist]:
+    return sorted(finalists, key=lambda f: (-(f.valid_accuracy or f.point.accuracy), f.measured_ms))
+
+
 def _fitting(finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:
     return [f for f in finalists if constraints.max_ms is None or f.measured_ms <= constraints.max_ms]
 
 
-def _measure(
-    fleet: Fleet,
-    subject: Subject,
-    target: TargetProfile,
-    model: LatencyModel,
-    slowdown: float,
-    points: list[Point],
-    protocol: Protocol | None,
-    progress: Progress | None,
-) -> list[Finalist]:
-    """Build, evaluate and measure subnets; all of them in the same rounds."""
-    networks = [subject.space.network(point.arch) for point in points]
-    subnets = [subject.subnet(point.arch) for point in points]
-    accuracies = [subject.campaign.accuracy(p.arch, "finalist") if subject.campaign else None for p in points]
-    files = [onnx_bytes(write_onnx(n, subnet.weights(), target)) for n, subnet in zip(networks, subnets, strict=True)]
-    items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
-    records = fleet.measure(target, items, protocol, progress)
-    mean, std = (slowdown * part for part in model.predict(networks))
-    return [
-        Finalist(
-            point=point,
-            predictor=model,
-            slowdown=slowdown,
-            predicted_ms=float(mean[i]),
-            std_ms=float(std[i]),
-            table_ms=model.table.total(networks[i], model.statistic),
-            subnet=subnets[i],
-            onnx=files[i],
-            record=records[i],
-            measured_ms=float(records[i][model.statistic]),
-            valid_accuracy=accuracies[i],
-        )
-        for i, point in enumerate(points)
-    ]
+@dataclass(frozen=True)
+class _Bench:
+    """Where finalists are built and measured; all of one call in the same rounds."""
+
+    fleet: Fleet
+    subject: Subject
+    target: TargetProfile
+    constraints: Constraints
+    protocol: Protocol | None
+    progress: Progress | None
+
+    def measure(self, model: LatencyModel, points: list[Point]) -> list[Finalist]:
+        """Build, evaluate and measure subnets."""
+        subject, campaign = self.subject, self.subject.campaign
+        networks = [subject.space.network(point.arch) for point in points]
+        subnets = [subject.subnet(point.arch) for point in points]
+        accuracies = [campaign.accuracy(p.arch, "finalist") if campaign else None for p in points]
+        files = [
+            onnx_bytes(write_onnx(network, subnet.weights(), self.target))
+            for network, subnet in zip(networks, subnets, strict=True)
+        ]
+        records = self._records(networks, files, points)
+        mean, std = model.predict(networks)
+        return [
+            Finalist(
+                point=point,
+                predictor=model,
+                predicted_ms=float(mean[i]),
+                std_ms=float(std[i]),
+                table_ms=_total(model, networks[i]),
+                subnet=subnets[i],
+                onnx=files[i],
+                records=(records[i],),
+                valid_accuracy=accuracies[i],
+            )
+            for i, point in enumerate(points)
+        ]
+
+    def measure_again(self, finalists: list[Finalist], keep: bool) -> list[Finalist]:
+        """The same subnets with new measurements, beside the old ones or in place of them."""
+        networks = [self.subject.space.network(f.point.arch) for f in finalists]
+        records = self._records(networks, [f.onnx for f in finalists], [f.point for f in finalists])
+        return [
+            replace(f, records=(*f.records, record) if keep else (record,))
+            for f, record in zip(finalists, records, strict=True)
+        ]
+
+    def _records(self, networks: list[Network], files: list[bytes], points: list[Point]) -> list[dict[str, Any]]:
+        items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
+        return self.fleet.measure(self.target, items, self.protocol, self.progress)
 
 
-def _measure_again(
-    fleet: Fleet,
-    subject: Subject,
-    target: TargetProfile,
-    finalists: list[Finalist],
-    protocol: Protocol | None,
-    progress: Progress | None,
-) -> list[Finalist]:
-    """The same subnets with new measurements in place of the old ones."""
-    networks = [subject.space.network(f.point.arch) for f in finalists]
-    items = [MeasureItem(n, f.onnx, f.point.arch, "network") for n, f in zip(networks, finalists, strict=True)]
-    records = fleet.measure(target, items, protocol, progress)
-    return [
-        replace(f, record=record, measured_ms=float(record[f.predictor.statistic]))
-        for f, record in zip(finalists, records, strict=True)
-    ]
+def _total(model: LatencyModel, network: Network) -> float | None:
+    """The sum of the blocks' rows; None where the table lacks some."""
+    known = not model.table.missing(op.key for op in network.ops)
+    return model.table.total(network, model.statistic) if known else None
 
 
 def budgets_between(

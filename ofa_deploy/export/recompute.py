@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from device_agents.summary import summarise
 from ofa_deploy.export.runtime import compare
-from ofa_deploy.latency import LatencyModel
+from ofa_deploy.latency import LatencyModel, confidence_interval
 from ofa_deploy.space import (
     PRESETS,
     Arch,
@@ -143,6 +143,10 @@ def _measurement(bundle: Bundle) -> Figures:
     statistic = measured[report["budget"]["statistic"]]
     figures["latency.fits"] = None if budget is None else statistic <= budget
     figures["latency.error_pct"] = None if predicted is None else 100 * (predicted / statistic - 1)
+    if "session_std" in report["latency"]:
+        timings, session_std = bundle.evidence["measurement"]["timings"], report["latency"]["session_std"]
+        low, high = confidence_interval(timings, report["budget"]["statistic"], session_std)
+        figures |= {"latency.interval_ms.0": low, "latency.interval_ms.1": high}
     if budget is not None:
         figures["verdict.status"] = "fits" if statistic <= budget else "over"
     return figures
@@ -152,8 +156,7 @@ def _prediction(bundle: Bundle) -> Figures:
     model = bundle.latency_model
     if model is None:
         return {f"latency.{name}": None for name in ("predicted_ms", "std_ms", "upper_ms")}
-    slowdown = bundle.report["latency"].get("slowdown", 1.0)
-    (mean,), (std,) = (slowdown * part for part in model.predict([bundle.network]))
+    (mean,), (std,) = model.predict([bundle.network])
     upper = mean + norm.ppf(bundle.report["budget"]["confidence"]) * std
     figures = {
         "predicted_ms": mean,

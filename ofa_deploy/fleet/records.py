@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from device_agents.summary import median, relative_error, sentinel_levels, summarise, used_rounds
+from device_agents.summary import sentinel_levels, summarise, undisturbed, used_rounds
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.schemas import ItemResult, RunResult
 
@@ -47,8 +47,8 @@ def make_records(
     settings = result.settings
     levels = sentinel_levels(result.sentinel.visits)
     used, throttled = used_rounds(levels, settings.drift, max(3, settings.rounds_min // 2))
-    counted = [levels[i] for i in used]
-    reference = {"blob": result.sentinel.blob, "sentinel_ms": median(counted), "se": relative_error(counted)}
+    level, error = undisturbed([visit for of_round in result.sentinel.visits for visit in of_round])
+    reference = {"blob": result.sentinel.blob, "sentinel_ms": level, "se": error}
     scale = _scale(run.get("reference"), reference)
     flags = ["throttled"] * throttled + ["short"] * (len(used) < settings.rounds_min)
     shared = {

@@ -2,34 +2,39 @@
 
 A network's latency is close to the sum of its blocks' latencies, but not equal. The table is the prior mean of a
 Bayesian linear regression (``latency.posterior``) on the counts of a network's blocks; unknown for a device are a
-common factor, a cost of every block boundary, and each block's own remainder. Every whole network that was measured on
-the device updates all three in closed form. How large they and the noise may be is averaged over by evidence.
+common factor, a cost of every block boundary, a trend with the area a block works on, and each block's own remainder.
+Every whole network that was measured on the device updates all of them in closed form. How large they and the noise
+may be is averaged over by evidence. Where the table lacks blocks, ``latency.priors`` fills them in.
+
+All of that is fitted on what blocks and networks cost while nothing disturbs the device, because that repeats itself
+best. The statistic that is asked for lies above it by a level that all networks share, and that is not the same every
+hour: each session in which networks were measured says what it was then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from ofa_deploy.errors import UsageError
+from ofa_deploy.files import write_atomic
 from ofa_deploy.latency.audit import audit_statistics
-from ofa_deploy.latency.posterior import Prior, Term, fit
+from ofa_deploy.latency.posterior import Posterior, fit
+from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.latency.table import LatencyTable, Row
 from ofa_deploy.space import Network, Population, PopulationCodec
 
 CHUNK = 16_384  # subnets predicted at once: what they need stays in the caches
-
-
-# Ranges of the prior's scales, and the noise of a network around the sum, all as fractions of latencies:
-FACTOR = (0.05, 0.3)  # common to all blocks
-BOUNDARY = (0.05, 1.5)  # of a block, as a fraction of a small one (the table's lower decile)
-REMAINDER = (0.01, 0.15)  # of each block's own
-NOISE = (0.005, 0.1)
 PSEUDO = 2.0  # imagined left-out networks that the deviation fits exactly: keeps one lucky network from shrinking it
+SESSION = (0.002, 0.05)  # range of the standard deviation of a session's level, as a fraction
+NORMAL_MAD = 1.4826
 
 
 class LatencyModel:
@@ -37,28 +42,38 @@ class LatencyModel:
 
     Attributes:
         table: the table it was fitted on, with its whole networks.
+        blocks: the prior over the blocks.
         evidence: keys of the networks that were fitted.
-        posterior: what is believed about the blocks' effects, in the order of ``keys``.
+        level: how far the statistic lies above the undisturbed latency.
+        session_std: by how much one session's latencies differ from another's, a fraction.
+        posterior: what is believed about the blocks' effects on the statistic, in the order of ``keys``.
     """
 
-    def __init__(self, table: LatencyTable, use: Sequence[str] | None = None, statistic: str = "p50") -> None:
-        """Fit on the table's networks, or on those with the keys in ``use``.
+    def __init__(
+        self,
+        table: LatencyTable,
+        use: Sequence[str] | None = None,
+        statistic: str = "p50",
+        blocks: BlockPrior | None = None,
+    ) -> None:
+        """Fit on the table's networks, or on those with the keys in ``use``, as far as their blocks are known.
 
         Args:
             statistic: what is predicted: ``p50``, ``p90`` or ``p99`` of a network's timings.
-
-        Raises:
-            OpNotProfiled: a measured network has a block without a row.
+            blocks: the prior where it is not the table alone.
         """
         self.table, self.statistic = table, statistic
-        self.keys = list(table.rows)
+        self.blocks = blocks or table_prior(table)
+        self.keys = self.blocks.keys
         self._column = {key: j for j, key in enumerate(self.keys)}
-        evidence = [row for key, row in table.networks.items() if use is None or key in use]
+        networks = [row for row in table.networks.values() if self._column.keys() >= set(row.ops)]
+        evidence = [row for row in networks if use is None or row.key in use]
         self.evidence = [row.key for row in evidence]
         x = self._counts([row.ops for row in evidence])
-        y, se = (np.array([getattr(row, name) for row in evidence]) for name in (statistic, "se"))
-        fitted = fit(_prior(list(table.rows.values()), statistic), x, y, se)
-        self.posterior = replace(fitted, calibration=_calibration(fitted.left_out))
+        fitted, drift = _fit_sessions(self.blocks, x, evidence)
+        self.level = Level.of(evidence or list(table.rows.values()), statistic)
+        self.session_std = float(np.hypot(self.level.unsure, drift))
+        self.posterior = fitted.at_level(self.level.factor, self.session_std, self.level.noise)
 
     @property
     def effects(self) -> dict[str, float]:
@@ -68,10 +83,22 @@ class LatencyModel:
     def _counts(self, networks: Sequence[Sequence[str]]) -> np.ndarray:
         counts = np.zeros((len(networks), len(self.keys)))
         for i, ops in enumerate(networks):
-            self.table.require(ops)
+            self.require(ops)
             for key in ops:
                 counts[i, self._column[key]] += 1
         return counts
+
+    def require(self, ops: Iterable[str]) -> None:
+        """Check that every block is known.
+
+        Raises:
+            OpNotProfiled: names the first unknown block and the command that measures it.
+        """
+        self.table.require(key for key in ops if key not in self._column)
+
+    def columns(self, ops: Sequence[str]) -> np.ndarray:
+        """Places of blocks in ``keys``."""
+        return np.array([self._column[key] for key in ops], dtype=int)
 
     def predict(self, networks: Sequence[Network]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of what a measurement of each network would show, in ms.
@@ -87,7 +114,30 @@ class LatencyModel:
 
     def without(self, key: str) -> LatencyModel:
         """The model fitted on all of its networks but one."""
-        return LatencyModel(self.table, [other for other in self.evidence if other != key], self.statistic)
+        use = [other for other in self.evidence if other != key]
+        return LatencyModel(self.table, use, self.statistic, self.blocks)
+
+    def explain(self, network: Network) -> list[dict[str, Any]]:
+        """Which blocks carry a network's prediction: for every block in order of execution ``name``, ``op``,
+        ``table_ms`` (None where it was not measured), ``posterior_ms``, ``std_ms``, ``share`` and ``origin``."""
+        posterior = self.posterior
+        ops = [op.key for op in network.ops]
+        self.require(ops)
+        columns = [self._column[key] for key in ops]
+        spread = np.sqrt(np.maximum(posterior.variance + posterior.sign @ posterior.factor**2, 0.0))
+        total = float(posterior.mean[columns].sum())
+        return [
+            {
+                "name": name,
+                "op": key,
+                "table_ms": getattr(self.table.rows[key], self.statistic) if key in self.table.rows else None,
+                "posterior_ms": float(posterior.mean[j]),
+                "std_ms": float(posterior.calibration * spread[j]),
+                "share": float(posterior.mean[j]) / total,
+                "origin": self.blocks.origin[j],
+            }
+            for name, key, j in zip(network.names, ops, columns, strict=True)
+        ]
 
     def bind(self, codec: PopulationCodec) -> SpaceLatency:
         """The model as array operations on populations of one space.
@@ -99,12 +149,83 @@ class LatencyModel:
 
     def to_json(self) -> dict[str, Any]:
         """The table, which networks were fitted, and what is predicted: all that a prediction rests on."""
-        return {"table": self.table.to_json(), "evidence": self.evidence, "statistic": self.statistic}
+        fields = {"table": self.table.to_json(), "evidence": self.evidence, "statistic": self.statistic}
+        return {**fields, "blocks": None if set(self.blocks.origin) == {"measured"} else self.blocks.to_json()}
+
+    def save(self, path: Path) -> None:
+        """Write the model as a JSON file."""
+        write_atomic(path, json.dumps(self.to_json(), indent=1).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> LatencyModel:
+        """Read what ``save`` wrote; gives the same predictions.
+
+        Raises:
+            UsageError: the file is missing, truncated or changed.
+        """
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise UsageError(f"cannot read the latency model {path}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} is not a whole latency model (truncated or edited); save it again") from error
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencyModel:
         """Fit again from what ``to_json`` wrote; gives the same predictions."""
-        return cls(LatencyTable.from_json(data["table"]), data["evidence"], data["statistic"])
+        blocks = data.get("blocks")
+        prior = BlockPrior.from_json(blocks) if blocks else None
+        return cls(LatencyTable.from_json(data["table"]), data["evidence"], data["statistic"], prior)
+
+
+def _fit_sessions(blocks: BlockPrior, x: np.ndarray, rows: Sequence[Row]) -> tuple[Posterior, float]:
+    """The posterior of the blocks' effects, and how far, as a fraction, one session's level lies from another's.
+
+    A device's speed is not the same every hour, so networks that were measured together share a level: one more column
+    for every session, which networks of other sessions do not have.
+    """
+    y, se = (np.array([getattr(row, name) for row in rows]) for name in ("best", "best_se"))
+    prior = blocks.for_evidence(x, y)
+    sessions = list(dict.fromkeys(row.measured_at for row in rows)) or [""]
+    member = np.array([[float(row.measured_at == session) for session in sessions] for row in rows])
+    shared = member.reshape(len(rows), len(sessions)) * (x @ prior.mean)[:, None]
+    fitted = fit(prior.widened(len(sessions), *SESSION), np.hstack([x, shared]), y, se)
+    drift = float(np.sqrt(fitted.variance[-1]))
+    return replace(fitted.of(np.arange(x.shape[1])), calibration=_calibration(fitted.left_out)), drift
+
+
+@dataclass(frozen=True)
+class Level:
+    """How far a statistic of networks' timings lies above what they take undisturbed.
+
+    Attributes:
+        factor: the ratio, averaged over sessions.
+        unsure: relative standard deviation of another session's factor.
+        noise: relative standard deviation of one measurement around its session's factor.
+    """
+
+    factor: float
+    unsure: float
+    noise: float
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], statistic: str) -> Level:
+        """From measured rows; what was measured together, and has one time, is a session.
+
+        How far sessions differ is an inverse-gamma estimate with one imagined session in it that differed by half of
+        what the disturbance amounts to: a device that others slow down by a tenth is not slowed by as much every hour.
+        """
+        sessions: dict[str, list[float]] = {}
+        for row in rows:
+            sessions.setdefault(row.measured_at, []).append(float(np.log(getattr(row, statistic) / row.best)))
+        if not sessions:
+            return cls(1.0, 0.0, 0.0)
+        middles = np.array([np.median(ratios) for ratios in sessions.values()])
+        within = np.concatenate([np.array(ratios) - np.median(ratios) for ratios in sessions.values()])
+        level = float(middles.mean())
+        imagined = (0.5 * level) ** 2
+        unsure = np.sqrt((imagined + ((middles - level) ** 2).sum()) / len(middles) * (1 + 1 / len(middles)))
+        return cls(float(np.exp(level)), float(unsure), float(NORMAL_MAD * np.median(np.abs(within))))
 
 
 def leave_one_out(model: LatencyModel) -> dict[str, Any] | None:
@@ -127,8 +248,8 @@ class SpaceLatency:
     """
 
     def __init__(self, model: LatencyModel, codec: PopulationCodec) -> None:
-        model.table.require(op.key for op in codec.ops)
-        columns = np.array([model.keys.index(op.key) for op in codec.ops])
+        model.require(op.key for op in codec.ops)
+        columns = model.columns([op.key for op in codec.ops])
         self._codec, self._posterior = codec, model.posterior
         factor = self._posterior.factor[:, columns]
         self._factor = np.vstack([factor.T, np.zeros(len(factor))]).astype(np.float32)
@@ -167,19 +288,6 @@ class SpaceLatency:
 
 def _chunks(population: Population) -> list[Population]:
     return [population[i : i + CHUNK] for i in range(0, max(len(population), 1), CHUNK)]
-
-
-def _prior(rows: Sequence[Row], statistic: str) -> Prior:
-    """The table as a prior: its statistic, and how a device's networks may differ from their sums."""
-    t, se = (np.array([getattr(row, name) for row in rows]) for name in (statistic, "se"))
-    small = float(np.quantile(t, 0.1)) if rows else 0.0
-    terms = (
-        Term(t[None], *FACTOR),
-        Term(np.full((1, len(t)), small), *BOUNDARY),
-        Term(t**2, *REMAINDER),
-        Term((t * se) ** 2, 1.0, 1.0),
-    )
-    return Prior(t, terms, NOISE)
 
 
 def _calibration(left_out: np.ndarray) -> float:

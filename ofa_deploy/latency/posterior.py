@@ -64,9 +64,27 @@ class Prior:
 
     def scaled_to(self, x: np.ndarray, y: np.ndarray) -> Prior:
         """The same prior in the units of a device whose networks ``x [K, J]`` took ``y [K]``; needs K > 0."""
-        scale = float(np.median(y / (x @ self.mean)))
+        return self.scaled(float(np.median(y / (x @ self.mean))))
+
+    def scaled(self, scale: float) -> Prior:
+        """The same prior where everything takes ``scale`` times as long."""
         terms = (replace(term, rows=term.rows * (scale if term.rows.ndim == 2 else scale**2)) for term in self.terms)
         return replace(self, mean=self.mean * scale, terms=tuple(terms))
+
+    def of(self, columns: np.ndarray) -> Prior:
+        """The prior of some of the columns."""
+        terms = tuple(replace(term, rows=term.rows[..., columns]) for term in self.terms)
+        return replace(self, mean=self.mean[columns], terms=terms)
+
+    def widened(self, columns: int, low: float, high: float) -> Prior:
+        """The prior with more columns at the end, of mean 0 and variance 1 at scale 1, independent of all others."""
+
+        def padded(values: np.ndarray) -> np.ndarray:
+            return np.concatenate([values, np.zeros((*values.shape[:-1], columns))], axis=-1)
+
+        own = Term(np.append(np.zeros(len(self.mean)), np.ones(columns)), low, high)
+        terms = (*(replace(term, rows=padded(term.rows)) for term in self.terms), own)
+        return replace(self, mean=padded(self.mean), terms=terms)
 
     def covariance(self, x: np.ndarray, scales: np.ndarray) -> np.ndarray:
         """Covariance ``[N, N]`` of the networks ``x`` with one scale for every term."""
@@ -114,6 +132,29 @@ class Posterior:
         mean, squares = x @ self.mean, x.multiply(x) if isinstance(x, csr_matrix) else x**2
         variance = squares @ self.variance + (x @ self.factor.T) ** 2 @ self.sign + (self.noise * mean) ** 2
         return mean, self.calibration * np.sqrt(np.maximum(variance, 0.0))
+
+    def of(self, columns: np.ndarray) -> Posterior:
+        """The posterior of some of the columns."""
+        factor = self.factor[:, columns]
+        return replace(self, mean=self.mean[columns], variance=self.variance[columns], factor=factor)
+
+    def at_level(self, factor: float, unsure: float, noise: float) -> Posterior:
+        """The same networks on a device that is slower by a common factor.
+
+        Args:
+            factor: of all latencies.
+            unsure: relative standard deviation of the factor.
+            noise: relative standard deviation of a measurement on top of the one there is.
+        """
+        mean = factor * self.mean
+        return replace(
+            self,
+            mean=mean,
+            variance=factor**2 * self.variance,
+            factor=np.vstack([factor * self.factor, unsure * mean[None]]),
+            sign=np.append(self.sign, 1.0),
+            noise=float(np.hypot(self.noise, noise)),
+        )
 
 
 def fit(prior: Prior, x: np.ndarray, y: np.ndarray, se: np.ndarray | float = 0.0) -> Posterior:

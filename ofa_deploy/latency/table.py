@@ -24,6 +24,8 @@ class Row:
         key: of the block, or of the whole network.
         ops: keys of the blocks it consists of (a block: itself).
         se: relative standard error of the median.
+        best: what it costs while nothing disturbs the device, with its relative standard error; as the median where
+            only that is known.
     """
 
     key: str
@@ -36,12 +38,21 @@ class Row:
     se: float
     flags: tuple[str, ...] = ()
     measured_at: str = ""
+    best: float = 0.0
+    best_se: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.best:
+            object.__setattr__(self, "best", self.p50)
+            object.__setattr__(self, "best_se", self.se)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Row:
         """The part of a measurement record that a prediction needs."""
         names = ("key", "p50", "p90", "p99", "n", "cov", "se", "measured_at")
-        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **{name: record[name] for name in names})
+        undisturbed = {name: record[name] for name in ("best", "best_se") if "best_se" in record}
+        values = {name: record[name] for name in names}
+        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **values, **undisturbed)
 
 
 @dataclass(frozen=True)

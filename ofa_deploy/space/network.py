@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,6 +13,10 @@ from typing import Any
 from ofa_deploy.errors import UsageError
 
 KINDS = ("stem", "mbconv", "head", "classifier")
+KEY = re.compile(
+    r"(?P<kind>[a-z]+)-(?P<h>\d+)x(?P<w>\d+)-c(?P<cin>\d+)-m(?P<mid>\d+)-o(?P<cout>\d+)"
+    r"-k(?P<kernel>\d+)-s(?P<stride>\d+)-(?P<act>[a-z0-9]+)(-se(?P<se>\d+))?(?P<skip>-skip)?"
+)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,19 @@ class OpSpec:
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
         return asdict(self)
+
+    @classmethod
+    def from_key(cls, key: str) -> OpSpec:
+        """The block that a key names.
+
+        Raises:
+            UsageError: this is not a block's key.
+        """
+        found = KEY.fullmatch(key)
+        if found is None or found["kind"] not in KINDS:
+            raise UsageError(f"{key!r} does not name a block")
+        numbers = {name: int(found[name] or 0) for name in ("h", "w", "cin", "mid", "cout", "kernel", "stride", "se")}
+        return cls(kind=found["kind"], act=found["act"], skip=found["skip"] is not None, **numbers)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OpSpec:
