@@ -11,7 +11,7 @@ from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyTable
+from ofa_deploy.latency import LatencyTable, differences
 from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace, random_weights
 from ofa_deploy.store import Workspace
 
@@ -31,7 +31,7 @@ def network_item(network: Network, arch: Arch, target: TargetProfile) -> Measure
 
 
 def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
-    """Everything measured on a target under its profile's condition and its newest runtime version.
+    """Everything measured on a target under its profile's condition, its newest runtime version and power mode.
 
     A profile without measurements gives an empty table.
     """
@@ -47,8 +47,9 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
         for record in workspace.store.measurements(target.name)
         if all(record["condition"].get(key) == value for key, value in wanted.items())
     ]
-    newest = records[-1]["condition"] if records else None
-    return LatencyTable.from_records(target.name, [r for r in records if r["condition"] == newest])
+    newest = records[-1]["condition"] if records else {}
+    same = [record for record in records if not differences(newest, record["condition"])]
+    return LatencyTable.from_records(target.name, same)
 
 
 def profile(
@@ -73,12 +74,14 @@ def profile(
         The table, also exported to the workspace's ``tables`` folder.
     """
     codec, table = PopulationCodec(space), load_table(workspace, target)
-    ops = codec.ops if refresh else [op for op in codec.ops if op.key not in table.rows]
-    items = [block_item(op, target) for op in ops]
-    items += [network_item(net, arch, target) for net, arch in _wanted(codec, table, networks, refresh, seed)]
-    if items:
+    for _ in range(2):  # again where the device's condition has changed since, so that its older rows do not count
+        ops = codec.ops if refresh else [op for op in codec.ops if op.key not in table.rows]
+        items = [block_item(op, target) for op in ops]
+        items += [network_item(net, arch, target) for net, arch in _wanted(codec, table, networks, refresh, seed)]
+        if not items:
+            break
         fleet.measure(target, items, protocol or Protocol(), progress)
-        table = load_table(workspace, target)
+        table, refresh = load_table(workspace, target), False
     table.save(workspace.tables / f"{target.name}.json")
     return table
 

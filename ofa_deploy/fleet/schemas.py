@@ -96,6 +96,7 @@ class Condition(Message):
     batch: int
     threads: int
     simulated: bool
+    power_mode: Text = "unknown"
 
 
 class Sentinel(Message):

@@ -2,6 +2,16 @@
 
 from ofa_deploy.latency.audit import audit_statistics, repeatability
 from ofa_deploy.latency.model import LatencyModel, SpaceLatency, leave_one_out
-from ofa_deploy.latency.table import LatencyTable, Row
+from ofa_deploy.latency.table import LatencyTable, Row, differences, full_condition
 
-__all__ = ["LatencyModel", "LatencyTable", "Row", "SpaceLatency", "audit_statistics", "leave_one_out", "repeatability"]
+__all__ = [
+    "LatencyModel",
+    "LatencyTable",
+    "Row",
+    "SpaceLatency",
+    "audit_statistics",
+    "differences",
+    "full_condition",
+    "leave_one_out",
+    "repeatability",
+]
