@@ -18,7 +18,7 @@ from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress, load_table, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row, SpaceLatency
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, SpaceLatency, differences
 from ofa_deploy.search import Constraints, Latency, Problem, SearchResult, search
 from ofa_deploy.search.evolution import Point, fastest
 from ofa_deploy.space import Population, PopulationCodec, SearchSpace
@@ -133,7 +133,8 @@ def extract(
     finalists: list[Finalist] = []
     slowdown = 1.0
     for attempt in range(ROUNDS):
-        problem = Problem(codec, subject.accuracy(codec), _slowed(model.bind(codec), slowdown), constraints)
+        latency = _slowed(model.bind(codec), slowdown)
+        problem = Problem(codec, subject.accuracy(codec), latency, constraints, target.batch, target.precision)
         try:
             result = search(problem, seed + attempt)
             fresh = _worth_measuring(result.finalists, finalists, constraints)
@@ -158,7 +159,10 @@ def _learn(model: LatencyModel, finalists: list[Finalist], slowdown: float) -> L
     A device may run slower or faster now than when its table was measured. Taken as they are, the finalists would
     contradict the networks of that time, and the next search would miss the budget again.
     """
-    rows = {f.record["key"]: Row.from_record(f.record) for f in finalists}
+    then = model.table.condition  # rows of other conditions do not mix; the slowdown speaks for such finalists
+    rows = {
+        f.record["key"]: Row.from_record(f.record) for f in finalists if not differences(then, f.record["condition"])
+    }
     networks = {
         key: replace(row, **{name: getattr(row, name) / slowdown for name in ("p50", "p90", "p99")})
         for key, row in rows.items()
