@@ -2,7 +2,7 @@
 
 import time
 
-from device_agents.facts import device_facts, temperature
+from device_agents.facts import device_facts, device_state
 from device_agents.lock import measuring_lock
 from device_agents.priority import high_priority
 from device_agents.protocol import Rounds, Settings, failure
@@ -24,12 +24,12 @@ def measure_chunk(run, models, report, lock_path=None):
     Raises:
         RuntimeRefused: this agent cannot measure such a chunk at all.
     """
-    began, warmth = utc_now(), temperature()
+    began, before = utc_now(), device_state()
     with high_priority() as nice:  # from the beginning: the runtime's threads inherit it
         runtime, rounds, blob, errors, stopped = _measure(run, models, report, lock_path)
     return {
         "condition": runtime.condition,
-        "facts": dict(device_facts(), nice=nice, **dict(runtime.facts, **temperatures(warmth))),
+        "facts": dict(device_facts(), nice=nice, **dict(runtime.facts, **start_and_end(before, device_state()))),
         "settings": run["settings"],
         "started_at": began,
         "finished_at": utc_now(),
@@ -86,9 +86,9 @@ def item_result(item, rounds, errors):
     return {"item": item, "burst": series.burst, "timings": series.timings}
 
 
-def temperatures(before):
-    """Degrees before and after, where the device tells them."""
-    return {} if before is None else {"temperature_c": [before, temperature()]}
+def start_and_end(before, after):
+    """Every reading as it was when the run began and when its rounds ended."""
+    return {key: [value, after.get(key)] for key, value in before.items()}
 
 
 def utc_now():

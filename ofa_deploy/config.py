@@ -13,6 +13,7 @@ from ofa_deploy.errors import UsageError
 
 Activation = Literal["relu", "relu6", "hswish"]
 Positive = Annotated[int, Field(gt=0)]
+Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -125,12 +126,17 @@ class ProfileStage(Document):
 
 
 class ExtractStage(Document):
-    """Extract a subnet for each budget: those given, or ``spread`` of them over the feasible range."""
+    """Extract a subnet for each latency budget: those given, or ``spread`` of them over the feasible range; or a single
+    one under the other bounds alone (``search.Constraints`` says what they mean)."""
 
     stage: Literal["extract"]
     target: str = "local"
-    max_ms: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    max_ms: tuple[Bound, ...] = ()
     spread: Annotated[int, Field(ge=0)] = 0
+    max_macs: Bound | None = None
+    max_params: Bound | None = None
+    max_memory_mb: Bound | None = None
+    max_energy_mj: Bound | None = None
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
     protocol: dict[str, Any] = {}

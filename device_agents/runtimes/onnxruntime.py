@@ -1,6 +1,6 @@
 """ONNX Runtime: one session per model, pinned threads, random inputs, and the provider that was asked for or none."""
 
-from device_agents.facts import pin_to_cores
+from device_agents.facts import pin_to_cores, power_mode
 from device_agents.runtimes import RuntimeRefused
 
 TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -46,6 +46,7 @@ class OnnxRuntime:
             "batch": self._batch,
             "threads": self._threads,
             "simulated": False,
+            "power_mode": power_mode(),
         }
 
     def load(self, model):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,56 +11,12 @@ import click
 
 from ofa_deploy.cli.measuring import protocol_options
 from ofa_deploy.cli.output import Tell, emit, progress
+from ofa_deploy.cli.request import Request, request_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.deploy.subject import Subject
-    from ofa_deploy.search import Constraints
     from ofa_deploy.store import Workspace
-
-
-def budget_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say what is searched, for whom, and under which constraints."""
-    for option in reversed(
-        [
-            click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
-            click.option("--max-ms", type=float, help="Latency budget in ms."),
-            click.option(
-                "--statistic",
-                default="p50",
-                show_default=True,
-                type=click.Choice(["p50", "p90", "p99"]),
-                help="Which latency the budget bounds.",
-            ),
-            click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
-            click.option("--max-params", type=float, help="Bound on parameters."),
-            click.option("--confidence", default=0.95, show_default=True, help="That the latency bound holds."),
-            click.option("--seed", default=0, show_default=True),
-            click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest]"),
-            click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
-            click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
-            click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-        ]
-    ):
-        command = option(command)
-    return command
-
-
-def the_constraints(
-    max_ms: float | None, max_macs: float | None, max_params: float | None, confidence: float, statistic: str
-) -> Constraints:
-    """Checked before anything slow happens.
-
-    Raises:
-        UsageError: a bound is not a positive number, or there is none.
-    """
-    from ofa_deploy.errors import UsageError
-    from ofa_deploy.search import Constraints
-
-    constraints = Constraints(max_ms, confidence, max_macs, max_params, statistic)
-    if max_ms is None and max_macs is None and max_params is None:
-        raise UsageError("give a budget: --max-ms, --max-macs or --max-params")
-    return constraints
 
 
 def the_subject(
@@ -82,41 +37,27 @@ def the_subject(
 
 
 @click.command()
-@budget_options
+@request_options
 @click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
 @click.pass_obj
-def search(
-    workspace: Path | None,
-    target: str,
-    max_ms: float | None,
-    statistic: str,
-    max_macs: float | None,
-    max_params: float | None,
-    confidence: float,
-    seed: int,
-    supernet: Path | None,
-    space_name: str | None,
-    random_weights: bool,
-    as_json: bool,
-    time_limit: float | None,
-) -> None:
+def search(workspace: Path | None, request: Request, time_limit: float | None) -> None:
     """Find the best subnet by prediction alone; nothing is measured.
 
     Example: ofa-deploy search --target local --max-ms 2 --json
     """
-    constraints = the_constraints(max_ms, max_macs, max_params, confidence, statistic)
     from ofa_deploy.deploy.extract import ready_model
     from ofa_deploy.fleet import resolve_target
     from ofa_deploy.search import Problem
     from ofa_deploy.search import search as run
     from ofa_deploy.store import Workspace
 
-    found, opened = resolve_target(target), Workspace.open(workspace)
+    found, opened, asked = resolve_target(request.target), Workspace.open(workspace), request.constraints
     with progress() as tell:
-        subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
-        model, codec = ready_model(None, opened, found, subject.space, statistic)
-        problem = Problem(codec, subject.accuracy(codec), model.bind(codec).predict, constraints)
-        result = run(problem, seed, time_limit=time_limit)
+        subject = the_subject(opened, request.supernet, request.space_name, request.random_weights, request.seed, tell)
+        model, codec = ready_model(None, opened, found, subject.space, asked.statistic)
+        latency = model.bind(codec).predict
+        problem = Problem(codec, subject.accuracy(codec), latency, asked, found.batch, found.precision)
+        result = run(problem, request.seed, time_limit=time_limit)
     best = result.best
     answer = {
         "arch": best.arch.to_json(),
@@ -127,60 +68,39 @@ def search(
         "seconds": result.seconds,
         "simulated": model.table.simulated,
     }
-    if as_json:
+    if request.as_json:
         emit(answer)
         return
     accuracy = f"accuracy {100 * best.accuracy:.2f} %" if subject.predictor else "accuracy unknown"
     click.echo(
-        f"{accuracy}, {best.latency_ms:.4g} ms, under {best.upper_ms:.4g} ms at {confidence:g} "
+        f"{accuracy}, {best.latency_ms:.4g} ms, under {best.upper_ms:.4g} ms at {asked.confidence:g} "
         f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
     )
 
 
 @click.command()
-@budget_options
+@request_options
 @click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
 @protocol_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @click.pass_obj
 def extract(
-    workspace: Path | None,
-    target: str,
-    max_ms: float | None,
-    statistic: str,
-    max_macs: float | None,
-    max_params: float | None,
-    confidence: float,
-    seed: int,
-    supernet: Path | None,
-    space_name: str | None,
-    random_weights: bool,
-    as_json: bool,
-    no_profile: bool,
-    se: float,
-    cap_s: float,
-    output: Path | None,
+    workspace: Path | None, request: Request, no_profile: bool, se: float, cap_s: float, output: Path | None
 ) -> None:
     """Search, measure the finalists on the device, export, verify, report.
 
     Example: ofa-deploy extract --target local --max-ms 2
     """
-    constraints = the_constraints(max_ms, max_macs, max_params, confidence, statistic)
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.store import Workspace
 
-    found, opened = resolve_target(target), Workspace.open(workspace)
-    bounds = {"--max-ms": max_ms, "--max-macs": max_macs, "--max-params": max_params}
-    given = {name: value for name, value in bounds.items() if value is not None}
-    folder = output or opened.bundles / "-".join([found.name, *(f"{n[6:]}{v:g}" for n, v in given.items())])
-    words = ["ofa-deploy", "extract", "--target", found.name]
-    words += [word for name, value in given.items() for word in (name, f"{value:g}")]
-    words += ["--statistic", statistic, "--confidence", f"{confidence:g}", "--seed", str(seed)]
-    words += ["--space", space_name, "--random-weights"] if space_name else []
+    found, opened, asked = resolve_target(request.target), Workspace.open(workspace), request.constraints
+    folder = output or opened.bundles / "-".join([found.name, *asked.names])
+    words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
     with progress() as tell:
-        subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
+        subject = the_subject(opened, request.supernet, request.space_name, request.random_weights, request.seed, tell)
         words += ["--supernet", str(subject.path)] if subject.path else []
         with Fleet.open(opened) as fleet:
             extraction = run(
@@ -188,8 +108,8 @@ def extract(
                 opened,
                 subject,
                 found,
-                constraints,
-                seed,
+                asked,
+                request.seed,
                 not no_profile,
                 Protocol(se=se, cap_s=cap_s),
                 lambda p: tell(f"measure on {found.name}", p),
@@ -197,7 +117,7 @@ def extract(
         tell("verify and report", {})
         report = build_bundle(extraction, folder, shlex.join(words))
     opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})
-    if as_json:
+    if request.as_json:
         emit({**report, "bundle": str(folder)})
     else:
         click.echo(summary(report, folder))
@@ -208,7 +128,8 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     accuracy, latency = report["accuracy"], report["latency"]
     known = accuracy["measured"] is not None
     measured = f"{100 * accuracy['measured']:.2f} % ({accuracy['split']} split)" if known else "not measured"
-    size = f"{report['subnet']['macs'] / 1e6:.2f} M MACs, {report['subnet']['params']:,} parameters"
+    subnet = report["subnet"]
+    size = f"{subnet['macs'] / 1e6:.2f} M MACs, {subnet['params']:,} parameters, {subnet['memory_mb']:.3g} MB in memory"
     simulated = "SIMULATED  " if report["target"]["simulated"] else ""
     return (
         f"{simulated}{report['verdict']['text']}  "

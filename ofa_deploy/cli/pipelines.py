@@ -34,11 +34,11 @@ def _print(result: PipelineResult) -> None:
     for report in result.reports:
         latency, accuracy = report["latency"], report["accuracy"]["measured"]
         table.add_row(
-            f"{report['budget']['max_ms']:g}",
+            "none" if report["budget"]["max_ms"] is None else f"{report['budget']['max_ms']:g}",
             f"{latency['predicted_ms']:.4f}",
             f"{latency['measured_ms']['p50']:.4f}",
             f"{latency['error_pct']:+.1f}",
-            "yes" if latency["fits"] else "NO",
+            {True: "yes", False: "NO", None: "–"}[latency["fits"]],
             "not measured" if accuracy is None else f"{100 * accuracy:.2f}",
             f"{report['subnet']['params']:,}",
         )

@@ -30,17 +30,18 @@ def list_spaces() -> None:
 @click.option("--arch", type=click.Path(path_type=Path), help="A subnet's JSON file, to be counted.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def show(name: str, arch: Path | None, as_json: bool) -> None:
-    """Count parameters and MACs of a space (a preset or a YAML file) and of a subnet.
+    """Count parameters, MACs and memory (fp32, batch 1) of a space (a preset or a YAML file) and of a subnet.
 
     Example: ofa-deploy space show ofa_mbv3_w1.0 --json
     """
-    from ofa_deploy.space import Arch, load_space, network_macs, network_params, supernet_params
+    from ofa_deploy.space import Arch, load_space, network_macs, network_memory, network_params, supernet_params
 
     found = load_space(name)
 
     def counts(one: Arch) -> dict[str, Any]:
         network = found.network(one)
-        return {"params": network_params(network), "macs": network_macs(network)}
+        memory = network_memory(network) / 1e6
+        return {"params": network_params(network), "macs": network_macs(network), "memory_mb": memory}
 
     answer: dict[str, Any] = {
         "space": found.name,
@@ -57,8 +58,9 @@ def show(name: str, arch: Path | None, as_json: bool) -> None:
     click.echo(f"{found.name}: a supernet of {answer['supernet_params']:,} parameters")
     for part in ("largest", "smallest", "arch"):
         if part in answer:
+            params, macs, memory = (answer[part][name] for name in ("params", "macs", "memory_mb"))
             click.echo(
-                f"  {part:9} {answer[part]['params']:>12,} parameters  {answer[part]['macs'] / 1e6:>10.2f} M MACs"
+                f"  {part:9} {params:>12,} parameters  {macs / 1e6:>10.2f} M MACs  {memory:>8.2f} MB in memory (fp32)"
             )
 
 

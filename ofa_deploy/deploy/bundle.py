@@ -16,8 +16,10 @@ from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import parity, run_onnx, write_bundle
+from ofa_deploy.latency import differences
 from ofa_deploy.report import render_html, render_markdown
-from ofa_deploy.space import network_macs, network_params
+from ofa_deploy.search.problem import BOUNDS
+from ofa_deploy.space import network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file
@@ -81,16 +83,18 @@ def build_report(
             "precision": condition["precision"],
             "batch": condition["batch"],
             "threads": condition["threads"],
+            "power_mode": condition.get("power_mode", "unknown"),
             "simulated": condition["simulated"],
             "facts": record["facts"],
         },
         "budget": {"max_ms": bounds.max_ms, "statistic": bounds.statistic, "confidence": bounds.confidence},
-        "constraints": {"max_macs": bounds.max_macs, "max_params": bounds.max_params},
+        "constraints": {name: getattr(bounds, name) for name in BOUNDS if name != "max_ms"},
         "subnet": {
             "key": point.arch.key,
             "arch": point.arch.to_json(),
             "macs": network_macs(network),
             "params": network_params(network),
+            "memory_mb": network_memory(network, target.batch, target.precision) / 1e6,
         },
         "accuracy": _accuracy(extraction, chosen, test),
         "latency": {
@@ -226,7 +230,7 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     elif subject.data is None:
         notes.append(f"Accuracy was not measured: {subject.data_error}")
     then, now = chosen.predictor.table.condition, chosen.record["condition"]
-    changed = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if then.get(key) != now[key]]
+    changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:
         again = f"ofa-deploy profile --target {extraction.target.name} --refresh"
         notes.append(f"The table is from other conditions ({'; '.join(changed)}); measure it again with: {again}")

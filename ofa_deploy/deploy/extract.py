@@ -17,9 +17,9 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
-from ofa_deploy.fleet.profiling import Progress, load_model, load_table, profile
+from ofa_deploy.fleet.profiling import Progress, has_blocks, load_model, load_table, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row, confidence_interval
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, confidence_interval, differences
 from ofa_deploy.search import Constraints, Problem, SearchResult, search
 from ofa_deploy.search.evolution import Point, fastest
 from ofa_deploy.space import Network, PopulationCodec, SearchSpace
@@ -112,7 +112,7 @@ def ready_model(
     """
     table = load_table(workspace, target)
     covered = [r for r in space.resolutions if not _missing(table, space, r)]
-    if few := _measured_whole(table, space):
+    if few := () if has_blocks(workspace, target) else _measured_whole(table, space):
         few_space = space.with_resolutions(few)
         return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
     if not covered:
@@ -128,7 +128,7 @@ def ready_model(
 
 def _measured_whole(table: LatencyTable, space: SearchSpace) -> tuple[int, ...]:
     """The resolutions at which only whole networks of a space were measured, by ``profile --few``."""
-    known = [set(row.ops) for row in table.networks.values()] if not table.rows else []
+    known = [set(row.ops) for row in table.networks.values()]
 
     def some(resolution: int) -> bool:
         ops = {op.key for op in PopulationCodec(space.with_resolutions((resolution,))).ops}
@@ -165,7 +165,7 @@ def extract(
     finalists: list[Finalist] = []
     for attempt in range(ROUNDS):
         try:
-            result = _search(subject, codec, model, constraints, seed + attempt)
+            result = _search(subject, target, codec, model, constraints, seed + attempt)
             fresh = _worth_measuring(result.finalists, finalists, constraints)
         except InfeasibleBudget:  # after what the finalists showed; they may have seen a busy moment
             if not finalists:
@@ -177,6 +177,9 @@ def extract(
             finalists = bench.measure_again(finalists, keep=False)
         else:
             break
+        if device and differences(model.table.condition, finalists[-1].record["condition"]):
+            args = (constraints.statistic, protocol, progress)  # the table is another device's, as it were
+            model, codec = ready_model(device, workspace, target, subject.space, *args)
         model = _learn(model, finalists)
     finalists = _confirm(bench, finalists, constraints)
     session_std = _learn(model, finalists).session_std
@@ -185,22 +188,31 @@ def extract(
 
 
 def _search(
-    subject: Subject, codec: PopulationCodec, model: LatencyModel, constraints: Constraints, seed: int
+    subject: Subject,
+    target: TargetProfile,
+    codec: PopulationCodec,
+    model: LatencyModel,
+    constraints: Constraints,
+    seed: int,
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
+
+    def under(bounds: Constraints) -> SearchResult:
+        return search(Problem(codec, accuracy, latency, bounds, target.batch, target.precision), seed)
+
     try:
-        return search(Problem(codec, accuracy, latency, constraints), seed)
+        return under(constraints)
     except InfeasibleBudget:
-        if constraints.confidence <= EVEN:
+        if constraints.max_ms is None or constraints.confidence <= EVEN:
             raise
-        return search(Problem(codec, accuracy, latency, replace(constraints, confidence=EVEN)), seed)
+        return under(replace(constraints, confidence=EVEN))
 
 
 def _learn(model: LatencyModel, finalists: list[Finalist]) -> LatencyModel:
     """The model with the finalists as evidence, as far as they were measured under its table's condition."""
     records = [record for finalist in finalists for record in finalist.records]
-    rows = {r["key"]: Row.from_record(r) for r in records if r["condition"] == model.table.condition}
+    rows = {r["key"]: Row.from_record(r) for r in records if not differences(model.table.condition, r["condition"])}
     table = replace(model.table, networks={**model.table.networks, **rows})
     return LatencyModel(table, statistic=model.statistic, blocks=model.blocks)
 

@@ -30,9 +30,10 @@ from ofa_deploy.space import (
     SearchSpace,
     load_space,
     network_macs,
+    network_memory,
     network_params,
+    op_weights,
 )
-from ofa_deploy.space.weights import network_shapes
 
 # How far a figure may be from its recomputation, relative and absolute: records round latencies to seven digits, which
 # shows in differences of them, and searches compute upper bounds in fp32.
@@ -110,22 +111,23 @@ def wrong_figures(folder: Path) -> list[str]:
 
 def _subnet(bundle: Bundle) -> Figures:
     network = bundle.network
-    return {
+    figures = {
         "subnet.key": bundle.arch.key,
         "subnet.arch": bundle.arch.to_json(),
         "subnet.macs": network_macs(network),
         "subnet.params": network_params(network),
     }
+    if "memory_mb" in bundle.report["subnet"]:  # bundles of older versions have none
+        ran = bundle.report["target"]
+        figures["subnet.memory_mb"] = network_memory(network, ran["batch"], ran["precision"]) / 1e6
+    return figures
 
 
 def _model(bundle: Bundle) -> Figures:
     """The file's size, and that it holds as many weights as the network: batch norm leaves one bias a channel."""
     content = (bundle.folder / "model.onnx").read_bytes()
     held = sum(prod(constant.dims) for constant in onnx.load_from_string(content).graph.initializer if constant.dims)
-    folded_away = ("running_mean", "running_var", "bn.weight")
-    needed = sum(
-        prod(shape) for name, shape in network_shapes(bundle.network).items() if not name.endswith(folded_away)
-    )
+    needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
         raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
     return {"size_bytes": len(content)}

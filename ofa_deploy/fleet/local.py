@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,12 +16,12 @@ from ofa_deploy.fleet.agents import AgentProcess, LocalServer
 from ofa_deploy.fleet.client import Client
 from ofa_deploy.fleet.items import MeasureItem, choose_sentinels
 from ofa_deploy.fleet.protocol import Protocol
+from ofa_deploy.fleet.queues import Queue, end_abandoned
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.store import Workspace
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
 POLL_S = 0.5
-STALE_BLOBS_S = 86400.0
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -47,12 +46,11 @@ class Fleet:
             if not token:
                 raise UsageError(f"the server {url} needs a token; put it in OFA_TOKEN")
             return cls(workspace, Client(url, token), token, None)
-        token, queue = secrets.token_urlsafe(32), uuid4().hex
-        folder = workspace.root / "blobs" / queue
-        _remove_stale_blobs(workspace)
-        inside = LocalServer(create_app(workspace.store, token, folder, queue))
+        end_abandoned(workspace)
+        token, queue = secrets.token_urlsafe(32), Queue(workspace)
+        inside = LocalServer(create_app(workspace.store, token, queue.folder, queue.name))
         fleet = cls(workspace, Client(inside.url, token), token, inside)
-        fleet._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        fleet._cleanup.callback(queue.close)
         return fleet
 
     def measure(
@@ -161,10 +159,3 @@ def _progress(status: dict[str, Any]) -> dict[str, Any]:
     running = int(status["running"] * min(rounds, 0.99))
     shown = {key: now[key] for key in ("phase", "round", "settled") if key in now}
     return {"done": status["done"] + status["failed"] + running, "total": status["total"], **shown}
-
-
-def _remove_stale_blobs(workspace: Workspace) -> None:
-    """Model files of commands that were killed."""
-    for folder in (workspace.root / "blobs").glob("*"):
-        if time.time() - folder.stat().st_mtime > STALE_BLOBS_S:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, differences
 from ofa_deploy.latency.posterior import choose
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
 from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace, random_weights
@@ -37,7 +37,7 @@ def network_item(network: Network, arch: Arch, target: TargetProfile) -> Measure
 
 
 def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
-    """Everything measured on a target under its profile's condition and its newest runtime version.
+    """Everything measured on a target under its profile's condition, its newest runtime version and power mode.
 
     A profile without measurements gives an empty table.
     """
@@ -53,8 +53,18 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
         for record in workspace.store.measurements(target.name)
         if all(record["condition"].get(key) == value for key, value in wanted.items())
     ]
-    newest = records[-1]["condition"] if records else None
-    return LatencyTable.from_records(target.name, [r for r in records if r["condition"] == newest])
+    return _newest(target.name, records)
+
+
+def has_blocks(workspace: Workspace, target: TargetProfile) -> bool:
+    """Whether a block was ever measured on a target, under whatever condition."""
+    return any(record["kind"] == "op" for record in workspace.store.measurements(target.name))
+
+
+def _newest(device: str, records: list[dict[str, Any]]) -> LatencyTable:
+    newest = records[-1]["condition"] if records else {}
+    same = [record for record in records if not differences(newest, record["condition"])]
+    return LatencyTable.from_records(device, same)
 
 
 def load_model(
@@ -118,9 +128,7 @@ def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpac
     """
     found = []
     for name in workspace.store.measured_devices():
-        records = workspace.store.measurements(name) if name != target.name else []
-        newest = [r for r in records if r["condition"] == records[-1]["condition"]]
-        table = LatencyTable.from_records(name, newest)
+        table = _newest(name, workspace.store.measurements(name) if name != target.name else [])
         effects = _effects(table, space)
         if effects is not None:
             found.append(OtherDevice(name, effects))
@@ -173,14 +181,16 @@ def profile(
         The table, also exported to the workspace's ``tables`` folder.
     """
     codec, table = PopulationCodec(space), load_table(workspace, target)
-    ops = codec.ops if refresh else [op for op in codec.ops if op.key not in table.rows]
-    items = [] if few else [block_item(op, target) for op in ops]
-    prior = _prior_before(workspace, target, codec, table)
-    archs = to_measure(codec, prior, {} if refresh else table.networks, networks, seed)
-    items += [network_item(space.network(arch), arch, target) for arch in archs]
-    if items:
+    for _ in range(2):  # again where the device's condition has changed since, so that its older rows do not count
+        ops = codec.ops if refresh else [op for op in codec.ops if op.key not in table.rows]
+        items = [] if few else [block_item(op, target) for op in ops]
+        prior = _prior_before(workspace, target, codec, table)
+        archs = to_measure(codec, prior, {} if refresh else table.networks, networks, seed)
+        items += [network_item(space.network(arch), arch, target) for arch in archs]
+        if not items:
+            break
         fleet.measure(target, items, protocol or Protocol(), progress)
-        table = load_table(workspace, target)
+        table, refresh = load_table(workspace, target), False
     table.save(workspace.tables / f"{target.name}.json")
     return table
 
@@ -207,7 +217,9 @@ def to_measure(
     """
     keys = [op.key for op in codec.ops]
     have = [row.ops for row in known.values() if set(keys) >= set(row.ops)]
-    wanted = max(count - len(have), 0)
+    wanted = count - len(have)
+    if wanted <= 0:
+        return []
     ends = [codec.space.smallest, codec.space.largest]  # between which all others lie
     pool = codec.decode(np.unique(codec.stratified(CANDIDATES, np.random.default_rng(seed)), axis=0))
     networks = {arch: codec.space.network(arch) for arch in [*ends, *pool]}

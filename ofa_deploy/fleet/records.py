@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from device_agents.summary import sentinel_levels, summarise, undisturbed, used_rounds
@@ -11,6 +12,7 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.schemas import ItemResult, RunResult
 
 DIGITS = 7  # of a stored latency: finer than any timer, and half the bytes
+CLOCK_SLACK_S = 5.0  # that the server's clock may be set back while a device measures
 SCALE_SIGMAS = 2.0  # chunks are put on one level where their sentinels differ by more than this
 
 
@@ -34,6 +36,25 @@ def check_result(run: Mapping[str, Any], result: RunResult) -> None:
         raise UsageError("measured with other protocol settings than asked")
     if result.sentinel.blob not in run["request"]["sentinels"]:
         raise UsageError("measured with another sentinel than asked")
+    if not result.condition.simulated:
+        _check_time_spent(run, result)
+
+
+def _check_time_spent(run: Mapping[str, Any], result: RunResult) -> None:
+    """No device can have timed for longer than it had the run: such timings are in another unit than milliseconds."""
+    spent = {item.item: _seconds(item.burst or 0, item.timings or []) for item in result.items}
+    spent["the sentinel"] = sum(_seconds(result.sentinel.burst, visits) for visits in result.sentinel.visits)
+    total, had = sum(spent.values()), (datetime.now(UTC) - datetime.fromisoformat(run["claimed_at"])).total_seconds()
+    if total > had + CLOCK_SLACK_S:
+        most = max(spent, key=lambda item: spent[item])
+        raise UsageError(
+            f"the timings add up to {total:.4g} s, but run {run['run']} began only {had:.4g} s ago: they are not in "
+            f"milliseconds; {most} alone claims {spent[most]:.4g} s"
+        )
+
+
+def _seconds(calls: int, timings: list[list[float]]) -> float:
+    return calls * sum(map(sum, timings)) / 1000
 
 
 def make_records(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ofa_deploy.fleet.protocol import Protocol
 
@@ -12,8 +13,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, Field(min_length=1, max_length=300)]
 Text = Annotated[str, Field(max_length=2000)]
-Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")]
-Milliseconds = Annotated[float, Field(ge=1e-6, lt=1e6)]  # of one call: from a nanosecond to a quarter of an hour
+Milliseconds = Annotated[float, Field(ge=1e-6, lt=1e6, strict=True)]  # a call's: a nanosecond to a quarter of an hour
+
+
+def _in_the_calendar(moment: str) -> str:
+    datetime.fromisoformat(moment)
+    return moment
+
+
+Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"), AfterValidator(_in_the_calendar)]
 Bursts = Annotated[list[Milliseconds], Field(min_length=2, max_length=1000)]
 Reason = Literal["worker-shutdown", "timeout", "malformed", "out-of-memory", "unsupported", "failed"]
 RETRY_REASONS = frozenset({"worker-shutdown", "timeout", "failed"})
@@ -96,6 +104,7 @@ class Condition(Message):
     batch: int
     threads: int
     simulated: bool
+    power_mode: Text = "unknown"
 
 
 class Sentinel(Message):

@@ -71,7 +71,16 @@ def _answer_errors(app: FastAPI) -> None:
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # without its input: that may be huge, or NaN, which JSON cannot hold
         where = ".".join(str(part) for part in first["loc"][:20])
-        return JSONResponse({"detail": f"{where}: {first['msg']}"[:1000]}, 422)
+        return JSONResponse({"detail": f"{where}{_item_named(error)}: {first['msg']}"[:1000]}, 422)
+
+
+def _item_named(error: RequestValidationError) -> str:
+    """Which item of a result a refusal is about, if it is about one."""
+    place, body = error.errors()[0]["loc"], error.body
+    try:
+        return f" (item {str(body['items'][place[2]]['item'])[:300]})" if place[1] == "items" else ""
+    except (LookupError, TypeError):
+        return ""
 
 
 def _refusal(status: int) -> Any:

@@ -2,7 +2,7 @@
 
 from ofa_deploy.latency.audit import audit_statistics, confidence_interval, repeatability
 from ofa_deploy.latency.model import LatencyModel, SpaceLatency, leave_one_out
-from ofa_deploy.latency.table import LatencyTable, Row
+from ofa_deploy.latency.table import LatencyTable, Row, differences, full_condition
 
 __all__ = [
     "LatencyModel",
@@ -11,6 +11,8 @@ __all__ = [
     "SpaceLatency",
     "audit_statistics",
     "confidence_interval",
+    "differences",
+    "full_condition",
     "leave_one_out",
     "repeatability",
 ]

@@ -14,6 +14,18 @@ from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Network
 
 SCHEMA = 1
+ABSENT = {"power_mode": "unknown"}  # what it means where a condition lacks a key that is younger than its record
+
+
+def full_condition(condition: Mapping[str, Any]) -> dict[str, Any]:
+    """A condition with all of its keys, however old the record is."""
+    return {**condition, **{key: condition.get(key, meant) for key, meant in ABSENT.items()}}
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """In what two conditions differ: by key, the value of each; None where it has none."""
+    one, other = full_condition(one), full_condition(other)
+    return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Row:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """The rows of one device and one condition (runtime and version, provider, precision, batch, threads).
+    """The rows of one device and one condition (runtime and version, provider, precision, batch, threads, power mode).
 
     Attributes:
         rows: newest measurement of every block, by its key.
@@ -73,23 +85,23 @@ class LatencyTable:
     def from_records(cls, device: str, records: Iterable[Mapping[str, Any]]) -> LatencyTable:
         """Build a table from measurement records, oldest first.
 
+        Networks that are older than every block were measured before all blocks were measured again, and do not count.
+
         Raises:
-            UsageError: the records were measured under different conditions; names the first difference.
+            UsageError: the records were measured under different conditions; names all that differs.
         """
         rows: dict[str, Row] = {}
         networks: dict[str, Row] = {}
         condition: Mapping[str, Any] = {}
         for record in records:
-            condition = condition or record["condition"]
-            if record["condition"] != condition:
-                other = record["condition"]
-                key = next(k for k in {**condition, **other} if condition.get(k) != other.get(k))
-                raise UsageError(
-                    f"rows of {device} from different conditions do not mix: "
-                    f"{key} is {condition.get(key)!r} and {other.get(key)!r}"
-                )
+            condition = condition or full_condition(record["condition"])
+            if unlike := differences(condition, record["condition"]):
+                what = "; ".join(f"{key} is {one!r} and {other!r}" for key, (one, other) in unlike.items())
+                raise UsageError(f"rows of {device} from different conditions do not mix: {what}")
             row = Row.from_record(record)
             (rows if record["kind"] == "op" else networks)[row.key] = row
+        oldest = min((row.measured_at for row in rows.values()), default="")
+        networks = {key: row for key, row in networks.items() if row.measured_at >= oldest}
         return cls(device, condition, rows, networks)
 
     @property

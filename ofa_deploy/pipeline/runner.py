@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from ofa_deploy.fleet.profiling import load_table, profile
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.report import render_comparison
 from ofa_deploy.search import Constraints
+from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.store import Workspace
 from ofa_deploy.training import train_supernet
 
@@ -152,7 +154,7 @@ class _Run:
         target = resolve_target(stage.target)
         table = load_table(self.workspace, target)
         inputs = {"supernet": _sha256(self.path), "stage": stage.model_dump(), "table": _rows_hash(table)}
-        name = f"extract {stage.target}"
+        name = " ".join(["extract", stage.target, *_constraints(stage, None).names])
         folders = self.memory.outputs(name, inputs)
         if folders is not None and not any(verify_bundle(self.folder / folder) for folder in folders):
             self._skip(name)
@@ -163,17 +165,17 @@ class _Run:
             report = json.loads((self.folder / folder / "report.json").read_text())
             self.result.reports.append({**report, "bundle": str(self.folder / folder), "folder": folder})
 
-    def _budgets(self, stage: ExtractStage) -> list[float]:
-        budgets = list(stage.max_ms)
+    def _budgets(self, stage: ExtractStage) -> list[float | None]:
+        budgets: list[float | None] = list(stage.max_ms)
         if stage.spread:
             target = resolve_target(stage.target)
             model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space)
             budgets += budgets_between(self.subject, model, codec, stage.spread, stage.confidence)
-        return budgets
+        return budgets or [None]
 
-    def _bundle(self, stage: ExtractStage, budget: float) -> str:
-        target, folder = resolve_target(stage.target), f"{stage.target}-{budget:g}ms"
-        constraints = Constraints(max_ms=budget, confidence=stage.confidence)
+    def _bundle(self, stage: ExtractStage, budget: float | None) -> str:
+        target, constraints = resolve_target(stage.target), _constraints(stage, budget)
+        folder = "-".join([stage.target, *constraints.names])
         extraction = extract(
             self.fleet,
             self.workspace,
@@ -182,13 +184,10 @@ class _Run:
             constraints,
             stage.seed,
             protocol=read_document(Protocol, stage.protocol),
-            progress=lambda p: self.tell(f"extract for {budget:g} ms", p),
+            progress=lambda p: self.tell(f"extract {folder}", p),
         )
-        command = (
-            f"ofa-deploy extract --target {target.name} --max-ms {budget:g} --confidence {stage.confidence:g} "
-            f"--seed {stage.seed} --supernet {self.path}"
-        )
-        build_bundle(extraction, self.folder / folder, command)
+        words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
+        build_bundle(extraction, self.folder / folder, shlex.join([*words, "--supernet", str(self.path)]))
         return folder
 
     def compare(self, stage: CompareStage) -> None:
@@ -207,6 +206,18 @@ class _Run:
         self.tell(f"{name}: unchanged, skipped", {})
 
 
+def _constraints(stage: ExtractStage, budget: float | None) -> Constraints:
+    bounds = stage.model_dump(include=set(BOUNDS) - {"max_ms"})
+    return Constraints(max_ms=budget, confidence=stage.confidence, **bounds)
+
+
+def _check(stage: ExtractStage) -> None:
+    """Before anything slow happens."""
+    others = _constraints(stage, None).bounds
+    if not (stage.max_ms or stage.spread or others):
+        raise UsageError(f"extract for {stage.target}: give max_ms, spread, max_macs, max_params or max_memory_mb")
+
+
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -222,6 +233,9 @@ def run_pipeline(document: PipelineDocument, workspace: Workspace, tell: Tell) -
     Args:
         tell: called with what is going on and its progress.
     """
+    for stage in document.stages:
+        if isinstance(stage, ExtractStage):
+            _check(stage)
     run = _Run(document, workspace, tell)
     try:
         for stage in document.stages:

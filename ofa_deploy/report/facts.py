@@ -127,10 +127,11 @@ def _accuracies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _costs(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    agreement = pct(get(report, "parity.top1_agreement"), "", 1)
+    agreement, memory = pct(get(report, "parity.top1_agreement"), "", 1), number(get(report, "subnet.memory_mb"))
     return [
         ("Multiply-accumulates", count(get(report, "subnet.macs")), "for one image"),
         ("Parameters", count(get(report, "subnet.params")), f"file {size(get(report, 'size_bytes'))}"),
+        ("Memory", size(memory and 1e6 * memory), "weights and live activations; the runtime's own comes on top"),
         ("Parity with torch", _max_abs(get(report, "parity.max_abs")), _said("same class for {}", agreement)),
     ]
 
@@ -148,13 +149,13 @@ def _max_abs(value: Any) -> str:
     return NOT_MEASURED if found is None else f"{found:.1e}".replace("e-0", "e-").replace("-", MINUS)
 
 
-CONDITIONS = ("runtime", "provider", "precision", "batch", "threads", "simulated")
+CONDITIONS = ("runtime", "provider", "precision", "batch", "threads", "power_mode", "simulated")
 
 
 def conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Under which conditions the latencies hold."""
     shown = [("Target", plain(get(report, "target.name")))]
-    shown += [(name.capitalize(), plain(get(report, f"target.{name}"))) for name in CONDITIONS]
+    shown += [(name.replace("_", " ").capitalize(), plain(get(report, f"target.{name}"))) for name in CONDITIONS]
     shown.append(("Statistic", plain(get(report, "budget.statistic"))))
     shown.append(("Confidence of the bound", pct(get(report, "budget.confidence"), "unknown", 0)))
     facts, bounds = get(report, "target.facts"), get(report, "constraints")

@@ -16,6 +16,8 @@ from ofa_deploy.errors import InfeasibleBudget
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.space import Arch, Population
 
+UNITS = {"max_macs": (1e6, "M MACs"), "max_params": (1e6, "M parameters"), "max_memory_mb": (1.0, "MB of memory")}
+
 
 @dataclass(frozen=True)
 class Point:
@@ -148,7 +150,7 @@ def fastest(problem: Problem) -> tuple[np.ndarray, float]:
 
 def _infeasible(problem: Problem) -> str:
     bounds, codec = problem.constraints, problem.codec
-    smallest = np.zeros((1, len(codec.choices)), dtype=np.int8)
+    smallest = codec.encode([codec.space.smallest])
     if bounds.max_ms is not None:
         _, upper = fastest(problem)
         if upper > bounds.max_ms:
@@ -157,10 +159,9 @@ def _infeasible(problem: Problem) -> str:
                 f"(at confidence {bounds.confidence:g}); ask for --max-ms {upper * 1.005:.3g} or more"
             )
     least = []
-    if bounds.max_macs is not None:
-        least.append(f"{codec.macs(smallest)[0] / 1e6:.3g} M MACs (bound {bounds.max_macs / 1e6:.3g} M)")
-    if bounds.max_params is not None:
-        least.append(f"{codec.params(smallest)[0]:.0f} parameters (bound {bounds.max_params:.0f})")
+    for name, (count,) in problem.counts(smallest).items():
+        scale, unit = UNITS[name]
+        least.append(f"{count / scale:.4g} {unit} (bound {bounds.bounds[name] / scale:.4g})")
     fast = f", the fastest {fastest(problem)[1]:.4g} ms" if bounds.max_ms is not None else ""
     return f"no subnet of {codec.space.name} meets all constraints: the smallest has {' and '.join(least)}{fast}"
 

@@ -1,6 +1,15 @@
 """What can be built: spaces, subnets, blocks, networks, and their counts. numpy only; knows no torch and no device."""
 
-from ofa_deploy.space.counts import network_macs, network_params, op_macs, op_params, supernet_params
+from ofa_deploy.space.counts import (
+    network_macs,
+    network_memory,
+    network_params,
+    op_activations,
+    op_macs,
+    op_params,
+    op_weights,
+    supernet_params,
+)
 from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.population import Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
@@ -20,9 +29,12 @@ __all__ = [
     "load_space",
     "make_divisible",
     "network_macs",
+    "network_memory",
     "network_params",
+    "op_activations",
     "op_macs",
     "op_params",
+    "op_weights",
     "random_weights",
     "supernet_params",
     "weight_shapes",

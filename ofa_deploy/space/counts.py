@@ -1,4 +1,4 @@
-"""Multiply-accumulates and parameters of blocks, networks, whole populations and supernets."""
+"""Multiply-accumulates, parameters and memory of blocks, networks, whole populations and supernets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import numpy as np
 from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.spec import SearchSpace
 from ofa_deploy.space.weights import weight_shapes
+
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a weight or an activation, by precision
+FOLDED_AWAY = ("running_mean", "running_var", "bn.weight")  # batch norm becomes its convolution's weights and bias
 
 
 def op_macs(op: OpSpec) -> int:
@@ -29,6 +32,31 @@ def op_params(op: OpSpec) -> int:
     return sum(prod(shape) for name, shape in weight_shapes(op).items() if not name.endswith(("mean", "var")))
 
 
+def op_weights(op: OpSpec) -> int:
+    """Weights of one block as it ships: with its batch norm folded away, which leaves one bias a channel."""
+    return sum(prod(shape) for name, shape in weight_shapes(op).items() if not name.endswith(FOLDED_AWAY))
+
+
+def op_activations(op: OpSpec) -> int:
+    """Values that must be in memory at once to run one block for one image, its weights not counted.
+
+    The largest sum, over the block's convolutions and linear layers, of what each reads, what it writes, and the
+    block's input where a skip connection still waits for it. Activations, the skip's addition and the gate of a
+    squeeze-excitation are done in place, as runtimes do that fuse them.
+    """
+    area, (oh, ow) = op.h * op.w, op.out_hw
+    source, inside, spatial, out = op.cin * area, op.mid * area, op.mid * oh * ow, op.cout * oh * ow
+    if op.kind == "stem":
+        return source + out
+    if op.kind == "head":
+        return op.cout * area + max(source, op.cout)
+    if op.kind == "classifier":
+        return op.mid + max(op.cin, op.cout) if op.mid else op.cin + op.cout
+    kept = source if op.skip else 0
+    expansion = max(source + inside, kept + inside + spatial) if op.mid != op.cin else source + spatial
+    return max(expansion, kept + spatial + max(out, op.mid + op.se if op.se else 0))
+
+
 def network_macs(network: Network) -> int:
     """Multiply-accumulates of a network for one image."""
     return sum(map(op_macs, network.ops))
@@ -37,6 +65,17 @@ def network_macs(network: Network) -> int:
 def network_params(network: Network) -> int:
     """Learned parameters of a network."""
     return sum(map(op_params, network.ops))
+
+
+def network_memory(network: Network, batch: int = 1, precision: str = "fp32") -> int:
+    """Peak memory in bytes that running a network takes: all of its weights, and the block with the largest working
+    set of activations (``op_activations``) for a whole batch.
+
+    This is what any runtime needs that computes one layer after the other. The runtime itself, the workspace of its
+    convolutions, and an arena that keeps more tensors than are alive come on top.
+    """
+    weights, activations = sum(map(op_weights, network.ops)), max(map(op_activations, network.ops))
+    return VALUE_BYTES[precision] * (weights + batch * activations)
 
 
 def supernet_params(space: SearchSpace) -> int:
@@ -49,6 +88,10 @@ def supernet_params(space: SearchSpace) -> int:
 
 
 def op_table(ops: tuple[OpSpec, ...], count: str) -> np.ndarray:
-    """``float64[M + 1]``: macs or params of every block, and 0 for the empty slot at the end."""
-    function = {"macs": op_macs, "params": op_params}[count]
+    """``float64[M + 1]``: a count of every block, and 0 for the empty slot at the end.
+
+    Args:
+        count: ``macs``, ``params``, ``weights`` or ``activations``.
+    """
+    function = {"macs": op_macs, "params": op_params, "weights": op_weights, "activations": op_activations}[count]
     return np.array([function(op) for op in ops] + [0], dtype=np.float64)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.counts import op_table
+from ofa_deploy.space.counts import VALUE_BYTES, op_table
 from ofa_deploy.space.network import OpSpec
 from ofa_deploy.space.spec import Arch, SearchSpace
 
@@ -190,3 +190,10 @@ class PopulationCodec:
     def params(self, population: Population) -> np.ndarray:
         """Parameters of every subnet: ``float64[N]``."""
         return self._count(population, "params")
+
+    def memory(self, population: Population, batch: int = 1, precision: str = "fp32") -> np.ndarray:
+        """Peak memory of every subnet in bytes, as ``counts.network_memory`` defines it: ``float64[N]``."""
+        table, most = op_table(self.ops, "activations"), np.zeros(len(population))
+        for row in self.op_ids(population):
+            most = np.maximum(most, table.take(row))
+        return VALUE_BYTES[precision] * (self._count(population, "weights") + batch * most)

@@ -168,12 +168,14 @@ class Jobs:
         """End a job; what was measured stays. A job that is over stays as it is."""
         with writing(self._engine) as session:
             row = session.get(JobRow, job)
-            if row is None or row.state != "active":
-                return
-            row.state, row.finished_at = "cancelled", utc_now()
-            chunks = select(ChunkRow.id).where(ChunkRow.job_id == job)
-            running = update(RunRow).where(RunRow.chunk_id.in_(chunks), RunRow.state == "running")
-            session.execute(running.values(state="cancelled"))
+            if row is not None and row.state == "active":
+                _cancel(session, row)
+
+    def cancel_queue(self, queue: str) -> None:
+        """End every job of a queue that nobody serves any more."""
+        with writing(self._engine) as session:
+            for row in session.scalars(select(JobRow).filter_by(queue=queue, state="active")).all():
+                _cancel(session, row)
 
     def blobs(self, queue: str) -> set[str]:
         """sha256 of every model that an active job of a queue still needs."""
@@ -188,6 +190,13 @@ class Jobs:
         with reading(self._engine) as session:
             items = session.scalars(select(ItemRow.blob).where(ItemRow.job_id == job))
             return {*items, *session.get_one(JobRow, job).request.get("blobs", ())}
+
+
+def _cancel(session: Session, row: JobRow) -> None:
+    row.state, row.finished_at = "cancelled", utc_now()
+    chunks = select(ChunkRow.id).where(ChunkRow.job_id == row.id)
+    running = update(RunRow).where(RunRow.chunk_id.in_(chunks), RunRow.state == "running")
+    session.execute(running.values(state="cancelled"))
 
 
 def _open_chunks(device: str, queue: str) -> Select[Any]:

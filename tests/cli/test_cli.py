@@ -11,6 +11,7 @@ def test_space_show_json(ofa_deploy, tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     assert (answer["space"], answer["supernet_params"]) == ("ofa_mbv3_w1.0", 7_678_880)
     assert answer["largest"]["params"] == 7_664_760
+    assert answer["largest"]["memory_mb"] > 4e-6 * 7_664_760
     arch = tmp_path / "arch.json"
     arch.write_text(json.dumps({"resolution": 16, "depths": [2] * 5, "kernels": [3] * 20, "expands": [3] * 20}))
     done = ofa_deploy("space", "show", "ofa_mbv3_w1.0", "--arch", str(arch), "--json", cwd=tmp_path)
@@ -23,6 +24,9 @@ BAD = [
     (["extract", "--max-ms", "nan"], 2, "max-ms must be a positive number"),
     (["extract", "--max-ms", "soon"], 2, "not a valid float"),
     (["extract"], 2, "give a budget"),
+    (["search", "--max-memory-mb", "0"], 2, "max-memory-mb must be a positive number"),
+    (["search", "--max-energy-mj", "3"], 2, "no runtime here measures energy; bound the time with --max-ms"),
+    (["extract", "--max-ms", "2", "--max-energy-mj", "3"], 2, "no runtime here measures energy"),
     (["extract", "--max-ms", "2", "--target", "toaster"], 2, "toaster"),
     (["extract", "--max-ms", "2"], 2, "there is no supernet"),
     (["extract", "--max-ms", "2", "--supernet", "none.safetensors"], 2, "there is no supernet at none.safetensors"),
@@ -48,6 +52,49 @@ def test_bad_input_is_one_clear_line(ofa_deploy, tmp_path: Path, arguments: list
     assert done.stdout == ""
     errors = [line for line in done.stderr.splitlines() if line.lower().startswith(("ofa-deploy: error", "error:"))]
     assert len(errors) == 1
+
+
+STAGES = [
+    ("max_ms: [1], max_energy_mj: 2", "no runtime here measures energy"),
+    ("confidence: 0.9", "extract for local: give max_ms, spread, max_macs, max_params or max_memory_mb"),
+    ("max_memory_mb: 0", "max_memory_mb: Input should be greater than 0"),
+    ("max_memory_mb: .inf", "max-memory-mb must be a positive number"),
+]
+
+
+@pytest.mark.parametrize(("bounds", "says"), STAGES)
+def test_a_pipeline_with_senseless_bounds_ends_before_it_trains(ofa_deploy, tmp_path: Path, bounds, says) -> None:
+    stages = f"  - {{stage: train, recipe: none.yaml}}\n  - {{stage: extract, {bounds}}}\n"
+    (tmp_path / "p.yaml").write_text(f"name: p\nstages:\n{stages}")
+    done = ofa_deploy("run", "p.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "none.yaml" not in done.stderr
+
+
+def test_the_common_options_arrive_as_one_checked_request() -> None:
+    import click
+    from click.testing import CliRunner
+
+    from ofa_deploy.cli.request import Request, request_options
+
+    seen: list[Request] = []
+
+    @click.command()
+    @request_options
+    @click.option("--more", default=1)
+    def command(request: Request, more: int) -> None:
+        seen.append(request)
+
+    runner = CliRunner()
+    words = ["--max-ms", "2", "--max-memory-mb", "1.5", "--statistic", "p90", "--space", "s", "--random-weights"]
+    assert runner.invoke(command, [*words, "--seed", "3", "--more", "2"]).exit_code == 0
+    (request,) = seen
+    assert (request.constraints.bounds, request.seed) == ({"max_ms": 2.0, "max_memory_mb": 1.5}, 3)
+    assert runner.invoke(command, request.options).exit_code == 0, "its own words are understood"
+    assert seen[1] == request
+    for option in ("--max-ms", "--max-macs", "--max-params", "--max-memory-mb", "--max-energy-mj", "--confidence"):
+        assert option in runner.invoke(command, ["--help"]).output
 
 
 def test_unknown_yaml_key_names_file_and_line(ofa_deploy, tmp_path: Path) -> None:

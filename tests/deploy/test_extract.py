@@ -14,7 +14,7 @@ from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.profiling import load_table, profile
 from ofa_deploy.search import Constraints
-from ofa_deploy.space import load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
@@ -26,6 +26,7 @@ class MadeUpFleet:
 
     def __init__(self, workspace: Workspace, factor: float) -> None:
         self._store, self.factor, self.jobs = workspace.store, factor, []
+        self.changed = {}  # in the condition, since then
 
     def measure(self, target, items, protocol=None, progress=None):
         records = []
@@ -48,6 +49,7 @@ class MadeUpFleet:
                         "batch": 1,
                         "threads": 1,
                         "simulated": False,
+                        **self.changed,
                     },
                     "facts": {"cpu": "made-up"},
                     "settings": {},
@@ -93,6 +95,57 @@ def test_a_device_slower_than_its_table_still_gets_a_subnet_that_fits(workspace:
     assert len(result.chosen.records) == 2, "what is promised was measured in two sessions"
     low, high = report["latency"]["interval_ms"]
     assert low < report["latency"]["measured_ms"]["p50"] < high
+    assert verify_bundle(tmp_path / "bundle") == []
+
+
+def test_finalists_of_another_condition_do_not_mix_with_the_table(workspace: Workspace, tmp_path: Path) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    known = load_table(workspace, TARGET)
+    fleet.factor, fleet.changed = 1.25, {"runtime_version": "2", "power_mode": "powersave"}
+    result = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2))
+    assert result.chosen.measured_ms <= 0.2
+    tables = [finalist.predictor.table for finalist in result.finalists]
+    assert tables[0].condition == known.condition
+    assert tables[0].networks.keys() == known.networks.keys()
+    assert tables[-1].condition["runtime_version"] == "2", "the device as it is now was profiled"
+    assert all(row.p50 > known.networks[key].p50 for key, row in tables[-1].networks.items() if key in known.networks)
+    report = build_bundle(result, tmp_path / "bundle", "ofa-deploy extract …")
+    assert report["target"]["power_mode"] == "powersave"
+    assert verify_bundle(tmp_path / "bundle") == []
+
+
+def test_a_table_of_another_condition_is_named_where_profiling_is_forbidden(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    fleet.changed = {"runtime_version": "2", "power_mode": "powersave"}
+    result = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2), may_profile=False)
+    report = build_bundle(result, tmp_path / "bundle", "ofa-deploy extract …")
+    assert any("runtime_version was 1, is 2" in n and "power_mode was unknown" in n for n in report["notes"])
+
+
+def test_a_changed_condition_is_profiled_whole(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    blocks = profile(fleet, workspace, TARGET, SPACE, networks=6).rows.keys()
+    wider = load_space({**SPACE.to_json(), "resolutions": (16, 24)})
+    fleet.changed = {"runtime_version": "2"}
+    table = profile(fleet, workspace, TARGET, wider, networks=6)
+    assert table.condition["runtime_version"] == "2"
+    assert blocks < table.rows.keys()
+    assert len(table.networks) == 6
+
+
+def test_memory_bounds_what_is_extracted(workspace: Workspace, tmp_path: Path) -> None:
+    fleet, subject, target = MadeUpFleet(workspace, 1.0), random_subject(SPACE), TARGET.model_copy(update={"batch": 4})
+    sizes = PopulationCodec(SPACE).memory(PopulationCodec(SPACE).sample(500, np.random.default_rng(0)), batch=4) / 1e6
+    bound = float(np.quantile(sizes, 0.2))
+    fleet.changed = {"batch": 4}
+    result = extract(fleet, workspace, subject, target, Constraints(max_memory_mb=bound))
+    report = build_bundle(result, tmp_path / "bundle", "ofa-deploy extract …")
+    assert 0.9 * bound < report["subnet"]["memory_mb"] <= bound
+    assert report["constraints"]["max_memory_mb"] == bound
     assert verify_bundle(tmp_path / "bundle") == []
 
 

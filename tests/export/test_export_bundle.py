@@ -12,7 +12,7 @@ from ofa_deploy.export import bundle as bundle_module
 from ofa_deploy.export import verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable
-from ofa_deploy.space import PRESETS, network_macs, network_params, random_weights
+from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params, random_weights
 
 SPACE = PRESETS["tiny_16"]
 ARCH = SPACE.smallest
@@ -75,11 +75,13 @@ def truthful():
     report = {
         "schema": 1,
         "budget": {"max_ms": 2.0, "statistic": "p50", "confidence": 0.95},
+        "target": {"batch": 1, "precision": "fp32"},
         "subnet": {
             "key": ARCH.key,
             "arch": ARCH.to_json(),
             "macs": network_macs(NETWORK),
             "params": network_params(NETWORK),
+            "memory_mb": network_memory(NETWORK) / 1e6,
         },
         "accuracy": {"predicted": 0.8, "measured": 0.75, "dataset": "digits", "split": "test", "n": 4},
         "latency": {
@@ -190,6 +192,7 @@ def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
         ("parity.top1_agreement", 0.5),
         ("subnet.macs", 1),
         ("subnet.params", 1),
+        ("subnet.memory_mb", 1.0),
         ("subnet.key", "0" * 64),
         ("blocks.0.posterior_ms", 9.0),
         ("networks.0.predicted_ms", 9.0),

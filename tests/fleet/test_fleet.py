@@ -5,6 +5,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -115,6 +116,33 @@ def test_jobs_of_a_command_that_was_killed_are_not_measured_for_the_next_one(
     workspace.store.jobs.create("old", "local", {}, [[{"position": 0, "blob": "x", "payload": {"key": "x"}}]], "old")
     assert len(fleet.measure(target, make_items(1), quick_protocol)) == 1
     assert workspace.store.jobs.status("old")["state"] == "active"
+
+
+def test_the_next_command_ends_the_jobs_of_one_that_was_killed(workspace):
+    code = """
+        import pathlib, sys, time
+        from ofa_deploy.fleet import Fleet
+        from ofa_deploy.store import Workspace
+        workspace = Workspace.open(pathlib.Path(sys.argv[1]))
+        Fleet.open(workspace)
+        (queue,) = (workspace.root / "blobs").glob("*/")
+        (queue / "model").touch()
+        item = {"position": 0, "blob": "model", "payload": {"key": "x"}}
+        workspace.store.jobs.create("old", "local", {}, [[item]], queue.name)
+        print(queue, flush=True)
+        time.sleep(60)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(workspace.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        models = Path(process.stdout.readline().strip())
+        Fleet.open(workspace).close()
+        assert workspace.store.jobs.status("old")["state"] == "active", "its command lives"
+        assert (models / "model").exists()
+        process.kill()
+    with Fleet.open(workspace):
+        assert workspace.store.jobs.status("old")["state"] == "cancelled"
+        assert not models.exists()
+    assert list((workspace.root / "blobs").iterdir()) == []
 
 
 def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):

@@ -180,8 +180,17 @@ HOSTILE = {
     "zero": spoil(TIMING, 0.0),
     "1e12": spoil(TIMING, 1e12),
     "below a nanosecond": spoil(TIMING, 1e-9),
-    "text": spoil(TIMING, "1.0 ms"),
+    "text": spoil(TIMING, "1.0"),
+    "a truth": spoil(TIMING, True),
+    "1e6": spoil(TIMING, 1e6),
+    "negative infinity": spoil(TIMING, -math.inf),
+    "a number of 400 digits": spoil(TIMING, 10**400),
+    "microseconds for milliseconds": spoil(("items", 0, "timings"), [[3000.0, 3000.0]] * 3),
+    "microseconds of the sentinel": spoil(("sentinel", "visits", 0), [[9000.0, 9000.0]] * 3),
+    "more calls than it had time for": spoil(("items", 1, "burst"), 100_000),
     "null": spoil(TIMING, None),
+    "a sentinel of zero": spoil(("sentinel", "visits", 2, 1, 1), 0),
+    "a burst of nothing": spoil(("items", 0, "burst"), 0),
     "sentinel nan": spoil(("sentinel", "visits", 0, 0, 0), math.nan),
     "another sentinel": spoil(("sentinel", "blob"), "0" * 64),
     "no rounds": spoil(("items", 0, "timings"), []),
@@ -199,6 +208,7 @@ HOSTILE = {
     "unknown key": spoil(("p50",), 0.001),
     "no condition": spoil(("condition",), KeyError),
     "a time that is none": spoil(("finished_at",), "yesterday"),
+    "a day that is none": spoil(("finished_at",), "2025-02-30T00:00:00Z"),
 }
 
 
@@ -214,6 +224,46 @@ def test_a_result_that_cannot_be_is_refused_and_nothing_of_it_is_stored(api, cha
     assert api.stored() == []
     assert api("GET", f"/api/jobs/{number}").json()["state"] == "active"
     assert api("POST", f"/api/runs/{run['run']}/result", result(run)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (math.nan, "finite number"),
+        (math.inf, "finite number"),
+        (0.0, "greater than or equal to 0.000001"),
+        (-1.0, "greater than or equal to 0.000001"),
+        (1e12, "less than 1000000"),
+        (4e5, "they are not in milliseconds"),
+    ],
+)
+def test_a_refusal_says_which_item_and_why(api, value, why):
+    _, run = api.start()
+    body = result(run)
+    body["items"][1]["timings"][2][1] = value
+    detail = api("POST", f"/api/runs/{run['run']}/result", body).json()["detail"]
+    assert run["items"][1]["item"] in detail
+    assert run["items"][0]["item"] not in detail
+    assert why in detail
+
+
+def test_whole_numbers_are_timings_and_a_simulation_takes_no_time(api):
+    _, run = api.start()
+    body = result(run, ms=1)
+    assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
+    _, run = api.start()
+    body = result(run, ms=60_000.0)
+    body["condition"]["simulated"] = True
+    assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
+
+
+def test_an_agent_that_does_not_tell_its_power_mode_and_one_that_does(api):
+    for told, kept in (({}, "unknown"), ({"power_mode": "performance"}, "performance")):
+        _, run = api.start()
+        body = result(run)
+        body["condition"] |= told
+        api("POST", f"/api/runs/{run['run']}/result", body)
+        assert api.stored()[-1]["condition"]["power_mode"] == kept
 
 
 def test_results_for_runs_that_are_not_there(api):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.errors import OpNotProfiled, UsageError
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row, audit_statistics, leave_one_out
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, audit_statistics, differences, leave_one_out
 from ofa_deploy.space import PopulationCodec, load_space, op_macs
 
 CODEC = PopulationCodec(load_space("small_28"))
@@ -110,6 +110,18 @@ def test_the_newest_record_counts_and_conditions_do_not_mix() -> None:
     assert (table.rows["a"].p50, table.networks["n"].p50) == (2.0, 9.0)
     with pytest.raises(UsageError, match="threads is 1 and 2"):
         LatencyTable.from_records("d", [a_record("a", 1.0), a_record("b", 1.0, threads=2)])
+
+
+def test_all_that_differs_is_named_and_an_old_record_ran_in_an_unknown_power_mode() -> None:
+    old, new, other = (a_record(key, 1.0) for key in "abc")
+    new["condition"]["power_mode"] = "unknown"
+    table = LatencyTable.from_records("d", [old, new])
+    assert (list(table.rows), table.condition["power_mode"]) == (["a", "b"], "unknown")
+    other["condition"] |= {"power_mode": "performance", "threads": 2}
+    with pytest.raises(UsageError, match="threads is 1 and 2; power_mode is 'unknown' and 'performance'"):
+        LatencyTable.from_records("d", [old, other])
+    assert differences(old["condition"], new["condition"]) == {}
+    assert differences({}, {"a": 1}) == {"a": (None, 1)}
 
 
 def test_table_files_round_trip_and_damage_is_found(tmp_path: Path) -> None:

@@ -184,6 +184,21 @@ def test_max_macs_alone_needs_no_latency_budget(walk: tuple[Path, dict], run) ->
     assert not run(folder, "report", report["bundle"]).stderr
 
 
+def test_memory_alone_is_a_budget_too(walk: tuple[Path, dict], run) -> None:
+    folder, answer = walk
+    bound = round(1.1 * min(report["subnet"]["memory_mb"] for report in answer["reports"]), 4)
+    stage = f"{{stage: extract, max_memory_mb: {bound}, protocol: {{cap_s: 2}}}}"
+    (folder / "memory.yaml").write_text(f"name: memory\nstages: [{{stage: train, recipe: small.yaml}}, {stage}]\n")
+    (report,) = json.loads(run(folder, "run", "memory.yaml", "--json").stdout)["reports"]
+    assert report["subnet"]["memory_mb"] <= bound == report["constraints"]["max_memory_mb"]
+    assert report["budget"]["max_ms"] is None
+    assert f"--max-memory-mb {bound:g} " in report["command"]
+    run(folder, "verify", report["bundle"])
+    assert "none" in run(folder, "run", "memory.yaml").stdout
+    done = run(folder, "search", "--max-memory-mb", "0.001", code=3)
+    assert "MB of memory (bound 0.001)" in done.stderr
+
+
 def test_random_weights_study_latency_and_claim_no_accuracy(walk: tuple[Path, dict], run) -> None:
     folder, _ = walk
     (folder / "space.yaml").write_text("name: other\nbase: tiny_16\nresolutions: [16]\nwidths: [0.5]\n")

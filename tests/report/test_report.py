@@ -17,11 +17,12 @@ REPORT = {
         "precision": "fp32",
         "batch": 1,
         "threads": 1,
+        "power_mode": "performance",
         "simulated": False,
         "facts": {"cpu": "a processor", "cores": 2},
     },
     "budget": {"max_ms": 2.0, "statistic": "p50", "confidence": 0.95},
-    "constraints": {"max_macs": 5_000_000, "max_params": None},
+    "constraints": {"max_macs": 5_000_000, "max_params": None, "max_memory_mb": 2.5, "max_energy_mj": None},
     "subnet": {
         "key": KEY,
         "arch": {
@@ -34,6 +35,7 @@ REPORT = {
         },
         "macs": 4_321_000,
         "params": 87_654,
+        "memory_mb": 1.25,
     },
     "accuracy": {"predicted": 0.912, "measured": 0.9034, "dataset": "digits", "split": "test", "n": 360},
     "latency": {

@@ -81,6 +81,37 @@ def test_macs_alone_need_no_latency_model() -> None:
         search(Problem(CODEC, accuracy, None, Constraints(max_params=10)))
 
 
+def test_memory_is_a_bound_like_any_other() -> None:
+    sizes = CODEC.memory(everything(), 2) / 1e6
+    bound = float(np.quantile(sizes, 0.3))
+    best = search(Problem(CODEC, accuracy, latency, Constraints(max_ms=100.0, max_memory_mb=bound), batch=2)).best
+    assert CODEC.memory(CODEC.encode([best.arch]), 2)[0] / 1e6 <= bound
+    pool = everything()[sizes <= bound]
+    assert best.accuracy >= 0.998 * accuracy(pool).max()
+
+
+def test_a_bound_below_the_smallest_names_what_it_needs() -> None:
+    least = CODEC.memory(CODEC.encode([CODEC.space.smallest]))[0] / 1e6
+    bounds = Constraints(max_memory_mb=0.9 * least, max_macs=1e9)
+    with pytest.raises(InfeasibleBudget, match=f"{least:.4g} MB of memory .bound {0.9 * least:.4g}"):
+        search(Problem(CODEC, accuracy, None, bounds))
+    assert search(Problem(CODEC, accuracy, None, Constraints(max_memory_mb=least))).best.arch
+
+
+def test_energy_is_refused_with_a_remedy() -> None:
+    with pytest.raises(UsageError, match=r"no runtime here measures energy.*--max-ms"):
+        Constraints(max_ms=1, max_energy_mj=5)
+    with pytest.raises(UsageError, match="max-energy-mj must be a positive number"):
+        Constraints(max_ms=1, max_energy_mj=float("nan"))
+
+
+def test_constraints_as_the_words_of_a_command() -> None:
+    bounds = Constraints(max_ms=0.125, max_macs=1_234_567, max_memory_mb=1.5, statistic="p90")
+    words = "--max-ms 0.125 --max-macs 1234567 --max-memory-mb 1.5 --statistic p90 --confidence 0.95"
+    assert " ".join(bounds.options) == words
+    assert bounds.names == ["ms0.125", "macs1234567", "memorymb1.5"]
+
+
 def test_nan_accuracies_never_win() -> None:
     def broken(population: Population) -> np.ndarray:
         return np.where(np.arange(len(population)) % 2, accuracy(population), np.nan)
@@ -105,6 +136,8 @@ def test_finalists_are_feasible_distinct_and_ordered() -> None:
 def test_senseless_budgets(value: float) -> None:
     with pytest.raises(UsageError, match="max-ms must be a positive number"):
         Constraints(max_ms=value)
+    with pytest.raises(UsageError, match="max-memory-mb must be a positive number"):
+        Constraints(max_memory_mb=value)
     with pytest.raises(UsageError, match="confidence"):
         Constraints(max_ms=1, confidence=1.0)
 

@@ -116,6 +116,16 @@ def test_a_cancelled_job_takes_no_results(jobs):
     assert jobs.status("j")["state"] == "cancelled"
 
 
+def test_the_jobs_of_a_queue_that_nobody_serves_end(jobs):
+    for job, queue in (("a", "gone"), ("b", "gone"), ("c", "other")):
+        jobs.create(job, "d", {}, [items(0)], queue)
+    run = jobs.claim("d", "gone", 60)
+    jobs.cancel_queue("gone")
+    assert [jobs.status(job)["state"] for job in "abc"] == ["cancelled", "cancelled", "active"]
+    with pytest.raises(StaleRun):
+        finish(jobs, run)
+
+
 def test_agents_that_claim_at_once_get_different_chunks(jobs):
     jobs.create("j", "d", {}, [items(i) for i in range(8)])
     got = []

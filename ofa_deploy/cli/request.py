@@ -1,0 +1,80 @@
+"""What `search` and `extract` are both asked: their common options arrive as one object."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ofa_deploy.search import Constraints
+
+OPTIONS = (
+    click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
+    click.option("--max-ms", type=float, help="Latency budget in ms."),
+    click.option(
+        "--statistic",
+        default="p50",
+        show_default=True,
+        type=click.Choice(["p50", "p90", "p99"]),
+        help="Which latency the budget bounds.",
+    ),
+    click.option("--confidence", default=0.95, show_default=True, help="That the latency bound holds."),
+    click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
+    click.option("--max-params", type=float, help="Bound on parameters."),
+    click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes)."),
+    click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
+    click.option("--seed", default=0, show_default=True),
+    click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest]"),
+    click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
+    click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is searched, for whom, and under which constraints."""
+
+    constraints: Constraints
+    target: str
+    seed: int
+    supernet: Path | None
+    space_name: str | None
+    random_weights: bool
+    as_json: bool
+
+    @property
+    def options(self) -> list[str]:
+        """The words of a command that asks for the same, but for the supernet that it finds."""
+        words = ["--target", self.target, *self.constraints.options, "--seed", str(self.seed)]
+        return words + (["--space", self.space_name, "--random-weights"] if self.space_name else [])
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a ``Request``, and the checked ``Request`` as its argument ``request``."""
+
+    @wraps(command)
+    def collected(*arguments: Any, **options: Any) -> Any:
+        from ofa_deploy.search import Constraints
+
+        constraints = _checked(Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)}))
+        names = [field.name for field in fields(Request) if field.name != "constraints"]
+        request = Request(constraints, **{name: options.pop(name) for name in names})
+        return command(*arguments, request=request, **options)
+
+    for option in reversed(OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def _checked(constraints: Constraints) -> Constraints:
+    from ofa_deploy.errors import UsageError
+
+    if not constraints.bounds:
+        raise UsageError("give a budget: --max-ms, --max-macs, --max-params or --max-memory-mb")
+    return constraints
