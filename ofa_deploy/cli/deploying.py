@@ -111,7 +111,8 @@ def search(
     from ofa_deploy.search import search as run
     from ofa_deploy.store import Workspace
 
-    found, opened = resolve_target(target), Workspace.open(workspace)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened)
     with progress() as tell:
         subject = the_subject(opened, supernet, space_name, random_weights, seed, tell)
         model, codec = ready_model(None, opened, found, subject.space, statistic)
@@ -171,7 +172,8 @@ def extract(
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.store import Workspace
 
-    found, opened = resolve_target(target), Workspace.open(workspace)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened, measure=True)
     bounds = {"--max-ms": max_ms, "--max-macs": max_macs, "--max-params": max_params}
     given = {name: value for name, value in bounds.items() if value is not None}
     folder = output or opened.bundles / "-".join([found.name, *(f"{n[6:]}{v:g}" for n, v in given.items())])
@@ -252,10 +254,11 @@ def export(
     from ofa_deploy.graph import onnx_bytes, write_onnx
     from ofa_deploy.store import Workspace
 
-    found = resolve_target(target)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened)
     name = (space_name or arch.get("space")) if random_weights else space_name
     with progress() as tell:
-        subject = the_subject(Workspace.open(workspace), supernet, name, random_weights, seed, tell)
+        subject = the_subject(opened, supernet, name, random_weights, seed, tell)
         one = subject.space.canonical(arch)
         subnet = subject.subnet(one)
         content = onnx_bytes(write_onnx(subject.space.network(one), subnet.weights(), found))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ofa_deploy.config import TargetProfile
+from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.protocol import Protocol
@@ -30,11 +30,11 @@ def network_item(network: Network, arch: Arch, target: TargetProfile) -> Measure
     return MeasureItem(network, onnx_bytes(model), arch, "network")
 
 
-def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
-    """Everything measured on a target under its profile's condition and its newest runtime version.
-
-    A profile without measurements gives an empty table.
-    """
+def measurements(workspace: Workspace, target: TargetProfile) -> list[dict]:
+    """Records of a target under its profile's condition, oldest first; of an imported table all there are."""
+    records = workspace.store.measurements(target.name)
+    if target.runtime == PUBLISHED:
+        return records
     wanted = {
         "runtime": target.runtime,
         "provider": target.provider,
@@ -42,11 +42,15 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
         "batch": target.batch,
         "threads": target.threads,
     }
-    records = [
-        record
-        for record in workspace.store.measurements(target.name)
-        if all(record["condition"].get(key) == value for key, value in wanted.items())
-    ]
+    return [record for record in records if all(record["condition"].get(key) == value for key, value in wanted.items())]
+
+
+def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
+    """Everything measured on a target under its profile's condition and its newest runtime version.
+
+    A profile without measurements gives an empty table.
+    """
+    records = measurements(workspace, target)
     newest = records[-1]["condition"] if records else None
     return LatencyTable.from_records(target.name, [r for r in records if r["condition"] == newest])
 

@@ -1,7 +1,26 @@
 """Latency tables with their provenance, and the model that says how long a network takes and how sure that is."""
 
 from ofa_deploy.latency.audit import audit_statistics, repeatability
+from ofa_deploy.latency.csv_tables import read_csv, write_csv
+from ofa_deploy.latency.differences import aligned, difference, difference_in_time
+from ofa_deploy.latency.importers import as_records, read_ofa_tables, read_table
 from ofa_deploy.latency.model import LatencyModel, SpaceLatency, leave_one_out
 from ofa_deploy.latency.table import LatencyTable, Row
 
-__all__ = ["LatencyModel", "LatencyTable", "Row", "SpaceLatency", "audit_statistics", "leave_one_out", "repeatability"]
+__all__ = [
+    "LatencyModel",
+    "LatencyTable",
+    "Row",
+    "SpaceLatency",
+    "aligned",
+    "as_records",
+    "audit_statistics",
+    "difference",
+    "difference_in_time",
+    "leave_one_out",
+    "read_csv",
+    "read_ofa_tables",
+    "read_table",
+    "repeatability",
+    "write_csv",
+]

@@ -79,7 +79,7 @@ class LatencyModel:
         Raises:
             OpNotProfiled: a block was never measured.
         """
-        return self.predict_ops([[op.key for op in network.ops] for network in networks])
+        return self.predict_ops([self.table.row_keys(network) for network in networks])
 
     def predict_ops(self, networks: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
         """Like ``predict``, for networks given as the keys of their blocks."""
@@ -127,8 +127,10 @@ class SpaceLatency:
     """
 
     def __init__(self, model: LatencyModel, codec: PopulationCodec) -> None:
-        model.table.require(op.key for op in codec.ops)
-        columns = np.array([model.keys.index(op.key) for op in codec.ops])
+        if codec.per_resolution != model.table.per_resolution:
+            codec = PopulationCodec(codec.space, model.table.per_resolution)
+        model.table.require(codec.op_keys)
+        columns = np.array([model.keys.index(key) for key in codec.op_keys])
         self._codec, self._posterior = codec, model.posterior
         factor = self._posterior.factor[:, columns]
         self._factor = np.vstack([factor.T, np.zeros(len(factor))]).astype(np.float32)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Network
@@ -23,7 +24,9 @@ class Row:
     Attributes:
         key: of the block, or of the whole network.
         ops: keys of the blocks it consists of (a block: itself).
+        n: how many timings; 0 where a file of others did not say, and then ``cov`` and ``se`` are 0 too.
         se: relative standard error of the median.
+        energy_mj: of one inference, where it was measured.
     """
 
     key: str
@@ -36,12 +39,14 @@ class Row:
     se: float
     flags: tuple[str, ...] = ()
     measured_at: str = ""
+    energy_mj: float | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Row:
         """The part of a measurement record that a prediction needs."""
         names = ("key", "p50", "p90", "p99", "n", "cov", "se", "measured_at")
-        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **{name: record[name] for name in names})
+        fields = {name: record[name] for name in names}
+        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), energy_mj=record.get("energy_mj"), **fields)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,16 @@ class LatencyTable:
         return cls(device, condition, rows, networks)
 
     @property
+    def per_resolution(self) -> bool:
+        """Whether a block has a row for every resolution of the network around it, as some published tables have."""
+        return bool(self.condition.get("per_resolution", False))
+
+    def row_keys(self, network: Network) -> list[str]:
+        """The keys of a network's rows, block by block; its resolution is the side of the first block's input."""
+        resolution = network.ops[0].h if self.per_resolution else None
+        return [op.key_at(resolution) for op in network.ops]
+
+    @property
     def simulated(self) -> bool:
         """Whether the numbers come from a simulation."""
         return bool(self.condition.get("simulated", False))
@@ -98,14 +113,16 @@ class LatencyTable:
         """
         missing = self.missing(ops)
         if missing:
+            published = self.condition.get("runtime") == PUBLISHED
+            remedy = f"measure with: ofa-deploy profile --target {self.device}"
+            remedy = "its table was imported: import one that has them" if published else remedy
             raise OpNotProfiled(
-                f"{missing[0]} was never measured on {self.device} ({len(missing)} such blocks); "
-                f"measure with: ofa-deploy profile --target {self.device}"
+                f"{missing[0]} was never measured on {self.device} ({len(missing)} such blocks); {remedy}"
             )
 
     def total(self, network: Network | Sequence[str], statistic: str = "p50") -> float:
         """Sum of the blocks' latencies: the naive prediction."""
-        ops = [op.key for op in network.ops] if isinstance(network, Network) else network
+        ops = self.row_keys(network) if isinstance(network, Network) else network
         self.require(ops)
         return sum(getattr(self.rows[key], statistic) for key in ops)
 

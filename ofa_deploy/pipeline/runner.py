@@ -131,7 +131,7 @@ class _Run:
         self.memory.keep("train", inputs, _sha256(self._path))
 
     def profile(self, stage: ProfileStage) -> None:
-        target, name = resolve_target(stage.target), f"profile {stage.target}"
+        target, name = resolve_target(stage.target, self.workspace, measure=True), f"profile {stage.target}"
         inputs = {"supernet": _sha256(self.path), "target": target.model_dump(), "networks": stage.networks}
         table = load_table(self.workspace, target)
         if table.rows and self.memory.outputs(name, inputs) == _rows_hash(table):
@@ -149,7 +149,7 @@ class _Run:
         self.memory.keep(name, inputs, _rows_hash(table))
 
     def extract(self, stage: ExtractStage) -> None:
-        target = resolve_target(stage.target)
+        target = resolve_target(stage.target, self.workspace, measure=True)
         table = load_table(self.workspace, target)
         inputs = {"supernet": _sha256(self.path), "stage": stage.model_dump(), "table": _rows_hash(table)}
         name = f"extract {stage.target}"
@@ -166,13 +166,13 @@ class _Run:
     def _budgets(self, stage: ExtractStage) -> list[float]:
         budgets = list(stage.max_ms)
         if stage.spread:
-            target = resolve_target(stage.target)
+            target = resolve_target(stage.target, self.workspace, measure=True)
             model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space)
             budgets += budgets_between(self.subject, model, codec, stage.spread, stage.confidence)
         return budgets
 
     def _bundle(self, stage: ExtractStage, budget: float) -> str:
-        target, folder = resolve_target(stage.target), f"{stage.target}-{budget:g}ms"
+        target, folder = resolve_target(stage.target, self.workspace, measure=True), f"{stage.target}-{budget:g}ms"
         constraints = Constraints(max_ms=budget, confidence=stage.confidence)
         extraction = extract(
             self.fleet,

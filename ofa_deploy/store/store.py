@@ -79,6 +79,17 @@ class Store:
             found = [{**record, "id": number} for query in queries for number, record in session.execute(query)]
         return sorted(found, key=lambda record: record["id"])
 
+    def measured_devices(self) -> list[str]:
+        """Names of all devices that have measurements."""
+        with reading(self._engine) as session:
+            return list(session.scalars(select(MeasurementRow.device).distinct().order_by(MeasurementRow.device)))
+
+    def has_measurements(self, device: str) -> bool:
+        """Whether a device has any."""
+        query = select(MeasurementRow.id).where(MeasurementRow.device == device).limit(1)
+        with reading(self._engine) as session:
+            return session.scalar(query) is not None
+
     def add_evaluation(
         self, supernet: str, arch: Mapping[str, Any], key: str, accuracy: float, n: int, split: str, role: str
     ) -> None:
