@@ -150,7 +150,9 @@ def _difference(answer: dict[str, Any]) -> list[str]:
     ]
     lines += ["", f"from {answer['old']} to {answer['new']}"]
     for field, sides in answer["conditions"].items():
-        before, after = (", ".join(map(str, sides[side])) for side in ("old", "new"))
+        before, after = (
+            ", ".join("not said" if value is None else str(value) for value in sides[side]) for side in ("old", "new")
+        )
         lines.append(f"other condition: {field} was {before}, is {after}")
     alone = f"; only old: {len(answer['only_old'])}, only new: {len(answer['only_new'])}"
     lines.append(f"{len(rows)} rows in common, median change {_percent(answer['median_change'])}{alone}")
@@ -158,7 +160,7 @@ def _difference(answer: dict[str, Any]) -> list[str]:
         return [*lines, "what is noise is not known: no row says on both sides how exact it is"]
     lines.append(
         f"changed beyond noise: {100 * answer['changed']:.0f} % of rows (by more than {answer['threshold_sigmas']:.1f} "
-        f"standard errors of both together: what is to be expected of chance among {len(rows)} rows)"
+        f"standard errors of both together: as much as chance can do among {len(rows)} rows)"
     )
     return lines
 

@@ -88,7 +88,7 @@ def _impossible(claim: Claim) -> str | None:
     for name in ("cov", "se"):
         value = getattr(row, name)
         if not _number(value) or not 0 <= value <= SPREAD:
-            return f"{name} {value!r} is not a fraction of the latency from 0 to {SPREAD:g}"
+            return f"{name} {value!r} is not a fraction of {row.p50:g} ms from 0 to {SPREAD:g}: a wrong unit?"
     if not all(isinstance(text, str) for text in (row.key, row.measured_at, *row.flags)):
         return "its key, flags or time are not texts"
     if not isinstance(row.n, int) or row.n < 0:
