@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,6 +15,9 @@ Activation = Literal["relu", "relu6", "hswish"]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+PUBLISHED: Final = "published"  # the runtime of a table that was imported: nothing here measures under its condition
 
 
 class Document(BaseModel):
@@ -96,11 +99,14 @@ class TrainRecipe(Document):
 
 
 class TargetProfile(Document):
-    """A kind of device: how models run there. ``profiles/*.yaml``."""
+    """A kind of device: how models run there. ``profiles/*.yaml``.
+
+    A runtime ``published`` is that of a device that is known from an imported table only, and never measured on.
+    """
 
     name: str
     description: str
-    runtime: Literal["onnxruntime"]
+    runtime: Literal["onnxruntime", "published"]
     provider: str = "CPUExecutionProvider"
     precision: Literal["fp32"] = "fp32"
     batch: Positive = 1

@@ -51,7 +51,8 @@ def search(workspace: Path | None, request: Request, time_limit: float | None) -
     from ofa_deploy.search import search as run
     from ofa_deploy.store import Workspace
 
-    found, opened, asked = resolve_target(request.target), Workspace.open(workspace), request.constraints
+    opened, asked = Workspace.open(workspace), request.constraints
+    found = resolve_target(request.target, opened)
     with progress() as tell:
         subject = the_subject(opened, request.supernet, request.space_name, request.random_weights, request.seed, tell)
         model, codec = ready_model(None, opened, found, subject.space, asked.statistic)
@@ -96,7 +97,8 @@ def extract(
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.store import Workspace
 
-    found, opened, asked = resolve_target(request.target), Workspace.open(workspace), request.constraints
+    opened, asked = Workspace.open(workspace), request.constraints
+    found = resolve_target(request.target, opened, measure=True)
     folder = output or opened.bundles / "-".join([found.name, *asked.names])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
     with progress() as tell:
@@ -173,10 +175,11 @@ def export(
     from ofa_deploy.graph import onnx_bytes, write_onnx
     from ofa_deploy.store import Workspace
 
-    found = resolve_target(target)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened)
     name = (space_name or arch.get("space")) if random_weights else space_name
     with progress() as tell:
-        subject = the_subject(Workspace.open(workspace), supernet, name, random_weights, seed, tell)
+        subject = the_subject(opened, supernet, name, random_weights, seed, tell)
         one = subject.space.canonical(arch)
         subnet = subject.subnet(one)
         content = onnx_bytes(write_onnx(subject.space.network(one), subnet.weights(), found))

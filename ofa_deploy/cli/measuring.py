@@ -1,4 +1,4 @@
-"""`profile`, `predict`, `lut`, `serve`: measuring devices and asking what was measured."""
+"""`profile`, `audit`, `predict`: measuring devices and asking what was measured."""
 
 from __future__ import annotations
 
@@ -69,12 +69,13 @@ def profile(
     Example: ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
     """
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
-    from ofa_deploy.fleet.profiling import load_model
+    from ofa_deploy.fleet.models import load_model
     from ofa_deploy.fleet.profiling import profile as measure
     from ofa_deploy.latency import leave_one_out
     from ofa_deploy.store import Workspace
 
-    found, opened = resolve_target(target), Workspace.open(workspace)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened, measure=True)
     space = the_space(opened, space_name)
     if resolutions:
         space = space.with_resolutions(resolutions)
@@ -151,7 +152,8 @@ def audit(
     from ofa_deploy.fleet.auditing import audit as run
     from ofa_deploy.store import Workspace
 
-    found, opened = resolve_target(target), Workspace.open(workspace)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened, measure=True)
     space = the_space(opened, space_name)
     if resolutions:
         space = space.with_resolutions(resolutions)
@@ -198,11 +200,12 @@ def predict(
     Example: ofa-deploy predict --target local arch.json --json
     """
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.profiling import predict_archs
+    from ofa_deploy.fleet.models import predict_archs
     from ofa_deploy.space import PRESETS
     from ofa_deploy.store import Workspace
 
-    opened, found = Workspace.open(workspace), resolve_target(target)
+    opened = Workspace.open(workspace)
+    found = resolve_target(target, opened)
     pairs = []
     for file in arch_files:
         data = read_arch(file)
@@ -224,35 +227,4 @@ def predict(
             )
 
 
-@click.group()
-def lut() -> None:
-    """Latency tables."""
-
-
-@lut.command("show")
-@click.argument("source", default="local")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-@click.pass_obj
-def lut_show(workspace: Path | None, source: str, as_json: bool) -> None:
-    """Print a target's table, or an exported file.  Example: ofa-deploy lut show local"""
-    from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.profiling import load_table
-    from ofa_deploy.latency import LatencyTable
-    from ofa_deploy.store import Workspace
-
-    if source.endswith(".json"):
-        table = LatencyTable.load(Path(source))
-    else:
-        table = load_table(Workspace.open(workspace), resolve_target(source))
-    if as_json:
-        emit(table.to_json())
-        return
-    click.echo(f"{table.device}: {', '.join(f'{k} {v}' for k, v in table.condition.items())}")
-    for row in [*table.rows.values(), *table.networks.values()]:
-        click.echo(
-            f"{row.p50:10.4f} ms  p90 {row.p90:9.4f}  ±{100 * row.se:4.1f} %  n {row.n:5}  "
-            f"{row.key if len(row.ops) == 1 else 'network ' + row.key[:12]}  {' '.join(row.flags)}".rstrip()
-        )
-
-
-COMMANDS = (profile, audit, predict, lut)
+COMMANDS = (profile, audit, predict)

@@ -208,17 +208,18 @@ def _networks(extraction: Extraction) -> list[dict[str, Any]]:
 def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
     network = extraction.subject.space.network(chosen.point.arch)
     rows, effects = chosen.predictor.table.rows, chosen.predictor.effects
-    total = sum(effects[op.key] for op in network.ops)
+    keys = chosen.predictor.table.row_keys(network)
+    total = sum(effects[key] for key in keys)
     return [
         {
             "name": name,
             "op": op.key,
-            "table_ms": getattr(rows[op.key], chosen.predictor.statistic),
-            "posterior_ms": effects[op.key],
-            "share": effects[op.key] / total,
-            "flags": list(rows[op.key].flags),
+            "table_ms": getattr(rows[key], chosen.predictor.statistic),
+            "posterior_ms": effects[key],
+            "share": effects[key] / total,
+            "flags": list(rows[key].flags),
         }
-        for name, op in zip(network.names, network.ops, strict=True)
+        for name, op, key in zip(network.names, network.ops, keys, strict=True)
     ]
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
-from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
+from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled, UsageError
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
-from ofa_deploy.fleet.profiling import Progress, has_blocks, load_model, load_table, profile
+from ofa_deploy.fleet.models import has_blocks, load_model, load_table
+from ofa_deploy.fleet.profiling import Progress, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, confidence_interval, differences
 from ofa_deploy.search import Constraints, Problem, SearchResult, search
@@ -109,15 +110,18 @@ def ready_model(
 
     Raises:
         OpNotProfiled: nothing is covered and profiling is forbidden.
+        UsageError: the table is an imported one with a single value a block, and p90 or p99 is asked.
     """
     table = load_table(workspace, target)
+    if statistic != "p50" and "statistic" in table.condition:
+        raise UsageError(f"the imported table of {target.name} has one value a block, no {statistic}; use p50")
     covered = [r for r in space.resolutions if not _missing(table, space, r)]
     if few := () if has_blocks(workspace, target) else _measured_whole(table, space):
         few_space = space.with_resolutions(few)
         return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
     if not covered:
         if fleet is None:
-            table.require(op.key for op in PopulationCodec(space).ops)
+            table.require(PopulationCodec(space, table.per_resolution).op_keys)
             raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
         table, covered = (
             profile(fleet, workspace, target, space, protocol=protocol, progress=progress),
@@ -138,7 +142,7 @@ def _measured_whole(table: LatencyTable, space: SearchSpace) -> tuple[int, ...]:
 
 
 def _missing(table: LatencyTable, space: SearchSpace, resolution: int) -> list[str]:
-    return table.missing(op.key for op in PopulationCodec(space.with_resolutions((resolution,))).ops)
+    return table.missing(PopulationCodec(space.with_resolutions((resolution,)), table.per_resolution).op_keys)
 
 
 def extract(

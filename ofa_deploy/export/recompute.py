@@ -187,15 +187,15 @@ def _blocks(bundle: Bundle) -> Figures:
     model, shown = bundle.latency_model, bundle.report["blocks"]
     if model is None or not shown:
         return {}
-    ops = bundle.network.ops
+    ops, keys = bundle.network.ops, model.table.row_keys(bundle.network)
     figures = Figures()
-    total = sum(model.effects[op.key] for op in ops)
-    for i, (name, op) in enumerate(zip(bundle.network.names, ops, strict=True)):
-        effect = model.effects[op.key]
+    total = sum(model.effects[key] for key in keys)
+    for i, (name, op, key) in enumerate(zip(bundle.network.names, ops, keys, strict=True)):
+        effect = model.effects[key]
         row = {
             "name": name,
             "op": op.key,
-            "table_ms": getattr(model.table.rows[op.key], model.statistic),
+            "table_ms": getattr(model.table.rows[key], model.statistic),
             "posterior_ms": effect,
         }
         figures |= {f"blocks.{i}.{key}": value for key, value in {**row, "share": effect / total}.items()}

@@ -9,7 +9,8 @@ import numpy as np
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.profiling import Progress, load_table, network_item
+from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, audit_statistics, repeatability
 from ofa_deploy.space import Population, PopulationCodec, SearchSpace

@@ -1,6 +1,9 @@
 """Latency tables with their provenance, and the model that says how long a network takes and how sure that is."""
 
 from ofa_deploy.latency.audit import audit_statistics, confidence_interval, repeatability
+from ofa_deploy.latency.changes import aligned, difference, difference_in_time
+from ofa_deploy.latency.csv_tables import read_csv, write_csv
+from ofa_deploy.latency.importers import as_records, read_ofa_tables, read_table
 from ofa_deploy.latency.model import LatencyModel, SpaceLatency, leave_one_out
 from ofa_deploy.latency.table import LatencyTable, Row, differences, full_condition
 
@@ -9,10 +12,18 @@ __all__ = [
     "LatencyTable",
     "Row",
     "SpaceLatency",
+    "aligned",
+    "as_records",
     "audit_statistics",
     "confidence_interval",
+    "difference",
+    "difference_in_time",
     "differences",
     "full_condition",
     "leave_one_out",
+    "read_csv",
+    "read_ofa_tables",
+    "read_table",
     "repeatability",
+    "write_csv",
 ]

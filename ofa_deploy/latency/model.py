@@ -106,7 +106,7 @@ class LatencyModel:
         Raises:
             OpNotProfiled: a block was never measured.
         """
-        return self.predict_ops([[op.key for op in network.ops] for network in networks])
+        return self.predict_ops([self.table.row_keys(network) for network in networks])
 
     def predict_ops(self, networks: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
         """Like ``predict``, for networks given as the keys of their blocks."""
@@ -121,9 +121,9 @@ class LatencyModel:
         """Which blocks carry a network's prediction: for every block in order of execution ``name``, ``op``,
         ``table_ms`` (None where it was not measured), ``posterior_ms``, ``std_ms``, ``share`` and ``origin``."""
         posterior = self.posterior
-        ops = [op.key for op in network.ops]
+        ops = self.table.row_keys(network)
         self.require(ops)
-        columns = [self._column[key] for key in ops]
+        columns = self.columns(ops)
         spread = np.sqrt(np.maximum(posterior.variance + posterior.sign @ posterior.factor**2, 0.0))
         total = float(posterior.mean[columns].sum())
         return [
@@ -248,8 +248,10 @@ class SpaceLatency:
     """
 
     def __init__(self, model: LatencyModel, codec: PopulationCodec) -> None:
-        model.require(op.key for op in codec.ops)
-        columns = model.columns([op.key for op in codec.ops])
+        if codec.per_resolution != model.table.per_resolution:
+            codec = PopulationCodec(codec.space, model.table.per_resolution)
+        model.require(codec.op_keys)
+        columns = model.columns(codec.op_keys)
         self._codec, self._posterior = codec, model.posterior
         factor = self._posterior.factor[:, columns]
         self._factor = np.vstack([factor.T, np.zeros(len(factor))]).astype(np.float32)

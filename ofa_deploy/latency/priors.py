@@ -113,7 +113,7 @@ def table_prior(table: LatencyTable, ops: Sequence[str] = (), others: Sequence[O
 def _sum_of_blocks(keys: Sequence[str], t: np.ndarray, error: np.ndarray) -> Prior:
     """The prior mean is the sum of the blocks' latencies ``t`` with relative errors ``error``."""
     small = float(np.quantile(t, 0.1)) if len(t) else 0.0
-    area = _standardised(np.array([np.log(op.h * op.w) for op in map(block_of, keys)]))
+    area = _standardised(np.array([np.log(op.h * op.w) for op in map(OpSpec.from_key, keys)]))
     terms = (
         Term(t[None], *FACTOR),
         Term(np.full((1, len(t)), small), *BOUNDARY),
@@ -122,11 +122,6 @@ def _sum_of_blocks(keys: Sequence[str], t: np.ndarray, error: np.ndarray) -> Pri
         Term((t * error) ** 2, 1.0, 1.0),
     )
     return Prior(t, terms, NOISE)
-
-
-def block_of(key: str) -> OpSpec:
-    """The block of a row's key, which may name the network's resolution too."""
-    return OpSpec.from_key(key.partition("@")[0])
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
@@ -163,7 +158,7 @@ def interpolate(
 
     keys = [row.key for row in rows] + list(missing)
     trend = _standardised(_log_costs(keys, others))
-    where = np.array([traits(block_of(key)) for key in keys])
+    where = np.array([traits(OpSpec.from_key(key)) for key in keys])
     y, n = np.log([row.best for row in rows]), len(rows)
     linear = Ridge(alpha=0.1).fit(trend[:n], y)
     rest = y - linear.predict(trend[:n])
@@ -176,7 +171,7 @@ def interpolate(
 
 
 def _log_costs(keys: Sequence[str], others: Sequence[OtherDevice]) -> np.ndarray:
-    columns = [np.log([costs(block_of(key))[:3] for key in keys])]
+    columns = [np.log([costs(OpSpec.from_key(key))[:3] for key in keys])]
     columns += [np.log([[other.effects[key]] for key in keys]) for other in others if _knows(other, keys)]
     return np.concatenate(columns, axis=1)
 
@@ -193,7 +188,7 @@ def prior_from_devices(keys: Sequence[str], others: Sequence[OtherDevice], netwo
         others: devices that know all of them; with none, the prior rests on the made-up devices alone.
         networks: counts ``[N, J]`` of blocks in typical networks; their median latency is the unit.
     """
-    ops = [block_of(key) for key in keys]
+    ops = [OpSpec.from_key(key) for key in keys]
     analytic = np.array([costs(op) for op in ops]).T
     analytic /= np.median(networks @ analytic.T, axis=0)[:, None]
     known = [other for other in others if _knows(other, keys)]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Network
@@ -35,9 +36,11 @@ class Row:
     Attributes:
         key: of the block, or of the whole network.
         ops: keys of the blocks it consists of (a block: itself).
+        n: how many timings; 0 where a file of others did not say, and then ``cov`` and ``se`` are 0 too.
         se: relative standard error of the median.
         best: what it costs while nothing disturbs the device, with its relative standard error; as the median where
             only that is known.
+        energy_mj: of one inference, where it was measured.
     """
 
     key: str
@@ -52,6 +55,7 @@ class Row:
     measured_at: str = ""
     best: float = 0.0
     best_se: float = 0.0
+    energy_mj: float | None = None
 
     def __post_init__(self) -> None:
         if not self.best:
@@ -62,9 +66,11 @@ class Row:
     def from_record(cls, record: Mapping[str, Any]) -> Row:
         """The part of a measurement record that a prediction needs."""
         names = ("key", "p50", "p90", "p99", "n", "cov", "se", "measured_at")
-        undisturbed = {name: record[name] for name in ("best", "best_se") if "best_se" in record}
+        optional = {name: record[name] for name in ("best", "best_se", "energy_mj") if name in record}
+        if "best_se" not in optional:  # of an older protocol, whose best was another
+            optional.pop("best", None)
         values = {name: record[name] for name in names}
-        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **values, **undisturbed)
+        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **values, **optional)
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,16 @@ class LatencyTable:
         return cls(device, condition, rows, networks)
 
     @property
+    def per_resolution(self) -> bool:
+        """Whether a block has a row for every resolution of the network around it, as some published tables have."""
+        return bool(self.condition.get("per_resolution", False))
+
+    def row_keys(self, network: Network) -> list[str]:
+        """The keys of a network's rows, block by block; its resolution is the side of the first block's input."""
+        resolution = network.ops[0].h if self.per_resolution else None
+        return [op.key_at(resolution) for op in network.ops]
+
+    @property
     def simulated(self) -> bool:
         """Whether the numbers come from a simulation."""
         return bool(self.condition.get("simulated", False))
@@ -121,14 +137,16 @@ class LatencyTable:
         """
         missing = self.missing(ops)
         if missing:
+            published = self.condition.get("runtime") == PUBLISHED
+            remedy = f"measure with: ofa-deploy profile --target {self.device}"
+            remedy = "its table was imported: import one that has them" if published else remedy
             raise OpNotProfiled(
-                f"{missing[0]} was never measured on {self.device} ({len(missing)} such blocks); "
-                f"measure with: ofa-deploy profile --target {self.device}"
+                f"{missing[0]} was never measured on {self.device} ({len(missing)} such blocks); {remedy}"
             )
 
     def total(self, network: Network | Sequence[str], statistic: str = "p50") -> float:
         """Sum of the blocks' latencies: the naive prediction."""
-        ops = [op.key for op in network.ops] if isinstance(network, Network) else network
+        ops = self.row_keys(network) if isinstance(network, Network) else network
         self.require(ops)
         return sum(getattr(self.rows[key], statistic) for key in ops)
 

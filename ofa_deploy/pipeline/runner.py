@@ -28,7 +28,8 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import Fleet, Protocol, resolve_target
-from ofa_deploy.fleet.profiling import load_table, profile
+from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.report import render_comparison
 from ofa_deploy.search import Constraints
@@ -133,7 +134,7 @@ class _Run:
         self.memory.keep("train", inputs, _sha256(self._path))
 
     def profile(self, stage: ProfileStage) -> None:
-        target, name = resolve_target(stage.target), f"profile {stage.target}"
+        target, name = resolve_target(stage.target, self.workspace, measure=True), f"profile {stage.target}"
         inputs = {"supernet": _sha256(self.path), "target": target.model_dump(), "networks": stage.networks}
         table = load_table(self.workspace, target)
         if table.rows and self.memory.outputs(name, inputs) == _rows_hash(table):
@@ -151,7 +152,7 @@ class _Run:
         self.memory.keep(name, inputs, _rows_hash(table))
 
     def extract(self, stage: ExtractStage) -> None:
-        target = resolve_target(stage.target)
+        target = resolve_target(stage.target, self.workspace, measure=True)
         table = load_table(self.workspace, target)
         inputs = {"supernet": _sha256(self.path), "stage": stage.model_dump(), "table": _rows_hash(table)}
         name = " ".join(["extract", stage.target, *_constraints(stage, None).names])
@@ -168,13 +169,14 @@ class _Run:
     def _budgets(self, stage: ExtractStage) -> list[float | None]:
         budgets: list[float | None] = list(stage.max_ms)
         if stage.spread:
-            target = resolve_target(stage.target)
+            target = resolve_target(stage.target, self.workspace, measure=True)
             model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space)
             budgets += budgets_between(self.subject, model, codec, stage.spread, stage.confidence)
         return budgets or [None]
 
     def _bundle(self, stage: ExtractStage, budget: float | None) -> str:
-        target, constraints = resolve_target(stage.target), _constraints(stage, budget)
+        target = resolve_target(stage.target, self.workspace, measure=True)
+        constraints = _constraints(stage, budget)
         folder = "-".join([stage.target, *constraints.names])
         extraction = extract(
             self.fleet,

@@ -13,9 +13,10 @@ from typing import Any
 from ofa_deploy.errors import UsageError
 
 KINDS = ("stem", "mbconv", "head", "classifier")
+NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(
-    r"(?P<kind>[a-z]+)-(?P<h>\d+)x(?P<w>\d+)-c(?P<cin>\d+)-m(?P<mid>\d+)-o(?P<cout>\d+)"
-    r"-k(?P<kernel>\d+)-s(?P<stride>\d+)-(?P<act>[a-z0-9]+)(-se(?P<se>\d+))?(?P<skip>-skip)?"
+    f"(?P<kind>[a-z]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
+    f"-k(?P<kernel>{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
 )
 
 
@@ -58,6 +59,10 @@ class OpSpec:
         optional = (f"-se{self.se}" if self.se else "") + ("-skip" if self.skip else "")
         return f"{self.kind}-{self.h}x{self.w}-{channels}-k{self.kernel}-s{self.stride}-{self.act}{optional}"
 
+    def key_at(self, resolution: int | None) -> str:
+        """The key of its row in a latency table; with a resolution, in one that tells networks' resolutions apart."""
+        return self.key if resolution is None else f"{self.key}@{resolution}"
+
     @property
     def out_hw(self) -> tuple[int, int]:
         """Height and width of the output; (1, 1) after pooling."""
@@ -80,19 +85,6 @@ class OpSpec:
         return asdict(self)
 
     @classmethod
-    def from_key(cls, key: str) -> OpSpec:
-        """The block that a key names.
-
-        Raises:
-            UsageError: this is not a block's key.
-        """
-        found = KEY.fullmatch(key)
-        if found is None or found["kind"] not in KINDS:
-            raise UsageError(f"{key!r} does not name a block")
-        numbers = {name: int(found[name] or 0) for name in ("h", "w", "cin", "mid", "cout", "kernel", "stride", "se")}
-        return cls(kind=found["kind"], act=found["act"], skip=found["skip"] is not None, **numbers)
-
-    @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OpSpec:
         """Read what ``to_json`` wrote.
 
@@ -106,6 +98,20 @@ class OpSpec:
         if op.kind not in KINDS:
             raise UsageError(f"unknown op kind {op.kind!r}; known: {', '.join(KINDS)}")
         return op
+
+    @classmethod
+    def from_key(cls, key: str) -> OpSpec:
+        """The block that a ``key``, or a ``key_at`` some resolution, stands for.
+
+        Raises:
+            UsageError: it is no block's key.
+        """
+        found = KEY.fullmatch(key)
+        if not found:
+            raise UsageError(f"{key!r} is not the key of a block")
+        numbers = ("h", "w", "cin", "mid", "cout", "kernel", "stride", "se")
+        fields = {name: int(found[name] or 0) for name in numbers}
+        return cls.from_json({"kind": found["kind"], "act": found["act"], "skip": bool(found["skip"]), **fields})
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,12 @@ class PopulationCodec:
     Attributes:
         space: the space whose subnets are encoded.
         choices: number of choices of every gene, ``int64[G]``.
+        per_resolution: whether a block has a number of its own at every resolution of the network, as latency tables
+            need that were measured so; the encoding of populations is the same.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
-        self.space = space
+    def __init__(self, space: SearchSpace, per_resolution: bool = False) -> None:
+        self.space, self.per_resolution = space, per_resolution
         stages, slots = space.stages, space.slots
         self._kernel0 = 2 + len(stages)
         self._expand0 = self._kernel0 + len(slots)
@@ -129,29 +131,35 @@ class PopulationCodec:
         ]
 
     @cached_property
-    def _index(self) -> tuple[tuple[OpSpec, ...], np.ndarray, np.ndarray]:
-        """Every distinct block of the space; its number for [slot, resolution, width, kernel, expand] and for the
-        fixed blocks [position, resolution, width]."""
-        space, numbers = self.space, dict[OpSpec, int]()
+    def _index(self) -> tuple[tuple[tuple[OpSpec, int | None], ...], np.ndarray, np.ndarray]:
+        """Every distinct block of the space, with its resolution where that counts; its number for [slot, resolution,
+        width, kernel, expand] and for the fixed blocks [position, resolution, width]."""
+        space, numbers = self.space, dict[tuple[OpSpec, int | None], int]()
         most = [max(len(getattr(stage, name)) for stage in space.stages) for name in ("kernels", "expands")]
         shape = (len(space.resolutions), len(space.widths))
         blocks = np.full((len(space.slots), *shape, *most), -1, dtype=np.int32)
         fixed = np.zeros((4 if space.first_block else 3, *shape), dtype=np.int32)
         for r, resolution in enumerate(space.resolutions):
+            at = resolution if self.per_resolution else None
             for w, width in enumerate(space.widths):
                 before, after = space.fixed_ops(resolution, width)
-                fixed[:, r, w] = [numbers.setdefault(op, len(numbers)) for op in before + after]
+                fixed[:, r, w] = [numbers.setdefault((op, at), len(numbers)) for op in before + after]
                 for i, (s, b) in enumerate(space.slots):
                     for k, kernel in enumerate(space.stages[s].kernels):
                         for e, expand in enumerate(space.stages[s].expands):
                             op = space.block(s, b, resolution, width, kernel, expand)
-                            blocks[i, r, w, k, e] = numbers.setdefault(op, len(numbers))
+                            blocks[i, r, w, k, e] = numbers.setdefault((op, at), len(numbers))
         return tuple(numbers), blocks, fixed
 
-    @property
+    @cached_property
     def ops(self) -> tuple[OpSpec, ...]:
         """Every distinct block that any subnet of the space can have; M of them."""
-        return self._index[0]
+        return tuple(op for op, _ in self._index[0])
+
+    @cached_property
+    def op_keys(self) -> tuple[str, ...]:
+        """The keys of the blocks' rows in a latency table, in the order of ``ops``."""
+        return tuple(op.key_at(resolution) for op, resolution in self._index[0])
 
     @property
     def tables(self) -> tuple[np.ndarray, np.ndarray]:

@@ -84,6 +84,12 @@ class Store:
         with reading(self._engine) as session:
             return list(session.scalars(select(MeasurementRow.device).distinct().order_by(MeasurementRow.device)))
 
+    def has_measurements(self, device: str) -> bool:
+        """Whether a device has any."""
+        query = select(MeasurementRow.id).where(MeasurementRow.device == device).limit(1)
+        with reading(self._engine) as session:
+            return session.scalar(query) is not None
+
     def add_evaluation(
         self, supernet: str, arch: Mapping[str, Any], key: str, accuracy: float, n: int, split: str, role: str
     ) -> None:

@@ -12,7 +12,8 @@ from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.profiling import load_table, profile
+from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace

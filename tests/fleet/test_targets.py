@@ -1,7 +1,8 @@
 import pytest
 
-from ofa_deploy.errors import UsageError
+from ofa_deploy.errors import DeviceUnavailable, UsageError
 from ofa_deploy.fleet import known_targets, resolve_target
+from ofa_deploy.fleet.targets import new_table_name
 
 YAML = "name: {name}\ndescription: a test\nruntime: onnxruntime\nthreads: {threads}\n"
 
@@ -31,3 +32,27 @@ def test_an_unknown_target_lists_the_known(name):
 def test_a_profile_file_that_is_missing(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
         resolve_target(str(tmp_path / "none.yaml"))
+
+
+def test_a_device_with_a_table_and_no_profile_is_a_target_that_is_not_measured(workspace):
+    workspace.store.add_measurements(
+        [{"device": "phone", "kind": "op", "key": "a", "condition": {}, "measured_at": ""}]
+    )
+    assert resolve_target("phone", workspace).runtime == "published"
+    assert known_targets(workspace) == sorted([*known_targets(), "phone"])
+    with pytest.raises(DeviceUnavailable, match="phone cannot be measured: its table was imported"):
+        resolve_target("phone", workspace, measure=True)
+    with pytest.raises(UsageError, match="unknown target 'phone'"):
+        resolve_target("phone")
+    assert resolve_target("local", workspace, measure=True).runtime == "onnxruntime"
+    for name in ("nope", "\x00", "x" * 5000):
+        with pytest.raises(UsageError, match=r"known: local, phone"):
+            resolve_target(name, workspace)
+
+
+def test_an_imported_table_takes_no_name_of_a_measured_device(workspace):
+    assert new_table_name("phone", workspace) == "phone"
+    workspace.store.touch_device("phone", {})
+    for name in ("phone", "local"):
+        with pytest.raises(UsageError, match="choose another name"):
+            new_table_name(name, workspace)

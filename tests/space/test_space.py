@@ -183,3 +183,30 @@ def test_arch_is_hashable_and_immutable() -> None:
     assert isinstance(arch, Arch)
     with pytest.raises(AttributeError):
         arch.width = 2  # type: ignore[misc]
+
+
+def test_keys_come_back_as_blocks() -> None:
+    for space in PRESETS.values():
+        for op in PopulationCodec(space).ops:
+            assert OpSpec.from_key(op.key) == OpSpec.from_key(op.key_at(224)) == op
+    for key in (
+        "",
+        "stem",
+        "edge-8x8-c1-m0-o8-k3-s2-relu",
+        "stem-0x8-c1-m0-o8-k3-s2-relu",
+        "stem-8x8-c1-m0-o8-k3-s2-relu@",
+    ):
+        with pytest.raises(UsageError, match=r"key of a block|unknown op kind"):
+            OpSpec.from_key(key)
+
+
+def test_blocks_numbered_per_resolution() -> None:
+    space = load_space("small_28")
+    plain, apart = PopulationCodec(space), PopulationCodec(space, per_resolution=True)
+    assert plain.op_keys == tuple(op.key for op in plain.ops)
+    assert len(set(apart.op_keys)) == len(apart.ops) > len(plain.ops)
+    population = plain.sample(40, np.random.default_rng(0))
+    assert (apart.macs(population) == plain.macs(population)).all()
+    for arch, numbers in zip(apart.decode(population), apart.op_ids(population).T, strict=True):
+        got = sorted(apart.op_keys[n] for n in numbers if n < len(apart.ops))
+        assert got == sorted(op.key_at(arch.resolution) for op in space.network(arch).ops)

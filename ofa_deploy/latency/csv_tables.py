@@ -1,0 +1,162 @@
+"""Latency tables as CSV: one block a line, in columns that other tools know.
+
+A line has no activation, squeeze-excitation or skip connection; they come back from the search space whose blocks have
+the line's numbers. Nor has it the resolution of the network around the block, or how exact the latency is.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.latency.importers import published_condition
+from ofa_deploy.latency.plausible import Claim, refuse_implausible
+from ofa_deploy.latency.table import LatencyTable, Row
+from ofa_deploy.space import OpSpec, PopulationCodec, SearchSpace, make_divisible
+
+LARGEST_RATIO = 1000
+INTEGERS = ("input_h", "input_w", "channels_in", "channels_out", "kernel", "stride")
+COLUMNS = (
+    *("hardware_id", "op_type", "input_h", "input_w", "channels_in", "channels_out", "kernel", "expand", "stride"),
+    *("latency_micros", "energy_mj"),
+)
+
+
+def write_csv(table: LatencyTable, resolution: int | None = None) -> str:
+    """A table's blocks as CSV; whole networks have no place in it.
+
+    Args:
+        resolution: which of the latencies, where the table has one for every resolution.
+
+    Raises:
+        UsageError: lines would contradict each other, or the table has nothing at that resolution.
+    """
+    if resolution and not table.per_resolution:
+        raise UsageError(f"the table of {table.device} has one latency a block, whatever the resolution around it")
+    rows = [row for key, row in table.rows.items() if not resolution or key.endswith(f"@{resolution}")]
+    if not rows:
+        raise UsageError(f"the table of {table.device} has no blocks" + (f" at {resolution}" if resolution else ""))
+    if len({row.key.split("@")[0] for row in rows}) < len(rows):
+        known = sorted({int(row.key.split("@")[1]) for row in rows})
+        raise UsageError(
+            f"{table.device} has several latencies for one block, one for each resolution of the network, and CSV has "
+            f"no column for that; choose one with --resolution ({', '.join(map(str, known))}), or export as .json"
+        )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_line(table.device, row) for row in rows)
+    return text.getvalue()
+
+
+def _line(device: str, row: Row) -> list[object]:
+    op = OpSpec.from_key(row.key)
+    energy = "" if row.energy_mj is None else row.energy_mj
+    numbers = [op.h, op.w, op.cin, op.cout, op.kernel, f"{op.mid / op.cin:.12g}", op.stride]
+    return [device, op.kind, *numbers, f"{1000 * row.p50:.15g}", energy]
+
+
+def read_csv(path: Path, name: str, space: SearchSpace, resolution: int | None = None) -> LatencyTable:
+    """A CSV file as a device's table.
+
+    Args:
+        name: of the device.
+        space: whose blocks the lines are.
+        resolution: of the networks that the latencies hold for, where they hold for no others.
+
+    Raises:
+        UsageError: the file is damaged; a line is no block of the space, more than one, or one that an earlier line
+            had; or it holds what cannot be a latency. Names the line.
+    """
+    blocks = Blocks(space.with_resolutions((resolution,)) if resolution else space)
+    rows: dict[str, Row] = {}
+    claims: list[Claim] = []
+    places: dict[str, str] = {}
+    for where, line in _lines(path):
+        op = blocks.find(where, line)
+        key = op.key_at(resolution)
+        if key in places:
+            raise UsageError(f"{where}: {key} has a latency already, from {places[key]}")
+        rows[key], places[key] = _row(where, key, line), where
+        claims.append(Claim.of(where, rows[key], [op]))
+    if not rows:
+        raise UsageError(f"{path} has no rows")
+    refuse_implausible(claims)
+    return LatencyTable(name, published_condition(resolution is not None, "unknown"), rows)
+
+
+def _lines(path: Path) -> Iterable[tuple[str, dict[str, str]]]:
+    """Every line's file and number, and its values by column."""
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)
+        header, lines = reader.fieldnames or [], [(f"{path}:{reader.line_num}", line) for line in reader]
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} is not a CSV file: {error}") from error
+    if sorted(header) != sorted(COLUMNS):
+        odd = sorted(set(header) ^ set(COLUMNS)) or sorted(header)
+        raise UsageError(f"{path}:1: the columns must be {','.join(COLUMNS)}; missing or unknown: {', '.join(odd)}")
+    for where, line in lines:
+        if None in line or None in line.values():
+            raise UsageError(f"{where}: a line has {len(COLUMNS)} values")
+    devices = {line["hardware_id"]: where for where, line in reversed(lines)}
+    if len(devices) > 1:
+        other = max(devices.values(), key=lambda where: int(where.rsplit(":", 1)[1]))
+        raise UsageError(f"{other}: rows of several devices do not mix: {', '.join(sorted(devices))}; split the file")
+    return lines
+
+
+def _row(where: str, key: str, line: Mapping[str, str]) -> Row:
+    """A line's latency, which stands for all quantiles; how exact it is is not known, so ``n`` is 0."""
+    ms = _float(where, line, "latency_micros") / 1000
+    energy = _float(where, line, "energy_mj") if line["energy_mj"].strip() else None
+    return Row(key, (key,), ms, ms, ms, 0, 0.0, 0.0, energy_mj=energy)
+
+
+def _float(where: str, line: Mapping[str, str], column: str) -> float:
+    try:
+        return float(line[column])
+    except ValueError:
+        raise UsageError(f"{where}: {column} is {line[column]!r}, not a number") from None
+
+
+class Blocks:
+    """A space's blocks by the numbers that a line of CSV has."""
+
+    def __init__(self, space: SearchSpace) -> None:
+        self._space = space
+        self._found: dict[tuple[str, ...], list[OpSpec]] = {}
+        for op in PopulationCodec(space).ops:
+            numbers = (op.h, op.w, op.cin, op.cout, op.kernel, op.stride)
+            self._found.setdefault((op.kind, *map(str, numbers)), []).append(op)
+
+    def find(self, where: str, line: Mapping[str, str]) -> OpSpec:
+        """The block of a line.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        expand = _float(where, line, "expand")
+        if not 0 <= expand <= LARGEST_RATIO:
+            raise UsageError(f"{where}: expand is {line['expand']!r}, not a ratio of channels")
+        same = self._found.get((line["op_type"].strip(), *(_integer(where, line, column) for column in INTEGERS)), [])
+        fitting = [op for op in same if op.mid == round(op.cin * expand)]
+        fitting = fitting or [op for op in same if op.mid == make_divisible(op.cin * expand)]  # as spaces round a ratio
+        if len(fitting) == 1:
+            return fitting[0]
+        numbers = " ".join(f"{column} {line[column]}" for column in COLUMNS[1:9])
+        if not fitting:
+            raise UsageError(f"{where}: {self._space.name} has no such block: {numbers}")
+        known = ", ".join(op.key for op in fitting)
+        raise UsageError(f"{where}: {self._space.name} has {len(fitting)} blocks with {numbers}: {known}")
+
+
+def _integer(where: str, line: Mapping[str, str], column: str) -> str:
+    text = line[column].strip()
+    if not text.isdecimal():
+        raise UsageError(f"{where}: {column} is {line[column]!r}, not a whole number")
+    return str(int(text))
