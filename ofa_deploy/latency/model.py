@@ -89,6 +89,11 @@ class LatencyModel:
         """The model fitted on all of its networks but one."""
         return LatencyModel(self.table, [other for other in self.evidence if other != key], self.statistic)
 
+    def learned(self, row: Row) -> LatencyModel:
+        """The model fitted on one network more, or on another measurement of one that it was fitted on."""
+        table = replace(self.table, networks={**self.table.networks, row.key: row})
+        return LatencyModel(table, [*self.evidence, row.key], self.statistic)
+
     def bind(self, codec: PopulationCodec) -> SpaceLatency:
         """The model as array operations on populations of one space.
 

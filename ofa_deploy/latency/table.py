@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class Row:
         """The part of a measurement record that a prediction needs."""
         names = ("key", "p50", "p90", "p99", "n", "cov", "se", "measured_at")
         return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **{name: record[name] for name in names})
+
+    def scaled(self, factor: float) -> Row:
+        """The row as a device shows it that takes ``factor`` times as long."""
+        return replace(self, p50=factor * self.p50, p90=factor * self.p90, p99=factor * self.p99)
 
 
 @dataclass(frozen=True)

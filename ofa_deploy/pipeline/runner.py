@@ -20,6 +20,7 @@ from ofa_deploy.config import (
     find_file,
     read_document,
 )
+from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import budgets_between, extract, ready_model
 from ofa_deploy.deploy.subject import SUPERNET, Subject, load_subject
@@ -188,7 +189,7 @@ class _Run:
             f"ofa-deploy extract --target {target.name} --max-ms {budget:g} --confidence {stage.confidence:g} "
             f"--seed {stage.seed} --supernet {self.path}"
         )
-        build_bundle(extraction, self.folder / folder, command)
+        build_bundle(extraction, self.folder / folder, command, newest_audit(self.workspace, extraction))
         return folder
 
     def compare(self, stage: CompareStage) -> None:

@@ -1,0 +1,123 @@
+"""Time per block: measured alone, in the model, and as the network's own measurement moves it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ofa_deploy.report.markup import Markup, element
+from ofa_deploy.report.plots import legend
+from ofa_deploy.report.text import get, ms, number, pct, plain, rows, signed_ms
+
+COLUMNS = ("#", "block", "op", "table", "posterior", "residual", "difference", "share")
+
+
+class Block(NamedTuple):
+    """One block of the network; milliseconds.
+
+    Attributes:
+        place: in the order of execution, from 1.
+        table: measured alone.
+        posterior: what the model, which has seen whole networks, adds for it.
+        residual: by how much the network's own measurement moves that.
+        difference: of posterior and residual together to the table.
+        share: of the predicted latency.
+    """
+
+    place: int
+    name: str
+    op: str
+    table: float | None
+    posterior: float | None
+    residual: float | None
+    difference: float | None
+    share: float | None
+    flags: str
+
+    def cells(self) -> list[str]:
+        """The block as a row under ``COLUMNS``."""
+        times = [ms(self.table, "–"), ms(self.posterior, "–"), signed_ms(self.residual, "–")]
+        return [str(self.place), self.name, self.op, *times, signed_ms(self.difference, "–"), pct(self.share, "–", 1)]
+
+
+def blocks(report: dict[str, Any]) -> list[Block]:
+    """The blocks of a report, the largest absolute difference first."""
+    found = [_block(i + 1, row) for i, row in enumerate(rows(report, "blocks"))]
+    return sorted(found, key=lambda block: -abs(block.difference or 0.0))
+
+
+def _block(place: int, row: dict[str, Any]) -> Block:
+    table, posterior, residual = (number(row.get(f"{name}_ms")) for name in ("table", "posterior", "residual"))
+    difference = None if table is None or posterior is None else posterior + (residual or 0.0) - table
+    flags = plain(row.get("flags")) if row.get("flags") else ""
+    name, op = plain(row.get("name")), plain(row.get("op"))
+    return Block(place, name, op, table, posterior, residual, difference, number(row.get("share")), flags)
+
+
+def remark(report: dict[str, Any]) -> str:
+    """How to read the breakdown."""
+    slowdown = number(get(report, "latency.slowdown")) or 1.0
+    speed = "" if abs(slowdown - 1) < 5e-4 else f", times {slowdown:.3f}: the device's speed now against the table's"
+    return (
+        "Largest difference to the table first; numbers are the order of execution. The posteriors add up to the "
+        f"predicted latency{speed}. A residual is what the subnet's own measurement, once the model has seen it, "
+        "changes a block by; what no block is blamed for counts as noise."
+    )
+
+
+def render_blocks(report: dict[str, Any]) -> Markup | None:
+    """The breakdown as bars."""
+    found = blocks(report)
+    ends = [end for b in found for end in (b.table, b.posterior, (b.posterior or 0.0) + (b.residual or 0.0)) if end]
+    longest = max(ends, default=0.0)
+    if longest <= 0:
+        return None
+    entries = [
+        ("posterior", "area", "posterior: what it adds to a whole network"),
+        ("residual", "area", "residual: what this subnet's measurement changes"),
+        ("sum", "area", "table: measured alone"),
+    ]
+    return element(
+        "section",
+        element("h2", "Time per block"),
+        element("p", remark(report)),
+        legend(entries),
+        element("br"),
+        [_row(block, longest) for block in found],
+        class_="card blocks",
+    )
+
+
+def _row(block: Block, longest: float) -> Markup:
+    marked = element("small", f"⚑ flagged: {block.flags}") if block.flags else None
+    title = element("span", element("b", block.place, class_="place"), block.name)
+    said = f"table {ms(block.table)}, posterior {ms(block.posterior, 'unknown')}"
+    if block.residual is not None:
+        said += f", residual {signed_ms(block.residual)}"
+    value = element(
+        "div",
+        signed_ms(block.difference, ms(block.posterior, "–")),
+        element("small", f"{pct(block.share, '', 1)} of the time" if block.share is not None else ""),
+        class_="value",
+    )
+    bars = element("div", _bars(block, longest), element("small", said))
+    return element("div", element("div", title, element("small", block.op), marked), bars, value, class_="block")
+
+
+def _bars(block: Block, longest: float) -> Markup:
+    start, moved = block.posterior or 0.0, (block.posterior or 0.0) + (block.residual or 0.0)
+    return element(
+        "svg",
+        _bar(0.0, start, longest, "posterior", 0, 10),
+        _bar(min(start, moved), max(start, moved), longest, "residual", 0, 10),
+        _bar(0.0, block.table or 0.0, longest, "sum", 12, 5),
+        role="img",
+        aria_label=f"bars of {block.name}",
+    )
+
+
+def _bar(start: float, end: float, longest: float, class_: str, y: int, height: int) -> Markup | None:
+    start = max(start, 0.0)
+    if end <= start:
+        return None
+    left, width = f"{100 * start / longest:.2f}%", f"{100 * (end - start) / longest:.2f}%"
+    return element("rect", x=left, y=y, height=height, width=width, class_=class_)
