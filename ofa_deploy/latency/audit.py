@@ -102,5 +102,5 @@ def _cure(audit: Mapping[str, Any]) -> str:
         return "measurements do not repeat themselves; measure on a quieter machine with `profile --refresh`"
     if abs(bias) >= 0.8 * mape:
         speed = "slower" if bias < 0 else "faster"
-        return f"the device is {speed} than when its table was measured; measure it again with `profile --refresh`"
+        return f"the device is {speed} than when it was profiled; measure it again with `profile --refresh`"
     return "give the model more whole networks to learn from with `profile --networks`"

@@ -30,7 +30,7 @@ STATISTICS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("Networks held out", "n_heldout", lambda value: plain(value)),
 )
 STATISTIC_COLUMNS = ("", "model", "sum of blocks")
-NETWORK_COLUMNS = ("network", "measured", "predicted", "error", "± std", "sum of blocks", "its error", "flags")
+NETWORK_COLUMNS = ("network", "measured", "predicted", "error", "±", "sum of blocks", "its error", "flags")
 REMARK = (
     "The sum of blocks is what the table says without any whole network to learn from. Repeatability is the mean "
     "difference between the odd and the even rounds of the same measurements: no prediction can be told from a better "
@@ -53,11 +53,11 @@ def render_audit_html(audit: dict[str, Any]) -> str:
         header_facts(report),
         [note(text) for text in _notes(audit)],
         element("section", element("h2", "Error of predictions"), element("p", REMARK, class_="remark")),
-        table(STATISTIC_COLUMNS, [(False, cells) for cells in _statistics(audit)]),
+        table(STATISTIC_COLUMNS, [(False, cells) for cells in _statistics(audit)], "wide statistics"),
         element("div", figures.errors(report), figures.scatter(report), class_="plots"),
+        element("section", element("h2", "Conditions"), pairs(facts.conditions(report))),
         element("section", element("h2", "Networks, worst prediction first")),
         table(NETWORK_COLUMNS, [(False, cells) for cells in _networks(audit)]),
-        element("section", element("h2", "Conditions"), pairs(facts.conditions(report))),
     ]
     return page(title, body)
 
@@ -68,8 +68,8 @@ def render_audit_markdown(audit: dict[str, Any]) -> str:
     parts = [f"# {quoted(plain(get(audit, 'target')))}: {ICONS[answer.status]} {answer.headline.lower()}"]
     parts += opening(report, answer, _notes(audit))
     parts += ["## Error of predictions", markdown_table(STATISTIC_COLUMNS, _statistics(audit)), REMARK]
-    parts += ["## Networks, worst prediction first", markdown_table(NETWORK_COLUMNS, _networks(audit))]
     parts += ["## Conditions", markdown_table(("condition", "value"), facts.conditions(report))]
+    parts += ["## Networks, worst prediction first", markdown_table(NETWORK_COLUMNS, _networks(audit))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,7 +97,8 @@ def _verdict(audit: dict[str, Any]) -> facts.Verdict:
         f"{plain(get(audit, 'n_heldout'))} networks of {where}, spread over its latencies, none of which the model had "
         f"seen; it was fitted on {plain(get(audit, 'n_fit'))} others"
     )
-    return facts.Verdict(kind, headline, [plain(get(audit, "verdict")), how])
+    said = plain(get(audit, "verdict"))
+    return facts.Verdict(kind, headline, [said.partition(": ")[2] or said, how])  # the headline says the rest
 
 
 def _statistics(audit: dict[str, Any]) -> list[list[str]]:
@@ -118,7 +119,7 @@ def _network(row: dict[str, Any]) -> list[str]:
         ms(row.get("measured_ms")),
         ms(row.get("predicted_ms"), "–"),
         signed_pct(_percent(_error(row, "predicted_ms")), "–"),
-        ms(row.get("std_ms"), "–"),
+        pct(_share(row.get("std_ms"), row.get("predicted_ms")), "–", 1),
         ms(row.get("table_ms"), "–"),
         signed_pct(_percent(_error(row, "table_ms")), "–"),
         plain(row.get("flags")) if row.get("flags") else "",
@@ -126,8 +127,13 @@ def _network(row: dict[str, Any]) -> list[str]:
 
 
 def _error(row: dict[str, Any], name: str) -> float | None:
-    predicted, measured = number(row.get(name)), number(row.get("measured_ms"))
-    return predicted / measured - 1 if predicted is not None and measured else None
+    ratio = _share(row.get(name), row.get("measured_ms"))
+    return None if ratio is None else ratio - 1
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    one, other = number(part), number(whole)
+    return one / other if one is not None and other else None
 
 
 def _notes(audit: dict[str, Any]) -> list[str]:

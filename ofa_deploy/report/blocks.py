@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import floor, log10
 from typing import Any, NamedTuple
 
 from ofa_deploy.report.markup import Markup, element
 from ofa_deploy.report.plots import legend
-from ofa_deploy.report.text import get, ms, number, pct, plain, rows, signed_ms
+from ofa_deploy.report.text import MINUS, get, number, pct, plain, rows
 
 COLUMNS = ("#", "block", "op", "table", "posterior", "residual", "difference", "share")
 
@@ -21,6 +22,7 @@ class Block(NamedTuple):
         residual: by how much the network's own measurement moves that.
         difference: of posterior and residual together to the table.
         share: of the predicted latency.
+        decimals: with which its times are shown.
     """
 
     place: int
@@ -32,25 +34,41 @@ class Block(NamedTuple):
     difference: float | None
     share: float | None
     flags: str
+    decimals: int
 
     def cells(self) -> list[str]:
         """The block as a row under ``COLUMNS``."""
-        times = [ms(self.table, "–"), ms(self.posterior, "–"), signed_ms(self.residual, "–")]
-        return [str(self.place), self.name, self.op, *times, signed_ms(self.difference, "–"), pct(self.share, "–", 1)]
+        times = [self.time(self.table), self.time(self.posterior)]
+        changes = [self.change(self.residual), self.change(self.difference)]
+        return [str(self.place), self.name, self.op, *times, *changes, pct(self.share, "–", 1)]
+
+    def time(self, value: float | None) -> str:
+        """A time as text."""
+        return "–" if value is None else f"{value:.{self.decimals}f} ms"
+
+    def change(self, value: float | None) -> str:
+        """A difference of times as text, with its sign."""
+        if value is None:
+            return "–"
+        shown = f"{value:+.{self.decimals}f} ms".replace("-", MINUS)
+        return shown if abs(value) >= 0.5 * 10**-self.decimals else shown[1:]
 
 
 def blocks(report: dict[str, Any]) -> list[Block]:
     """The blocks of a report, the largest absolute difference first."""
-    found = [_block(i + 1, row) for i, row in enumerate(rows(report, "blocks"))]
-    return sorted(found, key=lambda block: -abs(block.difference or 0.0))
+    found = rows(report, "blocks")
+    longest = max((number(row.get(name)) or 0.0 for row in found for name in ("table_ms", "posterior_ms")), default=0.0)
+    decimals = min(max(3 - floor(log10(longest)), 0), 9) if longest > 0 else 3
+    listed = [_block(i + 1, row, decimals) for i, row in enumerate(found)]
+    return sorted(listed, key=lambda block: -abs(block.difference or 0.0))
 
 
-def _block(place: int, row: dict[str, Any]) -> Block:
+def _block(place: int, row: dict[str, Any], decimals: int) -> Block:
     table, posterior, residual = (number(row.get(f"{name}_ms")) for name in ("table", "posterior", "residual"))
     difference = None if table is None or posterior is None else posterior + (residual or 0.0) - table
     flags = plain(row.get("flags")) if row.get("flags") else ""
-    name, op = plain(row.get("name")), plain(row.get("op"))
-    return Block(place, name, op, table, posterior, residual, difference, number(row.get("share")), flags)
+    name, op, share = plain(row.get("name")), plain(row.get("op")), number(row.get("share"))
+    return Block(place, name, op, table, posterior, residual, difference, share, flags, decimals)
 
 
 def remark(report: dict[str, Any]) -> str:
@@ -90,13 +108,15 @@ def render_blocks(report: dict[str, Any]) -> Markup | None:
 def _row(block: Block, longest: float) -> Markup:
     marked = element("small", f"⚑ flagged: {block.flags}") if block.flags else None
     title = element("span", element("b", block.place, class_="place"), block.name)
-    said = f"table {ms(block.table)}, posterior {ms(block.posterior, 'unknown')}"
+    said = f"table {block.time(block.table)}, posterior {block.time(block.posterior)}"
     if block.residual is not None:
-        said += f", residual {signed_ms(block.residual)}"
+        said += f", residual {block.change(block.residual)}"
+    alone = block.difference is None
     value = element(
         "div",
-        signed_ms(block.difference, ms(block.posterior, "–")),
-        element("small", f"{pct(block.share, '', 1)} of the time" if block.share is not None else ""),
+        block.time(block.posterior) if alone else block.change(block.difference),
+        None if alone else element("small", "against its table"),
+        element("small", f"{pct(block.share, '', 1)} of the network") if block.share is not None else None,
         class_="value",
     )
     bars = element("div", _bars(block, longest), element("small", said))

@@ -110,7 +110,8 @@ def _trust(report: dict[str, Any]) -> str:
     if get(report, "audit.verdict"):
         day = plain(get(report, "audit.measured_at"), "an unknown day")[:10]
         tested = f"{plain(get(report, 'audit.n_heldout'))} held-out networks on {day}"
-        return f"predictions audited with {tested}: {plain(get(report, 'audit.verdict'))}"
+        warned = "⚠ " if get(report, "audit.status") == "not trusted" else ""
+        return f"{warned}predictions audited with {tested} – {plain(get(report, 'audit.verdict'))}"
     command = get(report, "audit_command")
     return "predictions not audited" + (f"; see how far to trust them with: {plain(command)}" if command else "")
 

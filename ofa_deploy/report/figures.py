@@ -10,7 +10,7 @@ from ofa_deploy.report.plots import Plot, legend, limits
 from ofa_deploy.report.text import get, ms, number, pct, rows, signed_pct
 
 BANDS = (0.10, 0.05)
-ROLES = {"evidence": "small", "audit": "small", "finalist": "dot", "chosen": "diamond"}  # and how they are drawn
+ROLES = {"evidence": "dot", "audit": "dot", "finalist": "dot", "chosen": "diamond"}  # and how they are drawn
 ROLE_WORDS = {
     "evidence": "the model's evidence, each predicted without itself",
     "audit": "audited, predicted before it was measured",
@@ -42,9 +42,9 @@ def scatter(report: dict[str, Any]) -> Markup:
     points = _timed(report)
     if not points:
         return card(title, remark, element("p", "No whole network was measured.", class_="empty"))
+    low, high = limits([point.measured for point in points])
     values = [value for p in points for value in (p.measured, p.predicted, p.table) if value is not None]
-    low, high = limits(values)
-    plot = Plot.over("scatter", (low, high), (low, high))
+    plot = Plot.over("scatter", (low, high), limits(values))
     for share in BANDS:
         edges = ((low, 1 - share), (high, 1 - share), (high, 1 + share), (low, 1 + share))
         plot.area([(x, x * factor) for x, factor in edges], "band")
@@ -108,12 +108,12 @@ def _scatter_legend(points: list[Timed]) -> Markup:
     return legend([*entries, ("spread", "line", "± one standard deviation"), ("band", "area", "±5 %, ±10 %")])
 
 
-def front(report: dict[str, Any]) -> Markup:
-    """The Pareto front of predicted accuracy and latency, the budget, and the chosen subnet."""
+def front(report: dict[str, Any]) -> Markup | None:
+    """The Pareto front of predicted accuracy and latency, the budget, the chosen subnet; None without accuracies."""
     title, remark = "Accuracy and latency", "The best that was found at every latency, by prediction."
     points = front_points(report)
     if not points:
-        return card(title, remark, element("p", "Accuracy was not predicted: there is no front.", class_="empty"))
+        return None
     chosen = _chosen(report)
     budget = number(get(report, "budget.max_ms"))
     xs = [x for x, _ in points] + ([budget] if budget is not None else []) + [x for x, _ in chosen]

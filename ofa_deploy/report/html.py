@@ -31,7 +31,7 @@ def render_html(report: dict[str, Any]) -> str:
         header_facts(report),
         [note(text) for text in facts.notes(report)],
         element("dl", [_figure(*row) for row in facts.figures(report)], class_="figures"),
-        element("div", figures.scatter(report), figures.front(report), class_="plots"),
+        element("div", figures.scatter(report), figures.front(report) or figures.errors(report), class_="plots"),
         render_blocks(report),
         _finalists(report),
         element(

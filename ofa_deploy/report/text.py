@@ -38,12 +38,6 @@ def _digits(value: float) -> str:
     return f"{value:.4g}" if 1e-4 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
-def signed_ms(value: Any, absent: str = NOT_MEASURED) -> str:
-    """A difference in milliseconds with its sign and two digits."""
-    found = number(value)
-    return absent if found is None else f"{found:+.2g} ms".replace("-", MINUS)
-
-
 def signed_pct(value: Any, absent: str = NOT_MEASURED) -> str:
     """A number of percent with its sign."""
     found = number(value)

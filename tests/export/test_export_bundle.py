@@ -220,7 +220,7 @@ def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
         ("blocks.0.residual_ms", 0.0),
         ("audit.mape", 0.0),
         ("audit.repeatability", 0.0),
-        ("audit.verdict", "trust it"),
+        ("audit.status", "not trusted"),
         ("audit.table_only.within_10", 1.0),
         ("networks.1.predicted_ms", 9.0),
         ("networks.0.predicted_ms", 9.0),
