@@ -92,6 +92,7 @@ def extract(
 
     Example: ofa-deploy extract --target local --max-ms 2
     """
+    from ofa_deploy.deploy.audits import newest_audit
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
@@ -117,7 +118,7 @@ def extract(
                 lambda p: tell(f"measure on {found.name}", p),
             )
         tell("verify and report", {})
-        report = build_bundle(extraction, folder, shlex.join(words))
+        report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction))
     opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})
     if request.as_json:
         emit({**report, "bundle": str(folder)})

@@ -129,8 +129,16 @@ def profile(
 @click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
 @click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
 @click.option("--networks", default=40, show_default=True, type=click.IntRange(3), help="Whole networks to measure.")
+@click.option(
+    "--statistic",
+    default="p50",
+    show_default=True,
+    type=click.Choice(["p50", "p90", "p99"]),
+    help="Which latency is predicted and measured.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
 @protocol_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: audits/… in the workspace]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
 def audit(
@@ -139,15 +147,20 @@ def audit(
     space_name: str | None,
     resolutions: tuple[int, ...],
     networks: int,
+    statistic: str,
     seed: int,
     se: float,
     cap_s: float,
+    output: Path | None,
     as_json: bool,
 ) -> None:
     """Measure networks that took no part in fitting, and say how far a target's predictions can be trusted.
 
+    The answer is kept as JSON, Markdown and a page, and later reports of this target show it.
+
     Example: ofa-deploy audit --target local --networks 40
     """
+    from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.fleet.auditing import audit as run
     from ofa_deploy.store import Workspace
@@ -157,19 +170,42 @@ def audit(
     space = the_space(opened, space_name)
     if resolutions:
         space = space.with_resolutions(resolutions)
-    protocol = Protocol(se=se, cap_s=cap_s)
+    folder = audit_folder(output or opened.audits / found.name)
+    options = {"resolution": resolutions, "networks": networks, "seed": seed, "se": se, "cap-s": cap_s}
+    command = audit_command(found, space, statistic, options | ({"space": space_name} if space_name else {}))
     with Fleet.open(opened) as fleet, progress() as tell:
-        answer = run(fleet, opened, found, space, networks, seed, protocol, lambda p: tell(f"audit {target}", p))
+        answer = run(
+            fleet,
+            opened,
+            found,
+            space,
+            networks,
+            seed,
+            statistic,
+            Protocol(se=se, cap_s=cap_s),
+            lambda p: tell(f"audit {target}", p),
+        )
+    answer["command"] = command
+    keep_audit(opened, answer, folder)
     if as_json:
         emit(answer)
-        return
+    else:
+        click.echo(f"{audit_text(answer)}\naudit: {folder}   open {folder / 'audit.html'}")
+
+
+def audit_text(answer: dict[str, Any]) -> str:
+    """An audit in a few lines."""
+    lines = ["SIMULATED"] if answer["condition"]["simulated"] else []
     for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
-        click.echo(
-            f"{name:14} mean error {100 * part['mape']:5.1f} %  bias {100 * part['bias']:+5.1f} %  "
-            f"±5 %: {100 * part['within_5']:3.0f} %  ±10 %: {100 * part['within_10']:3.0f} %  "
-            f"Spearman {part['spearman']:.3f}  95 % bound held: {100 * part['coverage_95']:.0f} %"
-        )
-    click.echo(f"{answer['n_heldout']} networks, fitted on {answer['n_fit']} others: {answer['verdict']}")
+        if part:
+            ranks = "" if part["spearman"] is None else f"Spearman {part['spearman']:.3f}  "
+            lines.append(
+                f"{name:14} mean error {100 * part['mape']:5.1f} %  bias {100 * part['bias']:+5.1f} %  "
+                f"±5 %: {100 * part['within_5']:3.0f} %  ±10 %: {100 * part['within_10']:3.0f} %  "
+                f"{ranks}95 % bound held: {100 * part['coverage_95']:.0f} %"
+            )
+    lines.append(f"{answer['n_heldout']} networks, fitted on {answer['n_fit']} others: {answer['verdict']}")
+    return "\n".join(lines)
 
 
 @click.command()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +14,29 @@ import onnx
 import onnxruntime
 
 import ofa_deploy
+from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import parity, run_onnx, write_bundle
-from ofa_deploy.latency import differences
+from ofa_deploy.latency import Row, differences
 from ofa_deploy.report import render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.space import network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file
+OLD_DAYS = 30  # after which a table should be measured again
 
 
-def build_bundle(extraction: Extraction, folder: Path, command: str) -> dict[str, Any]:
+def build_bundle(
+    extraction: Extraction, folder: Path, command: str, audit: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Verify the chosen subnet, and write its bundle; an older bundle there is replaced when the new one is complete.
 
     Args:
         command: what repeats this extraction.
+        audit: of the predictions that it rests on, as ``newest_audit`` finds it.
 
     Returns:
         The report, as in ``report.json``.
@@ -50,8 +57,9 @@ def build_bundle(extraction: Extraction, folder: Path, command: str) -> dict[str
         "test": test,
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
         "latency_model": chosen.predictor.to_json(),
+        "audit": audit,
     }
-    report = build_report(extraction, checked, test, command)
+    report = build_report(extraction, checked, test, command, audit)
     files = {
         "model.onnx": chosen.onnx,
         "arch.json": _json(arch.to_json()),
@@ -67,7 +75,11 @@ def build_bundle(extraction: Extraction, folder: Path, command: str) -> dict[str
 
 
 def build_report(
-    extraction: Extraction, checked: dict[str, Any], test: dict[str, Any] | None, command: str
+    extraction: Extraction,
+    checked: dict[str, Any],
+    test: dict[str, Any] | None,
+    command: str,
+    audit: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """The report as a JSON object; see the schema in the README."""
     subject, target, chosen = extraction.subject, extraction.target, extraction.chosen
@@ -111,7 +123,9 @@ def build_report(
         },
         "parity": {key: checked[key] for key in ("max_abs", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
-        "networks": _networks(extraction),
+        "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
+        "audit_command": audit_command(target, subject.space, bounds.statistic),
+        "networks": _networks(extraction, audit),
         "finalists": [_finalist(f) for f in extraction.finalists],
         "front": [
             {"key": p.arch.key, "latency_ms": p.latency_ms, "upper_ms": p.upper_ms, "accuracy": p.accuracy}
@@ -180,12 +194,16 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
     }
 
 
-def _networks(extraction: Extraction) -> list[dict[str, Any]]:
-    """Predicted against measured: finalists as predicted before they were measured, and the networks that the model
-    had been fitted on, each as predicted without it."""
-    points, chosen = [], extraction.chosen
-    table = chosen.predictor.table
+def _networks(extraction: Extraction, audit: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Predicted against measured: the audit's networks and the finalists as predicted before they were measured, and
+    the other networks that the model had been fitted on, each as predicted without it."""
+    chosen = extraction.chosen
+    table, names = chosen.predictor.table, ("key", "predicted_ms", "std_ms", "table_ms", "measured_ms")
+    points = [{"role": "audit", **{name: one[name] for name in names}} for one in (audit or {}).get("networks", ())]
+    audited = {point["key"] for point in points}
     for key in chosen.predictor.evidence:
+        if key in audited:
+            continue
         row = table.networks[key]
         mean, std = chosen.predictor.without(key).predict_ops([row.ops])
         points.append(
@@ -194,32 +212,34 @@ def _networks(extraction: Extraction) -> list[dict[str, Any]]:
                 "role": "evidence",
                 "predicted_ms": float(mean[0]),
                 "std_ms": float(std[0]),
-                "table_ms": table.total(row.ops, chosen.predictor.statistic),
+                "table_ms": None if table.missing(row.ops) else table.total(row.ops, chosen.predictor.statistic),
                 "measured_ms": getattr(row, chosen.predictor.statistic),
             }
         )
     for finalist in extraction.finalists:
         role = "chosen" if finalist is chosen else "finalist"
-        names = ("key", "predicted_ms", "std_ms", "table_ms", "measured_ms")
         points.append({"role": role, **{name: _finalist(finalist)[name] for name in names}})
     return points
 
 
 def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
-    network = extraction.subject.space.network(chosen.point.arch)
-    rows, effects = chosen.predictor.table.rows, chosen.predictor.effects
-    keys = chosen.predictor.table.row_keys(network)
-    total = sum(effects[key] for key in keys)
+    """The chosen subnet's blocks: alone, in the model, and what the model makes of the difference between the subnet's
+    prediction and its measurement."""
+    network, model = extraction.subject.space.network(chosen.point.arch), chosen.predictor
+    effects, learned = model.effects, model.learned(Row.from_record(chosen.record)).effects
+    total = sum(effects[op.key] for op in network.ops)
+    rows = [model.table.rows.get(op.key) for op in network.ops]
     return [
         {
             "name": name,
             "op": op.key,
-            "table_ms": getattr(rows[key], chosen.predictor.statistic),
-            "posterior_ms": effects[key],
-            "share": effects[key] / total,
-            "flags": list(rows[key].flags),
+            "table_ms": getattr(row, model.statistic) if row else None,
+            "posterior_ms": effects[op.key],
+            "residual_ms": learned[op.key] - effects[op.key],
+            "share": effects[op.key] / total,
+            "flags": list(row.flags) if row else [],
         }
-        for name, op, key in zip(network.names, network.ops, keys, strict=True)
+        for name, op, row in zip(network.names, network.ops, rows, strict=True)
     ]
 
 
@@ -234,15 +254,41 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:
         again = f"ofa-deploy profile --target {extraction.target.name} --refresh"
-        notes.append(f"The table is from other conditions ({'; '.join(changed)}); measure it again with: {again}")
+        older = then.get("runtime_version") != now["runtime_version"]
+        what = "older than its runtime" if older else "from other conditions"
+        notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
+    notes += _table_notes(extraction, chosen)
     if bounds.max_ms is not None and chosen.point.arch == subject.space.largest:
         notes.append("The largest subnet of the space fits: the budget leaves slack that this supernet cannot use.")
-    flagged = [b["name"] for b in _blocks(extraction, chosen) if b["flags"]]
-    if flagged:
-        notes.append(f"Table rows of {', '.join(flagged)} are flagged: they were measured on a busy machine.")
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
+    """What makes the table of the chosen subnet's blocks less than sure."""
+    table, target = chosen.predictor.table, extraction.target.name
+    ops = dict.fromkeys(op.key for op in extraction.subject.space.network(chosen.point.arch).ops)
+    rows = [table.rows[key] for key in ops if key in table.rows]
+    if not rows:
+        return [
+            "No block was measured on this device: the prediction comes from "
+            f"{len(chosen.predictor.evidence)} whole networks and other devices' tables."
+        ]
+    notes = []
+    if flagged := [row for row in rows if row.flags]:
+        kinds = ", ".join(sorted({flag for row in flagged for flag in row.flags}))
+        notes.append(f"{len(flagged)} of the {len(rows)} table rows used are flagged ({kinds}): see the blocks.")
+    times = [row.measured_at for row in rows if row.measured_at]
+    days = _days(min(times), chosen.record["measured_at"]) if times else 0
+    if days > OLD_DAYS:
+        again = f"ofa-deploy profile --target {target} --refresh"
+        notes.append(f"The table was measured {days} days before this subnet; measure it again with: {again}")
+    return notes
+
+
+def _days(earlier: str, later: str) -> int:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).days
 
 
 def _json(value: Any) -> bytes:

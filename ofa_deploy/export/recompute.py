@@ -21,7 +21,7 @@ from scipy.stats import norm
 
 from device_agents.summary import summarise
 from ofa_deploy.export.runtime import compare
-from ofa_deploy.latency import LatencyModel, confidence_interval
+from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
 from ofa_deploy.space import (
     PRESETS,
     Arch,
@@ -38,7 +38,13 @@ from ofa_deploy.space import (
 # How far a figure may be from its recomputation, relative and absolute: records round latencies to seven digits, which
 # shows in differences of them, and searches compute upper bounds in fp32.
 TOLERANCE = (1e-5, 1e-12)
-TOLERANCES = {"cov": (1e-3, 1e-6), "se": (1e-3, 1e-6), "error_pct": (1e-5, 1e-3), "upper_ms": (1e-3, 1e-12)}
+TOLERANCES = {
+    "cov": (1e-3, 1e-6),
+    "se": (1e-3, 1e-6),
+    "error_pct": (1e-5, 1e-3),
+    "upper_ms": (1e-3, 1e-12),
+    "residual_ms": (1e-3, 1e-6),
+}
 PREDICTOR = "accuracy_predictor.safetensors"
 NEEDED = ("model.onnx", "arch.json", "report.json", "evidence.json")
 Figures = dict[str, Any]  # values by their dotted path in report.json
@@ -89,7 +95,8 @@ class Bundle:
         if not record:
             return {}
         timings = record.get("timings") or [[value] for value in record["rounds"]]
-        return summarise(timings, range(len(timings)))
+        excluded = record.get("excluded", [])  # they count for what is undisturbed
+        return summarise(timings + excluded, range(len(timings)))
 
     def _json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_bytes())
@@ -101,7 +108,7 @@ def wrong_figures(folder: Path) -> list[str]:
     if missing:
         return missing
     bundle, problems = Bundle(folder), []
-    for part in (_subnet, _model, _measurement, _prediction, _networks, _blocks, _accuracy, _parity):
+    for part in (_subnet, _model, _measurement, _prediction, _audit, _networks, _blocks, _accuracy, _parity):
         try:
             problems += _differences(bundle.report, part(bundle))
         except Exception as error:  # whatever a damaged file provokes is a finding, not a crash
@@ -169,6 +176,23 @@ def _prediction(bundle: Bundle) -> Figures:
     return {f"latency.{name}": float(value) for name, value in figures.items()}
 
 
+def _audit(bundle: Bundle) -> Figures:
+    """The audit's statistics, from the networks that it measured, and these networks as the report shows them."""
+    kept = bundle.evidence.get("audit")
+    if kept is None:
+        return {"audit": None}
+    found, figures = audit_summary(kept["networks"], kept["n_fit"]), Figures()
+    alone = found.pop("table_only")
+    figures |= {f"audit.{name}": value for name, value in found.items() if name != "verdict"}  # words may change
+    figures |= {f"audit.table_only.{name}": value for name, value in alone.items()} if alone else {}
+    measured = {one["key"]: one for one in kept["networks"]}
+    for i, shown in enumerate(bundle.report["networks"]):
+        if shown["role"] == "audit":
+            names = ("predicted_ms", "std_ms", "table_ms", "measured_ms")
+            figures |= {f"networks.{i}.{name}": measured[shown["key"]][name] for name in names}
+    return figures
+
+
 def _networks(bundle: Bundle) -> Figures:
     """The whole networks that the model was fitted on, each predicted without itself."""
     model, figures = bundle.latency_model, Figures()
@@ -177,29 +201,38 @@ def _networks(bundle: Bundle) -> Figures:
             continue
         row = model.table.networks[shown["key"]]
         (mean,), (std,) = model.without(row.key).predict_ops([row.ops])
-        measured, total = getattr(row, model.statistic), model.table.total(row.ops, model.statistic)
-        found = {"measured_ms": measured, "table_ms": total, "predicted_ms": mean, "std_ms": std}
-        figures |= {f"networks.{i}.{name}": float(value) for name, value in found.items()}
+        total = None if model.table.missing(row.ops) else model.table.total(row.ops, model.statistic)
+        found = {"measured_ms": getattr(row, model.statistic), "predicted_ms": float(mean), "std_ms": float(std)}
+        figures |= {f"networks.{i}.{name}": value for name, value in {**found, "table_ms": total}.items()}
     return figures
 
 
 def _blocks(bundle: Bundle) -> Figures:
-    model, shown = bundle.latency_model, bundle.report["blocks"]
-    if model is None or not shown:
+    model = bundle.latency_model
+    if model is None or not bundle.report["blocks"]:
         return {}
-    ops, keys = bundle.network.ops, model.table.row_keys(bundle.network)
-    figures = Figures()
-    total = sum(model.effects[key] for key in keys)
-    for i, (name, op, key) in enumerate(zip(bundle.network.names, ops, keys, strict=True)):
-        effect = model.effects[key]
-        row = {
+    figures, effects, learned = Figures(), model.effects, _learned(bundle, model)
+    total = sum(effects[op.key] for op in bundle.network.ops)
+    for i, (name, op) in enumerate(zip(bundle.network.names, bundle.network.ops, strict=True)):
+        effect, row = effects[op.key], model.table.rows.get(op.key)
+        block = {
             "name": name,
             "op": op.key,
-            "table_ms": getattr(model.table.rows[key], model.statistic),
+            "table_ms": getattr(row, model.statistic) if row else None,
             "posterior_ms": effect,
+            "residual_ms": learned[op.key] - effect if learned else None,
+            "share": effect / total,
         }
-        figures |= {f"blocks.{i}.{key}": value for key, value in {**row, "share": effect / total}.items()}
+        figures |= {f"blocks.{i}.{key}": value for key, value in block.items()}
     return figures
+
+
+def _learned(bundle: Bundle, model: LatencyModel) -> dict[str, float] | None:
+    """The blocks' effects once the model has seen the chosen network's own measurement; None without one."""
+    if not bundle.measured:
+        return None
+    record = bundle.evidence["measurement"]
+    return model.learned(Row.from_record({name: bundle.measured.get(name, record[name]) for name in record})).effects
 
 
 def _accuracy(bundle: Bundle) -> Figures:

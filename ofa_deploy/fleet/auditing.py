@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from device_agents.summary import summarise
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.latency import LatencyModel, audit_statistics, repeatability
-from ofa_deploy.space import Population, PopulationCodec, SearchSpace
+from ofa_deploy.latency import LatencyModel, audit_summary
+from ofa_deploy.space import Network, Population, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 
 POOL = 4096  # random subnets from which an audit's networks are drawn
@@ -38,6 +39,7 @@ def audit(
     space: SearchSpace,
     networks: int = 40,
     seed: int = 0,
+    statistic: str = "p50",
     protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -46,59 +48,63 @@ def audit(
     Args:
         space: at resolutions that the target's table covers.
         networks: how many to measure; they become evidence for later predictions.
+        statistic: which latency is predicted and measured: ``p50``, ``p90`` or ``p99``.
 
     Returns:
-        The statistics of ``latency.audit_statistics``, ``n_fit``, ``n_heldout``, ``repeatability`` (mean relative
-        difference between the odd and the even rounds of the same networks), the same under ``table_only`` for the
-        plain sum, the ``verdict`` in words, and the ``networks`` behind it all.
+        What ``latency.audit_summary`` says, the ``networks`` behind it, and under which condition on which device they
+        were measured.
 
     Raises:
         OpNotProfiled: the target's table does not cover the space.
     """
-    codec, model = PopulationCodec(space), LatencyModel(load_table(workspace, target))
+    codec, model = PopulationCodec(space), load_model(workspace, target, space, statistic)
     archs = codec.decode(held_out(codec, model, networks, seed + 1))
-    nets = [space.network(arch) for arch in archs]
-    predicted, std = model.predict(nets)
-    total = np.array([model.table.total(network) for network in nets])
-    items = [network_item(network, arch, target) for network, arch in zip(nets, archs, strict=True)]
+    predicted = _predictions(model, [space.network(arch) for arch in archs])
+    items = [network_item(space.network(arch), arch, target) for arch in archs]
     records = fleet.measure(target, items, protocol, progress)
-    measured = np.array([record["p50"] for record in records])
-    noise = repeatability([record["rounds"] for record in records])
-    statistics = audit_statistics(predicted, std, measured)
+    compared = [
+        {"key": record["key"], "role": "audit", **row, **_measured(record, statistic)}
+        for row, record in zip(predicted, records, strict=True)
+    ]
     return {
+        "schema": 1,
         "target": target.name,
         "condition": records[0]["condition"],
+        "facts": records[0]["facts"],
         "space": space.name,
         "resolutions": list(space.resolutions),
-        "n_fit": len(model.evidence),
-        "n_heldout": len(nets),
-        **statistics,
-        "repeatability": noise,
-        "table_only": audit_statistics(total, std, measured),
-        "verdict": verdict(statistics, noise),
+        "statistic": statistic,
         "measured_at": max(record["measured_at"] for record in records),
-        "networks": [
-            {
-                "key": network.key,
-                "role": "audit",
-                "predicted_ms": float(p),
-                "std_ms": float(s),
-                "table_ms": float(t),
-                "measured_ms": float(m),
-            }
-            for network, p, s, t, m in zip(nets, predicted, std, total, measured, strict=True)
-        ],
+        **audit_summary(compared, len(model.evidence)),
+        "networks": compared,
     }
 
 
-def verdict(statistics: dict[str, Any], noise: float) -> str:
-    """The audit in words."""
-    mape, within, covered = statistics["mape"], statistics["within_5"], statistics["coverage_95"]
-    if mape <= max(0.02, 1.1 * noise) and within >= 0.95:
-        trust = "trust it: predictions are as good as measurements repeat themselves"
-    elif statistics["within_10"] >= 0.9:
-        trust = "usable: predictions are within 10 %, and finalists are measured anyway"
-    else:
-        trust = "do not trust it: measure on a quieter machine with `profile --refresh`, or more networks"
-    bound = "the 95 % bound holds" if covered >= 0.9 else f"the 95 % bound held for only {100 * covered:.0f} %"
-    return f"{trust}; mean error {100 * mape:.1f} % (repeatability {100 * noise:.1f} %), {bound}"
+def _predictions(model: LatencyModel, networks: list[Network]) -> list[dict[str, float | None]]:
+    """Of the model, and of the table alone; None where no table covers a network."""
+    table, alone = model.table, LatencyModel(model.table, [], model.statistic, model.blocks)
+    means, stds = model.predict(networks)
+    table_stds = alone.predict(networks)[1]
+    rows = []
+    for network, mean, std, table_std in zip(networks, means, stds, table_stds, strict=True):
+        covered = not table.missing(op.key for op in network.ops)
+        total = table.total(network, model.statistic) if covered else None
+        rows.append(
+            {
+                "predicted_ms": float(mean),
+                "std_ms": float(std),
+                "table_ms": total,
+                "table_std_ms": float(table_std) if covered else None,
+            }
+        )
+    return rows
+
+
+def _measured(record: dict[str, Any], statistic: str) -> dict[str, Any]:
+    timings = record["timings"]
+    halves = (range(0, len(timings), 2), range(1, len(timings), 2))
+    return {
+        "measured_ms": record[statistic],
+        "halves_ms": [summarise(timings, half)[statistic] for half in halves],
+        "flags": record["flags"],
+    }

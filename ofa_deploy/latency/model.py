@@ -139,6 +139,11 @@ class LatencyModel:
             for name, key, j in zip(network.names, ops, columns, strict=True)
         ]
 
+    def learned(self, row: Row) -> LatencyModel:
+        """The model fitted on one network more, or on another measurement of one that it was fitted on."""
+        table = replace(self.table, networks={**self.table.networks, row.key: row})
+        return LatencyModel(table, [*self.evidence, row.key], self.statistic, self.blocks)
+
     def bind(self, codec: PopulationCodec) -> SpaceLatency:
         """The model as array operations on populations of one space.
 

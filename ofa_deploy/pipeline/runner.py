@@ -21,6 +21,7 @@ from ofa_deploy.config import (
     find_file,
     read_document,
 )
+from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import budgets_between, extract, ready_model
 from ofa_deploy.deploy.subject import SUPERNET, Subject, load_subject
@@ -189,7 +190,8 @@ class _Run:
             progress=lambda p: self.tell(f"extract {folder}", p),
         )
         words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
-        build_bundle(extraction, self.folder / folder, shlex.join([*words, "--supernet", str(self.path)]))
+        command = shlex.join([*words, "--supernet", str(self.path)])
+        build_bundle(extraction, self.folder / folder, command, newest_audit(self.workspace, extraction))
         return folder
 
     def compare(self, stage: CompareStage) -> None:

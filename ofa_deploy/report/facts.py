@@ -46,7 +46,7 @@ def verdict(report: dict[str, Any]) -> Verdict:
     """Whether the budget holds, by how much, and how good the prediction was."""
     status, open_ended = _status(report), number(get(report, "budget.max_ms")) is None
     headline = HEADLINES.get(status) or ("No latency budget" if open_ended else "Not measured")
-    return Verdict(status, headline, [_measurement(report), _prediction(report), _accuracy(report)])
+    return Verdict(status, headline, [_measurement(report), _prediction(report), _accuracy(report), _trust(report)])
 
 
 def _status(report: dict[str, Any]) -> str:
@@ -61,18 +61,34 @@ def _measurement(report: dict[str, Any]) -> str:
     if measured is None:
         bound = "" if budget is None else f"; budget {ms(budget)}"
         return plain(get(report, "verdict.text") or f"latency not measured{bound}")
+    said = f"measured {name} {ms(measured)}{_interval(report)}"
     if not budget:
-        return f"measured {name} {ms(measured)}"
+        return said
     sign, side = ("≤", "below") if measured <= budget else (">", "above")
     slack = 100 * abs(1 - measured / budget)
-    return f"measured {name} {ms(measured)} {sign} budget {ms(budget)} ({slack:.1f} % {side})"
+    return f"{said} {sign} budget {ms(budget)} ({slack:.1f} % {side})"
 
 
 def _measured(report: dict[str, Any]) -> tuple[float | None, str]:
     """The measured latency of the statistic that the budget is about, and its name."""
-    name = get(report, "budget.statistic")
-    name = name if name in ("p50", "p90", "p99") else "p50"
+    name = statistic(report)
     return number(get(report, f"latency.measured_ms.{name}")), name
+
+
+def statistic(report: dict[str, Any]) -> str:
+    """Which latency the budget is about."""
+    name = get(report, "budget.statistic")
+    return name if name in ("p50", "p90", "p99") else "p50"
+
+
+def _interval(report: dict[str, Any]) -> str:
+    """How sure the measurement is."""
+    found = get(report, "latency.interval_ms")
+    ends = [number(end) for end in found] if isinstance(found, list) else []
+    if len(ends) != 2 or None in ends:
+        return ""
+    low, high = (ms(end).removesuffix(" ms") for end in ends)
+    return f" (95 %: {low} to {high})"
 
 
 def _prediction(report: dict[str, Any]) -> str:
@@ -87,6 +103,25 @@ def _accuracy(report: dict[str, Any]) -> str:
     measured, predicted = (number(get(report, f"accuracy.{name}")) for name in ("measured", "predicted"))
     text = f"accuracy {pct(measured)}"
     return text if predicted is None else f"{text}, predicted {pct(predicted)}"
+
+
+def _trust(report: dict[str, Any]) -> str:
+    """How far the prediction can be trusted."""
+    if get(report, "audit.verdict"):
+        day = plain(get(report, "audit.measured_at"), "an unknown day")[:10]
+        tested = f"{plain(get(report, 'audit.n_heldout'))} held-out networks on {day}"
+        warned = "⚠ " if get(report, "audit.status") == "not trusted" else ""
+        return f"{warned}predictions audited with {tested} – {plain(get(report, 'audit.verdict'))}"
+    command = get(report, "audit_command")
+    return "predictions not audited" + (f"; see how far to trust them with: {plain(command)}" if command else "")
+
+
+def condition_line(report: dict[str, Any]) -> str:
+    """The conditions of a measurement in one line."""
+    shown = [plain(get(report, f"target.{name}"), "") for name in ("name", "runtime", "provider", "precision")]
+    shown += [_said(f"{name} {{}}", plain(get(report, f"target.{name}"), "")) for name in ("batch", "threads")]
+    when = plain(get(report, "provenance.measured_at"), "")
+    return " · ".join(filter(None, [*shown, statistic(report), when]))
 
 
 def figures(report: dict[str, Any]) -> list[tuple[str, str, str]]:

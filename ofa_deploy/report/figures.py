@@ -1,4 +1,4 @@
-"""The three pictures of a report: predicted against measured, the accuracy-latency front, time per block."""
+"""The pictures of a report: predicted against measured, errors of predictions, the accuracy-latency front."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 from ofa_deploy.report import facts
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import get, ms, number, pct, plain, rows, signed_pct
+from ofa_deploy.report.text import get, ms, number, pct, rows, signed_pct
 
 BANDS = (0.10, 0.05)
-ROLES = {"evidence": "dot", "finalist": "dot", "chosen": "diamond"}  # and how they are drawn
+ROLES = {"evidence": "dot", "audit": "dot", "finalist": "dot", "chosen": "diamond"}  # and how they are drawn
 ROLE_WORDS = {
     "evidence": "the model's evidence, each predicted without itself",
+    "audit": "audited, predicted before it was measured",
     "finalist": "finalist, predicted before it was measured",
     "chosen": "chosen, predicted before it was measured",
 }
@@ -41,17 +42,40 @@ def scatter(report: dict[str, Any]) -> Markup:
     points = _timed(report)
     if not points:
         return card(title, remark, element("p", "No whole network was measured.", class_="empty"))
+    low, high = limits([point.measured for point in points])
     values = [value for p in points for value in (p.measured, p.predicted, p.table) if value is not None]
-    low, high = limits(values)
-    plot = Plot.over("scatter", (low, high), (low, high))
+    plot = Plot.over("scatter", (low, high), limits(values))
     for share in BANDS:
         edges = ((low, 1 - share), (high, 1 - share), (high, 1 + share), (low, 1 + share))
         plot.area([(x, x * factor) for x, factor in edges], "band")
-    plot.axes("measured p50 (ms)", "predicted (ms)")
+    plot.axes(f"measured {facts.statistic(report)} (ms)", "predicted (ms)")
     plot.line([(low, low), (high, high)], "ideal")
     for point in points:
         _draw(plot, point)
     return card(title, remark, plot.svg("Scatter of predicted against measured latency"), _scatter_legend(points))
+
+
+def errors(report: dict[str, Any]) -> Markup:
+    """Signed error of every prediction over the measured latency, with the bands of ±5 % and ±10 %."""
+    title, remark = "Error of every prediction", "Above the dashed line the model said more than was measured."
+    points = [(p, p.predicted / p.measured - 1) for p in _timed(report)]
+    if not points:
+        return card(title, remark, element("p", "No whole network was measured.", class_="empty"))
+    low, high = limits([point.measured for point, _ in points])
+    reach = 1.1 * max(BANDS[1], *(abs(error) for _, error in points))
+    plot = Plot.over("errors", (low, high), (-reach, reach))
+    for share in BANDS:
+        plot.area([(low, -share), (high, -share), (high, share), (low, share)], "band")
+    plot.axes(f"measured {facts.statistic(report)} (ms)", "predicted − measured (%)", percent=True)
+    plot.line([(low, 0.0), (high, 0.0)], "ideal")
+    for point, error in points:
+        if point.std is not None:
+            spread = point.std / point.measured
+            plot.line([(point.measured, error - spread), (point.measured, error + spread)], "spread")
+        name = f"{point.role} {point.key}: measured {ms(point.measured)}, predicted {ms(point.predicted)}"
+        plot.marker(point.measured, error, point.role, f"{name} ({signed_pct(100 * error)})", ROLES[point.role])
+    drawn = [point._replace(table=None) for point, _ in points]
+    return card(title, remark, plot.svg("Signed error of predictions over measured latency"), _scatter_legend(drawn))
 
 
 def _timed(report: dict[str, Any]) -> list[Timed]:
@@ -84,12 +108,12 @@ def _scatter_legend(points: list[Timed]) -> Markup:
     return legend([*entries, ("spread", "line", "± one standard deviation"), ("band", "area", "±5 %, ±10 %")])
 
 
-def front(report: dict[str, Any]) -> Markup:
-    """The Pareto front of predicted accuracy and latency, the budget, and the chosen subnet."""
+def front(report: dict[str, Any]) -> Markup | None:
+    """The Pareto front of predicted accuracy and latency, the budget, the chosen subnet; None without accuracies."""
     title, remark = "Accuracy and latency", "The best that was found at every latency, by prediction."
     points = front_points(report)
     if not points:
-        return card(title, remark, element("p", "Accuracy was not predicted: there is no front.", class_="empty"))
+        return None
     chosen = _chosen(report)
     budget = number(get(report, "budget.max_ms"))
     xs = [x for x, _ in points] + ([budget] if budget is not None else []) + [x for x, _ in chosen]
@@ -125,55 +149,3 @@ def _chosen(report: dict[str, Any]) -> list[tuple[float, float]]:
         return []
     latencies = [number(get(report, f"latency.{path}")) for path in ("predicted_ms", "measured_ms.p50")]
     return [(x, accuracy) for x in latencies if x is not None]
-
-
-def blocks(report: dict[str, Any]) -> Markup | None:
-    """Time per block: what the table says, and what the whole networks taught the model."""
-    found = rows(report, "blocks")
-    times = [number(row.get(name)) for row in found for name in ("table_ms", "posterior_ms")]
-    longest = max((time for time in times if time is not None), default=0.0)
-    if longest <= 0:
-        return None
-    entries = [
-        ("posterior", "area", "posterior: what it adds to a whole network"),
-        ("sum", "area", "table: measured alone"),
-    ]
-    return element(
-        "section",
-        element("h2", "Time per block"),
-        element("p", "In the order of execution; the posteriors add up to the predicted latency."),
-        legend(entries),
-        element("br"),
-        [_block(row, longest) for row in found],
-        class_="card blocks",
-    )
-
-
-def _block(row: dict[str, Any], longest: float) -> Markup:
-    table, posterior = number(row.get("table_ms")), number(row.get("posterior_ms"))
-    name, flags = plain(row.get("name")), row.get("flags")
-    tip = f"{name}: table {ms(table)}, posterior {ms(posterior)}"
-    bars = element(
-        "svg",
-        element("title", tip),
-        _bar(posterior, longest, "posterior", 0, 10),
-        _bar(table, longest, "sum", 12, 5),
-        role="img",
-        aria_label=tip,
-    )
-    marked = element("small", f"⚑ flagged: {plain(flags)}") if flags else None
-    value = element(
-        "div",
-        ms(posterior if posterior is not None else table),
-        element("small", pct(row.get("share"), "", 1)),
-        class_="value",
-    )
-    return element(
-        "div", element("div", name, element("small", plain(row.get("op"))), marked), bars, value, class_="block"
-    )
-
-
-def _bar(value: float | None, longest: float, class_: str, y: int, height: int) -> Markup | None:
-    if value is None:
-        return None
-    return element("rect", x=0, y=y, height=height, width=f"{max(100 * value / longest, 0):.1f}%", rx=2, class_=class_)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.report import facts, figures
+from ofa_deploy.report.blocks import render_blocks
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.text import NOT_MEASURED, NOT_PREDICTED, get, ms, number, plain
 
@@ -26,11 +27,12 @@ def render_html(report: dict[str, Any]) -> str:
     body = [
         banner(facts.simulated(report)),
         element("header", element("p", "ofa-deploy report"), element("h1", title)),
-        _verdict(report),
-        [element("p", f"⚠ {note}", class_="note", role="note") for note in facts.notes(report)],
+        verdict_card(facts.verdict(report)),
+        header_facts(report),
+        [note(text) for text in facts.notes(report)],
         element("dl", [_figure(*row) for row in facts.figures(report)], class_="figures"),
-        element("div", figures.scatter(report), figures.front(report), class_="plots"),
-        figures.blocks(report),
+        element("div", figures.scatter(report), figures.front(report) or figures.errors(report), class_="plots"),
+        render_blocks(report),
         _finalists(report),
         element(
             "div",
@@ -38,7 +40,6 @@ def render_html(report: dict[str, Any]) -> str:
             element("section", element("h2", "Subnet"), pairs(facts.subnet(report))),
             class_="columns",
         ),
-        _command(report),
         _provenance(report),
     ]
     return page(title, body)
@@ -83,8 +84,8 @@ def table(head: Sequence[str], body: Iterable[tuple[bool, Sequence[Child]]], cla
     return element("div", element("table", titles, element("tbody", rows), class_=class_), class_="card scroll")
 
 
-def _verdict(report: dict[str, Any]) -> Markup:
-    answer = facts.verdict(report)
+def verdict_card(answer: facts.Verdict) -> Markup:
+    """The answer, before anything else."""
     icon = element("span", ICONS[answer.status], class_="icon", aria_hidden="true")
     lines = [element("p", line) for line in answer.lines]
     return element(
@@ -93,6 +94,18 @@ def _verdict(report: dict[str, Any]) -> Markup:
         element("div", element("strong", answer.headline), lines),
         class_=f"card verdict {answer.status}",
     )
+
+
+def header_facts(report: dict[str, Any]) -> Markup:
+    """Under which conditions the answer holds, and the command that repeats the measurement."""
+    command = get(report, "command")
+    shown = element("pre", plain(command), class_="command") if command else None
+    return element("div", element("p", facts.condition_line(report)), shown, class_="repeat")
+
+
+def note(text: str) -> Markup:
+    """A warning."""
+    return element("p", f"⚠ {text}", class_="note", role="note")
 
 
 def _figure(name: str, value: str, remark: str) -> Markup:
@@ -105,13 +118,6 @@ def _finalists(report: dict[str, Any]) -> Child:
     if not found:
         return None
     return element("section", element("h2", "Measured finalists"), table(facts.FINALIST_COLUMNS, found))
-
-
-def _command(report: dict[str, Any]) -> Child:
-    command = get(report, "command")
-    if not command:
-        return None
-    return element("section", element("h2", "Repeat it"), element("pre", plain(command), class_="card"))
 
 
 def _provenance(report: dict[str, Any]) -> Markup:

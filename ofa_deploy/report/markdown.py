@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ofa_deploy.report import facts
-from ofa_deploy.report.text import get, ms, pct, plain, rows
+from ofa_deploy.report import blocks, facts
+from ofa_deploy.report.text import get, plain
 
 ICONS = {"fits": "✅", "over": "❌", "open": "⚪"}
 
@@ -19,35 +19,37 @@ def render_markdown(report: dict[str, Any]) -> str:
         report: ``report.json``; anything in it may be null.
     """
     answer = facts.verdict(report)
-    parts = [f"# {_md(plain(get(report, 'target.name')))}: {ICONS[answer.status]} {answer.headline.lower()}"]
-    if facts.simulated(report):
-        parts.append(f"> # ⚠️ {facts.SIMULATED}")
-    parts.append("\n".join(f"- {_md(line)}" for line in answer.lines))
-    parts += [f"> ⚠️ {_md(note)}" for note in facts.notes(report)]
-    parts.append(_table(("figure", "value", ""), facts.figures(report)))
+    parts = [f"# {quoted(plain(get(report, 'target.name')))}: {ICONS[answer.status]} {answer.headline.lower()}"]
+    parts += opening(report, answer, facts.notes(report))
+    parts.append(table(("figure", "value", ""), facts.figures(report)))
     if found := facts.finalists(report):
         body = [[f"{cells[0]} ← chosen" if chosen else cells[0], *cells[1:]] for chosen, cells in found]
-        parts += ["## Measured finalists", _table(facts.FINALIST_COLUMNS, body)]
-    if blocks := rows(report, "blocks"):
-        parts += ["## Blocks", _table(("block", "op", "table", "posterior", "share"), map(_block, blocks))]
-    parts += ["## Conditions", _table(("condition", "value"), facts.conditions(report))]
-    parts += ["## Subnet", _table(("gene", "value"), facts.subnet(report))]
-    if command := get(report, "command"):
-        fence = "`" * (3 + max((len(run) for run in re.findall("`+", str(command))), default=0))
-        parts += ["## Repeat it", f"{fence}\n{command}\n{fence}"]
+        parts += ["## Measured finalists", table(facts.FINALIST_COLUMNS, body)]
+    if shown := blocks.blocks(report):
+        body = [[*block.cells(), block.flags] for block in shown]
+        parts += ["## Blocks", quoted(blocks.REMARK), table((*blocks.COLUMNS, "flags"), body)]
+    parts += ["## Conditions", table(("condition", "value"), facts.conditions(report))]
+    parts += ["## Subnet", table(("gene", "value"), facts.subnet(report))]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(row: dict[str, Any]) -> list[str]:
-    times = [ms(row.get(name), "–") for name in ("table_ms", "posterior_ms")]
-    return [plain(row.get("name")), plain(row.get("op")), *times, pct(row.get("share"), "–", 1)]
+def opening(report: dict[str, Any], answer: facts.Verdict, notes: Iterable[str]) -> list[str]:
+    """What comes first: the answer, its conditions, the command that repeats the measurement, the warnings."""
+    parts = [f"> # ⚠️ {facts.SIMULATED}"] if facts.simulated(report) else []
+    parts.append("\n".join(f"- {quoted(line)}" for line in answer.lines))
+    parts.append(quoted(facts.condition_line(report)))
+    if command := get(report, "command"):
+        fence = "`" * (3 + max((len(run) for run in re.findall("`+", str(command))), default=0))
+        parts.append(f"{fence}\n{command}\n{fence}")
+    return [*parts, *(f"> ⚠️ {quoted(note)}" for note in notes)]
 
 
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    lines = [list(head), ["---"] * len(head), *([_md(cell) for cell in row] for row in body)]
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """A table of plain texts."""
+    lines = [list(head), ["---"] * len(head), *([quoted(cell) for cell in row] for row in body)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _md(text: str) -> str:
+def quoted(text: str) -> str:
     """Text on one line in which nothing is markup."""
     return re.sub(r"([\\`*\[\]<>|&])", r"\\\1", " ".join(text.split()))

@@ -9,7 +9,7 @@ from math import ceil, floor, log10
 from ofa_deploy.report.markup import Child, Markup, element
 
 WIDTH, HEIGHT = 440, 330  # about a phone's width, so that text keeps its size there
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 22, 46
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 22, 46
 
 
 @dataclass(frozen=True)

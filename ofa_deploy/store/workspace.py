@@ -34,7 +34,7 @@ class Workspace:
         """
         root = Path(path or os.environ.get(VARIABLE) or DEFAULT).absolute()
         try:
-            for folder in ("supernets", "tables", "bundles"):
+            for folder in ("supernets", "tables", "audits", "bundles"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
@@ -51,6 +51,11 @@ class Workspace:
     def tables(self) -> Path:
         """Exported latency tables."""
         return self.root / "tables"
+
+    @property
+    def audits(self) -> Path:
+        """The newest audit of every target, as pages."""
+        return self.root / "audits"
 
     @property
     def bundles(self) -> Path:

@@ -11,13 +11,28 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import bundle as bundle_module
 from ofa_deploy.export import verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable
+from ofa_deploy.latency import LatencyModel, LatencyTable, audit_summary
 from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params, random_weights
 
 SPACE = PRESETS["tiny_16"]
 ARCH = SPACE.smallest
 NETWORK = SPACE.network(ARCH)
 FILES = {"model.onnx": b"a model", "arch.json": b"{}"}
+
+
+AUDITED = [
+    {
+        "key": f"{i}" * 64,
+        "role": "audit",
+        "predicted_ms": 1.0 + i,
+        "std_ms": 0.02,
+        "table_ms": 1.2 + i,
+        "table_std_ms": 0.1,
+        "measured_ms": 1.01 + i,
+        "halves_ms": [1.0 + i, 1.02 + i],
+    }
+    for i in range(3)
+]
 
 
 def record(key, ops, timings, kind="op"):
@@ -54,8 +69,8 @@ def truthful():
     rng = np.random.default_rng(0)
     ops = [op.key for op in NETWORK.ops]
     records = [record(key, [key], timings(0.1, rng)) for key in dict.fromkeys(ops)]
-    chosen = record(NETWORK.key, ops, timings(0.1 * len(ops), rng), "network")
-    table = LatencyTable.from_records("local", [*records, chosen])
+    earlier, chosen = (record(NETWORK.key, ops, timings(ms * len(ops), rng), "network") for ms in (0.1, 0.11))
+    table = LatencyTable.from_records("local", [*records, earlier])
     model = LatencyModel(table)
     (mean,), (std,) = model.predict([NETWORK])
     target = TargetProfile(name="local", description="a test's", runtime="onnxruntime")
@@ -67,11 +82,13 @@ def truthful():
         "test": {"labels": [1, 2, 3, 4], "predicted": [1, 2, 3, 9]},
         "parity": {"torch": logits.tolist(), "onnx": other.tolist()},
         "latency_model": model.to_json(),
+        "audit": {"n_fit": 1, "networks": AUDITED},
     }
     (without,), (doubt,) = LatencyModel(table, []).predict([NETWORK])
-    network = {"key": chosen["key"], "role": "evidence", "measured_ms": chosen["p50"], "table_ms": table.total(NETWORK)}
+    network = {"key": NETWORK.key, "role": "evidence", "measured_ms": earlier["p50"], "table_ms": table.total(NETWORK)}
     network |= {"predicted_ms": without, "std_ms": doubt}
     effects = [model.effects[key] for key in ops]
+    now = LatencyModel(LatencyTable.from_records("local", [*records, chosen])).effects
     report = {
         "schema": 1,
         "budget": {"max_ms": 2.0, "statistic": "p50", "confidence": 0.95},
@@ -95,10 +112,18 @@ def truthful():
         },
         "parity": {"max_abs": float(np.abs(logits - other).max()), "top1_agreement": 1.0, "n": 4},
         "verdict": {"status": "fits", "text": "fits"},
-        "networks": [network],
+        "audit": audit_summary(AUDITED, 1),
+        "networks": [network, *AUDITED],
         "blocks": [
-            {"name": n, "op": k, "table_ms": table.rows[k].p50, "posterior_ms": e, "share": e / sum(effects)}
-            for n, k, e in zip(NETWORK.names, ops, effects, strict=True)
+            {
+                "name": name,
+                "op": key,
+                "table_ms": table.rows[key].p50,
+                "posterior_ms": effect,
+                "residual_ms": now[key] - effect,
+                "share": effect / sum(effects),
+            }
+            for name, key, effect in zip(NETWORK.names, ops, effects, strict=True)
         ],
         "size_bytes": len(onnx_file),
         "provenance": {"space": SPACE.to_json()},
@@ -195,6 +220,12 @@ def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):
         ("subnet.memory_mb", 1.0),
         ("subnet.key", "0" * 64),
         ("blocks.0.posterior_ms", 9.0),
+        ("blocks.0.residual_ms", 0.0),
+        ("audit.mape", 0.0),
+        ("audit.repeatability", 0.0),
+        ("audit.status", "not trusted"),
+        ("audit.table_only.within_10", 1.0),
+        ("networks.1.predicted_ms", 9.0),
         ("networks.0.predicted_ms", 9.0),
         ("networks.0.measured_ms", 9.0),
         ("size_bytes", 1),
@@ -205,6 +236,11 @@ def test_a_report_that_its_evidence_does_not_give_is_found_though_every_hash_is_
     problems = verify_bundle(folder)
     assert problems
     assert all("report.json says" in problem for problem in problems)
+
+
+def test_a_report_that_hides_its_audit_is_found(tmp_path, truthful):
+    folder = write_bundle(tmp_path / "bundle", edited(truthful, "report.json", "audit", None), {})
+    assert any("no audit.mape" in problem for problem in verify_bundle(folder))
 
 
 def test_a_report_without_a_figure_is_found(tmp_path, truthful):
@@ -242,7 +278,8 @@ def test_what_was_not_measured_is_null_and_verifies(tmp_path, truthful):
     files = truthful
     for path in ("measurement", "test"):
         files = edited(files, "evidence.json", path, None)
-    for path in ("latency.measured_ms", "latency.error_pct", "latency.fits", "accuracy.measured"):
+    absent = ["latency.measured_ms", "latency.error_pct", "latency.fits", "accuracy.measured"]
+    for path in [*absent, *(f"blocks.{i}.residual_ms" for i in range(len(NETWORK.ops)))]:
         files = edited(files, "report.json", path, None)
     assert verify_bundle(write_bundle(tmp_path / "bundle", files, {})) == []
 

@@ -1,11 +1,21 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ofa_deploy.errors import OpNotProfiled, UsageError
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row, audit_statistics, differences, leave_one_out
+from ofa_deploy.latency import (
+    LatencyModel,
+    LatencyTable,
+    Row,
+    audit_statistics,
+    audit_summary,
+    differences,
+    leave_one_out,
+)
 from ofa_deploy.space import PopulationCodec, load_space, op_macs
 
 CODEC = PopulationCodec(load_space("small_28"))
@@ -153,3 +163,65 @@ def test_audit_statistics_by_hand() -> None:
     assert got["bias"] == pytest.approx(0.0)
     assert (got["within_5"], got["spearman"], got["coverage_95"]) == (pytest.approx(1 / 3), 1.0, 1.0)
     assert audit_statistics(np.ones(2), np.ones(2), np.ones(2))["spearman"] is None
+    assert audit_statistics(np.ones(3), np.ones(3), np.array([1.0, 2.0, 3.0]))["kendall"] is None
+
+
+def audited(errors: list[float], noise: float, std: float = 0.1) -> dict[str, Any]:
+    """The summary of an audit whose predictions are off by the given fractions; the table says twice as much."""
+    networks = [
+        {
+            "predicted_ms": (1 + error) * (1 + i),
+            "std_ms": std * (1 + i),
+            "table_ms": 2.0 * (1 + i),
+            "table_std_ms": 0.0,
+            "measured_ms": 1.0 + i,
+            "halves_ms": [(1 + noise) * (1 + i), 1.0 + i],
+        }
+        for i, error in enumerate(errors)
+    ]
+    return audit_summary(networks, 7)
+
+
+def test_an_audit_says_the_same_of_the_model_and_of_the_sum_of_blocks() -> None:
+    got = audited([0.01, -0.01, 0.01, -0.03], 0.02)
+    assert (got["n_fit"], got["n_heldout"]) == (7, 4)
+    assert got["mape"] == pytest.approx(0.015)
+    assert got["bias"] == pytest.approx(-0.005)
+    assert got["repeatability"] == pytest.approx(0.02)
+    alone = got["table_only"]
+    assert alone.keys() == got.keys() - {"status", "verdict", "table_only"}
+    assert (alone["n_fit"], alone["n_heldout"], alone["mape"], alone["coverage_95"]) == (0, 4, 1.0, 1.0)
+    assert alone["repeatability"] == got["repeatability"]
+
+
+@pytest.mark.parametrize(
+    ("errors", "noise", "status", "says"),
+    [
+        ([0.01, -0.02, 0.015, -0.01], 0.01, "trusted", "trust it"),
+        ([0.06, -0.06, 0.02, -0.01], 0.01, "usable", "finalists are measured anyway"),
+        ([-0.3, -0.25, -0.3, -0.28], 0.01, "not trusted", "slower than when it was profiled"),
+        ([0.3, 0.25, 0.3, 0.28], 0.01, "not trusted", "faster than when it was profiled"),
+        ([0.3, -0.25, 0.3, -0.28], 0.2, "not trusted", "quieter machine"),
+        ([0.3, -0.25, 0.3, -0.28], 0.01, "not trusted", "more whole networks"),
+    ],
+)
+def test_the_verdict_says_what_to_do(errors: list[float], noise: float, status: str, says: str) -> None:
+    got = audited(errors, noise)
+    assert got["status"] == status
+    assert says in got["verdict"]
+    assert f"mean error {100 * got['mape']:.1f} %" in got["verdict"]
+
+
+def test_the_verdict_says_that_the_bound_did_not_hold() -> None:
+    assert "held for only 50 %" in audited([0.01, -0.02, 0.01, -0.02], 0.01, std=0.0)["verdict"]
+
+
+def test_a_measurement_moves_the_blocks_of_its_network_towards_itself() -> None:
+    rows, networks = a_device(4, 6)
+    model = a_model(rows, networks)
+    row = next(iter(model.table.networks.values()))
+    slower = model.learned(replace(row, p50=1.1 * row.p50, best=1.1 * row.best))
+    before, after = (sum(m.effects[key] for key in row.ops) for m in (model, slower))
+    assert before < after < 1.1 * row.p50
+    assert model.learned(row).effects == pytest.approx(model.effects)
+    assert slower.evidence == model.evidence

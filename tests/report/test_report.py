@@ -44,11 +44,21 @@ REPORT = {
         "upper_ms": 1.83,
         "table_ms": 1.5,
         "measured_ms": {"p50": 1.8, "p90": 1.9, "p99": 2.1, "n": 72, "cov": 0.03},
+        "interval_ms": [1.71, 1.88],
         "error_pct": -2.0,
         "fits": True,
     },
     "parity": {"max_abs": 2.5e-6, "top1_agreement": 1.0},
     "verdict": {"status": "fits", "text": "measured p50 1.8 ms ≤ budget 2 ms"},
+    "audit": {
+        "n_fit": 10,
+        "n_heldout": 40,
+        "mape": 0.019,
+        "repeatability": 0.018,
+        "measured_at": "2026-02-03T04:05:06Z",
+        "verdict": "trust it: predictions are as good as measurements repeat themselves; mean error 1.9 %",
+    },
+    "audit_command": "ofa-deploy audit --target bench",
     "networks": [
         {
             "key": "a" * 64,
@@ -59,6 +69,7 @@ REPORT = {
             "measured_ms": 1.02,
         },
         {"key": "b" * 64, "role": "evidence", "predicted_ms": 3.0, "std_ms": 0.05, "table_ms": 2.7, "measured_ms": 3.1},
+        {"key": "9" * 64, "role": "audit", "predicted_ms": 2.2, "std_ms": 0.1, "table_ms": None, "measured_ms": 2.0},
         {"key": KEY, "role": "chosen", "predicted_ms": 1.764, "std_ms": 0.04, "table_ms": 1.5, "measured_ms": 1.8},
     ],
     "finalists": [
@@ -84,15 +95,24 @@ REPORT = {
             "op": "stem-16x16",
             "table_ms": 0.5,
             "posterior_ms": 0.6,
+            "residual_ms": 0.0124,
             "share": 0.34,
             "flags": ["unsettled"],
         },
-        {"name": "head", "op": "head-4x4", "table_ms": 1.0, "posterior_ms": 1.164, "share": 0.66, "flags": []},
+        {
+            "name": "head",
+            "op": "head-4x4",
+            "table_ms": 1.0,
+            "posterior_ms": 1.164,
+            "residual_ms": -0.03,
+            "share": 0.66,
+            "flags": [],
+        },
     ],
     "notes": ["The table is a week old."],
     "command": "ofa-deploy extract --target bench --max-ms 2",
     "size_bytes": 351_234,
-    "provenance": {"supernet_sha256": "ab" * 32},
+    "provenance": {"supernet_sha256": "ab" * 32, "measured_at": "2026-03-04T05:06:07Z"},
 }
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> [x](javascript:alert(3)) `|` *"
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -160,10 +180,46 @@ def all_pages(report):
 
 def test_the_verdict_comes_first_with_its_numbers():
     for text in (Page(render_html(REPORT)).shown, render_markdown(REPORT)):
-        first = text[text.lower().index("fits the budget") :][:400]
-        assert "measured p50 1.8 ms ≤ budget 2 ms (10.0 % below)" in first
+        first = text[text.lower().index("fits the budget") :][:600]
+        assert "measured p50 1.8 ms (95 %: 1.71 to 1.88) ≤ budget 2 ms (10.0 % below)" in first
         assert "predicted 1.764 ms, error −2.0 %" in first
         assert "accuracy 90.34 %" in first
+        assert "audited with 40 held-out networks on 2026-02-03 – trust it" in first
+        assert "bench · onnxruntime 1.20 · CPUExecutionProvider · fp32 · batch 1 · threads 1 · p50 · 2026" in first
+        assert "ofa-deploy extract --target bench --max-ms 2" in first
+
+
+@pytest.mark.parametrize("interval", [None, [], [1.7], [1.7, None], ["a", 2], 5])
+def test_a_measurement_without_a_confidence_interval(interval):
+    report = replaced(REPORT, ("latency", "interval_ms"), interval)
+    for text in (Page(render_html(report)).shown, render_markdown(report)):
+        assert "measured p50 1.8 ms ≤ budget 2 ms" in text
+
+
+def test_without_an_audit_the_report_names_the_command():
+    report = replaced(REPORT, ("audit",), None)
+    for text in (Page(render_html(report)).shown, render_markdown(report)):
+        assert "predictions not audited; see how far to trust them with: ofa-deploy audit --target bench" in text
+
+
+def test_blocks_come_with_the_largest_difference_first_and_keep_their_place():
+    report = copy.deepcopy(REPORT)
+    for text in (Page(render_html(report)).shown, render_markdown(report)):
+        assert text.index("head-4x4") < text.index("stem-16x16")
+        assert "+0.134 ms" in text  # 1.164 − 0.03 − 1.0
+        assert "+0.112 ms" in text  # 0.6 + 0.0124 − 0.5
+    assert re.search(r"\| 2 \| head \|.*\| −0.030 ms \| \+0.134 ms \| 66.0 % \|", render_markdown(report))
+    report["blocks"][0]["residual_ms"] = -0.3
+    assert render_markdown(report).index("stem-16x16") < render_markdown(report).index("head-4x4")
+
+
+def test_blocks_that_no_table_holds_show_the_model_alone():
+    report = copy.deepcopy(REPORT)
+    for block in report["blocks"]:
+        block["table_ms"] = None
+    shown = Page(render_html(report)).shown
+    assert "table –, posterior 1.164 ms, residual −0.030 ms" in shown
+    assert "against its table" not in shown
 
 
 def test_a_report_holds_what_a_practitioner_asks():
@@ -192,12 +248,27 @@ def test_plots_have_bands_a_budget_the_chosen_point_and_tooltips():
     assert "budget 2 ms" in html
     assert 'class="chosen"' in html
     assert "<title>chosen c0ffeec0ff: measured 1.8 ms, predicted 1.764 ms (−2.0 %)</title>" in html
+    assert "<title>audit 9999999999: measured 2 ms, predicted 2.2 ms (+10.0 %)</title>" in html
     for label in ("measured p50 (ms)", "predicted (ms)", "latency (ms)", "predicted accuracy (%)"):
         assert label in html
 
 
+def test_without_accuracies_there_is_no_front_but_the_errors_of_predictions():
+    html = render_html(replaced(REPORT, ("front",), []))
+    assert "predicted accuracy (%)" not in html
+    assert "predicted − measured (%)" in html
+    assert "predicted − measured (%)" not in render_html(REPORT)
+
+
+def test_an_audit_that_warns_is_marked():
+    warned = replaced(REPORT, ("audit", "status"), "not trusted")
+    assert "⚠ predictions audited" in Page(render_html(warned)).shown
+    assert "⚠ predictions audited" not in Page(render_html(REPORT)).shown
+
+
 def test_over_budget_is_said():
     over = replaced(replaced(REPORT, ("verdict", "status"), "over"), ("latency", "measured_ms", "p50"), 2.5)
+    over["latency"]["interval_ms"] = None
     assert "measured p50 2.5 ms > budget 2 ms (25.0 % above)" in Page(render_html(over)).shown
     assert "over the budget" in render_markdown(over)
 

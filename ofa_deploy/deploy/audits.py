@@ -1,0 +1,78 @@
+"""Audits that are kept: as pages to read, and in the workspace's database for the reports of later extractions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.errors import UsageError
+from ofa_deploy.files import write_atomic
+from ofa_deploy.report import render_audit_html, render_audit_markdown
+from ofa_deploy.space import PRESETS, SearchSpace
+from ofa_deploy.store import Workspace
+
+if TYPE_CHECKING:  # it loads torch, which an audit does not need
+    from ofa_deploy.deploy.extract import Extraction
+
+
+def audit_folder(path: Path) -> Path:
+    """Make the folder that an audit goes to, before minutes of measuring.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {path}: {error.strerror}; name another with -o") from error
+    return path
+
+
+def keep_audit(workspace: Workspace, answer: dict[str, Any], folder: Path) -> None:
+    """Write ``audit.json``, ``audit.md`` and ``audit.html``, and remember the answer for ``newest_audit``.
+
+    The files show the folder's newest audit; the database keeps all of them, so that an audit of one space does not
+    hide that of another.
+    """
+    content = (json.dumps(answer, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    write_atomic(folder / "audit.json", content)
+    write_atomic(folder / "audit.md", render_audit_markdown(answer).encode())
+    write_atomic(folder / "audit.html", render_audit_html(answer).encode())
+    digest = hashlib.sha256(content).hexdigest()
+    workspace.store.add_artefact("audit", str(folder / "audit.json"), digest, answer)
+
+
+def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any] | None:
+    """The newest audit of the predictions that an extraction rests on; None where there was none.
+
+    The target, its condition and the statistic are the same, and the space at the chosen subnet's resolution.
+    """
+    arch, condition = extraction.chosen.point.arch, extraction.chosen.record["condition"]
+    same = {"target": extraction.target.name, "space": extraction.subject.space.name, "condition": condition}
+    same["statistic"] = extraction.constraints.statistic
+    found = [artefact["meta"] for artefact in workspace.store.artefacts("audit")]
+    fitting = [a for a in found if all(a[k] == v for k, v in same.items()) and arch.resolution in a["resolutions"]]
+    return fitting[-1] if fitting else None
+
+
+def audit_command(
+    target: TargetProfile, space: SearchSpace, statistic: str, options: Mapping[str, object] | None = None
+) -> str:
+    """The command that audits a target's predictions for a space; a space that is no preset is the supernet's.
+
+    Args:
+        options: further ones, by name; None leaves one out, a list repeats it.
+    """
+    preset = PRESETS.get(space.name)
+    known = preset is not None and preset == space.with_resolutions(preset.resolutions)
+    given = {"target": target.name, "space": space.name if known else None, "statistic": statistic, **(options or {})}
+    words = ["ofa-deploy", "audit"]
+    for name, value in given.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        words += [word for one in values if one is not None for word in (f"--{name}", str(one))]
+    return shlex.join(words)
