@@ -127,7 +127,7 @@ def test_an_old_table_and_another_runtime_are_warned_of(extraction, tmp_path):
     }
     extraction.chosen = replace(chosen, records=({**chosen.record, **changed},))
     notes = " ".join(build_bundle(extraction, tmp_path / "bundle", "a command")["notes"])
-    assert "measured 62 days before this subnet" in notes
+    assert "measured 63 days before this subnet" in notes
     assert "older than its runtime (runtime_version was 1, is 2)" in notes
     assert "ofa-deploy profile --target made-up --refresh" in notes
     fresh = {"measured_at": "2026-01-30T00:00:00Z"}
