@@ -59,11 +59,12 @@ def slow_rounds(levels, drift):
 def used_rounds(levels, drift, enough):
     """The rounds that count, and whether the device throttled.
 
-    Slow rounds are left out while ``enough`` others remain; with fewer, slow is how this device is: all rounds count.
+    Slow rounds are left out while ``enough`` others remain, and these are most of all; else slow is how this device
+    is, and all rounds count: what it does for most of the time is what a user will see.
     """
     slow = set(slow_rounds(levels, drift))
     clean = [i for i in range(len(levels)) if i not in slow]
-    if len(clean) >= enough:
+    if len(clean) >= max(enough, len(levels) / 2):
         return clean, False
     return list(range(len(levels))), True
 

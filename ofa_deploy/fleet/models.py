@@ -114,7 +114,7 @@ def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpac
     found = []
     for name in workspace.store.measured_devices():
         table = _newest(name, workspace.store.measurements(name) if name != target.name else [])
-        effects = _effects(table, space)
+        effects = _effects(table, space) if table.rows else None
         if effects is not None:
             found.append(OtherDevice(name, effects))
     return found

@@ -51,9 +51,13 @@ def test_the_undisturbed_level_hardly_moves_while_a_neighbour_slows_half_of_all_
 
 
 def test_slow_rounds_count_where_there_are_not_enough_others():
-    levels = [1.0] * 5 + [1.5] * 7
-    assert used_rounds(levels, 0.12, 5) == ([0, 1, 2, 3, 4], False)
-    assert used_rounds(levels, 0.12, 6) == (list(range(12)), True)
+    levels = [1.0] * 7 + [1.5] * 5
+    assert used_rounds(levels, 0.12, 7) == (list(range(7)), False)
+    assert used_rounds(levels, 0.12, 8) == (list(range(12)), True)
+
+
+def test_slow_rounds_count_where_they_are_most_of_all():
+    assert used_rounds([1.0] * 8 + [1.5] * 10, 0.12, 6) == (list(range(18)), True)
 
 
 def test_summary_of_rounds():
