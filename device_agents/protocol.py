@@ -43,7 +43,7 @@ class Settings(NamedTuple):
     burst_ms: float = 0.5
     visit_ms: float = 200.0
     se: float = 0.01
-    cap_s: float = 90.0
+    cap_s: float = 120.0
     warmup_ms: float = 5.0
     warmup_calls: int = 3
     drift: float = 0.12

@@ -33,7 +33,7 @@ def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
     within = click.FloatRange(0, 1, min_open=True, max_open=True)
     se = click.option("--se", default=0.01, show_default=True, type=within, help="Relative standard error to reach.")
     above = click.FloatRange(0, min_open=True)
-    cap = click.option("--cap-s", default=90.0, show_default=True, type=above, help="Seconds to stop at regardless.")
+    cap = click.option("--cap-s", default=120.0, show_default=True, type=above, help="Seconds to stop at regardless.")
     return se(cap(command))
 
 

@@ -95,8 +95,7 @@ class Bundle:
         if not record:
             return {}
         timings = record.get("timings") or [[value] for value in record["rounds"]]
-        excluded = record.get("excluded", [])  # they count for what is undisturbed
-        return summarise(timings + excluded, range(len(timings)))
+        return summarise(timings, range(len(timings)))
 
     def _json(self, name: str) -> Any:
         return json.loads((self.folder / name).read_bytes())
@@ -231,8 +230,8 @@ def _learned(bundle: Bundle, model: LatencyModel) -> dict[str, float] | None:
     """The blocks' effects once the model has seen the chosen network's own measurement; None without one."""
     if not bundle.measured:
         return None
-    record = bundle.evidence["measurement"]
-    return model.learned(Row.from_record({name: bundle.measured.get(name, record[name]) for name in record})).effects
+    statistics = {name: bundle.measured[name] for name in ("p50", "p90", "p99")}
+    return model.learned(Row.from_record({**bundle.evidence["measurement"], **statistics})).effects
 
 
 def _accuracy(bundle: Bundle) -> Figures:

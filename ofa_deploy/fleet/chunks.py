@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 MAX_ITEMS = 600
-MAX_BYTES = 256 * 2**20  # of models; a runtime needs about twice that when they are open
+MAX_BYTES = 256 * 2**20  # of models, on a device that does not say how much memory it has
+SHARE = 8  # of the memory of one that does; a runtime needs about twice the models' bytes when they are open
 
 ItemT = TypeVar("ItemT")
+
+
+def models_at_once(facts: Mapping[str, Any]) -> int:
+    """How many bytes of models a device can hold open, by what it says of itself."""
+    memory = facts.get("memory_mb")
+    return int(memory * 1e6 / SHARE) if isinstance(memory, (int, float)) and memory > 0 else MAX_BYTES
 
 
 def split(

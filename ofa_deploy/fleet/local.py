@@ -94,10 +94,16 @@ class Fleet:
             if self._agent is None or not self._agent.alive:
                 log = self._workspace.root / "agent.log"
                 self._agent = AgentProcess(self._client.url, self._token, device, self._workspace.lock_file, log)
-        elif device not in {known["name"] for known in self._client.devices()}:
+            while device not in self._known():  # until it has told how much memory there is, on its first start
+                self._agent.check()
+                time.sleep(POLL_S / 5)
+        elif device not in self._known():
             raise DeviceUnavailable(
                 f"no agent ever reported for device {device!r}; start one there, or use: --target local"
             )
+
+    def _known(self) -> set[str]:
+        return {device["name"] for device in self._client.devices()}
 
     def _wait(self, job: str, device: str, progress: Progress) -> dict[str, Any]:
         while True:

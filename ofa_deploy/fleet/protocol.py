@@ -33,7 +33,7 @@ class Protocol(Document):
     burst_ms: Annotated[float, Field(gt=0, le=1000)] = 0.5
     visit_ms: Annotated[float, Field(gt=0, le=1e6)] = 200.0
     se: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    cap_s: Annotated[float, Field(gt=0, le=86400)] = 90.0
+    cap_s: Annotated[float, Field(gt=0, le=86400)] = 120.0
     warmup_ms: Annotated[float, Field(ge=0, le=1e5)] = 5.0
     warmup_calls: Annotated[int, Field(ge=1, le=1000)] = 3
     drift: Annotated[float, Field(gt=0, le=10)] = 0.12

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from device_agents.summary import sentinel_levels, summarise, undisturbed, used_rounds
+from device_agents.summary import median, relative_error, sentinel_levels, summarise, undisturbed, used_rounds
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.schemas import ItemResult, RunResult
 
@@ -63,14 +63,20 @@ def make_records(
     """Records by item id, errors by item id, and the sentinel's level that later chunks of the job are compared with.
 
     The sentinel decides which rounds count for all items of the chunk. A later chunk whose sentinel ran at another
-    level than the first one's, by more than noise, has its latencies scaled to the first level; ``scale`` says so.
+    level than the first one's, by more than noise, has its latencies scaled to the first level: ``scale`` says by how
+    much, and ``best_scale`` for the undisturbed ones. These are two levels: a neighbour that slows the device down for
+    the whole of one chunk and now and then in another moves the second further than the first.
     """
     settings = result.settings
     levels = sentinel_levels(result.sentinel.visits)
     used, throttled = used_rounds(levels, settings.drift, max(3, settings.rounds_min // 2))
-    level, error = undisturbed([visit for of_round in result.sentinel.visits for visit in of_round])
-    reference = {"blob": result.sentinel.blob, "sentinel_ms": level, "se": error}
-    scale = _scale(run.get("reference"), reference)
+    counted = [levels[i] for i in used]
+    best, best_error = undisturbed([visit for of_round in result.sentinel.visits for visit in of_round])
+    reference = {"blob": result.sentinel.blob, "sentinel_ms": median(counted), "se": relative_error(counted)}
+    reference |= {"best_ms": best, "best_se": best_error}
+    scales = tuple(
+        _scale(run.get("reference"), reference, *of) for of in (("sentinel_ms", "se"), ("best_ms", "best_se"))
+    )
     flags = ["throttled"] * throttled + ["short"] * (len(used) < settings.rounds_min)
     shared = {
         "device": run["device"],
@@ -80,7 +86,8 @@ def make_records(
         "settings": settings.model_dump(),
         "stopped": result.stopped,
         "sentinel_ms": _round(reference["sentinel_ms"]),
-        "scale": scale,
+        "scale": scales[0],
+        "best_scale": scales[1],
         "started_at": result.started_at,
         "measured_at": result.finished_at,
     }
@@ -90,21 +97,25 @@ def make_records(
         if item.error is not None:
             errors[item.item] = item.error.model_dump()
         else:
-            records[item.item] = {**shared, **asked[item.item], **_statistics(item, used, scale, flags, settings.se)}
+            records[item.item] = {**shared, **asked[item.item], **_statistics(item, used, scales, flags, settings.se)}
     return records, errors, reference
 
 
-def _scale(first: Mapping[str, Any] | None, this: Mapping[str, Any]) -> float:
+def _scale(first: Mapping[str, Any] | None, this: Mapping[str, Any], level: str, error: str) -> float:
     if not first or first["blob"] != this["blob"]:
         return 1.0
-    ratio = first["sentinel_ms"] / this["sentinel_ms"]
-    noise = math.hypot(first["se"], this["se"])
+    ratio = first[level] / this[level]
+    noise = math.hypot(first[error], this[error])
     return ratio if abs(ratio - 1) > SCALE_SIGMAS * noise else 1.0
 
 
-def _statistics(item: ItemResult, used: list[int], scale: float, flags: list[str], bound: float) -> dict[str, Any]:
-    timings = [[value * scale for value in bursts] for bursts in item.timings or []]
-    numbers = {key: _round(value) for key, value in summarise(timings, used).items()}
+def _statistics(
+    item: ItemResult, used: list[int], scales: tuple[float, ...], flags: list[str], bound: float
+) -> dict[str, Any]:
+    timings = [[value * scales[0] for value in bursts] for bursts in item.timings or []]
+    found = summarise(timings, used)
+    found["best"] *= scales[1] / scales[0]
+    numbers = {key: _round(value) for key, value in found.items()}
     noisy = ["noisy"] if numbers["se"] >= bound else []
     kept = set(used)
     return {

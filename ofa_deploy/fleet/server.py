@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from ofa_deploy import __version__
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.blobs import Blobs
-from ofa_deploy.fleet.chunks import split
+from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.guard import Guard
 from ofa_deploy.fleet.records import check_result, make_records
 from ofa_deploy.fleet.schemas import (
@@ -126,7 +126,9 @@ def _queue_job(store: Store, files: Blobs, queue: str, job: JobRequest) -> None:
         for i, item in enumerate(job.items)
     ]
     sizes = [(files.folder / item.blob).stat().st_size for item in job.items]
-    chunks = split(items, sizes, [item.kind == "network" for item in job.items])
+    device = store.device(job.device)
+    room = models_at_once(device["facts"] if device else {})
+    chunks = split(items, sizes, [item.kind == "network" for item in job.items], max_bytes=room)
     request = job.model_dump(include={"runtime", "settings", "sentinels"})
     store.jobs.create(job.id, job.device, {**request, "blobs": job.sentinels}, chunks, queue)
 

@@ -117,16 +117,12 @@ def confidence_interval(
         statistic: ``p50``, ``p90`` or ``p99``.
         session_std: by how much sessions differ, a fraction; see ``LatencyModel``.
     """
-    rounds, draw = len(timings), np.random.default_rng(0)
-    share = float(statistic[1:]) / 100
-
-    def of(used: np.ndarray) -> float:
-        chosen = [timings[i] for i in used]
-        if statistic == "p50":
-            return float(np.median([np.median(bursts) for bursts in chosen]))
-        return float(np.quantile(np.concatenate(chosen), share))
-
-    spread = np.std(np.log([of(draw.integers(0, rounds, rounds)) for _ in range(RESAMPLES)]))
+    values = np.array(timings)
+    if statistic == "p50":
+        values = np.median(values, axis=1, keepdims=True)
+    share, rounds = float(statistic[1:]) / 100, len(values)
+    drawn = values[np.random.default_rng(0).integers(0, rounds, (RESAMPLES, rounds))].reshape(RESAMPLES, -1)
+    spread = np.std(np.log(np.quantile(drawn, share, axis=1)))
     reach = stats.norm.ppf((1 + confidence) / 2) * np.hypot(spread, session_std)
-    value = of(np.arange(rounds))
+    value = np.quantile(values, share)
     return float(value * np.exp(-reach)), float(value * np.exp(reach))

@@ -1,4 +1,4 @@
-from ofa_deploy.fleet.chunks import split
+from ofa_deploy.fleet.chunks import MAX_BYTES, models_at_once, split
 
 
 def test_a_small_job_is_one_chunk():
@@ -17,3 +17,8 @@ def test_limits_hold_and_networks_and_blocks_are_spread_evenly():
 
 def test_an_item_larger_than_the_limit_gets_its_chunk():
     assert sorted(map(len, split(["a", "b"], [100, 100], [True, True], max_bytes=10))) == [1, 1]
+
+
+def test_a_device_gets_as_much_at_once_as_it_has_memory_for():
+    assert models_at_once({"memory_mb": 4000}) == 500_000_000
+    assert [models_at_once(facts) for facts in ({}, {"memory_mb": None}, {"memory_mb": "much"})] == [MAX_BYTES] * 3

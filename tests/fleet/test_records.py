@@ -52,7 +52,7 @@ def test_throttled_and_noisy_rows_are_marked():
 
 
 def test_a_later_chunk_is_put_on_the_first_ones_level_beyond_noise_only():
-    first = {"blob": SHA, "sentinel_ms": 1.0, "se": 0.01}
+    first = {"blob": SHA, "sentinel_ms": 1.0, "se": 0.01, "best_ms": 1.125, "best_se": 0.01}
     record, _ = measured([[2.0, 2.0]] * 12, [1.25] * 12, first)
     assert record["scale"] == pytest.approx(0.8)
     assert record["p50"] == record["timings"][0][0] == record["rounds"][0] == pytest.approx(1.6)
