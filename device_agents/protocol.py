@@ -193,7 +193,8 @@ class Rounds:
         clean = [i for i in range(rounds) if i not in slow]
         self.settled = sum(series.error(clean) < settings.se for series in self.series.values())
         over = elapsed_s * (rounds + 1) / rounds > settings.cap_s
-        if elapsed_s < settings.min_s and not over:
+        disturbed = rounds - 1 in slow  # it may go away
+        if (elapsed_s < settings.min_s or disturbed) and not over:
             return None
         if len(clean) >= settings.rounds_min and self.settled == len(self.series):
             return "settled"

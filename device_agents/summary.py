@@ -59,18 +59,19 @@ def slow_rounds(levels, drift):
 def used_rounds(levels, drift, enough):
     """The rounds that count, and whether the device throttled.
 
-    Slow rounds are left out while ``enough`` others remain, and these are most of all; else slow is how this device
-    is, and all rounds count: what it does for most of the time is what a user will see.
+    Slow rounds are left out while ``enough`` others remain: something else disturbed the device, and went away. Where
+    it did not go away, and most rounds are slow, slow is how this device is, and all rounds count.
     """
     slow = set(slow_rounds(levels, drift))
     clean = [i for i in range(len(levels)) if i not in slow]
-    if len(clean) >= max(enough, len(levels) / 2):
+    over = len(levels) - 1 not in slow
+    if len(clean) >= enough and (over or len(clean) >= len(levels) / 2):
         return clean, False
     return list(range(len(levels))), True
 
 
 def undisturbed(timings):
-    """A low quantile over all visits of their fastest bursts, and its relative standard error; see ``summarise``.
+    """A low quantile over visits of their fastest bursts, and its relative standard error; see ``summarise``.
 
     Neighbours on a shared machine make it slower for milliseconds to seconds at a time, by a third and more, so that
     medians repeat themselves within 5 % where this quantile does within 1 %. The error is that of an order statistic:
@@ -93,7 +94,7 @@ def summarise(timings, used):
     bursts = [value for i in used for value in timings[i]]
     mean = sum(bursts) / len(bursts)
     variance = sum((value - mean) ** 2 for value in bursts) / max(len(bursts) - 1, 1)
-    best, best_error = undisturbed(timings)
+    best, best_error = undisturbed([timings[i] for i in used])
     return {
         "rounds": rounds,
         "p50": median(rounds),

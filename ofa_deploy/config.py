@@ -143,6 +143,7 @@ class ExtractStage(Document):
     max_params: Bound | None = None
     max_memory_mb: Bound | None = None
     max_energy_mj: Bound | None = None
+    statistic: Literal["p50", "p90", "p99"] = "p50"  # which latency the budgets bound
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
     protocol: dict[str, Any] = {}

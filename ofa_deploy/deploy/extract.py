@@ -30,6 +30,8 @@ from ofa_deploy.supernet import Subnet
 ROUNDS = 3  # of search and measurement
 CONFIRMED = 3  # of the finalists that fit, the best so many are measured a second time
 EVEN = 0.5  # confidence at which the bound is the mean
+FEASIBLE = 0.99  # confidence with which the smallest of several budgets can be met
+SPREAD = 1.2  # the largest of them is at least so many times as large
 CONFIRMATIONS = 2  # rounds of that, where the first leaves none that fits
 
 
@@ -320,10 +322,14 @@ def _total(model: LatencyModel, network: Network) -> float | None:
 def budgets_between(
     subject: Subject, model: LatencyModel, codec: PopulationCodec, count: int, confidence: float
 ) -> list[float]:
-    """Latency budgets in ms, spread geometrically between the fastest and the largest subnet's upper bounds."""
-    problem = Problem(codec, subject.accuracy(codec), model.bind(codec).predict, Constraints(confidence=confidence))
-    low = fastest(problem)[1]
-    high = float(problem.upper(codec.encode([codec.space.largest]))[0])
+    """Latency budgets in ms, spread geometrically between the fastest and the largest subnet's upper bounds.
+
+    The fastest one's is at a confidence at which there is room for a slower hour: every budget can be met.
+    """
+    accuracy, latency = subject.accuracy(codec), model.bind(codec).predict
+    low = fastest(Problem(codec, accuracy, latency, Constraints(confidence=max(confidence, FEASIBLE))))[1]
+    problem = Problem(codec, accuracy, latency, Constraints(confidence=confidence))
+    high = max(float(problem.upper(codec.encode([codec.space.largest]))[0]), SPREAD * low)
     ratios = np.arange(1, count + 1) / (count + 1)
     # three digits, never rounded down: a narrow range could be left that way
     return [float(f"{1.005 * low * (high / low) ** ratio:.3g}") for ratio in ratios]

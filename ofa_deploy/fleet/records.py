@@ -71,7 +71,7 @@ def make_records(
     levels = sentinel_levels(result.sentinel.visits)
     used, throttled = used_rounds(levels, settings.drift, max(3, settings.rounds_min // 2))
     counted = [levels[i] for i in used]
-    best, best_error = undisturbed([visit for of_round in result.sentinel.visits for visit in of_round])
+    best, best_error = undisturbed([visit for i in used for visit in result.sentinel.visits[i]])
     reference = {"blob": result.sentinel.blob, "sentinel_ms": median(counted), "se": relative_error(counted)}
     reference |= {"best_ms": best, "best_se": best_error}
     scales = tuple(

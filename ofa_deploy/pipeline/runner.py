@@ -171,7 +171,7 @@ class _Run:
         budgets: list[float | None] = list(stage.max_ms)
         if stage.spread:
             target = resolve_target(stage.target, self.workspace, measure=True)
-            model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space)
+            model, codec = ready_model(self.fleet, self.workspace, target, self.subject.space, stage.statistic)
             budgets += budgets_between(self.subject, model, codec, stage.spread, stage.confidence)
         return budgets or [None]
 
@@ -212,7 +212,7 @@ class _Run:
 
 def _constraints(stage: ExtractStage, budget: float | None) -> Constraints:
     bounds = stage.model_dump(include=set(BOUNDS) - {"max_ms"})
-    return Constraints(max_ms=budget, confidence=stage.confidence, **bounds)
+    return Constraints(max_ms=budget, confidence=stage.confidence, statistic=stage.statistic, **bounds)
 
 
 def _check(stage: ExtractStage) -> None:
