@@ -16,16 +16,18 @@ if TYPE_CHECKING:
     from ofa_deploy.store import Workspace
 
 
-def the_space(workspace: Workspace, name: str | None) -> SearchSpace:
-    """A space by name or file, or by default that of the newest supernet."""
+def the_space(workspace: Workspace, name: str | None, resolutions: tuple[int, ...] = ()) -> SearchSpace:
+    """A space by name or file, or by default that of the newest supernet; at some resolutions, or all."""
     from ofa_deploy.space import load_space
 
     if name:
-        return load_space(name)
-    from ofa_deploy.deploy.subject import find_supernet
-    from ofa_deploy.supernet import read_summary
+        space = load_space(name)
+    else:
+        from ofa_deploy.deploy.subject import find_supernet
+        from ofa_deploy.supernet import read_summary
 
-    return read_summary(find_supernet(workspace, None))[0]
+        space = read_summary(find_supernet(workspace, None))[0]
+    return space.with_resolutions(resolutions) if resolutions else space
 
 
 def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,9 +78,7 @@ def profile(
 
     opened = Workspace.open(workspace)
     found = resolve_target(target, opened, measure=True)
-    space = the_space(opened, space_name)
-    if resolutions:
-        space = space.with_resolutions(resolutions)
+    space = the_space(opened, space_name, resolutions)
     with Fleet.open(opened) as fleet, progress() as tell:
         table = measure(
             fleet,
@@ -167,9 +167,7 @@ def audit(
 
     opened = Workspace.open(workspace)
     found = resolve_target(target, opened, measure=True)
-    space = the_space(opened, space_name)
-    if resolutions:
-        space = space.with_resolutions(resolutions)
+    space = the_space(opened, space_name, resolutions)
     folder = audit_folder(output or opened.audits / found.name)
     options = {"resolution": resolutions, "networks": networks, "seed": seed, "se": se, "cap-s": cap_s}
     command = audit_command(found, space, statistic, options | ({"space": space_name} if space_name else {}))

@@ -217,9 +217,8 @@ class Level:
     def of(cls, rows: Sequence[Row], statistic: str) -> Level:
         """From measured rows; what was measured together, and has one time, is a session.
 
-        How far sessions differ is an inverse-gamma estimate with one imagined session in it that differed by as much
-        as the disturbance amounts to: a device that others slow down by a tenth now may be slowed down by nothing in
-        the next hour, or by twice as much.
+        How far sessions differ is an inverse-gamma estimate with one imagined session in it that differed by half of
+        what the disturbance amounts to: a device that others slow down by a tenth is not slowed by as much every hour.
         """
         sessions: dict[str, list[float]] = {}
         for row in rows:
@@ -229,7 +228,8 @@ class Level:
         middles = np.array([np.median(ratios) for ratios in sessions.values()])
         within = np.concatenate([np.array(ratios) - np.median(ratios) for ratios in sessions.values()])
         level = float(middles.mean())
-        unsure = np.sqrt((level**2 + ((middles - level) ** 2).sum()) / len(middles) * (1 + 1 / len(middles)))
+        imagined = (0.5 * level) ** 2
+        unsure = np.sqrt((imagined + ((middles - level) ** 2).sum()) / len(middles) * (1 + 1 / len(middles)))
         return cls(float(np.exp(level)), float(unsure), float(NORMAL_MAD * np.median(np.abs(within))))
 
 
