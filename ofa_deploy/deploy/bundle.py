@@ -212,7 +212,7 @@ def _networks(extraction: Extraction, audit: Mapping[str, Any] | None) -> list[d
                 "role": "evidence",
                 "predicted_ms": float(mean[0]),
                 "std_ms": float(std[0]),
-                "table_ms": None if table.missing(row.ops) else table.total(row.ops, chosen.predictor.statistic),
+                "table_ms": table.known_total(row.ops, chosen.predictor.statistic),
                 "measured_ms": getattr(row, chosen.predictor.statistic),
             }
         )

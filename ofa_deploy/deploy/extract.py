@@ -118,7 +118,7 @@ def ready_model(
     if statistic != "p50" and "statistic" in table.condition:
         raise UsageError(f"the imported table of {target.name} has one value a block, no {statistic}; use p50")
     covered = [r for r in space.resolutions if not _missing(table, space, r)]
-    if few := () if has_blocks(workspace, target) else _measured_whole(table, space):
+    if few := () if table.rows or has_blocks(workspace, target) else _measured_whole(table, space):
         few_space = space.with_resolutions(few)
         return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
     if not covered:
@@ -290,7 +290,7 @@ class _Bench:
                 predictor=model,
                 predicted_ms=float(mean[i]),
                 std_ms=float(std[i]),
-                table_ms=_total(model, networks[i]),
+                table_ms=model.table.known_total(networks[i], model.statistic),
                 subnet=subnets[i],
                 onnx=files[i],
                 records=(records[i],),
@@ -311,12 +311,6 @@ class _Bench:
     def _records(self, networks: list[Network], files: list[bytes], points: list[Point]) -> list[dict[str, Any]]:
         items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
         return self.fleet.measure(self.target, items, self.protocol, self.progress)
-
-
-def _total(model: LatencyModel, network: Network) -> float | None:
-    """The sum of the blocks' rows; None where the table lacks some."""
-    known = not model.table.missing(op.key for op in network.ops)
-    return model.table.total(network, model.statistic) if known else None
 
 
 def budgets_between(

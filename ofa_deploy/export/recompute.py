@@ -200,7 +200,7 @@ def _networks(bundle: Bundle) -> Figures:
             continue
         row = model.table.networks[shown["key"]]
         (mean,), (std,) = model.without(row.key).predict_ops([row.ops])
-        total = None if model.table.missing(row.ops) else model.table.total(row.ops, model.statistic)
+        total = model.table.known_total(row.ops, model.statistic)
         found = {"measured_ms": getattr(row, model.statistic), "predicted_ms": float(mean), "std_ms": float(std)}
         figures |= {f"networks.{i}.{name}": value for name, value in {**found, "table_ms": total}.items()}
     return figures

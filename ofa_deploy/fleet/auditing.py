@@ -87,14 +87,13 @@ def _predictions(model: LatencyModel, networks: list[Network]) -> list[dict[str,
     table_stds = alone.predict(networks)[1]
     rows = []
     for network, mean, std, table_std in zip(networks, means, stds, table_stds, strict=True):
-        covered = not table.missing(op.key for op in network.ops)
-        total = table.total(network, model.statistic) if covered else None
+        total = table.known_total(network, model.statistic)
         rows.append(
             {
                 "predicted_ms": float(mean),
                 "std_ms": float(std),
                 "table_ms": total,
-                "table_std_ms": float(table_std) if covered else None,
+                "table_std_ms": None if total is None else float(table_std),
             }
         )
     return rows

@@ -10,6 +10,7 @@ from scipy.stats import norm
 
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.latency import LatencyModel, LatencyTable, differences
+from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
 from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
@@ -122,7 +123,7 @@ def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpac
 
 def _effects(table: LatencyTable, space: SearchSpace) -> dict[str, float] | None:
     """Every block's contribution to a network on a device; None where most of them are unknown there."""
-    wanted = [op.key for op in PopulationCodec(space).ops]
+    wanted = PopulationCodec(space).op_keys
     model, known = LatencyModel(table), dict[str, list[float]]()
     for key, effect in model.effects.items():  # a published table may have a row for every resolution
         known.setdefault(OpSpec.from_key(key).key, []).append(max(effect, 0.1 * table.rows[key].best))
@@ -146,12 +147,3 @@ def prior_from_others(others: list[OtherDevice], codec: PopulationCodec, keys: S
 def op_keys(network: Network) -> list[str]:
     """The keys of a network's blocks."""
     return [op.key for op in network.ops]
-
-
-def design(keys: Sequence[str], networks: Sequence[Sequence[str]]) -> np.ndarray:
-    """How often each network has each block: ``[N, J]``."""
-    place, counts = {key: j for j, key in enumerate(keys)}, np.zeros((len(networks), len(keys)))
-    for row, network in zip(counts, networks, strict=True):
-        for key in network:
-            row[place[key]] += 1
-    return counts

@@ -9,11 +9,11 @@ import numpy as np
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.models import design, load_table, op_keys, other_devices, prior_from_others
+from ofa_deploy.fleet.models import load_table, op_keys, other_devices, prior_from_others
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyTable, Row
-from ofa_deploy.latency.posterior import choose
+from ofa_deploy.latency.posterior import choose, design
 from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace, random_weights
 from ofa_deploy.store import Workspace
@@ -76,7 +76,7 @@ def _prior_before(
     workspace: Workspace, target: TargetProfile, codec: PopulationCodec, table: LatencyTable
 ) -> BlockPrior:
     """What is believed before anything new is measured: enough to say which networks would teach most."""
-    keys = [op.key for op in codec.ops]
+    keys = codec.op_keys
     if table.rows:
         return table_prior(table, keys)
     return prior_from_others(other_devices(workspace, target, codec.space), codec, keys)
@@ -92,7 +92,7 @@ def to_measure(
         blocks: what is believed of at least the space's blocks.
         known: measured networks by key.
     """
-    keys = [op.key for op in codec.ops]
+    keys = codec.op_keys
     have = [row.ops for row in known.values() if set(keys) >= set(row.ops)]
     wanted = count - len(have)
     if wanted <= 0:

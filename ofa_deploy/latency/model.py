@@ -26,7 +26,7 @@ from scipy.sparse import csr_matrix
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.latency.audit import audit_statistics
-from ofa_deploy.latency.posterior import Posterior, fit
+from ofa_deploy.latency.posterior import Posterior, design, fit
 from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.latency.table import LatencyTable, Row
 from ofa_deploy.space import Network, Population, PopulationCodec
@@ -81,12 +81,9 @@ class LatencyModel:
         return dict(zip(self.keys, self.posterior.mean.tolist(), strict=True))
 
     def _counts(self, networks: Sequence[Sequence[str]]) -> np.ndarray:
-        counts = np.zeros((len(networks), len(self.keys)))
-        for i, ops in enumerate(networks):
+        for ops in networks:
             self.require(ops)
-            for key in ops:
-                counts[i, self._column[key]] += 1
-        return counts
+        return design(self.keys, networks)
 
     def require(self, ops: Iterable[str]) -> None:
         """Check that every block is known.

@@ -157,6 +157,15 @@ class Posterior:
         )
 
 
+def design(keys: Sequence[str], networks: Sequence[Sequence[str]]) -> np.ndarray:
+    """How often each network, given as the keys of its blocks, has each of the blocks ``keys``: ``[N, J]``."""
+    place, counts = {key: j for j, key in enumerate(keys)}, np.zeros((len(networks), len(keys)))
+    for row, network in zip(counts, networks, strict=True):
+        for key in network:
+            row[place[key]] += 1
+    return counts
+
+
 def fit(prior: Prior, x: np.ndarray, y: np.ndarray, se: np.ndarray | float = 0.0) -> Posterior:
     """Update a prior by networks ``x [K, J]`` with latencies ``y [K]`` and relative standard errors ``se``; K may be 0.
 

@@ -150,6 +150,11 @@ class LatencyTable:
         self.require(ops)
         return sum(getattr(self.rows[key], statistic) for key in ops)
 
+    def known_total(self, network: Network | Sequence[str], statistic: str = "p50") -> float | None:
+        """The same, or None where a block was never measured."""
+        ops = self.row_keys(network) if isinstance(network, Network) else network
+        return None if self.missing(ops) else self.total(ops, statistic)
+
     def to_json(self) -> dict[str, Any]:
         """The table as a JSON object with a digest that detects damage."""
         body = {
