@@ -170,9 +170,9 @@ def _prediction(bundle: Bundle) -> Figures:
         "predicted_ms": mean,
         "std_ms": std,
         "upper_ms": upper,
-        "table_ms": model.table.total(bundle.network, model.statistic),
+        "table_ms": model.table.known_total(bundle.network, model.statistic),
     }
-    return {f"latency.{name}": float(value) for name, value in figures.items()}
+    return {f"latency.{name}": None if value is None else float(value) for name, value in figures.items()}
 
 
 def _audit(bundle: Bundle) -> Figures:
