@@ -3,7 +3,7 @@
 Search trusts an upper bound of the predicted latency, not the prediction. Its finalists are exported and measured on
 the device, the model learns from them, and where that shows something better the search runs again, a few times at
 most. The best of those that fit are then measured once more, in fresh sessions at another moment. The answer is the
-most accurate finalist whose slowest measurement fits.
+most accurate finalist whose slowest measurement fits, with room for as much as sessions were seen to differ.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import norm
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
@@ -187,9 +188,9 @@ def extract(
             args = (constraints.statistic, protocol, progress)  # the table is another device's, as it were
             model, codec = ready_model(device, workspace, target, subject.space, *args)
         model = _learn(model, finalists)
-    finalists = _confirm(bench, finalists, constraints)
+    finalists = _confirm(bench, model, finalists, constraints)
     session_std = _learn(model, finalists).session_std
-    chosen = _choose(finalists, target, constraints)
+    chosen = _choose(finalists, target, constraints, session_std)
     return Extraction(subject, target, constraints, seed, result, finalists, chosen, session_std)
 
 
@@ -223,12 +224,13 @@ def _learn(model: LatencyModel, finalists: list[Finalist]) -> LatencyModel:
     return LatencyModel(table, statistic=model.statistic, blocks=model.blocks)
 
 
-def _confirm(bench: _Bench, finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:
+def _confirm(bench: _Bench, model: LatencyModel, finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:
     """Measure the best of those that fit again, until one of them has fitted twice."""
     for _ in range(CONFIRMATIONS):
-        once = [f for f in _ranked(_fitting(finalists, constraints)) if len(f.records) < 2][:CONFIRMED]
-        best = _ranked(_fitting(finalists, constraints))[:1]
-        if constraints.max_ms is None or not once or any(len(f.records) > 1 for f in best):
+        session_std = _learn(model, finalists).session_std
+        ranked = _ranked(_fitting(finalists, constraints), constraints, session_std)
+        once = [f for f in ranked if len(f.records) < 2][:CONFIRMED]
+        if constraints.max_ms is None or not once or len(ranked[0].records) > 1:
             break
         again = {id(f): new for f, new in zip(once, bench.measure_again(once, keep=True), strict=True)}
         finalists = [again.get(id(f), f) for f in finalists]
@@ -242,9 +244,9 @@ def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: 
     return [point for point in found if point.arch.key not in known and point.accuracy > best]
 
 
-def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Constraints) -> Finalist:
+def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Constraints, session_std: float) -> Finalist:
     if fitting := _fitting(finalists, constraints):
-        return _ranked(fitting)[0]
+        return _ranked(fitting, constraints, session_std)[0]
     best = min(finalists, key=lambda f: f.measured_ms)
     raise GateFailed(
         f"none of {len(finalists)} finalists that were measured on {target.name} fits {constraints.max_ms:g} ms: the "
@@ -253,8 +255,15 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
     )
 
 
-def _ranked(finalists: list[Finalist]) -> list[Finalist]:
-    return sorted(finalists, key=lambda f: (-(f.valid_accuracy or f.point.accuracy), f.measured_ms))
+def _ranked(finalists: list[Finalist], constraints: Constraints, session_std: float) -> list[Finalist]:
+    """Best first. Those that leave room for a slower session come before any that fitted by luck."""
+    room = np.exp(max(norm.ppf(constraints.confidence), 0.0) * session_std)
+
+    def place(finalist: Finalist) -> tuple[bool, float, float]:
+        lucky = constraints.max_ms is not None and room * finalist.measured_ms > constraints.max_ms
+        return lucky, -(finalist.valid_accuracy or finalist.point.accuracy), finalist.measured_ms
+
+    return sorted(finalists, key=place)
 
 
 def _fitting(finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:

@@ -1,5 +1,6 @@
 """Extraction against a made-up device that is slower than its table says: the promise must be kept or refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.bundle import build_bundle
-from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.extract import _ranked, extract
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
@@ -97,6 +98,20 @@ def test_a_device_slower_than_its_table_still_gets_a_subnet_that_fits(workspace:
     low, high = report["latency"]["interval_ms"]
     assert low < report["latency"]["measured_ms"]["p50"] < high
     assert verify_bundle(tmp_path / "bundle") == []
+
+
+def test_a_subnet_that_fits_with_room_for_other_sessions_comes_first(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    found = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2)).finalists[:2]
+    better, roomy = (
+        replace(finalist, valid_accuracy=accuracy, records=({**finalist.record, "p50": ms},))
+        for finalist, accuracy, ms in zip(found, (0.9, 0.8), (0.19, 0.17), strict=True)
+    )
+    assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.01) == [better, roomy]
+    assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.05) == [roomy, better]
+    assert _ranked([roomy, better], Constraints(max_ms=0.2, confidence=0.5), session_std=0.05) == [better, roomy]
+    assert _ranked([roomy, better], Constraints(max_ms=None), session_std=0.05) == [better, roomy]
 
 
 def test_finalists_of_another_condition_do_not_mix_with_the_table(workspace: Workspace, tmp_path: Path) -> None:
