@@ -32,6 +32,7 @@ ROUNDS = 3  # of search and measurement
 CONFIRMED = 3  # of the finalists that fit, the best so many are measured a second time
 EVEN = 0.5  # confidence at which the bound is the mean
 FEASIBLE = 0.99  # confidence with which the smallest of several budgets can be met
+ROOM = 1.25  # and so many times slower than that may an hour be which the model has not seen: machines are shared
 SPREAD = 1.2  # the largest of them is at least so many times as large
 CONFIRMATIONS = 2  # rounds of that, where the first leaves none that fits
 
@@ -327,10 +328,10 @@ def budgets_between(
 ) -> list[float]:
     """Latency budgets in ms, spread geometrically between the fastest and the largest subnet's upper bounds.
 
-    The fastest one's is at a confidence at which there is room for a slower hour: every budget can be met.
+    The fastest one's is at a high confidence and with room for a slower hour on top: every budget can be met.
     """
     accuracy, latency = subject.accuracy(codec), model.bind(codec).predict
-    low = fastest(Problem(codec, accuracy, latency, Constraints(confidence=max(confidence, FEASIBLE))))[1]
+    low = ROOM * fastest(Problem(codec, accuracy, latency, Constraints(confidence=max(confidence, FEASIBLE))))[1]
     problem = Problem(codec, accuracy, latency, Constraints(confidence=confidence))
     high = max(float(problem.upper(codec.encode([codec.space.largest]))[0]), SPREAD * low)
     ratios = np.arange(1, count + 1) / (count + 1)
