@@ -148,10 +148,10 @@ def test_the_next_command_ends_the_jobs_of_one_that_was_killed(workspace):
 def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):
     code = """
         import pathlib, sys, time
-        from ofa_deploy.fleet import Fleet
+        from ofa_deploy.fleet import Fleet, resolve_target
         from ofa_deploy.store import Workspace
         fleet = Fleet.open(Workspace.open(pathlib.Path(sys.argv[1])))
-        fleet._require("local")
+        fleet._require(resolve_target("local"))
         print(fleet._agent.pid, flush=True)
         time.sleep(60)
     """
@@ -167,7 +167,7 @@ def test_another_server_by_url_gives_the_same_rows_to_this_workspace(
     fleet, tmp_path, target, make_items, quick_protocol, monkeypatch
 ):
     monkeypatch.setenv("OFA_SERVER", fleet._client.url)
-    monkeypatch.setenv("OFA_TOKEN", fleet._token)
+    monkeypatch.setenv("OFA_TOKEN", fleet.client.token)
     with Workspace.open(tmp_path / "mine") as mine, Fleet.open(mine) as remote:
         records = remote.measure(target, make_items(2), quick_protocol)
         stored = mine.store.measurements("local")
