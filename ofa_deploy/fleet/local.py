@@ -44,11 +44,8 @@ class Fleet:
         Raises:
             UsageError: a server without a token, or not a URL.
         """
-        url = server or os.environ.get("OFA_SERVER")
-        if url:
-            return cls(workspace, Client(url, _token_for(url, workspace)), uuid4().hex, None)
-        if url := running(workspace.root):
-            return cls(workspace, Client(url, admin_token(workspace.root)), uuid4().hex, None)
+        if elsewhere := server_elsewhere(workspace, server):
+            return cls(workspace, elsewhere, uuid4().hex, None)
         end_abandoned(workspace)
         token, queue = secrets.token_urlsafe(32), Queue(workspace)
         inside = LocalServer(create_app(workspace.store, token, queue.folder))
@@ -193,6 +190,18 @@ class Fleet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def server_elsewhere(workspace: Workspace, server: str | None = None) -> Client | None:
+    """The server that a command should use: ``server`` or ``OFA_SERVER``, else the one that serves the workspace now.
+
+    Raises:
+        UsageError: it needs a token, or is not a URL.
+    """
+    if url := server or os.environ.get("OFA_SERVER"):
+        return Client(url, _token_for(url, workspace))
+    url = running(workspace.root)
+    return Client(url, admin_token(workspace.root)) if url else None
 
 
 def _token_for(url: str, workspace: Workspace) -> str:

@@ -107,6 +107,11 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
+def serve_app(app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | None) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    Server(app, tls).run([listening])
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens.
 

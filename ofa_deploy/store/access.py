@@ -28,7 +28,7 @@ class Access:
             session.add(CodeRow(hash=code, device=name, queue=queue, expires_at=expires_at))
 
     def enrol(self, code: str, secret: str, facts: Mapping[str, Any]) -> str | None:
-        """Trade a code for a token, both given as hashes. Returns the device; None where the code is not good (any more).
+        """Trade a code for a token, both given as hashes. Returns the device, or None where the code is no good.
 
         The same code with the same secret is answered as before, so that an answer may get lost.
         """

@@ -60,7 +60,7 @@ class Jobs:
                 raise
 
     def status(self, job: str) -> dict[str, Any] | None:
-        """``{"id", "device", "state", "total", "done", "failed", "errors", "running", "progress"}`` of a job, or None."""
+        """``id, device, state, total, done, failed, errors, running, progress`` of a job; None if it is unknown."""
         with reading(self._engine) as session:
             row = session.get(JobRow, job)
             if row is None:
