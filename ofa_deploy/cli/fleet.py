@@ -62,8 +62,7 @@ def serve(
             token, url = admin_token(opened.root), url_of(listening, bool(tls))
             app = create_app(opened.store, token, opened.root / "blobs" / "server")
             with announced(opened.root, url) as found:
-                _say_where(url, token, found, as_json)
-                serve_app(app, listening, tls)
+                serve_app(app, listening, tls, lambda: _say_where(url, token, found, as_json))
     click.echo("ofa-deploy: the server ended; agents wait for it to come back", err=True)
 
 

@@ -25,7 +25,7 @@ from ofa_deploy.store import Workspace
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
 POLL_S = 0.5
-OVERLAP = 100  # measurements that are asked for again
+OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -71,18 +71,17 @@ class Fleet:
         if self._inside is not None or device == LOCAL:
             return
         store, url = self._workspace.store, self._client.url
-        after = store.cursor(url, device)
+        known = store.cursor(url, device)
+        after = max(0, known - OVERLAP)
         while True:
-            # several servers over one database may finish rows in another order than they number them in
-            page = self._client.measurements(device, max(0, after - OVERLAP))
-            if page["newest"] < after:  # another database than the last time
-                after = 0
-                continue
-            store.add_measurements(page["records"])
-            last = max((record["id"] for record in page["records"]), default=0)
-            if last <= after:
+            page = self._client.measurements(device, after)
+            if page["newest"] < known:  # another database than the last time
+                known = after = 0
+            elif page["records"]:
+                store.add_measurements(page["records"])
+                after = page["records"][-1]["id"]
+            else:
                 break
-            after = last
         store.move_cursor(url, device, after)
 
     def measure(

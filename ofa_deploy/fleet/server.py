@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError
 
 from ofa_deploy import __version__
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -36,7 +36,7 @@ REFUSALS = {
     413: "The body is too large.",
     415: "The body is compressed.",
     422: "The request makes no sense.",
-    503: "The database cannot be reached now.",
+    503: "The database cannot do this now.",
 }
 
 
@@ -84,8 +84,10 @@ def _answer_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, _refusal(status))
 
     @app.exception_handler(OperationalError)
+    @app.exception_handler(TimeoutError)
+    @app.exception_handler(IntegrityError)  # somebody else did the same at the same moment
     async def away(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "the database cannot be reached now; try again"}, 503, {"Retry-After": "1"})
+        return JSONResponse({"detail": "the database cannot do this now; try again"}, 503, {"Retry-After": "1"})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -13,7 +13,7 @@ import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,10 @@ class PatientProtocol(H11Protocol):
 class Server(uvicorn.Server):
     """A server that sends waiting agents home when it ends, and for which a signal to end is no failure."""
 
-    def __init__(self, app: FastAPI, tls: tuple[Path, Path] | None = None) -> None:
-        self._app = app
+    def __init__(
+        self, app: FastAPI, tls: tuple[Path, Path] | None = None, started: Callable[[], None] = lambda: None
+    ) -> None:
+        self._app, self._tell = app, started
         options: dict[str, Any] = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
         super().__init__(
             uvicorn.Config(
@@ -86,6 +88,11 @@ class Server(uvicorn.Server):
                 **options,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and tell of it: from now on a signal ends it in an orderly way."""
+        await super().startup(sockets)
+        self._tell()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: no new connections, waiting agents are answered, and the others get their time."""
@@ -107,9 +114,11 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-def serve_app(app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | None) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    Server(app, tls).run([listening])
+def serve_app(
+    app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | None, started: Callable[[], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM; ``started`` is called when the server answers."""
+    Server(app, tls, started).run([listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

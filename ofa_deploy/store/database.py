@@ -18,7 +18,7 @@ from ofa_deploy.errors import UsageError
 HEAD = "0002"  # the newest revision in migrations/versions
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
-CONNECTIONS = 50  # more than a server has threads that could want one
+CONNECTIONS = 15  # that are kept open; as many more for a moment
 MIGRATING = 0x0FADE  # PostgreSQL's lock that one of several starting servers holds
 
 
@@ -43,6 +43,7 @@ def open_engine(url: str) -> Engine:
         parsed,
         json_serializer=lambda value: json.dumps(value, allow_nan=False, sort_keys=True),
         pool_size=CONNECTIONS,
+        max_overflow=CONNECTIONS,
         pool_pre_ping=kind != "sqlite",
     )
     if kind == "sqlite":

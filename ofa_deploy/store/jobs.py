@@ -67,7 +67,7 @@ class Jobs:
                 return None
             of_job = ItemRow.job_id == job
             states = select(ItemRow.state, func.count()).where(of_job).group_by(ItemRow.state)
-            counts: dict[str, int] = dict(session.execute(states).all())  # type: ignore[arg-type]
+            counts: dict[str, int] = dict(session.execute(states).all())
             failed = session.scalars(
                 select(ItemRow).where(of_job, ItemRow.state == "failed").order_by(ItemRow.position)
             )
