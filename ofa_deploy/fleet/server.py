@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError
+from starlette.routing import Match
 
 from ofa_deploy import __version__
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -88,6 +89,12 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(IntegrityError)  # somebody else did the same at the same moment
     async def away(_: Request, __: Exception) -> JSONResponse:
         return JSONResponse({"detail": "the database cannot do this now; try again"}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(405)
+    async def no_such_method(request: Request, _: Exception) -> JSONResponse:
+        here = [route for route in app.router.routes if route.matches(request.scope)[0] is not Match.NONE]
+        methods = sorted({method for route in here for method in getattr(route, "methods", None) or ()})
+        return JSONResponse({"detail": "there is no such method here"}, 405, {"Allow": ", ".join(methods)})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -189,3 +189,9 @@ def test_names_of_devices(served, name):
     client, _ = served
     body = {"name": name, "profile": PROFILE}
     assert client.post("/api/devices", content=json.dumps(body), headers=admin()).status_code == 422
+
+
+def test_a_method_that_is_not_there_is_told_those_that_are(served):
+    client, _ = served
+    answer = client.patch("/api/devices", headers=admin())
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
