@@ -14,6 +14,7 @@ def parse(arguments):
     parser = argparse.ArgumentParser(prog="ofa-agent", description="Measures models on this device for a server.")
     parser.add_argument("--server", required=True, help="URL of the ofa-deploy server")
     parser.add_argument("--device", required=True, help="this device's name there")
+    parser.add_argument("--queue", default="", help="take work of this queue only")
     parser.add_argument("--lock", help="file to hold locked while measuring")
     parser.add_argument("--parent", type=int, help="end when this process, which started the agent, ends")
     parser.add_argument("--version", action="version", version=VERSION)
@@ -28,7 +29,7 @@ def main(arguments=None):
         log("put the server's token in the environment variable OFA_TOKEN")
         return 2
     try:
-        agent = Agent(Server(options.server, token), options.device, options.lock, options.parent)
+        agent = Agent(Server(options.server, token), options.queue, options.lock, options.parent)
     except ValueError as error:
         log(str(error))
         return 2

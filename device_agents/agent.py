@@ -31,14 +31,14 @@ class Agent:
 
     Args:
         server: a ``Server``.
-        device: the name under which results are stored.
+        queue: whose work it takes; "" is everybody's.
         lock_path: locked while this machine is timed.
         parent: process id without which the agent ends; None to live on.
     """
 
-    def __init__(self, server, device, lock_path=None, parent=None):
+    def __init__(self, server, queue="", lock_path=None, parent=None):
         self.server = server
-        self.device = device
+        self.queue = queue
         self.lock_path = lock_path
         self.parent = parent
         self.stop_asked = False
@@ -74,7 +74,7 @@ class Agent:
     def _claim(self):
         facts = dict(device_facts(), agent=VERSION)
         wait = 1 if self.parent else CLAIM_WAIT_S  # notice soon when the parent is gone
-        body = {"device": self.device, "facts": facts, "wait_s": wait}
+        body = {"queue": self.queue, "facts": facts, "wait_s": wait}
         self._idle = True
         try:
             return self.server.call("POST", "/api/claim", body, timeout=CLAIM_WAIT_S + 10)

@@ -43,7 +43,7 @@ def _measure(run, models, report, lock_path):
     settings = Settings(**run["settings"])
     runtime = open_runtime(run["runtime"], settings.seed)
     sessions, errors = load_sessions(runtime, run["items"], models, report)
-    blob, sentinel = first_that_runs(runtime, run["sentinels"], models)
+    blob, sentinel = first_that_runs(runtime, [item["blob"] for item in run["sentinels"]], models)
     with measuring_lock(lock_path if runtime.real else None, lambda: report({"phase": "waiting"})):
         rounds = Rounds(sessions, sentinel, settings, report=report)
         stopped = rounds.measure()
@@ -75,7 +75,7 @@ def first_that_runs(runtime, blobs, models):
             return blob, session
         except Exception as error:
             problem = error
-    raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(blobs), problem), "unsupported")
+    raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(blobs), problem), "unsupported-op")
 
 
 def item_result(item, rounds, errors):

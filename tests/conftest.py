@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ofa_deploy.store import Workspace
 
 
+pytest_plugins = ["tests.postgres"]
+
+
 class Done(NamedTuple):
     """What a command left: its exit code and output."""
 

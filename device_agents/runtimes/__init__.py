@@ -10,7 +10,7 @@ MODULES = {"onnxruntime": "device_agents.runtimes.onnxruntime"}
 class RuntimeRefused(Exception):
     """A runtime cannot do what is asked here; ``reason`` is what the server is told."""
 
-    def __init__(self, message, reason="unsupported"):
+    def __init__(self, message, reason="unsupported-op"):
         super().__init__(message)
         self.reason = reason
 

@@ -167,6 +167,7 @@ def extract(
         OpNotProfiled: the target was not profiled for this space and ``may_profile`` is false.
         GateFailed: every finalist was measured over the budget; names the best of them.
     """
+    fleet.fetch(target.name)
     device = fleet if may_profile else None
     model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
     bench = _Bench(fleet, subject, target, constraints, protocol, progress)

@@ -11,10 +11,10 @@ import threading
 import time
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError
+from ofa_deploy.fleet.serving import Server
 
 STOP_S = 5.0
 
@@ -22,9 +22,9 @@ STOP_S = 5.0
 class AgentProcess:
     """An agent that measures this machine; ends with this process at the latest."""
 
-    def __init__(self, server: str, token: str, device: str, lock: Path, log: Path) -> None:
+    def __init__(self, server: str, token: str, device: str, queue: str, lock: Path, log: Path) -> None:
         self.device, self.log = device, log
-        command = [sys.executable, "-m", "device_agents", "--server", server, "--device", device]
+        command = [sys.executable, "-m", "device_agents", "--server", server, "--device", device, "--queue", queue]
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [*command, "--lock", str(lock), "--parent", str(os.getpid())],
@@ -84,8 +84,7 @@ class LocalServer:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.bind(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
+        self._server = Server(app)
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
         self._thread.start()
         self._wait_until_started()

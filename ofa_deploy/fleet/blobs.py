@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterable
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
 from pathlib import Path
 
 from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.fleet.onnx_files import refuse_other_files
+
+OLD_S = 24 * 3600.0  # between a model's arrival and the job that needs it there are seconds
 
 
 class Blobs:
@@ -18,6 +23,11 @@ class Blobs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+
+    def size(self, sha256: str) -> int | None:
+        """Of a file in bytes, or None where it is not here."""
+        path = self.path(sha256)
+        return path.stat().st_size if path else None
 
     def path(self, sha256: str) -> Path | None:
         """The file, or None where it is not here."""
@@ -28,7 +38,7 @@ class Blobs:
         """Store what comes in; memory stays flat however much it is.
 
         Raises:
-            UsageError: the content is not what its name says; nothing is kept.
+            UsageError: the content is not what its name says, or refers to other files; nothing is kept.
             OfaDeployError: the disk is full.
         """
         handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".incoming-")
@@ -40,6 +50,7 @@ class Blobs:
                     file.write(part)
             if digest.hexdigest() != sha256:
                 raise UsageError(f"the file's sha256 is {digest.hexdigest()}, not {sha256}")
+            await asyncio.to_thread(refuse_other_files, Path(temporary))
             Path(temporary).replace(self.folder / sha256)
         except OSError as error:
             raise OfaDeployError(f"cannot store a model in {self.folder}: {error.strerror}") from error
@@ -52,3 +63,10 @@ class Blobs:
         for name in names:
             with contextlib.suppress(OSError):
                 (self.folder / name).unlink(missing_ok=True)
+
+    def drop_old(self, needed: Collection[str]) -> None:
+        """Delete files that nobody needs and nobody can be about to need."""
+        for path in self.folder.iterdir():
+            with contextlib.suppress(OSError):
+                if path.name not in needed and time.time() - path.stat().st_mtime > OLD_S:
+                    path.unlink()

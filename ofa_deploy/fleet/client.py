@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
-from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 
 TRIES = 6
 FIRST_PAUSE_S = 0.2
 TIMEOUT_S = (5.0, 120.0)  # to connect, between two bytes
+TLS_REMEDY = "put the certificate of the server, or of who signed it, as a PEM file in OFA_CA_FILE"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -21,7 +25,8 @@ class Client:
     """One server. Requests that fail for the moment are repeated, with pauses that double.
 
     Raises (all methods):
-        UsageError: the server refuses the token, or what was asked.
+        UsageError: the server refuses the token, or what was asked; or there is no secure connection.
+        DeviceUnavailable: the device that should work is not there.
         OfaDeployError: the server does not answer, or is broken.
     """
 
@@ -29,9 +34,14 @@ class Client:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"OFA_SERVER should be an http:// or https:// URL, not {url!r}")
-        self.url = url.rstrip("/")
+        self.url, self.token = url.rstrip("/"), token
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {token}"
+        authorities = os.environ.get("OFA_CA_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
+        if authorities and parts.scheme == "https":
+            if not Path(authorities).exists():
+                raise UsageError(f"there is no file {authorities}; {TLS_REMEDY}")
+            self._session.verify = authorities
         self._session.trust_env = parts.hostname not in LOOPBACK  # no proxy, no netrc on the way to oneself
 
     def close(self) -> None:
@@ -39,14 +49,14 @@ class Client:
         self._session.close()
 
     def submit(self, job: Mapping[str, Any], models: Mapping[str, bytes]) -> str:
-        """Upload the models (by sha256) and queue the job. Returns its id."""
-        for attempt in range(2):
+        """Queue a job, and upload its models (by sha256) where the server lacks some. Returns its id."""
+        for _ in range(3):  # another job's end can take shared models away: upload again
+            response = self._request("POST", "/api/jobs", json=job, accept=(409,))
+            if response.status_code != 409:
+                return str(response.json()["id"])
             for sha256, model in models.items():
                 self._request("PUT", f"/api/blobs/{sha256}", data=model)
-            response = self._request("POST", "/api/jobs", json=job, accept=(409,) if attempt == 0 else ())
-            if response.status_code != 409:  # another job's end can take shared models away: upload again
-                break
-        return str(response.json()["id"])
+        raise OfaDeployError(f"the server {self.url} lost the models of a job: {_detail(response)}; try again")
 
     def status(self, job: str) -> dict[str, Any]:
         """How far a job is."""
@@ -61,14 +71,45 @@ class Client:
         self._request("DELETE", f"/api/jobs/{job}")
 
     def devices(self) -> list[dict[str, Any]]:
-        """All devices the server knows."""
+        """All devices the server knows, each with its ``profile`` and whether it is ``online``."""
         return self._request("GET", "/api/devices").json()
+
+    def device(self, name: str) -> dict[str, Any]:
+        """One device, with its ``tokens`` and newest ``jobs``."""
+        return self._request("GET", f"/api/devices/{quote(name, safe='')}").json()
+
+    def register(self, name: str, profile: Mapping[str, Any], queue: str = "") -> dict[str, str]:
+        """Let a device in: ``{"name", "code", "expires_at"}``."""
+        body = {"name": name, "profile": profile, "queue": queue}
+        return self._request("POST", "/api/devices", json=body).json()
+
+    def enrol(self, name: str, profile: Mapping[str, Any], queue: str) -> str:
+        """Register a device for a queue of one's own and enrol for it. Returns its token."""
+        code = self.register(name, profile, queue)["code"]
+        body = {"code": code, "secret": secrets.token_urlsafe(32), "facts": {}}
+        return self._request("POST", "/api/enroll", json=body).json()["token"]
+
+    def revoke(self, name: str) -> None:
+        """End a device's tokens, codes and jobs."""
+        self._request("POST", f"/api/devices/{quote(name, safe='')}/revoke")
+
+    def measurements(self, device: str, after: int) -> dict[str, Any]:
+        """A page of a device's records whose ``id`` is larger than ``after``, and the ``newest`` id that there is."""
+        return self._request(
+            "GET", f"/api/devices/{quote(device, safe='')}/measurements", params={"after": after}
+        ).json()
+
+    def end_queue(self, queue: str) -> None:
+        """End the jobs of a queue, and the tokens of its agents."""
+        self._request("DELETE", f"/api/queues/{queue}")
 
     def _request(self, method: str, path: str, accept: tuple[int, ...] = (), **content: Any) -> requests.Response:
         pause = FIRST_PAUSE_S
         for left in range(TRIES - 1, -1, -1):
             try:
                 response = self._session.request(method, self.url + path, timeout=TIMEOUT_S, **content)
+            except requests.exceptions.SSLError as error:
+                raise UsageError(f"no secure connection to {self.url}: {error}; {TLS_REMEDY}") from error
             except (requests.ConnectionError, requests.Timeout) as error:
                 problem = f"the server {self.url} does not answer ({_short(error)}); is it running?"
             else:
@@ -83,16 +124,24 @@ class Client:
     def _checked(self, response: requests.Response, accept: tuple[int, ...]) -> requests.Response:
         if response.status_code == 401:
             raise UsageError(f"the server {self.url} refuses the token; put its token in OFA_TOKEN")
+        if response.status_code == 403:
+            raise UsageError(f"the server {self.url} needs its admin's token; put it in OFA_TOKEN")
+        if response.status_code == 409 and _field(response, "code") == "device-unavailable":
+            raise DeviceUnavailable(_detail(response))
         if response.status_code >= 400 and response.status_code not in accept:
             raise UsageError(f"the server {self.url} refused: {_detail(response)}")
         return response
 
 
 def _detail(response: requests.Response) -> str:
+    return str(_field(response, "detail") or " ".join(response.text.split())[:300] or response.reason)
+
+
+def _field(response: requests.Response, name: str) -> Any:
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return " ".join(response.text.split())[:300] or str(response.reason)
+        return response.json().get(name)
+    except (ValueError, AttributeError):
+        return None
 
 
 def _short(error: Exception) -> str:

@@ -11,47 +11,78 @@ from typing import Any
 from uuid import uuid4
 
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
+from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.agents import AgentProcess, LocalServer
 from ofa_deploy.fleet.client import Client
 from ofa_deploy.fleet.items import MeasureItem, choose_sentinels
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
 from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import running
+from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
+from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.store import Workspace
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
 POLL_S = 0.5
+OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
 Progress = Callable[[dict[str, Any]], None]
 
 
 class Fleet:
     """Devices to measure on. A context manager; closing it ends the local agent and the server inside."""
 
-    def __init__(self, workspace: Workspace, client: Client, token: str, inside: LocalServer | None) -> None:
-        self._workspace, self._client, self._token, self._inside = workspace, client, token, inside
+    def __init__(self, workspace: Workspace, client: Client, queue: str, inside: LocalServer | None) -> None:
+        self._workspace, self._client, self._queue, self._inside = workspace, client, queue, inside
         self._agent: AgentProcess | None = None
         self._cleanup = contextlib.ExitStack()
 
     @classmethod
     def open(cls, workspace: Workspace, server: str | None = None) -> Fleet:
-        """Talk to a server: ``server`` or ``OFA_SERVER`` with the token ``OFA_TOKEN``, else one inside this process.
+        """Talk to a server: ``server`` or ``OFA_SERVER``; else the one that serves the workspace now; else one inside.
 
         Raises:
             UsageError: a server without a token, or not a URL.
         """
-        url = server or os.environ.get("OFA_SERVER")
-        if url:
-            token = os.environ.get("OFA_TOKEN")
-            if not token:
-                raise UsageError(f"the server {url} needs a token; put it in OFA_TOKEN")
-            return cls(workspace, Client(url, token), token, None)
+        if elsewhere := server_elsewhere(workspace, server):
+            return cls(workspace, elsewhere, uuid4().hex, None)
         end_abandoned(workspace)
         token, queue = secrets.token_urlsafe(32), Queue(workspace)
-        inside = LocalServer(create_app(workspace.store, token, queue.folder, queue.name))
-        fleet = cls(workspace, Client(inside.url, token), token, inside)
+        inside = LocalServer(create_app(workspace.store, token, queue.folder))
+        fleet = cls(workspace, Client(inside.url, token), queue.name, inside)
         fleet._cleanup.callback(queue.close)
         return fleet
+
+    @property
+    def client(self) -> Client:
+        """The server."""
+        return self._client
+
+    @property
+    def lasts(self) -> bool:
+        """Whether the server will be there when this process has ended."""
+        return self._inside is None
+
+    def fetch(self, device: str) -> None:
+        """Copy what the server knows of a device to the workspace, so that what others measured is used here too.
+
+        ``local`` is another machine there, and is left out.
+        """
+        if self._inside is not None or device == LOCAL:
+            return
+        store, url = self._workspace.store, self._client.url
+        known = store.cursor(url, device)
+        after = max(0, known - OVERLAP)
+        while True:
+            page = self._client.measurements(device, after)
+            if page["newest"] < known:  # another database than the last time
+                known = after = 0
+            elif page["records"]:
+                store.add_measurements(page["records"])
+                after = page["records"][-1]["id"]
+            else:
+                break
+        store.move_cursor(url, device, after)
 
     def measure(
         self,
@@ -66,15 +97,16 @@ class Fleet:
             progress: called with ``done``, ``total``, ``phase`` and, in the rounds, ``round`` and ``settled``.
 
         Raises:
-            DeviceUnavailable: the device is not there, or its agent died.
+            DeviceUnavailable: the device is not there, or its agent died: says who, since when, and the remedy.
             OfaDeployError: items could not be measured; names the first, and why. The others are stored.
         """
         if not items:
             return []
-        self._require(target.name)
+        self._require(target)
         job = {
             "id": uuid4().hex,
             "device": target.name,
+            "queue": self._queue if target.name == LOCAL else "",
             "runtime": target.model_dump(include={"runtime", "provider", "precision", "batch", "threads"}),
             "settings": (protocol or Protocol()).model_dump(),
             "sentinels": [item.sha256 for item in choose_sentinels(items)],
@@ -88,22 +120,20 @@ class Fleet:
             raise
         return self._collect(status)
 
-    def _require(self, device: str) -> None:
-        """Make sure that the device has an agent; this machine gets one."""
-        if device == LOCAL:
-            if self._agent is None or not self._agent.alive:
-                log = self._workspace.root / "agent.log"
-                self._agent = AgentProcess(self._client.url, self._token, device, self._workspace.lock_file, log)
-            while device not in self._known():  # until it has told how much memory there is, on its first start
-                self._agent.check()
-                time.sleep(POLL_S / 5)
-        elif device not in self._known():
-            raise DeviceUnavailable(
-                f"no agent ever reported for device {device!r}; start one there, or use: --target local"
-            )
+    def _require(self, target: TargetProfile) -> None:
+        """Give this machine an agent. Whether another device has one, the server says when it gets the job."""
+        if target.name != LOCAL:
+            return
+        if self._agent is None or not self._agent.alive:
+            token = self._client.enrol(target.name, target.model_dump(mode="json"), self._queue)
+            log, lock = self._workspace.root / "agent.log", self._workspace.lock_file
+            self._agent = AgentProcess(self._client.url, token, target.name, self._queue, lock, log)
+        while not self._told(target.name):  # how much memory there is, on its first start
+            self._agent.check()
+            time.sleep(POLL_S / 5)
 
-    def _known(self) -> set[str]:
-        return {device["name"] for device in self._client.devices()}
+    def _told(self, name: str) -> bool:
+        return any(device["name"] == name and device["facts"] for device in self._client.devices())
 
     def _wait(self, job: str, device: str, progress: Progress) -> dict[str, Any]:
         while True:
@@ -144,8 +174,11 @@ class Fleet:
             self._agent = None
 
     def close(self) -> None:
-        """End the local agent, and the server inside."""
-        self._stop_agent()
+        """End the local agent and its queue, and the server inside."""
+        if self._agent is not None:
+            self._stop_agent()
+            with contextlib.suppress(OfaDeployError):
+                self._client.end_queue(self._queue)
         self._client.close()
         if self._inside is not None:
             self._inside.close()
@@ -156,6 +189,27 @@ class Fleet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def server_elsewhere(workspace: Workspace, server: str | None = None) -> Client | None:
+    """The server that a command should use: ``server`` or ``OFA_SERVER``, else the one that serves the workspace now.
+
+    Raises:
+        UsageError: it needs a token, or is not a URL.
+    """
+    if url := server or os.environ.get("OFA_SERVER"):
+        return Client(url, _token_for(url, workspace))
+    url = running(workspace.root)
+    return Client(url, admin_token(workspace.root)) if url else None
+
+
+def _token_for(url: str, workspace: Workspace) -> str:
+    token = os.environ.get("OFA_TOKEN")
+    if not token and (workspace.root / TOKEN_FILE).is_file():
+        token = admin_token(workspace.root)
+    if not token:
+        raise UsageError(f"the server {url} needs a token; put it in OFA_TOKEN")
+    return token
 
 
 def _progress(status: dict[str, Any]) -> dict[str, Any]:

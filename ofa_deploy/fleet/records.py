@@ -30,11 +30,11 @@ def check_result(run: Mapping[str, Any], result: RunResult) -> None:
         )
     condition = result.condition.model_dump()
     for key, value in run["request"]["runtime"].items():
-        if condition[key] != value:
+        if key in condition and condition[key] != value:
             raise UsageError(f"measured under another condition than asked: {key} is {condition[key]!r}, not {value!r}")
     if result.settings.model_dump() != run["request"]["settings"]:
         raise UsageError("measured with other protocol settings than asked")
-    if result.sentinel.blob not in run["request"]["sentinels"]:
+    if result.sentinel.blob not in {sentinel["blob"] for sentinel in run["request"]["sentinels"]}:
         raise UsageError("measured with another sentinel than asked")
     if not result.condition.simulated:
         _check_time_spent(run, result)

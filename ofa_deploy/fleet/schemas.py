@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,9 +13,25 @@ from ofa_deploy.fleet.protocol import Protocol
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Key = Annotated[str, Field(min_length=1, max_length=300)]
-Text = Annotated[str, Field(max_length=2000)]
+Queue = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$")]
+Key = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]  # PostgreSQL stores no NUL
 Milliseconds = Annotated[float, Field(ge=1e-6, lt=1e6, strict=True)]  # a call's: a nanosecond to a quarter of an hour
+
+
+def _storable(value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what JSON columns cannot hold: NaN, text that is not Unicode, and NUL."""
+    try:
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"cannot be stored: {error}") from None
+    if re.search(r"(?<!\\)(\\\\)*\\u0000", text):
+        raise ValueError("cannot be stored: it holds a NUL character")
+    return value
+
+
+Json = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
 
 
 def _in_the_calendar(moment: str) -> str:
@@ -23,14 +41,16 @@ def _in_the_calendar(moment: str) -> str:
 
 Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"), AfterValidator(_in_the_calendar)]
 Bursts = Annotated[list[Milliseconds], Field(min_length=2, max_length=1000)]
-Reason = Literal["worker-shutdown", "timeout", "malformed", "out-of-memory", "unsupported", "failed"]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+DAY_S = 24 * 3600.0
+Reason = Literal["worker-shutdown", "timeout", "malformed", "out-of-memory", "unsupported-op", "failed"]
 RETRY_REASONS = frozenset({"worker-shutdown", "timeout", "failed"})
 
 
 class Message(BaseModel):
-    """Base of all messages: unknown keys, NaN and infinities are errors."""
+    """Base of all messages: unknown keys, other types, NaN and infinities are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Runtime(Message):
@@ -41,50 +61,80 @@ class Runtime(Message):
     precision: Name
     batch: Annotated[int, Field(gt=0)]
     threads: Annotated[int, Field(gt=0)]
+    simulation: Json | None = None
 
 
 class JobItem(Message):
-    """One thing to measure; ``blob`` is the sha256 of its model."""
+    """One thing to measure; ``blob`` is the sha256 of its model, ``counts`` what each of its ops amounts to."""
 
     kind: Literal["op", "network"]
     key: Key
     ops: Annotated[list[Key], Field(min_length=1, max_length=10000)]
-    specs: list[dict[str, JsonValue]]
-    arch: dict[str, JsonValue] | None
+    specs: list[Json]
+    counts: list[Json] = []
+    arch: Json | None
     blob: Sha256
 
 
 class JobRequest(Message):
     """A job; the client chooses its ``id``, so that asking twice makes one job.
 
-    The device takes the first of the ``sentinels`` that it can run.
+    The device takes the first of the ``sentinels`` that it can run; they are the blobs of some of the items.
+    ``queue`` is "" for a registered device, or that of the command which started the agent. The job fails when no agent
+    takes anything of it within ``queue_s``, and a run that takes longer than ``run_s`` is over.
     """
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     device: Name
+    queue: Queue = ""
+    queue_s: Annotated[float, Field(gt=0, le=30 * DAY_S)] = DAY_S
+    run_s: Annotated[float, Field(gt=0, le=DAY_S)] = 3600.0
     runtime: Runtime
     settings: Protocol
     sentinels: Annotated[list[Sha256], Field(min_length=1, max_length=20)]
     items: Annotated[list[JobItem], Field(min_length=1, max_length=100_000)]
 
+    @model_validator(mode="after")
+    def _sentinels_are_items(self) -> JobRequest:
+        if unknown := set(self.sentinels) - {item.blob for item in self.items}:
+            raise ValueError(f"sentinel {min(unknown)} is no item's blob")
+        return self
+
+
+class Registration(Message):
+    """A device is to be let in: as what, and, where a command starts its agent, for which queue only."""
+
+    name: Name
+    profile: Json
+    queue: Queue = ""
+
+
+class Enrolment(Message):
+    """An agent trades a code for a token, whose secret part it makes itself, so that an answer may get lost."""
+
+    code: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{10,100}$")]
+    secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43,100}$")]
+    facts: Json
+
 
 class Claim(Message):
-    """An agent asks for work, and waits for it up to ``wait_s`` seconds."""
+    """An agent asks for work, and waits for it up to ``wait_s`` seconds; ``run`` is one that it could go on with."""
 
-    device: Name
-    facts: dict[str, JsonValue]
+    facts: Json
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0
+    queue: Queue = ""
+    run: Name | None = None
 
 
 class RunProgress(Message):
     """How far a run is."""
 
-    phase: Literal["loading", "waiting", "warm-up", "rounds"]
-    items: int | None = None
-    done: int | None = None
-    settled: int | None = None
-    round: int | None = None
-    rounds_min: int | None = None
+    phase: Annotated[str, Field(pattern=r"^[a-z][a-z -]{0,29}$")]
+    items: Count | None = None
+    done: Count | None = None
+    settled: Count | None = None
+    round: Count | None = None
+    rounds_min: Count | None = None
 
 
 class RunFailure(Message):
@@ -134,7 +184,7 @@ class RunResult(Message):
     """All that a run measured."""
 
     condition: Condition
-    facts: dict[str, JsonValue]
+    facts: Json
     settings: Protocol
     started_at: Moment
     finished_at: Moment
@@ -163,3 +213,10 @@ class JobStatus(Message):
     errors: list[dict[str, Any]]
     progress: dict[str, Any] | None
     running: int
+
+
+class Problem(BaseModel):
+    """Why a request was refused; ``code`` where a program should know."""
+
+    detail: str
+    code: str | None = None

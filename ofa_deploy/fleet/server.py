@@ -3,75 +3,104 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi import Path as InPath
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError
+from starlette.routing import Match
 
 from ofa_deploy import __version__
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.blobs import Blobs
-from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.guard import Guard
-from ofa_deploy.fleet.records import check_result, make_records
-from ofa_deploy.fleet.schemas import (
-    RETRY_REASONS,
-    Claim,
-    JobRequest,
-    JobStatus,
-    RunFailure,
-    RunProgress,
-    RunResult,
-)
+from ofa_deploy.fleet.routes_agents import add_agent_routes
+from ofa_deploy.fleet.routes_devices import add_device_routes
+from ofa_deploy.fleet.routes_jobs import add_job_routes
+from ofa_deploy.fleet.schemas import Problem
+from ofa_deploy.fleet.service import Conflict, Forbidden, Missing, Service, Unauthorized
 from ofa_deploy.store import StaleRun, Store
 
 LEASE_S = 60.0  # an agent says every second or so that it lives
-POLL_S = 0.2
-Hash = Annotated[str, InPath(pattern=r"^[0-9a-f]{64}$")]
+REFUSALS = {
+    400: "The body is not JSON.",
+    401: "There is no token, or a wrong or a revoked one.",
+    403: "The token is not enough for this.",
+    404: "There is no such thing.",
+    405: "There is no such method here.",
+    408: "The body took too long to arrive.",
+    409: "The request does not fit to what the server has; a run that is not the agent's any more.",
+    413: "The body is too large.",
+    415: "The body is compressed.",
+    422: "The request makes no sense.",
+    503: "The database cannot do this now.",
+}
 
 
-class Missing(OfaDeployError):
-    """What was asked for does not exist."""
-
-
-class Conflict(OfaDeployError):
-    """The request does not fit to what the server has."""
-
-
-def create_app(store: Store, token: str, blobs: Path, queue: str = "", lease_s: float = LEASE_S) -> FastAPI:
+def create_app(store: Store, token: str, blobs: Path, lease_s: float = LEASE_S) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
-        token: what every request must bear.
+        token: the admin's.
         blobs: folder for model files while jobs need them.
-        queue: servers over one database take only work of their own queue.
         lease_s: a run that is not heard of for so long is given to the next agent.
     """
-    app = FastAPI(title="ofa-deploy fleet", version=__version__)
-    app.add_middleware(Guard, token=token)
+    service = Service(store, Blobs(blobs), lease_s)
+    app = FastAPI(
+        title="ofa-deploy fleet",
+        version=__version__,
+        lifespan=_lifespan(service),
+        redirect_slashes=False,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        responses={status: {"description": text, "model": Problem} for status, text in REFUSALS.items()},
+    )
+    app.state.bells = service.bells
+    app.add_middleware(Guard, store=store, token=token)
     _answer_errors(app)
-    files = Blobs(blobs)
-    _job_routes(app, store, files, queue)
-    _agent_routes(app, store, files, queue, lease_s)
-    _blob_and_device_routes(app, store, files)
+    add_job_routes(app, service)
+    add_agent_routes(app, service)
+    add_device_routes(app, service)
     return app
 
 
+def _lifespan(service: Service) -> Any:
+    @contextlib.asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(service.sweep)
+        polling = asyncio.create_task(service.bells.poll())
+        yield
+        polling.cancel()
+
+    return running
+
+
 def _answer_errors(app: FastAPI) -> None:
-    statuses = {StaleRun: 409, Conflict: 409, Missing: 404, UsageError: 422, OfaDeployError: 500}
-    for kind, status in statuses.items():
+    statuses = {StaleRun: 409, Conflict: 409, Missing: 404, Forbidden: 403, Unauthorized: 401, UsageError: 422}
+    for kind, status in {**statuses, OfaDeployError: 500}.items():
         app.add_exception_handler(kind, _refusal(status))
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(TimeoutError)
+    @app.exception_handler(IntegrityError)  # somebody else did the same at the same moment
+    async def away(_: Request, __: Exception) -> JSONResponse:
+        return JSONResponse({"detail": "the database cannot do this now; try again"}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(405)
+    async def no_such_method(request: Request, _: Exception) -> JSONResponse:
+        here = [route for route in app.router.routes if route.matches(request.scope)[0] is not Match.NONE]
+        methods = sorted({method for route in here for method in getattr(route, "methods", None) or ()})
+        return JSONResponse({"detail": "there is no such method here"}, 405, {"Allow": ", ".join(methods)})
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # without its input: that may be huge, or NaN, which JSON cannot hold
         where = ".".join(str(part) for part in first["loc"][:20])
-        return JSONResponse({"detail": f"{where}{_item_named(error)}: {first['msg']}"[:1000]}, 422)
+        return JSONResponse({"detail": _clean(f"{where}{_item_named(error)}: {first['msg']}")}, 422)
 
 
 def _item_named(error: RequestValidationError) -> str:
@@ -83,127 +112,14 @@ def _item_named(error: RequestValidationError) -> str:
         return ""
 
 
+def _clean(text: str) -> str:
+    """Short, and without what is no Unicode."""
+    return text[:1000].encode("utf-8", "replace").decode()
+
+
 def _refusal(status: int) -> Any:
     async def answer(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status)
+        code = {"code": error.code} if isinstance(error, Conflict) else {}
+        return JSONResponse({"detail": _clean(str(error)), **code}, status)
 
     return answer
-
-
-def _job_routes(app: FastAPI, store: Store, files: Blobs, queue: str) -> None:
-    @app.post("/api/jobs", status_code=201)
-    def create_job(job: JobRequest) -> dict[str, str]:
-        if store.jobs.status(job.id) is None:
-            needed = {item.blob for item in job.items} | set(job.sentinels)
-            missing = {blob for blob in needed if not files.path(blob)}
-            if missing:
-                raise Conflict(f"model {min(missing)} was not uploaded ({len(missing)} such models)")
-            _queue_job(store, files, queue, job)
-        return {"id": job.id}
-
-    @app.get("/api/jobs/{job}")
-    def job_status(job: str) -> JobStatus:
-        status = store.jobs.status(job)
-        if status is None:
-            raise Missing(f"there is no job {job[:100]}")
-        return JobStatus(**status)
-
-    @app.get("/api/jobs/{job}/records")
-    def job_records(job: str) -> list[dict[str, Any]]:
-        if store.jobs.status(job) is None:
-            raise Missing(f"there is no job {job[:100]}")
-        return [{**record, "position": position} for position, record in sorted(store.jobs.records(job).items())]
-
-    @app.delete("/api/jobs/{job}", status_code=204)
-    def cancel_job(job: str) -> None:
-        store.jobs.cancel(job)
-        _tidy(store, files, queue, job)
-
-
-def _queue_job(store: Store, files: Blobs, queue: str, job: JobRequest) -> None:
-    items = [
-        {"position": i, "blob": item.blob, "payload": item.model_dump(exclude={"blob"})}
-        for i, item in enumerate(job.items)
-    ]
-    sizes = [(files.folder / item.blob).stat().st_size for item in job.items]
-    device = store.device(job.device)
-    room = models_at_once(device["facts"] if device else {})
-    chunks = split(items, sizes, [item.kind == "network" for item in job.items], max_bytes=room)
-    request = job.model_dump(include={"runtime", "settings", "sentinels"})
-    store.jobs.create(job.id, job.device, {**request, "blobs": job.sentinels}, chunks, queue)
-
-
-def _tidy(store: Store, files: Blobs, queue: str, job: str) -> None:
-    """Delete the models of a job that is over, but for those that another one needs."""
-    status = store.jobs.status(job)
-    if status is not None and status["state"] != "active":
-        files.drop(store.jobs.blobs_of(job) - store.jobs.blobs(queue))
-
-
-def _agent_routes(app: FastAPI, store: Store, files: Blobs, queue: str, lease_s: float) -> None:
-    @app.post("/api/claim", response_model=None)
-    async def claim(asked: Claim, request: Request) -> Response | dict[str, Any]:
-        _storable(asked.facts)
-        await asyncio.to_thread(store.touch_device, asked.device, asked.facts)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + asked.wait_s
-        while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
-            run = await asyncio.to_thread(store.jobs.claim, asked.device, queue, lease_s)
-            if run is not None:
-                return _work(run)
-            if loop.time() >= end:
-                break
-            await asyncio.sleep(POLL_S)
-        return Response(status_code=204)
-
-    @app.post("/api/runs/{run}/progress", status_code=204)
-    def progress(run: str, state: RunProgress) -> None:
-        store.jobs.beat(run, state.model_dump(exclude_none=True), lease_s)
-
-    @app.post("/api/runs/{run}/result")
-    def result(run: str, result: RunResult) -> dict[str, bool]:
-        _storable(result.facts)
-        asked = store.jobs.run(run)
-        check_result(asked, result)
-        digest = hashlib.sha256(result.model_dump_json().encode()).hexdigest()
-        new = store.jobs.finish(run, digest, *make_records(asked, result))
-        _tidy(store, files, queue, asked["job"])
-        return {"new": new}
-
-    @app.post("/api/runs/{run}/failure", status_code=204)
-    def failure(run: str, error: RunFailure) -> None:
-        store.jobs.give_back(run, error.model_dump(), error.reason in RETRY_REASONS)
-        _tidy(store, files, queue, store.jobs.run(run)["job"])
-
-
-def _storable(facts: dict[str, Any]) -> None:
-    """Refuse what JSON columns cannot hold: NaN, and text that is not Unicode."""
-    try:
-        json.dumps(facts, allow_nan=False, ensure_ascii=False).encode()
-    except ValueError as error:
-        raise UsageError(f"facts cannot be stored: {error}") from error
-
-
-def _work(run: dict[str, Any]) -> dict[str, Any]:
-    """What an agent needs to know of a run."""
-    request = run["request"]
-    items = [{"item": i["item"], "blob": i["blob"], "key": i["payload"]["key"]} for i in run["items"]]
-    asked = {name: request[name] for name in ("runtime", "settings", "sentinels")}
-    return {"run": run["run"], "attempt": run["attempt"], "items": items, **asked}
-
-
-def _blob_and_device_routes(app: FastAPI, store: Store, files: Blobs) -> None:
-    @app.put("/api/blobs/{sha256}", status_code=204)
-    async def put_blob(sha256: Hash, request: Request) -> None:
-        await files.receive(sha256, request.stream())
-
-    @app.get("/api/blobs/{sha256}", response_class=FileResponse)
-    def get_blob(sha256: Hash) -> FileResponse:
-        path = files.path(sha256)
-        if path is None:
-            raise Missing(f"there is no model {sha256}")
-        return FileResponse(path, media_type="application/octet-stream")
-
-    @app.get("/api/devices")
-    def devices() -> list[dict[str, Any]]:
-        return store.devices()

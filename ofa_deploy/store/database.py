@@ -1,28 +1,52 @@
-"""Opening the database: SQLite's settings, its two kinds of transaction, and the migrations."""
+"""Opening the database, SQLite or PostgreSQL: settings, two kinds of transaction, and the migrations."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.orm import Session
 
 from ofa_deploy.errors import UsageError
 
-HEAD = "0001"  # the newest revision in migrations/versions
+HEAD = "0002"  # the newest revision in migrations/versions
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
+CONNECTIONS = 15  # that are kept open; as many more for a moment
+MIGRATING = 0x0FADE  # PostgreSQL's lock that one of several starting servers holds
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for a SQLAlchemy URL; JSON columns refuse NaN and infinities."""
-    engine = create_engine(url, json_serializer=lambda value: json.dumps(value, allow_nan=False, sort_keys=True))
-    if engine.dialect.name == "sqlite":
+    """An engine for ``sqlite:///FILE`` or ``postgresql://…``; JSON columns refuse NaN and infinities.
+
+    Raises:
+        UsageError: the URL is of neither kind, or the driver for PostgreSQL is not installed.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    kind = parsed.get_backend_name() if parsed else ""
+    if parsed is None or kind not in ("sqlite", "postgresql", "postgres"):
+        raise UsageError("a database is named by a URL: postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE")
+    if kind != "sqlite":
+        if importlib.util.find_spec("psycopg") is None:
+            raise UsageError("PostgreSQL needs its driver: pip install 'ofa-deploy[postgres]'")
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        parsed,
+        json_serializer=lambda value: json.dumps(value, allow_nan=False, sort_keys=True),
+        pool_size=CONNECTIONS,
+        max_overflow=CONNECTIONS,
+        pool_pre_ping=kind != "sqlite",
+    )
+    if kind == "sqlite":
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -58,7 +82,7 @@ def migrate(engine: Engine, where: str) -> None:
     """Bring the database to the newest revision; at the newest, this costs one query.
 
     Raises:
-        UsageError: the file is no database, cannot be written, or comes from a newer version of this program.
+        UsageError: it is no database, cannot be reached or written, or comes from a newer version of this program.
     """
     try:
         current = _revision(engine)
@@ -66,7 +90,7 @@ def migrate(engine: Engine, where: str) -> None:
             _upgrade(engine, current, where)
     except DatabaseError as error:
         raise UsageError(
-            f"cannot use the database {where}: {error.orig}; move it away, or name another workspace"
+            f"cannot use the database {where}: {' '.join(str(error.orig).split())}; move it away, or name another"
         ) from error
 
 
@@ -90,5 +114,7 @@ def _upgrade(engine: Engine, current: str | None, where: str) -> None:
             f"{where} was written by a newer ofa-deploy (schema {current}; this one knows {HEAD}): update ofa-deploy"
         )
     with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATING})
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

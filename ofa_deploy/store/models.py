@@ -22,24 +22,52 @@ class Base(DeclarativeBase):
 
 
 class DeviceRow(Base):
-    """A device that measures; ``facts`` is what its agent last said about it."""
+    """A device that measures; ``facts`` is what its agent last said about it, ``profile`` what it was registered as."""
 
     __tablename__ = "devices"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     facts: Mapped[dict[str, Any]]
+    profile: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     created_at: Mapped[str] = mapped_column(default=utc_now)
-    seen_at: Mapped[str] = mapped_column(default=utc_now)
+    seen_at: Mapped[str | None]  # None: it was registered, and nothing was heard of it yet
+    revoked_at: Mapped[str | None]
+
+
+class TokenRow(Base):
+    """A device's token. ``queue`` is that of the command which started the agent, and ends with it; "" otherwise."""
+
+    __tablename__ = "tokens"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)  # sha256 of the secret
+    device: Mapped[str] = mapped_column(ForeignKey("devices.name"), index=True)
+    queue: Mapped[str]
+    created_at: Mapped[str] = mapped_column(default=utc_now)
+    revoked_at: Mapped[str | None]
+
+
+class CodeRow(Base):
+    """A code that an agent can trade for a token, once: ``secret_hash`` says for which."""
+
+    __tablename__ = "codes"
+
+    hash: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(ForeignKey("devices.name"), index=True)
+    queue: Mapped[str]
+    created_at: Mapped[str] = mapped_column(default=utc_now)
+    expires_at: Mapped[str]
+    secret_hash: Mapped[str | None]
 
 
 class JobRow(Base):
     """Something to be measured on one device.
 
-    ``queue`` separates servers that share a database: the servers inside two commands do not take each other's work.
+    ``queue`` is "" for registered devices; the agent that a command starts takes work of that command's queue only.
     ``request`` is what the client asked for; ``reference`` is left by the first finished chunk for the others.
     """
 
     __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_open", "state", "device", "queue"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     device: Mapped[str] = mapped_column(index=True)
@@ -48,7 +76,18 @@ class JobRow(Base):
     request: Mapped[dict[str, Any]]
     reference: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     created_at: Mapped[str] = mapped_column(default=utc_now)
+    start_by: Mapped[str | None]  # a job of which nothing was taken until then fails
+    run_s: Mapped[float]  # limit of one run
     finished_at: Mapped[str | None] = mapped_column(default=None)
+
+
+class ModelRow(Base):
+    """A model file that a job needs."""
+
+    __tablename__ = "models"
+
+    sha256: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True, index=True)
 
 
 class ChunkRow(Base):
@@ -83,6 +122,7 @@ class RunRow(Base):
     """One attempt at a chunk by one agent; ``digest`` recognises a result that is sent twice."""
 
     __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_lease", "state", "expires_at"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
     chunk_id: Mapped[str] = mapped_column(ForeignKey("chunks.id"), index=True)
@@ -93,6 +133,7 @@ class RunRow(Base):
     digest: Mapped[str | None] = mapped_column(default=None)
     claimed_at: Mapped[str] = mapped_column(default=utc_now)
     expires_at: Mapped[str]
+    ends_at: Mapped[str]  # no lease is prolonged beyond it
 
 
 class MeasurementRow(Base):
@@ -111,7 +152,7 @@ class MeasurementRow(Base):
     condition_hash: Mapped[str]
     measured_at: Mapped[str]
     run: Mapped[str | None]
-    item: Mapped[str | None]
+    item: Mapped[str | None] = mapped_column(index=True)
     record: Mapped[dict[str, Any]]
 
 
@@ -143,3 +184,13 @@ class ArtefactRow(Base):
     sha256: Mapped[str]
     meta: Mapped[dict[str, Any]]
     created_at: Mapped[str] = mapped_column(default=utc_now)
+
+
+class CursorRow(Base):
+    """Up to which measurement of a device a server's rows were copied to this workspace."""
+
+    __tablename__ = "cursors"
+
+    server: Mapped[str] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]

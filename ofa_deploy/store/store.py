@@ -5,50 +5,66 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
+from ofa_deploy.store.access import Access, add_device
 from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
-from ofa_deploy.store.models import ArtefactRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
+from ofa_deploy.store.models import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
 from ofa_deploy.store.rows import condition_hash, measurement_row
+from ofa_deploy.store.runs import Runs
 
+DEVICE_FIELDS = ("name", "profile", "facts", "created_at", "seen_at", "revoked_at")
 KEYS_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
 
 
 class Store:
-    """Devices, measurements, evaluations and artefacts; the queue is ``jobs``. Safe to use from several threads.
+    """Devices, measurements, evaluations and artefacts; beside them ``access``, ``jobs`` and their ``runs``.
+
+    Safe to use from several threads.
 
     Raises (on opening):
-        UsageError: the database is damaged, cannot be written, or is from a newer version.
+        UsageError: the database is damaged, cannot be reached or written, or is from a newer version.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = open_engine(url)
-        migrate(self._engine, self._engine.url.database or url)
-        self.jobs = Jobs(self._engine)
+        where = self._engine.url
+        migrate(self._engine, (where.get_backend_name() == "sqlite" and where.database) or where.render_as_string())
+        self.access, self.jobs, self.runs = Access(self._engine), Jobs(self._engine), Runs(self._engine)
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
 
-    def touch_device(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Note that a device was heard of now, with what it says about itself."""
-        with writing(self._engine) as session:
+    def touch_device(self, name: str, facts: Mapping[str, Any] | None = None, pause_s: float = 0.0) -> None:
+        """Note that a device was heard of now, with what it says about itself.
+
+        Args:
+            facts: None, or empty, leaves those that it told before.
+            pause_s: nothing is written where it was heard of within so many seconds, and tells nothing new.
+        """
+        with reading(self._engine) as session:
             row = session.get(DeviceRow, name)
-            if row is None:
-                session.add(DeviceRow(name=name, facts=dict(facts)))
-            else:
-                row.facts, row.seen_at = dict(facts) or row.facts, utc_now()
+            news = row is None or bool(facts and dict(facts) != row.facts)
+            if not news and row is not None and (row.seen_at or "") > utc_now(-pause_s):
+                return
+        with writing(self._engine) as session:
+            add_device(session, name)
+            new = {"facts": dict(facts)} if facts else {}
+            session.execute(update(DeviceRow).where(DeviceRow.name == name).values(seen_at=utc_now(), **new))
 
     def device(self, name: str) -> dict[str, Any] | None:
-        """Name, facts, ``created_at`` and ``seen_at`` of a device; None where it was never heard of."""
-        return next((device for device in self.devices() if device["name"] == name), None)
+        """``name, profile, facts, created_at, seen_at, revoked_at`` of a device; None where there is none."""
+        with reading(self._engine) as session:
+            row = session.get(DeviceRow, name)
+            return None if row is None else {field: getattr(row, field) for field in DEVICE_FIELDS}
 
     def devices(self) -> list[dict[str, Any]]:
         """All devices, by name."""
         with reading(self._engine) as session:
             rows = session.scalars(select(DeviceRow).order_by(DeviceRow.name))
-            return [{"name": r.name, "facts": r.facts, "created_at": r.created_at, "seen_at": r.seen_at} for r in rows]
+            return [{field: getattr(row, field) for field in DEVICE_FIELDS} for row in rows]
 
     def add_measurements(self, records: list[dict[str, Any]]) -> None:
         """Append measurement records; one whose ``run`` and ``item`` are stored already is not stored again.
@@ -78,6 +94,29 @@ class Store:
         with reading(self._engine) as session:
             found = [{**record, "id": number} for query in queries for number, record in session.execute(query)]
         return sorted(found, key=lambda record: record["id"])
+
+    def measurements_after(self, device: str, after: int, limit: int) -> list[dict[str, Any]]:
+        """Records of a device whose ``id`` is larger than ``after``, oldest first, ``limit`` at most."""
+        query = select(MeasurementRow.id, MeasurementRow.record).where(MeasurementRow.device == device)
+        page = query.where(MeasurementRow.id > after).order_by(MeasurementRow.id).limit(limit)
+        with reading(self._engine) as session:
+            return [{**record, "id": number} for number, record in session.execute(page)]
+
+    def newest_measurement(self, device: str) -> int:
+        """The largest ``id`` of a device's records; 0 where it has none."""
+        with reading(self._engine) as session:
+            return session.scalar(select(func.max(MeasurementRow.id)).where(MeasurementRow.device == device)) or 0
+
+    def cursor(self, server: str, device: str) -> int:
+        """The ``id`` on a server up to which a device's records were copied here."""
+        with reading(self._engine) as session:
+            row = session.get(CursorRow, (server, device))
+            return row.position if row else 0
+
+    def move_cursor(self, server: str, device: str, position: int) -> None:
+        """Remember up to which ``id`` a device's records were copied here."""
+        with writing(self._engine) as session:
+            session.merge(CursorRow(server=server, device=device, position=position))
 
     def measured_devices(self) -> list[str]:
         """Names of all devices that have measurements."""

@@ -11,6 +11,7 @@ from ofa_deploy.store.store import Store
 
 DEFAULT = ".ofa"
 VARIABLE = "OFA_WORKSPACE"
+DATABASE = "OFA_DATABASE"
 
 
 @dataclass(frozen=True)
@@ -19,15 +20,18 @@ class Workspace:
 
     Attributes:
         root: the folder.
-        store: its database, ``ofa.db``, which is the truth; files under ``tables`` are exports of it.
+        store: its database, ``ofa.db`` unless another is named; it is the truth, files under ``tables`` are exports.
     """
 
     root: Path
     store: Store
 
     @classmethod
-    def open(cls, path: Path | None = None) -> Workspace:
+    def open(cls, path: Path | None = None, database: str | None = None) -> Workspace:
         """Open a workspace and create what is missing: ``path``, else ``OFA_WORKSPACE``, else ``.ofa`` where you stand.
+
+        Args:
+            database: URL of its database, else ``OFA_DATABASE``, else the file ``ofa.db`` in it.
 
         Raises:
             UsageError: the folder or its database cannot be created, read or written, or is from a newer version.
@@ -40,7 +44,7 @@ class Workspace:
             raise UsageError(
                 f"cannot create the workspace {root}: {error.strerror}; name another with --workspace"
             ) from error
-        return cls(root, Store(f"sqlite:///{root / 'ofa.db'}"))
+        return cls(root, Store(database or os.environ.get(DATABASE) or f"sqlite:///{root / 'ofa.db'}"))
 
     @property
     def supernets(self) -> Path:

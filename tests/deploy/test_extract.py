@@ -30,6 +30,9 @@ class MadeUpFleet:
         self._store, self.factor, self.jobs = workspace.store, factor, []
         self.changed = {}  # in the condition, since then
 
+    def fetch(self, device):
+        pass
+
     def measure(self, target, items, protocol=None, progress=None):
         records = []
         for item in items:

@@ -48,7 +48,7 @@ def test_inputs_are_random_never_zero_and_repeatable(affinity, make_items):
 def test_what_cannot_be_had_is_refused(affinity, change, words):
     with pytest.raises(RuntimeRefused, match=words) as error:
         open_runtime({**ASKED, **change}, seed=0)
-    assert error.value.reason == "unsupported"
+    assert error.value.reason == "unsupported-op"
 
 
 def test_a_session_that_ends_up_on_another_provider_is_refused(affinity, make_items, monkeypatch):

@@ -13,6 +13,8 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 from ofa_deploy.fleet import Fleet, Protocol, create_app
 from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.fleet.serving import announced, running
+from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.store import Workspace
 
 
@@ -148,10 +150,10 @@ def test_the_next_command_ends_the_jobs_of_one_that_was_killed(workspace):
 def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):
     code = """
         import pathlib, sys, time
-        from ofa_deploy.fleet import Fleet
+        from ofa_deploy.fleet import Fleet, resolve_target
         from ofa_deploy.store import Workspace
         fleet = Fleet.open(Workspace.open(pathlib.Path(sys.argv[1])))
-        fleet._require("local")
+        fleet._require(resolve_target("local"))
         print(fleet._agent.pid, flush=True)
         time.sleep(60)
     """
@@ -167,7 +169,7 @@ def test_another_server_by_url_gives_the_same_rows_to_this_workspace(
     fleet, tmp_path, target, make_items, quick_protocol, monkeypatch
 ):
     monkeypatch.setenv("OFA_SERVER", fleet._client.url)
-    monkeypatch.setenv("OFA_TOKEN", fleet._token)
+    monkeypatch.setenv("OFA_TOKEN", fleet.client.token)
     with Workspace.open(tmp_path / "mine") as mine, Fleet.open(mine) as remote:
         records = remote.measure(target, make_items(2), quick_protocol)
         stored = mine.store.measurements("local")
@@ -210,3 +212,63 @@ def test_an_agent_outlives_a_restart_of_its_server(
         assert len(fleet.measure(target, make_items(2), quick_protocol)) == 2
         assert fleet._agent.pid == agent
     second.close()
+
+
+def test_a_server_of_the_same_workspace_is_found_while_it_runs(workspace, target, make_items, quick_protocol, served):
+    with Fleet.open(workspace) as fleet:
+        assert (fleet.client.url, fleet.lasts) == (served, True)
+        assert len(fleet.measure(target, make_items(1), quick_protocol)) == 1
+    assert len(workspace.store.measurements("local")) == 1, "once, though server and command share the database"
+    assert running(workspace.root) == served
+    with announced(workspace.root, "http://another") as first:
+        assert not first
+    assert running(workspace.root) == served
+
+
+@pytest.fixture
+def served(workspace):
+    """A server of the workspace, as another process would run it."""
+    app = create_app(workspace.store, admin_token(workspace.root), workspace.root / "blobs" / "server")
+    server = LocalServer(app)
+    with announced(workspace.root, server.url):
+        yield server.url
+    assert running(workspace.root) is None
+    server.close()
+
+
+def test_what_a_colleague_measured_is_copied_here_once(workspace, tmp_path, served, monkeypatch):
+    monkeypatch.setattr("ofa_deploy.fleet.routes_devices.PAGE", 3)
+    monkeypatch.setenv("OFA_SERVER", served)
+    monkeypatch.setenv("OFA_TOKEN", admin_token(workspace.root))
+
+    def row(device, item):
+        fields = {"device": device, "run": "r" + device, "item": str(item), "kind": "op", "key": f"k{item}"}
+        return {**fields, "condition": {}, "measured_at": "2026-01-01T00:00:00Z"}
+
+    workspace.store.add_measurements([row("nano", i) for i in range(7)] + [row("local", 0)])
+    with Workspace.open(tmp_path / "mine") as mine, Fleet.open(mine) as fleet:
+        for more in range(3):
+            fleet.fetch("nano")
+            fleet.fetch("local")
+            assert [r["key"] for r in mine.store.measurements("nano")] == [f"k{i}" for i in range(7 + more)]
+            workspace.store.add_measurements([row("nano", 7 + more)])
+        assert mine.store.measurements("local") == [], "that is another machine"
+        mine.store.move_cursor(served, "nano", 10**6)
+        fleet.fetch("nano")
+        assert len(mine.store.measurements("nano")) == 10, "the server has another database now"
+
+
+def test_the_admin_token_is_its_owners(tmp_path):
+    token = admin_token(tmp_path)
+    assert len(token) >= 43
+    (tmp_path / "token").chmod(0o644)
+    assert admin_token(tmp_path) == token
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["token"]
+
+
+def test_the_agents_token_ends_with_the_command(workspace, target, make_items, quick_protocol, served):
+    with Fleet.open(workspace) as fleet:
+        fleet.measure(target, make_items(1), quick_protocol)
+        assert len(workspace.store.access.tokens("local")) == 1
+    assert workspace.store.access.tokens("local") == []

@@ -1,15 +1,9 @@
 import threading
 
 import pytest
+from sqlalchemy import text
 
-from ofa_deploy.store import Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    opened = Store(f"sqlite:///{tmp_path / 'ofa.db'}")
-    yield opened
-    opened.close()
+from ofa_deploy.store import condition_hash
 
 
 def record(key="k", run=None, item=None, **changes):
@@ -95,3 +89,54 @@ def test_many_threads_write_at_once(store):
     for thread in threads:
         thread.join()
     assert len(store.measurements("local")) == 60
+
+
+def test_a_device_that_tells_nothing_new_is_not_written_again_and_again(store):
+    store.touch_device("phone", {"cpu": "x"})
+    first = store.device("phone")
+    store.touch_device("phone", pause_s=60)
+    assert store.device("phone") == first
+    store.touch_device("phone", {"cpu": "y"}, pause_s=60)
+    assert store.device("phone")["facts"] == {"cpu": "y"}
+
+
+def test_pages_of_measurements(store):
+    store.add_measurements([record(str(i)) for i in range(5)] + [record(device="other")])
+    first = store.measurements_after("local", 0, 3)
+    rest = store.measurements_after("local", first[-1]["id"], 3)
+    assert [r["key"] for r in first + rest] == list("01234")
+    assert store.newest_measurement("local") == rest[-1]["id"]
+    assert store.newest_measurement("nobody") == 0
+
+
+def test_a_cursor_moves(store):
+    assert store.cursor("http://x", "phone") == 0
+    for position in (3, 7):
+        store.move_cursor("http://x", "phone", position)
+    assert (store.cursor("http://x", "phone"), store.cursor("http://y", "phone")) == (7, 0)
+
+
+def test_the_view_has_the_newest_latency_of_every_block_and_condition(store):
+    spec = {"kind": "mbconv", "h": 28, "w": 14, "cin": 16, "mid": 96, "cout": 24, "kernel": 5, "stride": 2}
+    fast = {"threads": 4, "simulated": True}
+    store.add_measurements(
+        [
+            record("a", p50=1.0, specs=[spec]),
+            record("a", p50=2.5, specs=[spec], energy_mj=7.0),
+            record("a", p50=0.5, specs=[spec], condition=fast),
+            record("a", p50=9.0, specs=[spec], device="phone"),
+            record("net", p50=99.0, specs=[spec, spec], kind="network"),
+        ]
+    )
+    query = text("SELECT * FROM latency_lookup ORDER BY hardware_id, latency_micros")
+    with store._engine.connect() as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    shape = {"op_type": "mbconv", "input_h": 28, "input_w": 14, "channels_in": 16, "channels_out": 24, "stride": 2}
+    assert all({key: row[key] for key in shape} == shape for row in rows)
+    assert all((row["op_key"], row["kernel"], row["expand"]) == ("a", 5, 6.0) for row in rows)
+    assert [(row["hardware_id"], row["latency_micros"], row["energy_mj"], bool(row["simulated"])) for row in rows] == [
+        ("local", 500.0, None, True),
+        ("local", 2500.0, 7.0, False),
+        ("phone", 9000.0, None, False),
+    ]
+    assert rows[0]["condition_hash"] == condition_hash(fast)

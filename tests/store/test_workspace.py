@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.store import Workspace
+from ofa_deploy.store import Store, Workspace
 from ofa_deploy.store.database import HEAD, MIGRATIONS, open_engine
 from ofa_deploy.store.models import Base
 
@@ -67,15 +67,63 @@ def test_database_of_a_newer_version(tmp_path):
         Workspace.open(tmp_path)
 
 
-def test_migrations_build_exactly_the_models(tmp_path):
+def test_migrations_build_exactly_the_models(database):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    Workspace.open(tmp_path).close()
-    engine = open_engine(f"sqlite:///{tmp_path / 'ofa.db'}")
+    Store(database).close()
+    engine = open_engine(database)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
+
+
+def test_a_database_of_the_first_version_keeps_its_rows(database):
+    from alembic import command
+    from alembic.config import Config
+
+    engine, config = open_engine(database), Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.execution_options(writes=True).connect() as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for statement in FIRST_VERSION:
+            connection.exec_driver_sql(statement)
+    engine.dispose()
+    store = Store(database)
+    assert store.device("local") == {
+        "name": "local",
+        "profile": None,
+        "facts": {"cpu": "x"},
+        "created_at": "2025",
+        "seen_at": "2026",
+        "revoked_at": None,
+    }
+    assert [record["p50"] for record in store.measurements("local")] == [1.5]
+    assert store.jobs.status("j")["state"] == "cancelled", "no agent of this version would understand it"
+    assert store.runs.claim("local", "q", 60) is None
+    store.jobs.create("new", "local", {}, [[{"position": 0, "blob": "b", "payload": {"key": "k"}}]])
+    assert store.runs.claim("local", "", 60)["run_s"] == 3600
+    store.close()
+
+
+FIRST_VERSION = (
+    "INSERT INTO devices VALUES ('local', '{\"cpu\": \"x\"}', '2025', '2026')",
+    "INSERT INTO jobs VALUES ('j', 'local', 'q', 'active', '{}', NULL, '2025', NULL)",
+    "INSERT INTO chunks VALUES ('j-0', 'j', 0, 'running', 1)",
+    "INSERT INTO items VALUES ('j.0', 'j-0', 'j', 0, 'waiting', 'blob', '{}', NULL)",
+    "INSERT INTO runs VALUES ('r', 'j-0', 'local', 1, 'running', NULL, NULL, '2025', '2025')",
+    "INSERT INTO measurements VALUES (1, 'local', 'op', 'k', 'h', '2025', 'r', 'j.0', '{\"p50\": 1.5}')",
+)
+
+
+@pytest.mark.parametrize("url", ["mysql://x", "nonsense", "", "postgresql://127.0.0.1:1/none", "sqlite:////proc/x/y"])
+def test_databases_that_cannot_be_used(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("OFA_DATABASE", "postgresql://somebody:secret@127.0.0.1:1/none")
+    with pytest.raises(UsageError) as error:
+        Workspace.open(tmp_path, url)
+    assert "database" in one_line(error)
+    assert "secret" not in str(error.value)
 
 
 def test_head_is_the_newest_revision():

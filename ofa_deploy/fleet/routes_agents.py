@@ -1,0 +1,87 @@
+"""Routes for agents: enrolment, claims, and runs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+
+from ofa_deploy.fleet.records import check_result, make_records
+from ofa_deploy.fleet.routes_jobs import Id, work_item
+from ofa_deploy.fleet.schemas import RETRY_REASONS, Claim, Enrolment, RunFailure, RunProgress, RunResult
+from ofa_deploy.fleet.service import Forbidden, Service, Unauthorized
+from ofa_deploy.fleet.tokens import device_token, digest
+
+
+def _device(request: Request) -> str:
+    return request.state.bearer.device
+
+
+Device = Annotated[str, Depends(_device)]
+
+
+def add_agent_routes(app: FastAPI, service: Service) -> None:
+    """Add them to an app."""
+    store = service.store
+
+    @app.post("/api/enroll")
+    def enroll(asked: Enrolment) -> dict[str, str]:
+        device = store.access.enrol(digest(asked.code), digest(asked.secret), asked.facts)
+        if device is None:
+            raise Unauthorized("this code is wrong, used or too old; another: ofa-deploy device register NAME")
+        return {"device": device, "token": device_token(device, asked.secret)}
+
+    @app.post("/api/claim", response_model=None, responses={204: {"description": "There is no work."}})
+    async def claim(asked: Claim, device: Device, request: Request) -> Response | dict[str, Any]:
+        await asyncio.to_thread(service.heard_of, device, asked.facts)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + asked.wait_s
+        while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
+            run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
+            if run is not None:
+                return _work(run, service.lease_s)
+            if loop.time() >= end or service.bells.closed:
+                break
+            await service.bells.wait((device, asked.queue), end - loop.time())
+        return Response(status_code=204)
+
+    @app.post("/api/runs/{run}/progress", status_code=204)
+    def progress(run: Id, state: RunProgress, device: Device) -> None:
+        _check_owner(service, run, device)
+        store.runs.beat(run, state.model_dump(exclude_none=True), service.lease_s)
+        service.heard_of(device)
+
+    @app.post("/api/runs/{run}/result")
+    def result(run: Id, result: RunResult, device: Device) -> dict[str, bool]:
+        _check_owner(service, run, device)
+        asked = store.runs.run(run)
+        check_result(asked, result)
+        digest = hashlib.sha256(result.model_dump_json().encode()).hexdigest()
+        new = store.runs.finish(run, digest, *make_records(asked, result))
+        service.heard_of(device)
+        service.tidy(asked["job"])
+        return {"new": new}
+
+    @app.post("/api/runs/{run}/failure", status_code=204)
+    def failure(run: Id, error: RunFailure, device: Device) -> None:
+        _check_owner(service, run, device)
+        store.runs.give_back(run, error.model_dump(), error.reason in RETRY_REASONS)
+        given = store.runs.run(run)
+        service.bells.ring((device, given["queue"]))
+        service.tidy(given["job"])
+
+
+def _check_owner(service: Service, run: str, device: str) -> None:
+    if service.store.runs.device_of(run) != device:
+        raise Forbidden(f"run {run} is another device's")
+
+
+def _work(run: dict[str, Any], lease_s: float) -> dict[str, Any]:
+    """What an agent needs to know of a run."""
+    request = run["request"]
+    asked = {name: request[name] for name in ("runtime", "settings", "sentinels")}
+    items = [work_item(i["item"], i["blob"], i["payload"]) for i in run["items"]]
+    told = {name: run[name] for name in ("run", "attempt", "device", "run_s")}
+    return {**told, "lease_s": lease_s, **asked, "items": items}

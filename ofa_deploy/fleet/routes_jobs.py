@@ -1,0 +1,100 @@
+"""Routes for hosts: jobs, and the models that they need."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import FileResponse
+
+from ofa_deploy.fleet.chunks import models_at_once, split
+from ofa_deploy.fleet.schemas import JobRequest, JobStatus
+from ofa_deploy.fleet.service import Conflict, Missing, Service, unavailable
+
+Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
+Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+def add_job_routes(app: FastAPI, service: Service) -> None:
+    """Add them to an app."""
+    store = service.store
+
+    @app.post("/api/jobs", status_code=201)
+    def create_job(job: JobRequest) -> dict[str, str]:
+        if store.jobs.status(job.id) is None:
+            _queue_job(service, job)
+        return {"id": job.id}
+
+    @app.get("/api/jobs/{job}")
+    def job_status(job: Id) -> JobStatus:
+        service.expire()  # so that an answer is never older than a limit that has passed
+        return JobStatus(**_known(service, job))
+
+    @app.get("/api/jobs/{job}/records")
+    def job_records(job: Id) -> list[dict[str, Any]]:
+        _known(service, job)
+        return [{**record, "position": position} for position, record in sorted(store.jobs.records(job).items())]
+
+    @app.delete("/api/jobs/{job}", status_code=204)
+    def cancel_job(job: Id) -> None:
+        store.jobs.cancel(job)
+        service.tidy(job)
+
+    @app.delete("/api/queues/{queue}", status_code=204)
+    def end_queue(queue: Id) -> None:
+        """A command is over: so are its jobs, and the tokens of the agents that it started."""
+        for job in store.jobs.cancel_queue(queue):
+            service.tidy(job)
+
+    @app.put("/api/blobs/{sha256}", status_code=204)
+    async def put_blob(sha256: Hash, request: Request) -> None:
+        await service.files.receive(sha256, request.stream())
+
+    @app.get("/api/blobs/{sha256}", response_class=FileResponse)
+    def get_blob(sha256: Hash) -> FileResponse:
+        path = service.files.path(sha256)
+        if path is None:
+            raise Missing(f"there is no model {sha256}")
+        return FileResponse(path, media_type="application/octet-stream")
+
+
+def _known(service: Service, job: str) -> dict[str, Any]:
+    status = service.store.jobs.status(job)
+    if status is None:
+        raise Missing(f"there is no job {job}")
+    return status
+
+
+def _queue_job(service: Service, job: JobRequest) -> None:
+    store, files = service.store, service.files
+    device = store.device(job.device)
+    # the agent of a command's own queue is that command's to look after
+    problem = None if device and job.queue else unavailable(job.device, device)
+    if problem:
+        raise Conflict(problem, "device-unavailable")
+    sizes = {item.blob: files.size(item.blob) for item in job.items}
+    missing = [blob for blob, size in sizes.items() if size is None]
+    if missing:
+        raise Conflict(f"model {min(missing)} was not uploaded ({len(missing)} such models)", "model-missing")
+    items = [
+        {"position": i, "blob": one.blob, "payload": one.model_dump(exclude={"blob"})}
+        for i, one in enumerate(job.items)
+    ]
+    room = models_at_once(device["facts"] if device else {})
+    networks = [item.kind == "network" for item in job.items]
+    chunks = split(items, [sizes[item.blob] or 0 for item in job.items], networks, max_bytes=room)
+    request = {**job.model_dump(include={"runtime", "settings"}), "sentinels": _sentinels(job)}
+    store.jobs.create(job.id, job.device, request, chunks, job.queue, job.queue_s, job.run_s)
+    service.bells.ring((job.device, job.queue))
+
+
+def _sentinels(job: JobRequest) -> list[dict[str, Any]]:
+    """The items whose models are the sentinels, as an agent gets them."""
+    by_blob = {item.blob: item for item in reversed(job.items)}
+    return [work_item("sentinel", blob, by_blob[blob].model_dump()) for blob in job.sentinels]
+
+
+def work_item(name: str, blob: str, payload: dict[str, Any]) -> dict[str, Any]:
+    """What an agent needs to know of an item."""
+    told = {key: payload[key] for key in ("key", "kind", "specs", "counts")}
+    return {"item": name, "blob": blob, **told}

@@ -1,0 +1,107 @@
+"""What the server's routes share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.fleet.bells import Bells, Line
+from ofa_deploy.fleet.blobs import Blobs
+from ofa_deploy.store import Store
+
+SEEN_S = 90.0  # a device that was not heard of for so long is not there
+SEEN_PAUSE_S = 10.0  # that a device was heard of is not written more often
+
+
+class Missing(OfaDeployError):
+    """What was asked for does not exist."""
+
+
+class Conflict(OfaDeployError):
+    """The request does not fit to what the server has; ``code`` tells a program why."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Forbidden(OfaDeployError):
+    """Somebody else's."""
+
+
+class Unauthorized(OfaDeployError):
+    """A code that lets nobody in."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """The store, the model files, and the bells of waiting agents.
+
+    Attributes:
+        lease_s: a run that is not heard of for so long is given to the next agent.
+    """
+
+    store: Store
+    files: Blobs
+    lease_s: float
+
+    @cached_property
+    def bells(self) -> Bells:
+        """Ring when there is work."""
+        return Bells(self.look)
+
+    def look(self) -> Iterable[Line]:
+        """Take back what is late, and say for whom there is work."""
+        self.expire()
+        return self.store.jobs.waiting()
+
+    def expire(self) -> None:
+        """Take back what is late."""
+        for job in self.store.runs.expire():
+            self.tidy(job)
+
+    def sweep(self) -> None:
+        """Delete the models of jobs that were never asked for, or ended while no server ran."""
+        self.files.drop_old(self.store.jobs.needed_models())
+
+    def tidy(self, job: str) -> None:
+        """Delete the models of a job if it is over, but for those that another one needs."""
+        self.files.drop(self.store.jobs.unneeded_models(job))
+
+    def heard_of(self, device: str, facts: dict[str, Any] | None = None) -> None:
+        """Note that a device lives."""
+        self.store.touch_device(device, facts, SEEN_PAUSE_S)
+
+
+def is_online(device: dict[str, Any]) -> bool:
+    """Whether a device was heard of lately, and may come in."""
+    return not device["revoked_at"] and bool(device["seen_at"]) and _age_s(device["seen_at"]) < SEEN_S
+
+
+def unavailable(name: str, device: dict[str, Any] | None) -> str | None:
+    """Why a device cannot be given work: who, since when, and what brings it back; None where it is there."""
+    again = f"ofa-deploy device register {name} --profile PROFILE"
+    if device is None:
+        return f"device {name!r} is not registered; let it in with: {again}"
+    if device["revoked_at"]:
+        return f"device {name!r} was revoked at {device['revoked_at']}; let it in again with: {again}"
+    if not device["seen_at"]:
+        return (
+            f"device {name!r} was registered at {device['created_at']}, but no agent ever reported for it; start the "
+            f"agent there, a new code for it comes from: {again}"
+        )
+    if not is_online(device):
+        age = _age_s(device["seen_at"])
+        return (
+            f"device {name!r} is not there: last heard of at {device['seen_at']}, {age:.0f} s ago; start its agent "
+            "there again with: python3 ofa-agent.pyz"
+        )
+    return None
+
+
+def _age_s(moment: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()

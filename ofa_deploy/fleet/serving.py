@@ -1,0 +1,200 @@
+"""Running the server: its socket, its patience, its orderly end, and how commands of the same workspace find it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import ipaddress
+import json
+import os
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ofa_deploy.errors import OfaDeployError, UsageError
+
+FILE = "server.json"
+HEADERS_S = 10.0  # for a request's headers to arrive
+CONNECTIONS = 2000  # at once; more are answered with 503
+GRACE_S = 3  # for requests in progress when the server ends
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection whose next request's headers do not arrive in time."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A client is there."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """A part of a request is there."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
+            self._stop()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(HEADERS_S, self._too_slow)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A server that sends waiting agents home when it ends, and for which a signal to end is no failure."""
+
+    def __init__(
+        self, app: FastAPI, tls: tuple[Path, Path] | None = None, started: Callable[[], None] = lambda: None
+    ) -> None:
+        self._app, self._tell = app, started
+        options: dict[str, Any] = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=PatientProtocol,
+                ws="none",
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_graceful_shutdown=GRACE_S,
+                **options,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve, and tell of it: from now on a signal ends it in an orderly way."""
+        await super().startup(sockets)
+        self._tell()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: no new connections, waiting agents are answered, and the others get their time."""
+        self._app.state.bells.close()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End at SIGINT and SIGTERM, where this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.handle_exit) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+
+def serve_app(
+    app: FastAPI, listening: socket.socket, tls: tuple[Path, Path] | None, started: Callable[[], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM; ``started`` is called when the server answers."""
+    Server(app, tls, started).run([listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        UsageError: there is no such host.
+        OfaDeployError: the port is taken, or not to be had.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((address[0], port), family=family, backlog=1024)
+    except socket.gaierror as error:
+        raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
+    except OSError as error:
+        taken = error.errno == errno.EADDRINUSE
+        why = f"it is taken; choose another with --port, e.g. --port {port + 1}" if taken else error.strerror
+        raise OfaDeployError(f"cannot listen on port {port} of {host}: {why}") from error
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+
+
+def check_tls(certificate: Path, key: Path) -> None:
+    """Whether a certificate and its key can be used.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"cannot use {certificate} with {key}: {error.strerror or error}") from error
+
+
+def url_of(listening: socket.socket, tls: bool) -> str:
+    """How to reach it from this machine."""
+    host, port = listening.getsockname()[:2]
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified:
+        address = ipaddress.ip_address("::1" if address.version == 6 else "127.0.0.1")
+    name = f"[{address}]" if address.version == 6 else str(address)
+    return f"{'https' if tls else 'http'}://{name}:{port}"
+
+
+@contextlib.contextmanager
+def announced(workspace: Path, url: str) -> Iterator[bool]:
+    """Tell the workspace's commands of a server, for as long as this process lives. False where they have one already:
+    the second serves as well, but is not the one that they find."""
+    handle = os.open(workspace / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first = True
+    except BlockingIOError:
+        first = False
+    try:
+        if first:
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps({"url": url}).encode())
+        yield first
+    finally:
+        if first:
+            os.ftruncate(handle, 0)
+        os.close(handle)
+
+
+def running(workspace: Path) -> str | None:
+    """The URL of the server that serves this workspace, or None."""
+    try:
+        with (workspace / FILE).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return str(json.loads(file.read())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return None
