@@ -48,6 +48,10 @@ class Client:
                 break
         return str(response.json()["id"])
 
+    def register(self, device: str, profile: Mapping[str, Any]) -> dict[str, Any]:
+        """Make a device known: ``code`` lets an agent enrol as it."""
+        return self._request("POST", "/api/devices", json={"name": device, "profile": profile}).json()
+
     def status(self, job: str) -> dict[str, Any]:
         """How far a job is."""
         return self._request("GET", f"/api/jobs/{job}").json()

@@ -92,8 +92,8 @@ class Fleet:
         """Make sure that the device has an agent; this machine gets one."""
         if device == LOCAL:
             if self._agent is None or not self._agent.alive:
-                log = self._workspace.root / "agent.log"
-                self._agent = AgentProcess(self._client.url, self._token, device, self._workspace.lock_file, log)
+                code = self._client.register(device, {})["code"]
+                self._agent = AgentProcess(self._client.url, code, device, "", self._workspace)
             while device not in self._known():  # until it has told how much memory there is, on its first start
                 self._agent.check()
                 time.sleep(POLL_S / 5)

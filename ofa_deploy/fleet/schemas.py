@@ -23,7 +23,7 @@ def _in_the_calendar(moment: str) -> str:
 
 Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"), AfterValidator(_in_the_calendar)]
 Bursts = Annotated[list[Milliseconds], Field(min_length=2, max_length=1000)]
-Reason = Literal["worker-shutdown", "timeout", "malformed", "out-of-memory", "unsupported", "failed"]
+Reason = Literal["worker-shutdown", "timeout", "malformed", "out-of-memory", "unsupported-op", "failed"]
 RETRY_REASONS = frozenset({"worker-shutdown", "timeout", "failed"})
 
 
@@ -71,8 +71,10 @@ class JobRequest(Message):
 class Claim(Message):
     """An agent asks for work, and waits for it up to ``wait_s`` seconds."""
 
-    device: Name
+    device: Name = ""
     facts: dict[str, JsonValue]
+    queue: str = ""
+    run: str | None = None
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0
 
 

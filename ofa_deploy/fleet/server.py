@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import secrets
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,7 +54,9 @@ def create_app(store: Store, token: str, blobs: Path, queue: str = "", lease_s: 
         lease_s: a run that is not heard of for so long is given to the next agent.
     """
     app = FastAPI(title="ofa-deploy fleet", version=__version__)
-    app.add_middleware(Guard, token=token)
+    agents: dict[str, str] = {}  # device by token
+    app.add_middleware(Guard, token=token, agents=agents)
+    _enrolment_routes(app, agents)
     _answer_errors(app)
     files = Blobs(blobs)
     _job_routes(app, store, files, queue)
@@ -88,6 +91,25 @@ def _refusal(status: int) -> Any:
         return JSONResponse({"detail": str(error)}, status)
 
     return answer
+
+
+def _enrolment_routes(app: FastAPI, agents: dict[str, str]) -> None:
+    codes: dict[str, str] = {}
+
+    @app.post("/api/devices", status_code=201)
+    def register(device: dict[str, Any]) -> dict[str, Any]:
+        code = secrets.token_urlsafe(16)
+        codes[code] = device["name"]
+        return {"name": device["name"], "code": code}
+
+    @app.post("/api/enroll")
+    def enroll(asked: dict[str, Any]) -> Any:
+        if asked["code"] not in codes:
+            return JSONResponse({"detail": "no such code"}, 401)
+        device = codes[asked["code"]]
+        token = f"{device}.{asked['secret']}"
+        agents[token] = device
+        return {"device": device, "token": token}
 
 
 def _job_routes(app: FastAPI, store: Store, files: Blobs, queue: str) -> None:
@@ -144,13 +166,14 @@ def _agent_routes(app: FastAPI, store: Store, files: Blobs, queue: str, lease_s:
     @app.post("/api/claim", response_model=None)
     async def claim(asked: Claim, request: Request) -> Response | dict[str, Any]:
         _storable(asked.facts)
-        await asyncio.to_thread(store.touch_device, asked.device, asked.facts)
+        device = asked.device or request.scope["device"]
+        await asyncio.to_thread(store.touch_device, device, asked.facts)
         loop = asyncio.get_running_loop()
         end = loop.time() + asked.wait_s
         while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
-            run = await asyncio.to_thread(store.jobs.claim, asked.device, queue, lease_s)
+            run = await asyncio.to_thread(store.jobs.claim, device, queue, lease_s)
             if run is not None:
-                return _work(run)
+                return _work(run, lease_s)
             if loop.time() >= end:
                 break
             await asyncio.sleep(POLL_S)
@@ -184,12 +207,13 @@ def _storable(facts: dict[str, Any]) -> None:
         raise UsageError(f"facts cannot be stored: {error}") from error
 
 
-def _work(run: dict[str, Any]) -> dict[str, Any]:
+def _work(run: dict[str, Any], lease_s: float) -> dict[str, Any]:
     """What an agent needs to know of a run."""
     request = run["request"]
     items = [{"item": i["item"], "blob": i["blob"], "key": i["payload"]["key"]} for i in run["items"]]
-    asked = {name: request[name] for name in ("runtime", "settings", "sentinels")}
-    return {"run": run["run"], "attempt": run["attempt"], "items": items, **asked}
+    asked = {name: request[name] for name in ("runtime", "settings")}
+    asked["sentinels"] = [{"item": "sentinel", "blob": blob} for blob in request["sentinels"]]
+    return {"run": run["run"], "attempt": run["attempt"], "items": items, "lease_s": lease_s, "run_s": 3600, **asked}
 
 
 def _blob_and_device_routes(app: FastAPI, store: Store, files: Blobs) -> None:
