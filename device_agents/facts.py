@@ -151,6 +151,12 @@ def memory_mb():
     return round(int(found.group(1)) * 1024 / 1e6) if found else None
 
 
+def memory_limit():
+    """Bytes of memory that this process's container, else the device, has; None where the system does not say."""
+    limits = read_numbers("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    return min(limits + [1000000 * memory_mb()]) if memory_mb() else min(limits, default=None)
+
+
 def load():
     """Processes that wanted to run, averaged over the last minute."""
     found = re.match(r"[0-9.]+", read("/proc/loadavg") or "")
