@@ -49,7 +49,7 @@ class Agent:
         self._idle = False
 
     def install_signals(self):
-        """End in an orderly way on SIGTERM and SIGINT, with a run in progress handed back; on the second one at once."""
+        """End on SIGTERM and SIGINT, with a run in progress handed back to the server; on the second one at once."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 

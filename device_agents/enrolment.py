@@ -31,8 +31,8 @@ def enrolled_server(state, url, code, ca, persist):
     url, ca = url or known.get("server"), os.path.abspath(ca) if ca else known.get("ca")
     if not url or not (code or known.get("token")):
         raise CannotStart(
-            "this device is not enrolled in {}; start with --server URL --code CODE, which `ofa-deploy device register` "
-            "prints on the server".format(state.folder)
+            "nothing in {} says which server this device is enrolled at; start with --server URL --code CODE, which "
+            "`ofa-deploy device register` prints on the server".format(state.folder)
         )
     is_new = bool(code) and (code != known.get("code") or url != known.get("server"))
     if is_new:

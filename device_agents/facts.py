@@ -153,8 +153,9 @@ def memory_mb():
 
 def memory_limit():
     """Bytes of memory that this process's container, else the device, has; None where the system does not say."""
-    limits = read_numbers("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-    return min(limits + [1000000 * memory_mb()]) if memory_mb() else min(limits, default=None)
+    container = read_numbers("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    device = [1000000 * memory_mb()] if memory_mb() else []
+    return min(container + device, default=None)
 
 
 def load():

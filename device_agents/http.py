@@ -34,7 +34,6 @@ class NoRedirects(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, request, *answer):
         """Follow none."""
-        return None
 
 
 class Server:

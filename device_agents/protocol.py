@@ -75,6 +75,7 @@ class SimulatedTime:
         self.now = 0
 
     def __call__(self):
+        """Nanoseconds."""
         return self.now
 
     def watch(self, session):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,7 +36,9 @@ class AgentProcess:
 
     def __init__(self, server: str, code: str, device: str, queue: str, workspace: Workspace) -> None:
         self.device, self.log = device, workspace.root / "agent.log"
-        state = workspace.root / "agents" / uuid4().hex
+        states = workspace.root / "agents"
+        _remove_dead(states)
+        state = states / uuid4().hex
         command = [sys.executable, "-m", "device_agents", "--server", server, "--state", str(state), "--queue", queue]
         with self.log.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -73,6 +78,18 @@ class AgentProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _remove_dead(states: Path) -> None:
+    """Delete what agents have left behind that were killed: their folders are not locked any more."""
+    for lock in states.glob("*/lock"):
+        with contextlib.suppress(OSError):
+            handle = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(handle)
 
 
 def _environment(code: str) -> dict[str, str]:
