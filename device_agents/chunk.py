@@ -29,9 +29,10 @@ def measure_chunk(run, models, report, lock_path=None, at=lambda place: None):
     began, before = utc_now(), device_state()
     with high_priority() as nice:  # from the beginning: the runtime's threads inherit it
         runtime, rounds, blob, errors, stopped = _measure(run, models, report, lock_path, at)
+    machine = dict(device_facts(), nice=nice, **start_and_end(before, device_state())) if runtime.real else {}
     return {
         "condition": runtime.condition,
-        "facts": dict(device_facts(), nice=nice, **dict(runtime.facts, **start_and_end(before, device_state()))),
+        "facts": dict(machine, **runtime.facts),  # of a simulation this machine says nothing
         "settings": run["settings"],
         "started_at": began,
         "finished_at": utc_now(),

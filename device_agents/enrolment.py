@@ -74,7 +74,7 @@ def _enrol(state, persist):
 
 
 def _refusal(error, url):
-    if error.status == 401:
+    if error.status in (401, 422):  # none of its codes, or nothing like one
         return (
             "{} does not accept the code: it is wrong, too old, or was used by another device; on the server, "
             "`ofa-deploy device register NAME --profile PROFILE` prints another".format(url)
