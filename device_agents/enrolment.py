@@ -39,9 +39,14 @@ def enrolled_server(state, url, code, ca, persist):
         secret = base64.urlsafe_b64encode(os.urandom(SECRET_BYTES)).decode("ascii").rstrip("=")
         known = {"code": code, "secret": secret}
     open_server(url, None, ca)  # before anything is stored
+    former = state.identity
     state.remember(**dict(known, server=url, ca=ca))
     if not known.get("token"):
-        _enrol(state, persist)
+        try:
+            _enrol(state, persist)
+        except CannotStart:
+            state.remember(**former)  # a wrong code does not cost the token that there was
+            raise
     return open_server(url, state.identity["token"], ca)
 
 

@@ -48,6 +48,12 @@ def test_another_code_enrols_again(start, fleet):
     assert len(fleet.tokens) == 2
 
 
+def test_a_wrong_code_does_not_cost_the_token(start):
+    start("--code", "code")
+    assert start("--code", "wrong")[0] == 2
+    assert start(server=None)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "status", "words"),
     [
