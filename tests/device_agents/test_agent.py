@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -52,15 +53,16 @@ def agent_process(tmp_path, fleet, faulty_command):
     """
     started = []
 
-    def start():
+    def start(**options):
         command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "state"), fleet.url, *faulty_command]
-        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        started.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options))
         return started[-1]
 
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
 
 
 def test_work_is_claimed_measured_and_delivered(agent, fleet, state, work):
@@ -152,6 +154,18 @@ def test_a_full_disk_costs_nothing_but_is_said(agent, fleet, work, monkeypatch, 
     agent.loop(agent.fleet_server)
     assert sorted(fleet.results) == ["r1", "r2"]
     assert "No space left on device; the result is kept in memory" in capsys.readouterr().err
+
+
+def test_an_agent_whose_system_writes_nothing_larger_delivers_all_the_same(agent_process, fleet, work, wait_for):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+
+    fleet.waiting += [work(*["good"] * 10), work("good", run="r2")]
+    process = agent_process(preexec_fn=limit)
+    wait_for(lambda: len(fleet.results) == 2)
+    process.terminate()
+    assert "the result is kept in memory" in process.stderr.read()
+    assert process.wait(10) == 0
 
 
 def test_clocks_that_jump_change_nothing(agent, fleet, work, monkeypatch):
