@@ -11,7 +11,7 @@ from device_agents.facts import device_facts
 from device_agents.heartbeat import Heartbeat
 from device_agents.http import Refused, ServerAway
 from device_agents.log import log
-from device_agents.models import Models
+from device_agents.model_cache import Models
 from device_agents.protocol import failure
 from device_agents.supervisor import ChunkFailed, Supervisor
 

@@ -138,6 +138,7 @@ def fleet():
     fleet = FakeFleet()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.fleet, server.daemon_threads, fleet.http = fleet, True, server
+        server.handle_error = lambda *_: None  # agents are killed while they talk with us
         fleet.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield fleet

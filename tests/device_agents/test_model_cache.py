@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from device_agents.models import Models
+from device_agents.model_cache import Models
 
 CONTENTS = {hashlib.sha256(data).hexdigest(): data for data in (bytes([i]) * 100 for i in range(5))}
 
