@@ -1,43 +1,85 @@
-"""``python -m device_agents --server URL --device NAME``; the token is in ``OFA_TOKEN``."""
+"""The command line of an agent: ``python3 ofa-agent.pyz --server URL --code CODE``."""
 
 import argparse
 import os
+import shutil
 import sys
 
 from device_agents import VERSION
-from device_agents.agent import Agent, log
-from device_agents.http import Refused, Server
+from device_agents.agent import Agent, Stopped
+from device_agents.enrolment import CannotStart, enrolled_server, new_code_needed
+from device_agents.http import Refused
+from device_agents.log import log
+from device_agents.state import DEFAULT, State, StateBusy
+
+EXAMPLE = """example, the first time:  python3 ofa-agent.pyz --server https://fleet.example:8800 --code CODE
+later, after a reboot:    python3 ofa-agent.pyz
+
+Proxies are taken from the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
 
 
-def parse(arguments):
+def parse(arguments, name):
     """The command line."""
-    parser = argparse.ArgumentParser(prog="ofa-agent", description="Measures models on this device for a server.")
-    parser.add_argument("--server", required=True, help="URL of the ofa-deploy server")
-    parser.add_argument("--device", required=True, help="this device's name there")
-    parser.add_argument("--queue", default="", help="take work of this queue only")
-    parser.add_argument("--lock", help="file to hold locked while measuring")
-    parser.add_argument("--parent", type=int, help="end when this process, which started the agent, ends")
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description="Measures models on this device for an ofa-deploy server.",
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--server", metavar="URL", help="of the server; later starts know it")
+    parser.add_argument("--code", help="one-time code that `ofa-deploy device register` has printed; or in OFA_CODE")
+    parser.add_argument(
+        "--state", metavar="DIR", default=DEFAULT, help="what this agent remembers  [{}]".format(DEFAULT)
+    )
+    parser.add_argument("--ca", metavar="FILE", help="certificates (PEM) to trust for https; or in OFA_CA_FILE")
+    parser.add_argument("--once", action="store_true", help="end when there is no work")
+    parser.add_argument("--lock", metavar="FILE", help="held locked while this machine is timed")
+    parser.add_argument("--queue", default="", help="take only a command's own work")
+    parser.add_argument(
+        "--parent", type=int, metavar="PID", help="end with this process, which started the agent, and leave no state"
+    )
     parser.add_argument("--version", action="version", version=VERSION)
     return parser.parse_args(arguments)
 
 
-def main(arguments=None):
+def main(arguments=None, name="ofa-agent"):
     """Run an agent. Exit codes: 0 stopped, 1 refused by the server, 2 wrong usage."""
-    options = parse(arguments)
-    token = os.environ.get("OFA_TOKEN")
-    if not token:
-        log("put the server's token in the environment variable OFA_TOKEN")
+    options = parse(arguments, name)
+    try:
+        state = State(options.state)
+    except StateBusy as error:
+        log(str(error))
+        return 1
+    except OSError as error:
+        log("cannot write to {}: {}; give another folder with --state".format(options.state, error.strerror))
         return 2
     try:
-        agent = Agent(Server(options.server, token), options.queue, options.lock, options.parent)
-    except ValueError as error:
-        log(str(error))
-        return 2
+        return run(state, options)
+    finally:
+        state.close()
+        if options.parent is not None:
+            shutil.rmtree(state.folder, ignore_errors=True)
+
+
+def run(state, options):
+    """Enrol if necessary, and work."""
+    agent = Agent(state, options.queue, options.lock, options.parent, options.once)
     agent.install_signals()
     try:
-        agent.loop()
+        code = options.code or os.environ.get("OFA_CODE")
+        server = enrolled_server(state, options.server, code, options.ca, agent.persist)
+        log("{} works for {}".format(state.identity["device"], server.url))
+        agent.loop(server)
+    except Stopped:
+        return 0
+    except CannotStart as error:
+        log(str(error))
+        return 2
+    except OSError as error:
+        log("cannot write to {}: {}".format(state.folder, error.strerror or error))
+        return 1
     except Refused as error:
-        log("{} refuses this agent: {}".format(options.server, error))
+        log(new_code_needed(server.url, state.identity["device"], error))
         return 1
     return 0
 

@@ -1,15 +1,16 @@
-"""Measuring one chunk: models in, one result out, no network: what could as well happen in a process of its own."""
+"""Measuring one chunk: models in, one result out. No network, no state: this is what a worker process does."""
 
+import contextlib
 import time
 
 from device_agents.facts import device_facts, device_state
 from device_agents.lock import measuring_lock
 from device_agents.priority import high_priority
-from device_agents.protocol import Rounds, Settings, failure
+from device_agents.protocol import Rounds, Settings, SimulatedTime, clock_ns, failure
 from device_agents.runtimes import RuntimeRefused, open_runtime
 
 
-def measure_chunk(run, models, report, lock_path=None):
+def measure_chunk(run, models, report, lock_path=None, at=lambda place: None):
     """Measure the items of a run together.
 
     Args:
@@ -17,6 +18,7 @@ def measure_chunk(run, models, report, lock_path=None):
         models: function from a model's sha256 to its bytes.
         report: called with the progress, often; may raise to end the measurement.
         lock_path: the file to hold locked while a real runtime times this machine.
+        at: called with the place in items + sentinels of what is worked on from now on, -1 for none.
 
     Returns:
         The result as the server expects it, with every timing; an item that failed has ``error`` instead.
@@ -26,10 +28,11 @@ def measure_chunk(run, models, report, lock_path=None):
     """
     began, before = utc_now(), device_state()
     with high_priority() as nice:  # from the beginning: the runtime's threads inherit it
-        runtime, rounds, blob, errors, stopped = _measure(run, models, report, lock_path)
+        runtime, rounds, blob, errors, stopped = _measure(run, models, report, lock_path, at)
+    machine = dict(device_facts(), nice=nice, **start_and_end(before, device_state())) if runtime.real else {}
     return {
         "condition": runtime.condition,
-        "facts": dict(device_facts(), nice=nice, **dict(runtime.facts, **start_and_end(before, device_state()))),
+        "facts": dict(machine, **runtime.facts),  # of a simulation this machine says nothing
         "settings": run["settings"],
         "started_at": began,
         "finished_at": utc_now(),
@@ -39,43 +42,83 @@ def measure_chunk(run, models, report, lock_path=None):
     }
 
 
-def _measure(run, models, report, lock_path):
+def _measure(run, models, report, lock_path, at):
     settings = Settings(**run["settings"])
     runtime = open_runtime(run["runtime"], settings.seed)
-    sessions, errors = load_sessions(runtime, run["items"], models, report)
-    blob, sentinel = first_that_runs(runtime, [item["blob"] for item in run["sentinels"]], models)
-    with measuring_lock(lock_path if runtime.real else None, lambda: report({"phase": "waiting"})):
-        rounds = Rounds(sessions, sentinel, settings, report=report)
+    places = {item["item"]: place for place, item in enumerate(run["items"])}
+    sessions, errors = load_sessions(runtime, run["items"], models, report, at)
+    place, sentinel = first_that_runs(runtime, run["sentinels"], models, lambda i: at(len(places) + i))
+    places[None] = len(places) + place
+
+    def waiting():
+        at(-1)
+        report({"phase": "waiting"})
+
+    with measuring_lock(lock_path if runtime.real else None, waiting):
+        clock = chunk_clock(runtime, [*sessions.values(), sentinel])
+        rounds = Rounds(sessions, sentinel, settings, clock, report, lambda item: at(places[item]))
         stopped = rounds.measure()
+    at(-1)
+    for session in [*sessions.values(), sentinel]:
+        close(session)
     errors.update(rounds.errors)
-    return runtime, rounds, blob, errors, stopped
+    return runtime, rounds, run["sentinels"][place]["blob"], errors, stopped
 
 
-def load_sessions(runtime, items, models, report):
+def load_sessions(runtime, items, models, report, at):
     """Open every item's model: sessions and errors by item id."""
     sessions, errors = {}, {}
     for done, item in enumerate(items):
         report({"phase": "loading", "items": len(items), "done": done})
-        model = models(item["blob"])
+        at(done)
         try:
-            sessions[item["item"]] = runtime.load(model)
+            sessions[item["item"]] = load(runtime, item, models)
         except Exception as error:
             errors[item["item"]] = failure(error)
     return sessions, errors
 
 
-def first_that_runs(runtime, blobs, models):
-    """The first model that this runtime can run, as sha256 and session."""
+def first_that_runs(runtime, sentinels, models, at):
+    """The first sentinel that this runtime can run, as its place and session."""
     problem = "none was given"
-    for blob in blobs:
-        model = models(blob)
+    for place, sentinel in enumerate(sentinels):
+        at(place)
         try:
-            session = runtime.load(model)
-            session.run()
-            return blob, session
+            session = load(runtime, sentinel, models)
+            run_once(session)
+            return place, session
         except Exception as error:
             problem = error
-    raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(blobs), problem), "unsupported-op")
+    raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(sentinels), problem))
+
+
+def load(runtime, item, models):
+    """Open one item as a session."""
+    return runtime.load(item, lambda: models(item["blob"]))
+
+
+def run_once(session):
+    """One inference, not timed."""
+    if hasattr(session, "run"):
+        session.run()
+    else:
+        session.elapsed_ns(1)
+
+
+def close(session):
+    """End a session that wants to be ended; the timings are safe, whatever it says."""
+    with contextlib.suppress(Exception):
+        getattr(session, "close", lambda: None)()
+
+
+def chunk_clock(runtime, sessions):
+    """This machine's clock; for a simulated device, one that moves as its sessions say."""
+    if runtime.real or not all(hasattr(session, "elapsed_ns") for session in sessions):
+        return clock_ns
+    clock = SimulatedTime()
+    for session in sessions:
+        clock.watch(session)
+    return clock
 
 
 def item_result(item, rounds, errors):

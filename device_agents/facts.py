@@ -151,6 +151,13 @@ def memory_mb():
     return round(int(found.group(1)) * 1024 / 1e6) if found else None
 
 
+def memory_limit():
+    """Bytes of memory that this process's container, else the device, has; None where the system does not say."""
+    container = read_numbers("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    device = [1000000 * memory_mb()] if memory_mb() else []
+    return min(container + device, default=None)
+
+
 def load():
     """Processes that wanted to run, averaged over the last minute."""
     found = re.match(r"[0-9.]+", read("/proc/loadavg") or "")

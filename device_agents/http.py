@@ -1,15 +1,24 @@
 """The agent's side of the server's API, over urllib: proxies and certificate settings of the environment count."""
 
+import contextlib
 import hashlib
 import json
 import os
 import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 
 
 class ServerAway(Exception):
     """The server did not answer, or answered that it cannot now: try again later."""
+
+
+class Untrusted(ServerAway):
+    """No secure connection to the server: its certificate is not trusted, or it does not speak TLS.
+
+    It may come right by itself: many devices do not know the time when they start, and no certificate is valid then.
+    """
 
 
 class Refused(Exception):
@@ -20,22 +29,37 @@ class Refused(Exception):
         self.status = status
 
 
-class Server:
-    """One server and the token for it."""
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """The token goes to the server that was named, and to no other."""
 
-    def __init__(self, url, token, ca_file=None):
+    def redirect_request(self, request, *answer):
+        """Follow none."""
+
+
+class Server:
+    """One server and the token for it, if there is one yet.
+
+    Raises:
+        ValueError: that is not a URL, or the file of certificates cannot be used.
+    """
+
+    def __init__(self, url, token=None, ca_file=None):
         if not url.startswith(("http://", "https://")):
             raise ValueError("a server is named by an http:// or https:// URL, not by {!r}".format(url))
         self.url = url.rstrip("/")
-        self._headers = {"Authorization": "Bearer " + token, "User-Agent": "ofa-agent"}
-        secure = self.url.startswith("https:")
-        self._tls = ssl.create_default_context(cafile=ca_file or os.environ.get("OFA_CA_FILE")) if secure else None
+        self._headers = {"User-Agent": "ofa-agent"}
+        if token:
+            self._headers["Authorization"] = "Bearer " + token
+        handlers = [NoRedirects()]
+        if self.url.startswith("https:"):
+            handlers.append(urllib.request.HTTPSHandler(context=_trust(ca_file or os.environ.get("OFA_CA_FILE"))))
+        self._open = urllib.request.build_opener(*handlers).open
 
     def call(self, method, path, body=None, timeout=30.0):
         """One JSON request. Returns the answer as JSON, or None for 204.
 
         Raises:
-            ServerAway: no connection, a time-out, a 5xx or a 429.
+            ServerAway: no connection, a time-out, a redirect, a 5xx or a 429.
             Refused: any other 4xx.
         """
         data = None if body is None else json.dumps(body, allow_nan=False).encode("utf-8")
@@ -58,13 +82,38 @@ class Server:
             headers["Content-Type"] = "application/json"
         request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=timeout, context=self._tls) as response:  # noqa: S310
+            with self._open(request, timeout=timeout) as response:
                 return response.read()
         except urllib.error.HTTPError as error:
-            with error:
-                message = error.read(2000).decode("utf-8", "replace")
-            if error.code >= 500 or error.code == 429:
-                raise ServerAway("HTTP {}: {}".format(error.code, message)) from error
-            raise Refused(error.code, message) from error
-        except (OSError, EOFError, ValueError) as error:  # URLError, time-outs, broken connections
-            raise ServerAway(str(getattr(error, "reason", error))) from error
+            raise _refusal(error) from error
+        except (OSError, EOFError, ValueError, HTTPException) as error:  # URLError, time-outs, broken connections
+            raise _away(getattr(error, "reason", error)) from error
+
+
+def _trust(ca_file):
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        raise ValueError("cannot read certificates from {}: {}".format(ca_file, error)) from error
+
+
+def _refusal(error):
+    """What an HTTP status means to an agent."""
+    with error:
+        text = error.read(2000).decode("utf-8", "replace")
+    with contextlib.suppress(ValueError, LookupError, TypeError):  # else it is not from our server: its text must do
+        text = str(json.loads(text)["detail"])
+    if error.code in (408, 429) or error.code >= 500:
+        return ServerAway("HTTP {}: {}".format(error.code, text))
+    if error.code < 400:
+        return ServerAway("HTTP {}: it sends us to {}".format(error.code, error.headers.get("Location")))
+    return Refused(error.code, text)
+
+
+def _away(reason):
+    if isinstance(reason, (ssl.SSLError, ssl.CertificateError)):
+        return Untrusted(
+            "no trusted connection ({}); if the server has a certificate of its own, give the file with --ca; else "
+            "check the URL, and this device's clock".format(reason)
+        )
+    return ServerAway(str(reason) or type(reason).__name__)

@@ -68,11 +68,34 @@ def timer_resolution_ns(clock=clock_ns):
     return min(steps)
 
 
+class SimulatedTime:
+    """The clock of a simulated device: it moves while one of its sessions is busy, and only then."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        """Nanoseconds."""
+        return self.now
+
+    def watch(self, session):
+        """Let the clock move with a session."""
+        elapsed = session.elapsed_ns
+
+        def elapsed_ns(calls):
+            spent = elapsed(calls)
+            self.now += spent
+            return spent
+
+        session.elapsed_ns = elapsed_ns
+
+
 class Series:
     """A session with the size of its bursts, and the timings that it has got: ``timings[visit][burst]`` in ms."""
 
     def __init__(self, session, settings, clock, resolution_ns):
-        self.run = session.run
+        self.run = getattr(session, "run", None)
+        self.elapsed_ns = getattr(session, "elapsed_ns", self._timed)
         self.clock = clock
         self.timings = []
         call_ns = max(self._warm_up(settings), 1)
@@ -82,27 +105,27 @@ class Series:
 
     def _warm_up(self, settings):
         """Call until warm; returns the typical duration of a call in nanoseconds."""
-        durations = []
-        start = self.clock()
-        while len(durations) < settings.warmup_calls or self.clock() - start < settings.warmup_ms * 1e6:
-            begin = self.clock()
-            self.run()
-            durations.append(self.clock() - begin)
+        durations, spent = [], 0
+        while len(durations) < settings.warmup_calls or spent < settings.warmup_ms * 1e6:
+            durations.append(self.elapsed_ns(1))
+            spent += durations[-1]
             if len(durations) >= MAX_CALLS:
                 break
         return median(durations[len(durations) // 2 :])
 
+    def _timed(self, calls):
+        """Duration of so many calls in nanoseconds."""
+        run, clock = self.run, self.clock
+        begin = clock()
+        for _ in itertools.repeat(None, calls):
+            run()
+        return clock() - begin
+
     def visit(self):
         """Time one series of bursts."""
-        run, clock, calls = self.run, self.clock, self.burst
-        run()  # brings back into the caches what the other items have displaced
-        timings = []
-        for _ in range(self.bursts):
-            begin = clock()
-            for _ in itertools.repeat(None, calls):
-                run()
-            timings.append((clock() - begin) / calls / 1e6)
-        self.timings.append(timings)
+        elapsed_ns, calls = self.elapsed_ns, self.burst
+        elapsed_ns(1)  # brings back into the caches what the other items have displaced
+        self.timings.append([elapsed_ns(calls) / calls / 1e6 for _ in range(self.bursts)])
 
     def error(self, used):
         """Relative standard error over the used rounds."""
@@ -116,14 +139,16 @@ class Rounds:
         sessions: by item id, each with a ``run()`` method; all stay open, and all are visited in every round.
         sentinel: the session that shows drift.
         settings: ``Settings``.
-        clock: nanoseconds.
+        clock: nanoseconds; a ``SimulatedTime`` knows no resolution.
         report: called with the progress after every visit; may raise to end the measurement.
+        visiting: called with an item's id before each of its visits, or with None for the sentinel.
     """
 
-    def __init__(self, sessions, sentinel, settings, clock=clock_ns, report=None):
+    def __init__(self, sessions, sentinel, settings, clock=clock_ns, report=None, visiting=None):
         self.settings = settings
         self.clock = clock
         self.report = report or (lambda progress: None)
+        self.visiting = visiting or (lambda item: None)
         self.errors = {}
         self.series = {}
         self.visits = []  # of the sentinel: [round][visit][burst]
@@ -131,10 +156,12 @@ class Rounds:
         self._warm_up_all(sessions, sentinel)
 
     def _warm_up_all(self, sessions, sentinel):
-        resolution = timer_resolution_ns(self.clock)
+        resolution = 1 if isinstance(self.clock, SimulatedTime) else timer_resolution_ns(self.clock)
+        self.visiting(None)
         self.sentinel = Series(sentinel, self.settings, self.clock, resolution)
         for done, (item, session) in enumerate(sorted(sessions.items())):
             self.report({"phase": "warm-up", "items": len(sessions), "done": done})
+            self.visiting(item)
             try:
                 self.series[item] = Series(session, self.settings, self.clock, resolution)
             except Exception as error:
@@ -167,10 +194,12 @@ class Rounds:
         self.visits.append(self.sentinel.timings[-3:])
 
     def _visit_sentinel(self):
+        self.visiting(None)
         self.sentinel.visit()
 
     def _visit(self, items):
         for item in items:
+            self.visiting(item)
             try:
                 self.series[item].visit()
             except Exception as error:

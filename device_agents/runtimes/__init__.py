@@ -16,10 +16,14 @@ class RuntimeRefused(Exception):
 
 
 def open_runtime(asked, seed):
-    """The runtime that a job asks for: ``{"runtime", "provider", "precision", "batch", "threads"}``.
+    """The runtime that a job asks for: ``{"runtime", "provider", "precision", "batch", "threads", "simulation"}``.
 
     A runtime has ``condition`` (what it really is, stored with every row), ``real`` (whether it times this machine),
-    ``facts`` and ``load(model_bytes) -> session`` with ``session.run()``.
+    ``facts`` and ``load(item, fetch) -> session``: the item is one of the run's, ``fetch()`` gets its model's bytes.
+
+    A session has ``run()``, one inference that is timed from outside; or else ``elapsed_ns(calls)``, which runs many
+    and says how long they took: where a tool of the vendor's times itself, or the device is simulated. It may have
+    ``close()``.
 
     Raises:
         RuntimeRefused: it is unknown or not installed, or cannot be had in the way that is asked.

@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from uuid import uuid4
 
 from fastapi import FastAPI
 
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError
 from ofa_deploy.fleet.serving import Server
+from ofa_deploy.store import Workspace
 
 STOP_S = 5.0
 
 
 class AgentProcess:
-    """An agent that measures this machine; ends with this process at the latest."""
+    """An agent that measures this machine, or simulates a device on it; ends with this process at the latest.
 
-    def __init__(self, server: str, token: str, device: str, queue: str, lock: Path, log: Path) -> None:
-        self.device, self.log = device, log
-        command = [sys.executable, "-m", "device_agents", "--server", server, "--device", device, "--queue", queue]
-        with log.open("wb") as stderr:
+    Args:
+        server: URL.
+        code: with which it enrols as ``device``; in the environment, where other users do not see it.
+        queue: from which it takes work.
+        workspace: whose lock keeps two measurements apart, and where the agent has a folder for as long as it lives.
+    """
+
+    def __init__(self, server: str, code: str, device: str, queue: str, workspace: Workspace) -> None:
+        self.device, self.log = device, workspace.root / "agent.log"
+        states = workspace.root / "agents"
+        _remove_dead(states)
+        state = states / uuid4().hex
+        command = [sys.executable, "-m", "device_agents", "--server", server, "--state", str(state), "--queue", queue]
+        with self.log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [*command, "--lock", str(lock), "--parent", str(os.getpid())],
-                env=_environment(token),
+                [*command, "--lock", str(workspace.lock_file), "--parent", str(os.getpid())],
+                env=_environment(code),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
@@ -65,15 +80,27 @@ class AgentProcess:
             self._process.wait()
 
 
-def _environment(token: str) -> dict[str, str]:
-    """The agent's environment: the token where nobody sees it, and the way to ``device_agents``."""
+def _remove_dead(states: Path) -> None:
+    """Delete what agents have left behind that were killed: their folders are not locked any more."""
+    for lock in states.glob("*/lock"):
+        with contextlib.suppress(OSError):
+            handle = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(lock.parent, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _environment(code: str) -> dict[str, str]:
+    """The agent's environment: the code where nobody sees it, and the way to ``device_agents``."""
     spec = importlib.util.find_spec("device_agents")
     if spec is None or spec.origin is None:
         raise OfaDeployError("the package device_agents is not installed beside ofa_deploy; install ofa-deploy again")
     paths = [str(Path(spec.origin).parent.parent), os.environ.get("PYTHONPATH", "")]
     local = "127.0.0.1,localhost"
     proxies = {name: ",".join(filter(None, [os.environ.get(name), local])) for name in ("no_proxy", "NO_PROXY")}
-    return {**os.environ, **proxies, "OFA_TOKEN": token, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    return {**os.environ, **proxies, "OFA_CODE": code, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 class LocalServer:

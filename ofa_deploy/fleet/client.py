@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,12 +81,6 @@ class Client:
         """Let a device in: ``{"name", "code", "expires_at"}``."""
         body = {"name": name, "profile": profile, "queue": queue}
         return self._request("POST", "/api/devices", json=body).json()
-
-    def enrol(self, name: str, profile: Mapping[str, Any], queue: str) -> str:
-        """Register a device for a queue of one's own and enrol for it. Returns its token."""
-        code = self.register(name, profile, queue)["code"]
-        body = {"code": code, "secret": secrets.token_urlsafe(32), "facts": {}}
-        return self._request("POST", "/api/enroll", json=body).json()["token"]
 
     def revoke(self, name: str) -> None:
         """End a device's tokens, codes and jobs."""

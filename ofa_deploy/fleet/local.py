@@ -125,9 +125,8 @@ class Fleet:
         if target.name != LOCAL:
             return
         if self._agent is None or not self._agent.alive:
-            token = self._client.enrol(target.name, target.model_dump(mode="json"), self._queue)
-            log, lock = self._workspace.root / "agent.log", self._workspace.lock_file
-            self._agent = AgentProcess(self._client.url, token, target.name, self._queue, lock, log)
+            code = self._client.register(target.name, target.model_dump(mode="json"), self._queue)["code"]
+            self._agent = AgentProcess(self._client.url, code, target.name, self._queue, self._workspace)
         while not self._told(target.name):  # how much memory there is, on its first start
             self._agent.check()
             time.sleep(POLL_S / 5)

@@ -2,7 +2,7 @@ import gc
 
 import pytest
 
-from device_agents.protocol import Rounds, Settings, timer_resolution_ns
+from device_agents.protocol import Rounds, Settings, SimulatedTime, timer_resolution_ns
 from device_agents.summary import sentinel_levels, slow_rounds, summarise, used_rounds
 
 
@@ -196,3 +196,34 @@ def test_garbage_collection_is_off_while_timing_and_on_again_whatever_happens():
         rounds.measure()
     assert {enabled for _, enabled in seen} == {False}
     assert gc.isenabled()
+
+
+class Simulated:
+    """A device that says how long it took."""
+
+    def __init__(self, ms):
+        self.ms, self.calls = ms, []
+
+    def elapsed_ns(self, calls):
+        self.calls.append(calls)
+        return calls * self.ms * 1e6
+
+
+def test_a_session_that_times_itself_is_believed_and_its_time_is_what_passes():
+    clock = SimulatedTime()
+    sessions = {name: Simulated(ms) for name, ms in COSTS.items()}
+    sentinel = Simulated(1.0)
+    for session in [*sessions.values(), sentinel]:
+        clock.watch(session)
+    rounds = Rounds(sessions, sentinel, Settings(min_s=20.0), clock)
+    assert rounds.measure() == "settled"
+    assert p50(rounds)[0] == pytest.approx(COSTS)
+    assert clock.now > 20e9
+    assert max(sessions["op0"].calls) == rounds.series["op0"].burst > 1
+
+
+def test_what_is_visited_is_said_before_it_runs():
+    seen, machine = [], Machine()
+    rounds = Rounds({"op": machine.session(1.0)}, machine.session(1.0), Settings(), machine.clock, visiting=seen.append)
+    rounds.measure()
+    assert seen[:6] == [None, "op", None, None, "op", None]

@@ -1,0 +1,57 @@
+"""`agent`: what measures on a device, here or as one file to copy there."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import click
+
+from ofa_deploy.cli.output import emit
+
+
+@click.group()
+def agent() -> None:
+    """The agent: what runs on a device and measures there."""
+
+
+@agent.command()
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="ofa-agent.pyz", show_default=True
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def pack(output: Path, as_json: bool) -> None:
+    """Write the agent as one file, to be copied to a device; it needs Python 3.6 or newer there, and nothing else.
+
+    \b
+    Example:
+      ofa-deploy agent pack
+      scp ofa-agent.pyz phone:   and there:   python3 ofa-agent.pyz --server URL --code CODE
+    """
+    from device_agents import VERSION
+    from ofa_deploy.fleet.packing import pack_agent
+
+    packed = pack_agent(output)
+    answer = {"file": str(output), "bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}
+    if as_json:
+        emit({**answer, "version": VERSION})
+    else:
+        click.echo(f"{output}: {len(packed) / 1000:.0f} kB; on the device: python3 {output.name} --help")
+
+
+@agent.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def run(arguments: tuple[str, ...]) -> None:
+    """Run an agent on this machine, without packing it; --help lists its options.
+
+    \b
+    Example:
+      ofa-deploy agent run --server http://127.0.0.1:8800 --code CODE
+    """
+    from device_agents.__main__ import main
+
+    sys.exit(main(list(arguments), "ofa-deploy agent run"))
+
+
+COMMANDS = [agent]
