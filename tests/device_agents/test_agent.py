@@ -37,7 +37,7 @@ def run_agent(monkeypatch):
 
     def run(server, measure=lambda *_: {"x": 1}):
         monkeypatch.setattr(agent_module, "measure_chunk", measure)
-        server.agent = Agent(server, "d")
+        server.agent = Agent(server, "q")
         server.agent.loop()
         return server.asked
 
@@ -52,7 +52,7 @@ def test_work_is_claimed_measured_and_sent(run_agent):
     asked = run_agent(FakeServer(claim=[None, RUN]))
     assert names(asked) == ["claim", "claim", "result", "claim"]
     assert asked[2][1] == {"x": 1}
-    assert asked[0][1]["device"] == "d"
+    assert asked[0][1]["queue"] == "q"
     assert asked[0][1]["facts"]["python"]
 
 
@@ -118,7 +118,7 @@ def test_a_refused_token_ends_the_agent(run_agent):
 
 def test_an_agent_whose_parent_is_gone_ends():
     server = FakeServer()
-    server.agent = Agent(server, "d", parent=os.getppid() + 1)
+    server.agent = Agent(server, "q", parent=os.getppid() + 1)
     server.agent.loop()
     assert server.asked == []
 
