@@ -5,7 +5,7 @@ import time
 from device_agents.facts import device_facts, device_state
 from device_agents.lock import measuring_lock
 from device_agents.priority import high_priority
-from device_agents.protocol import Rounds, Settings, failure
+from device_agents.protocol import Rounds, Settings, clock_ns, failure
 from device_agents.runtimes import RuntimeRefused, open_runtime
 
 
@@ -27,9 +27,10 @@ def measure_chunk(run, models, report, lock_path=None):
     began, before = utc_now(), device_state()
     with high_priority() as nice:  # from the beginning: the runtime's threads inherit it
         runtime, rounds, blob, errors, stopped = _measure(run, models, report, lock_path)
+    state = dict(device_facts(), nice=nice, **start_and_end(before, device_state())) if runtime.real else {}
     return {
         "condition": runtime.condition,
-        "facts": dict(device_facts(), nice=nice, **dict(runtime.facts, **start_and_end(before, device_state()))),
+        "facts": dict(state, **runtime.facts),  # of a simulation: this machine says nothing about that device
         "settings": run["settings"],
         "started_at": began,
         "finished_at": utc_now(),
@@ -45,7 +46,8 @@ def _measure(run, models, report, lock_path):
     sessions, errors = load_sessions(runtime, run["items"], models, report)
     blob, sentinel = first_that_runs(runtime, run["sentinels"], models)
     with measuring_lock(lock_path if runtime.real else None, lambda: report({"phase": "waiting"})):
-        rounds = Rounds(sessions, sentinel, settings, report=report)
+        clock = getattr(runtime, "clock_ns", clock_ns)
+        rounds = Rounds(sessions, sentinel, settings, clock, report)
         stopped = rounds.measure()
     errors.update(rounds.errors)
     return runtime, rounds, blob, errors, stopped
@@ -56,26 +58,26 @@ def load_sessions(runtime, items, models, report):
     sessions, errors = {}, {}
     for done, item in enumerate(items):
         report({"phase": "loading", "items": len(items), "done": done})
-        model = models(item["blob"])
+        model = models(item["blob"]) if runtime.real else None
         try:
-            sessions[item["item"]] = runtime.load(model)
+            sessions[item["item"]] = runtime.load(item, lambda model=model: model)
         except Exception as error:
             errors[item["item"]] = failure(error)
     return sessions, errors
 
 
-def first_that_runs(runtime, blobs, models):
+def first_that_runs(runtime, items, models):
     """The first model that this runtime can run, as sha256 and session."""
     problem = "none was given"
-    for blob in blobs:
-        model = models(blob)
+    for item in items:
+        model = models(item["blob"]) if runtime.real else None
         try:
-            session = runtime.load(model)
+            session = runtime.load(item, lambda model=model: model)
             session.run()
-            return blob, session
+            return item["blob"], session
         except Exception as error:
             problem = error
-    raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(blobs), problem), "unsupported")
+    raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(items), problem), "unsupported")
 
 
 def item_result(item, rounds, errors):

@@ -73,6 +73,7 @@ class Series:
 
     def __init__(self, session, settings, clock, resolution_ns):
         self.run = session.run
+        self.elapsed_ns = getattr(session, "elapsed_ns", self._timed)
         self.clock = clock
         self.timings = []
         call_ns = max(self._warm_up(settings), 1)
@@ -85,24 +86,23 @@ class Series:
         durations = []
         start = self.clock()
         while len(durations) < settings.warmup_calls or self.clock() - start < settings.warmup_ms * 1e6:
-            begin = self.clock()
-            self.run()
-            durations.append(self.clock() - begin)
+            durations.append(self.elapsed_ns(1))
             if len(durations) >= MAX_CALLS:
                 break
         return median(durations[len(durations) // 2 :])
 
     def visit(self):
         """Time one series of bursts."""
-        run, clock, calls = self.run, self.clock, self.burst
-        run()  # brings back into the caches what the other items have displaced
-        timings = []
-        for _ in range(self.bursts):
-            begin = clock()
-            for _ in itertools.repeat(None, calls):
-                run()
-            timings.append((clock() - begin) / calls / 1e6)
-        self.timings.append(timings)
+        self.run()  # brings back into the caches what the other items have displaced
+        self.timings.append([self.elapsed_ns(self.burst) / self.burst / 1e6 for _ in range(self.bursts)])
+
+    def _timed(self, calls):
+        """How long so many calls take by the clock."""
+        run = self.run
+        begin = self.clock()
+        for _ in itertools.repeat(None, calls):
+            run()
+        return self.clock() - begin
 
     def error(self, used):
         """Relative standard error over the used rounds."""

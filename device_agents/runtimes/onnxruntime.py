@@ -49,13 +49,13 @@ class OnnxRuntime:
             "power_mode": power_mode(),
         }
 
-    def load(self, model):
-        """Open a model, given as the bytes of an ONNX file.
+    def load(self, item, fetch):
+        """Open an item's model; ``fetch()`` gives the bytes of its ONNX file.
 
         Raises:
             RuntimeRefused: the session does not run on the provider that was asked for, or has an unusual input.
         """
-        session = self._onnxruntime.InferenceSession(model, self._options(), providers=[self._provider])
+        session = self._onnxruntime.InferenceSession(fetch(), self._options(), providers=[self._provider])
         first = session.get_providers()[0]
         if first != self._provider:
             raise RuntimeRefused("asked for {}, ONNX Runtime took {}".format(self._provider, first))

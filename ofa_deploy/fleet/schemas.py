@@ -41,6 +41,7 @@ class Runtime(Message):
     precision: Name
     batch: Annotated[int, Field(gt=0)]
     threads: Annotated[int, Field(gt=0)]
+    simulation: dict[str, JsonValue] | None = None
 
 
 class JobItem(Message):
@@ -50,6 +51,7 @@ class JobItem(Message):
     key: Key
     ops: Annotated[list[Key], Field(min_length=1, max_length=10000)]
     specs: list[dict[str, JsonValue]]
+    counts: list[dict[str, Annotated[int, Field(ge=0)]]] = []
     arch: dict[str, JsonValue] | None
     blob: Sha256
 

@@ -130,6 +130,12 @@ def _queue_job(store: Store, files: Blobs, queue: str, job: JobRequest) -> None:
     room = models_at_once(device["facts"] if device else {})
     chunks = split(items, sizes, [item.kind == "network" for item in job.items], max_bytes=room)
     request = job.model_dump(include={"runtime", "settings", "sentinels"})
+    request["sentinel_items"] = [
+        {"item": "sentinel", "blob": sentinel, **_described(item.model_dump())}
+        for sentinel in job.sentinels
+        for item in job.items
+        if item.blob == sentinel
+    ]
     store.jobs.create(job.id, job.device, {**request, "blobs": job.sentinels}, chunks, queue)
 
 
@@ -187,9 +193,15 @@ def _storable(facts: dict[str, Any]) -> None:
 def _work(run: dict[str, Any]) -> dict[str, Any]:
     """What an agent needs to know of a run."""
     request = run["request"]
-    items = [{"item": i["item"], "blob": i["blob"], "key": i["payload"]["key"]} for i in run["items"]]
-    asked = {name: request[name] for name in ("runtime", "settings", "sentinels")}
-    return {"run": run["run"], "attempt": run["attempt"], "items": items, **asked}
+    items = [{"item": i["item"], "blob": i["blob"], **_described(i["payload"])} for i in run["items"]]
+    asked = {name: request[name] for name in ("runtime", "settings")}
+    work = {"run": run["run"], "attempt": run["attempt"], "items": items, **asked}
+    return {**work, "sentinels": request["sentinel_items"]}
+
+
+def _described(item: dict[str, Any]) -> dict[str, Any]:
+    """What an agent is told of an item beside its model."""
+    return {name: item[name] for name in ("key", "kind", "specs", "counts")}
 
 
 def _blob_and_device_routes(app: FastAPI, store: Store, files: Blobs) -> None:
