@@ -4,7 +4,10 @@ import importlib
 
 __all__ = ["RuntimeRefused", "open_runtime"]
 
-MODULES = {"onnxruntime": "device_agents.runtimes.onnxruntime"}
+MODULES = {
+    "onnxruntime": "device_agents.runtimes.onnxruntime",
+    "simulated": "device_agents.runtimes.simulated",
+}
 
 
 class RuntimeRefused(Exception):
@@ -16,10 +19,11 @@ class RuntimeRefused(Exception):
 
 
 def open_runtime(asked, seed):
-    """The runtime that a job asks for: ``{"runtime", "provider", "precision", "batch", "threads"}``.
+    """The runtime that a job asks for: ``{"runtime", "provider", "precision", "batch", "threads", "simulation"}``.
 
     A runtime has ``condition`` (what it really is, stored with every row), ``real`` (whether it times this machine),
-    ``facts`` and ``load(model_bytes) -> session`` with ``session.run()``.
+    ``facts`` and ``load(item, fetch) -> session`` with ``session.run()``; ``fetch()`` gives the item's model. A session
+    that cannot be timed from outside has ``elapsed_ns(calls)``, and a runtime with a time of its own ``clock_ns()``.
 
     Raises:
         RuntimeRefused: it is unknown or not installed, or cannot be had in the way that is asked.

@@ -21,6 +21,7 @@ from ofa_deploy.fleet.server import create_app
 from ofa_deploy.store import Workspace
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
+CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
 POLL_S = 0.5
 Progress = Callable[[dict[str, Any]], None]
 
@@ -71,11 +72,11 @@ class Fleet:
         """
         if not items:
             return []
-        self._require(target.name)
+        self._require(target)
         job = {
             "id": uuid4().hex,
             "device": target.name,
-            "runtime": target.model_dump(include={"runtime", "provider", "precision", "batch", "threads"}),
+            "runtime": target.model_dump(include={*CONDITION, "simulation"} if target.simulated else CONDITION),
             "settings": (protocol or Protocol()).model_dump(),
             "sentinels": [item.sha256 for item in choose_sentinels(items)],
             "items": [item.to_json() for item in items],
@@ -88,9 +89,12 @@ class Fleet:
             raise
         return self._collect(status)
 
-    def _require(self, device: str) -> None:
-        """Make sure that the device has an agent; this machine gets one."""
-        if device == LOCAL:
+    def _require(self, target: TargetProfile) -> None:
+        """Make sure that the device has an agent; this machine and a simulated device get one."""
+        device = target.name
+        if device == LOCAL or target.simulated:
+            if self._agent is not None and self._agent.device != device:
+                self._stop_agent()
             if self._agent is None or not self._agent.alive:
                 log = self._workspace.root / "agent.log"
                 self._agent = AgentProcess(self._client.url, self._token, device, self._workspace.lock_file, log)
@@ -99,7 +103,8 @@ class Fleet:
                 time.sleep(POLL_S / 5)
         elif device not in self._known():
             raise DeviceUnavailable(
-                f"no agent ever reported for device {device!r}; start one there, or use: --target local"
+                f"no agent ever reported for device {device!r}; register one with: ofa-deploy device register NAME "
+                f"--profile {device}, or use: --target local"
             )
 
     def _known(self) -> set[str]:

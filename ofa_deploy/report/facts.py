@@ -61,7 +61,8 @@ def _measurement(report: dict[str, Any]) -> str:
     if measured is None:
         bound = "" if budget is None else f"; budget {ms(budget)}"
         return plain(get(report, "verdict.text") or f"latency not measured{bound}")
-    said = f"measured {name} {ms(measured)}{_interval(report)}"
+    how = "SIMULATED" if simulated(report) else "measured"
+    said = f"{how} {name} {ms(measured)}{_interval(report)}"
     if not budget:
         return said
     sign, side = ("≤", "below") if measured <= budget else (">", "above")
