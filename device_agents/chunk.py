@@ -5,7 +5,7 @@ import time
 from device_agents.facts import device_facts, device_state
 from device_agents.lock import measuring_lock
 from device_agents.priority import high_priority
-from device_agents.protocol import Rounds, Settings, clock_ns, failure
+from device_agents.protocol import Rounds, Settings, SimulatedTime, clock_ns, failure
 from device_agents.runtimes import RuntimeRefused, open_runtime
 
 
@@ -46,7 +46,7 @@ def _measure(run, models, report, lock_path):
     sessions, errors = load_sessions(runtime, run["items"], models, report)
     blob, sentinel = first_that_runs(runtime, run["sentinels"], models)
     with measuring_lock(lock_path if runtime.real else None, lambda: report({"phase": "waiting"})):
-        clock = getattr(runtime, "clock_ns", clock_ns)
+        clock = chunk_clock(runtime, [*sessions.values(), sentinel])
         rounds = Rounds(sessions, sentinel, settings, clock, report)
         stopped = rounds.measure()
     errors.update(rounds.errors)
@@ -78,6 +78,16 @@ def first_that_runs(runtime, items, models):
         except Exception as error:
             problem = error
     raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(items), problem), "unsupported")
+
+
+def chunk_clock(runtime, sessions):
+    """This machine's clock; for a simulated device, one that moves as its sessions say."""
+    if runtime.real:
+        return clock_ns
+    clock = SimulatedTime()
+    for session in sessions:
+        clock.watch(session)
+    return clock
 
 
 def item_result(item, rounds, errors):

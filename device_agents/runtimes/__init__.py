@@ -23,7 +23,7 @@ def open_runtime(asked, seed):
 
     A runtime has ``condition`` (what it really is, stored with every row), ``real`` (whether it times this machine),
     ``facts`` and ``load(item, fetch) -> session`` with ``session.run()``; ``fetch()`` gives the item's model. A session
-    that cannot be timed from outside has ``elapsed_ns(calls)``, and a runtime with a time of its own ``clock_ns()``.
+    that cannot be timed from outside has ``elapsed_ns(calls)``.
 
     Raises:
         RuntimeRefused: it is unknown or not installed, or cannot be had in the way that is asked.

@@ -1,9 +1,9 @@
 """A simulated device: computes what a model would take from public figures of the hardware. It times nothing.
 
-A block takes the larger of computing and moving data (the roofline model: Williams, Waterman and Patterson, "Roofline",
-CACM 2009), and a launch for each of its kernels; an inference pays a call once. Depthwise convolutions reach less of the
-peak than dense ones, and small kernels less than large ones. Inside a network, what a block leaves for the next stays
-in the cache as far as it fits, so that a network takes less than its blocks one by one.
+A block takes the larger of computing and moving data (roofline model of Williams, Waterman and Patterson, 2009), and
+a launch for each of its kernels; an inference pays a call once. Depthwise convolutions reach less of the peak than
+dense ones, and small kernels less than large ones. Inside a network, what a block leaves for the next stays in the
+cache as far as it fits, so that a network takes less than its blocks one by one.
 
 Equal figures, models and seeds give equal latencies, on every machine.
 """
@@ -22,7 +22,7 @@ VALUE_BYTES = {"fp32": 4, "fp16": 2}
 
 
 def open_runtime(asked, seed):
-    """See ``runtimes.open_runtime``; the device's figures are ``asked["simulation"]``, see ``Simulation`` on the host."""
+    """See ``runtimes.open_runtime``; ``asked["simulation"]`` are the device's figures, from its profile on the host."""
     figures = asked.get("simulation")
     if not figures:
         raise RuntimeRefused("a simulation needs the device's figures, and the job brings none", "malformed")
@@ -58,11 +58,6 @@ class SimulatedRuntime:
             "simulated": True,
             "power_mode": "simulated",
         }
-
-    def clock_ns(self):
-        """The device's own time, in which rounds are timed; to read it takes a nanosecond."""
-        self.busy_s += 1e-9
-        return int(self.busy_s * 1e9)
 
     def load(self, item, fetch):
         """A session from the item's ``counts``, one of each block; the model itself is never fetched.
@@ -109,7 +104,7 @@ class SimulatedSession:
         self._runtime.busy_s += seconds
         if figures["real_time"]:
             time.sleep(seconds)
-        return int(round(seconds * 1e9))
+        return round(seconds * 1e9)
 
 
 def latency_s(counts, figures, batch, precision):

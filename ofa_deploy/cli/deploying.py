@@ -74,7 +74,8 @@ def search(workspace: Path | None, request: Request, time_limit: float | None) -
         return
     accuracy = f"accuracy {100 * best.accuracy:.2f} %" if subject.predictor else "accuracy unknown"
     click.echo(
-        f"{shout(model.table.simulated)}{accuracy}, {best.latency_ms:.4g} ms, under {best.upper_ms:.4g} ms at {asked.confidence:g} "
+        f"{shout(model.table.simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
+        f"under {best.upper_ms:.4g} ms at {asked.confidence:g} "
         f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
     )
 

@@ -114,9 +114,8 @@ def profile(
         )
         return
     runtime = f"{table.condition['runtime']} {table.condition['runtime_version']}"
-    click.echo(
-        f"{shout(table.simulated)}{found.name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)"
-    )
+    name = f"{shout(table.simulated)}{found.name}"
+    click.echo(f"{name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)")
     if few:
         click.echo(f"blocks were not measured: what they cost is guessed from {model.blocks.source}")
     if left_out:
@@ -255,7 +254,8 @@ def predict(
         return
     for file, row in zip(arch_files, rows, strict=True):
         click.echo(
-            f"{shout(row['simulated'])}{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, under {row['upper_ms']:.4g} ms at {confidence:g}"
+            f"{shout(row['simulated'])}{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, "
+            f"under {row['upper_ms']:.4g} ms at {confidence:g}"
         )
         for block in sorted(row.get("blocks", ()), key=lambda block: -block["posterior_ms"]):
             click.echo(

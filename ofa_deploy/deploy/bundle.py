@@ -262,8 +262,8 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     notes += _slack(extraction, chosen)
     if target.precision == "fp16":
         notes.append(
-            "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of the "
-            "fp32 file."
+            "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
+            "the fp32 file."
         )
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")

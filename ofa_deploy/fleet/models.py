@@ -86,9 +86,10 @@ def predict_archs(
     strict: bool = False,
     explain: bool = False,
 ) -> list[dict[str, Any]]:
-    """``key``, ``mean_ms``, ``std_ms``, ``upper_ms`` (at ``confidence``) and ``simulated`` of subnets with their spaces.
+    """The predictions of subnets, each with its space: ``key``, ``mean_ms``, ``std_ms``, ``upper_ms``, ``simulated``.
 
     Args:
+        confidence: that a latency is under ``upper_ms``.
         strict: see ``load_model``.
         explain: add ``blocks``, from ``LatencyModel.explain``.
 

@@ -61,8 +61,8 @@ def op_counts(op: OpSpec) -> dict[str, int]:
     """What one block does for one image, for a model of a device that cannot be measured.
 
     ``dense_macs`` and ``depthwise_macs``; ``weights``; the values that are read from (``input``) and written to
-    (``output``) its neighbours; ``inside``: those that its kernels leave for each other; and the ``kernels``. Batch norm,
-    ReLUs and the skip's addition are fused into their convolutions; a hard swish is a kernel of its own.
+    (``output``) its neighbours; ``inside``: those that its kernels leave for each other; and the ``kernels``. Batch
+    norm, ReLUs and the skip's addition are fused into their convolutions; a hard swish is a kernel of its own.
     """
     tensors = _between(op)
     depthwise = op.mid * prod(op.out_hw) * op.kernel**2 if op.kind == "mbconv" else 0
