@@ -40,7 +40,7 @@ def run(items, settings=None, **figures):
     quick = {"rounds_min": 4, "min_s": 0, "rounds_max": 40}
     return {
         "runtime": asked(**figures),
-        "settings": Settings(**quick, **(settings or {}))._asdict(),
+        "settings": Settings(**{**quick, **(settings or {})})._asdict(),
         "items": items,
         "sentinels": [{**items[0], "item": "sentinel"}],
     }
