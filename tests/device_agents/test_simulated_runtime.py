@@ -111,11 +111,11 @@ def test_a_chunk_is_measured_in_the_devices_own_time():
 
 def test_drift_shows_as_throttling():
     def throttled(**figures):
-        settings = {"rounds_min": 12, "cap_s": 2.0}
+        settings = {"rounds_min": 12, "cap_s": 20.0}
         visits = measure([item("a", NETWORK), item("b", NETWORK)], settings, **figures)["sentinel"]["visits"]
         return used_rounds(sentinel_levels(visits), Settings().drift, 6)[1]
 
-    assert throttled(drift=0.6, drift_s=0.5)
+    assert throttled(drift=0.6, drift_s=5.0)
     assert not throttled(drift=0.0)
 
 

@@ -148,10 +148,10 @@ def test_the_next_command_ends_the_jobs_of_one_that_was_killed(workspace):
 def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):
     code = """
         import pathlib, sys, time
-        from ofa_deploy.fleet import Fleet
+        from ofa_deploy.fleet import Fleet, resolve_target
         from ofa_deploy.store import Workspace
         fleet = Fleet.open(Workspace.open(pathlib.Path(sys.argv[1])))
-        fleet._require("local")
+        fleet._require(resolve_target("local"))
         print(fleet._agent.pid, flush=True)
         time.sleep(60)
     """
