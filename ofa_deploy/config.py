@@ -18,6 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 PUBLISHED: Final = "published"  # the runtime of a table that was imported: nothing here measures under its condition
+SIMULATED: Final = "simulated"  # the runtime of a device that is made of its profile's figures
 
 
 class Document(BaseModel):
@@ -98,21 +99,81 @@ class TrainRecipe(Document):
     accuracy: AccuracyConfig = AccuracyConfig()
 
 
+class Fact(Document):
+    """What is publicly known of a device, and where it is written."""
+
+    value: str | float
+    source: str
+
+
+class Simulation(Document):
+    """The figures of a simulated device; ``device_agents/runtimes/simulated.py`` says what is made of them.
+
+    Attributes:
+        gflops: peak by precision, two operations for each multiply-accumulate.
+        dense_share, depthwise_share: of that peak, which large dense and depthwise convolutions reach.
+        ramp_macs: a dense kernel of so many multiply-accumulates reaches half of its share.
+        memory_gbs, memory_share: bandwidth of the memory in GB/s, and the share of it that is reached.
+        cache_kb, cache_gbs: size of the cache in KiB, its bandwidth in GB/s.
+        memory_mb: what a model and its activations may take, in MB.
+        launch_us, call_us: overhead of a kernel, and of an inference.
+        noise: relative standard deviation of a timing.
+        spikes, spike: share of timings that take ``spike`` times as long.
+        drift, drift_s: by which share a warm device is slower, and the seconds of work that warm it by two thirds.
+        faults: by the beginning of a block's or network's key: what happens where it is loaded.
+        real_time: whether it takes the time that it says.
+    """
+
+    gflops: dict[Literal["fp32", "fp16"], Bound]
+    dense_share: Annotated[float, Field(gt=0, le=1)]
+    depthwise_share: Annotated[float, Field(gt=0, le=1)]
+    ramp_macs: Annotated[float, Field(ge=0)]
+    memory_gbs: Bound
+    memory_share: Annotated[float, Field(gt=0, le=1)]
+    cache_kb: Annotated[float, Field(ge=0)]
+    cache_gbs: Bound
+    memory_mb: Bound
+    launch_us: Annotated[float, Field(ge=0)]
+    call_us: Bound
+    noise: Annotated[float, Field(ge=0, lt=0.2)] = 0.01
+    spikes: Fraction = 0.002
+    spike: Annotated[float, Field(ge=1)] = 2.0
+    drift: Annotated[float, Field(ge=0)] = 0.0
+    drift_s: Bound = 60.0
+    faults: dict[str, Literal["failed", "out-of-memory", "hang", "crash"]] = {}
+    real_time: bool = False
+
+
 class TargetProfile(Document):
     """A kind of device: how models run there. ``profiles/*.yaml``.
 
-    A runtime ``published`` is that of a device that is known from an imported table only, and never measured on.
+    A runtime ``published`` is that of a device that is known from an imported table only, and never measured on;
+    ``simulated`` that of a kind of device of which none is at hand.
+
+    Attributes:
+        opset, forbidden_ops: rules that its models obey.
+        precision: in which it computes. Models are written in fp32 and verified so; the device's builder makes them
+            fp16 where that is asked.
+        facts: by name, each with its public source.
+        simulation: figures that stand in for a device; None where it cannot be simulated.
     """
 
     name: str
     description: str
-    runtime: Literal["onnxruntime", "published"]
+    runtime: Literal["onnxruntime", "tensorrt", "simulated", "published"]
     provider: str = "CPUExecutionProvider"
-    precision: Literal["fp32"] = "fp32"
+    precision: Literal["fp32", "fp16"] = "fp32"
     batch: Positive = 1
     threads: Positive = 1
     opset: Annotated[int, Field(ge=11, le=21)] = 17
     forbidden_ops: tuple[str, ...] = ()
+    facts: dict[str, Fact] = {}
+    simulation: Simulation | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its latencies come from a simulation."""
+        return self.runtime == SIMULATED
 
 
 class TrainStage(Document):
@@ -205,7 +266,7 @@ def find_file(name: str | Path, folder: str) -> Path:
 
 
 def shipped_folder(folder: str) -> Path:
-    """Where ``profiles`` or ``pipelines`` lie: inside an installed package, beside it in a checkout."""
+    """Where ``profiles``, ``pipelines`` or ``supernets`` lie: inside an installed package, beside it in a checkout."""
     package = Path(__file__).parent
     installed = package / "data" / folder
     return installed if installed.is_dir() else package.parent / folder

@@ -4,7 +4,10 @@ import importlib
 
 __all__ = ["RuntimeRefused", "open_runtime"]
 
-MODULES = {"onnxruntime": "device_agents.runtimes.onnxruntime"}
+MODULES = {
+    "onnxruntime": "device_agents.runtimes.onnxruntime",
+    "simulated": "device_agents.runtimes.simulated",
+}
 
 
 class RuntimeRefused(Exception):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.measuring import protocol_options
-from ofa_deploy.cli.output import Tell, emit, progress
+from ofa_deploy.cli.output import Tell, emit, progress, shout
 from ofa_deploy.cli.request import Request, request_options
 from ofa_deploy.cli.spaces import read_arch
 
@@ -74,7 +74,8 @@ def search(workspace: Path | None, request: Request, time_limit: float | None) -
         return
     accuracy = f"accuracy {100 * best.accuracy:.2f} %" if subject.predictor else "accuracy unknown"
     click.echo(
-        f"{accuracy}, {best.latency_ms:.4g} ms, under {best.upper_ms:.4g} ms at {asked.confidence:g} "
+        f"{shout(model.table.simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
+        f"under {best.upper_ms:.4g} ms at {asked.confidence:g} "
         f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
     )
 
@@ -122,8 +123,10 @@ def extract(
     opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})
     if request.as_json:
         emit({**report, "bundle": str(folder)})
-    else:
-        click.echo(summary(report, folder))
+        return
+    click.echo(summary(report, folder))
+    for note in report["notes"]:
+        click.echo(f"note: {note}")
 
 
 def summary(report: dict[str, Any], folder: Path) -> str:
@@ -133,9 +136,8 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     measured = f"{100 * accuracy['measured']:.2f} % ({accuracy['split']} split)" if known else "not measured"
     subnet = report["subnet"]
     size = f"{subnet['macs'] / 1e6:.2f} M MACs, {subnet['params']:,} parameters, {subnet['memory_mb']:.3g} MB in memory"
-    simulated = "SIMULATED  " if report["target"]["simulated"] else ""
     return (
-        f"{simulated}{report['verdict']['text']}  "
+        f"{report['verdict']['text']}  "
         f"(predicted {latency['predicted_ms']:.4g} ms, {latency['error_pct']:+.1f} %)\n"
         f"accuracy: {measured}   {size}\n"
         f"bundle: {folder}   open {folder / 'report.html'}"
@@ -144,7 +146,7 @@ def summary(report: dict[str, Any], folder: Path) -> str:
 
 @click.command()
 @click.option("--arch", "arch_file", required=True, type=click.Path(path_type=Path), help="A subnet's JSON file.")
-@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest]")
+@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
 @click.option("--space", "space_name", help="With --random-weights.  [default: the one the arch names]")
 @click.option("--random-weights", is_flag=True, help="Write the graph with random weights.")
 @click.option("--target", default="local", show_default=True, help="Whose rules the graph obeys.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.output import emit, progress
+from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def the_space(workspace: Workspace, name: str | None, resolutions: tuple[int, ..
         from ofa_deploy.deploy.subject import find_supernet
         from ofa_deploy.supernet import read_summary
 
-        space = read_summary(find_supernet(workspace, None))[0]
+        path = find_supernet(workspace, None)
+        click.echo(f"supernet: {path}", err=True)
+        space = read_summary(path)[0]
     return space.with_resolutions(resolutions) if resolutions else space
 
 
@@ -100,6 +102,7 @@ def profile(
         emit(
             {
                 "target": found.name,
+                "simulated": table.simulated,
                 "condition": dict(table.condition),
                 "blocks": len(table.rows),
                 "networks": len(table.networks),
@@ -111,9 +114,8 @@ def profile(
         )
         return
     runtime = f"{table.condition['runtime']} {table.condition['runtime_version']}"
-    click.echo(
-        f"{found.name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)"
-    )
+    name = f"{shout(table.simulated)}{found.name}"
+    click.echo(f"{name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)")
     if few:
         click.echo(f"blocks were not measured: what they cost is guessed from {model.blocks.source}")
     if left_out:
@@ -193,7 +195,7 @@ def audit(
 
 def audit_text(answer: dict[str, Any]) -> str:
     """An audit in a few lines."""
-    lines = ["SIMULATED"] if answer["condition"]["simulated"] else []
+    lines = [f"{SIMULATED}{answer['target']}"] if answer["simulated"] else []
     for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
         if part:
             ranks = "" if part["spearman"] is None else f"Spearman {part['spearman']:.3f}  "
@@ -252,7 +254,8 @@ def predict(
         return
     for file, row in zip(arch_files, rows, strict=True):
         click.echo(
-            f"{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, under {row['upper_ms']:.4g} ms at {confidence:g}"
+            f"{shout(row['simulated'])}{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, "
+            f"under {row['upper_ms']:.4g} ms at {confidence:g}"
         )
         for block in sorted(row.get("blocks", ()), key=lambda block: -block["posterior_ms"]):
             click.echo(

@@ -12,12 +12,18 @@ from typing import Any
 import click
 
 Tell = Callable[[str, dict[str, Any]], None]
+SIMULATED = "SIMULATED  "  # before every latency that no device took
 LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
 
 
 def emit(value: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def shout(simulated: bool) -> str:
+    """What comes before an answer so that nobody takes a simulation for a device."""
+    return SIMULATED if simulated else ""
 
 
 @contextmanager

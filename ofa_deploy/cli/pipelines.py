@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ofa_deploy.cli.output import emit, progress
+from ofa_deploy.cli.output import emit, progress, shout
 
 if TYPE_CHECKING:
     from ofa_deploy.pipeline import PipelineResult
@@ -28,12 +28,14 @@ def _print(result: PipelineResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="measured on this machine" if result.reports else None)
-    for column in ("budget ms", "predicted ms", "measured p50 ms", "error %", "fits", "accuracy %", "params"):
+    simulated = any(report["target"]["simulated"] for report in result.reports)
+    table = Table(title="SIMULATED in part or whole" if simulated else "measured" if result.reports else None)
+    for column in ("target", "budget ms", "predicted ms", "measured p50 ms", "error %", "fits", "accuracy %", "params"):
         table.add_column(column, justify="right")
     for report in result.reports:
         latency, accuracy = report["latency"], report["accuracy"]["measured"]
         table.add_row(
+            shout(report["target"]["simulated"]) + report["target"]["name"],
             "none" if report["budget"]["max_ms"] is None else f"{report['budget']['max_ms']:g}",
             f"{latency['predicted_ms']:.4f}",
             f"{latency['measured_ms']['p50']:.4f}",

@@ -29,7 +29,9 @@ OPTIONS = (
     click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes)."),
     click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
     click.option("--seed", default=0, show_default=True),
-    click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest]"),
+    click.option(
+        "--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]"
+    ),
     click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
     click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),

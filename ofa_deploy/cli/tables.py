@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.output import emit
+from ofa_deploy.cli.output import SIMULATED, emit, shout
 
 if TYPE_CHECKING:
     from ofa_deploy.latency import LatencyTable, Row
@@ -67,7 +67,8 @@ def show(workspace: Path | None, sources: tuple[str, ...], space_name: str | Non
 def _one_table(table: LatencyTable) -> list[str]:
     rows = [*table.rows.values(), *table.networks.values()]
     width = max((len(_name(row)) for row in rows), default=5)
-    lines = [f"{'ms':{width}}  {'p50':>9} {'p90':>9} {'p99':>9}  {'±':>6}  {'n':>5}"]
+    lines = [f"{SIMULATED}{table.device}"] if table.simulated else []
+    lines.append(f"{'ms':{width}}  {'p50':>9} {'p90':>9} {'p99':>9}  {'±':>6}  {'n':>5}")
     for row in rows:
         times = " ".join(f"{value:9.4f}" for value in (row.p50, row.p90, row.p99))
         error = f"{100 * row.se:4.1f} %" if row.n else f"{'–':>6}"
@@ -81,8 +82,9 @@ def _many_tables(tables: list[LatencyTable]) -> list[str]:
     rows = aligned(tables)
     names = {key: _name(next(row for row in found if row), key) for key, found in rows.items()}
     width = max(map(len, names.values()), default=5)
-    columns = [max(10, len(table.device)) for table in tables]
-    heads = "  ".join(f"{table.device:>{wide}} " for table, wide in zip(tables, columns, strict=True))
+    titles = [f"{shout(table.simulated)}{table.device}" for table in tables]
+    columns = [max(10, len(title)) for title in titles]
+    heads = "  ".join(f"{title:>{wide}} " for title, wide in zip(titles, columns, strict=True))
     lines = [f"{'p50, ms':{width}}  {heads}".rstrip()]
     for key, found in rows.items():
         cells = "  ".join(f"{_cell(row):>{wide + 1}}" for row, wide in zip(found, columns, strict=True))
@@ -103,9 +105,8 @@ def _summary(table: LatencyTable) -> str:
     condition = ", ".join(
         f"{name} {value}" for name, value in table.condition.items() if name != "simulated" and value != "unknown"
     )
-    simulated = "  SIMULATED" if table.simulated else ""
     counts = f"{len(table.rows)} blocks, {len(table.networks)} networks, {flagged} flagged"
-    return f"{table.device}: {counts}{simulated}; {condition or 'nothing was measured'}"
+    return f"{shout(table.simulated)}{table.device}: {counts}; {condition or 'nothing was measured'}"
 
 
 @lut.command("diff")
@@ -126,15 +127,24 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
 
     opened = Workspace.open(workspace)
     if new is None:
-        answer = difference_in_time(old, measurements(opened, resolve_target(old, opened)))
+        records = measurements(opened, resolve_target(old, opened))
+        answer = difference_in_time(old, records)
         names = {"old": f"{old}, the time before", "new": f"{old}, the last time"}
+        names = _marked(names, [record["condition"].get("simulated", False) for record in records[-1:] * 2])
     else:
-        answer = difference(the_table(opened, old, space_name), the_table(opened, new, space_name))
-        names = {"old": old, "new": new}
+        tables = [the_table(opened, old, space_name), the_table(opened, new, space_name)]
+        answer = difference(*tables)
+        names = _marked({"old": old, "new": new}, [table.simulated for table in tables])
     if as_json:
         emit({**names, **answer})
     else:
         click.echo("\n".join(_difference({**names, **answer})))
+
+
+def _marked(names: dict[str, str], simulated: list[bool]) -> dict[str, Any]:
+    """The names of the sides, shouting of a simulation, and whether one is."""
+    sides = zip(names.items(), simulated, strict=True)
+    return {side: f"{shout(is_one)}{name}" for (side, name), is_one in sides} | {"simulated": any(simulated)}
 
 
 def _difference(answer: dict[str, Any]) -> list[str]:
@@ -142,7 +152,8 @@ def _difference(answer: dict[str, Any]) -> list[str]:
     names = [f"network {row['key'][:12]}" if row["network"] else row["key"] for row in rows]
     width = max(map(len, names))
     says = {True: "changed", False: "noise", None: "unknown"}
-    lines = [f"{'ms':{width}}  {'old':>10}  {'new':>10}  {'change':>9}"]
+    lines = [SIMULATED.strip()] if answer["simulated"] else []
+    lines.append(f"{'ms':{width}}  {'old':>10}  {'new':>10}  {'change':>9}")
     lines += [
         f"{name:{width}}  {row['old_ms']:10.4f}  {row['new_ms']:10.4f}  {_percent(row['change']):>9}  "
         f"{says[row['beyond_noise']]}"
@@ -197,9 +208,10 @@ def export(workspace: Path | None, target: str, output: Path, resolution: int | 
         if table.networks:
             click.echo(f"{len(table.networks)} whole networks are left out: CSV has blocks only", err=True)
     if as_json:
-        emit({"target": target, "file": str(output), "blocks": len(table.rows), "networks": len(table.networks)})
+        counts = {"blocks": len(table.rows), "networks": len(table.networks)}
+        emit({"target": target, "simulated": table.simulated, "file": str(output), **counts})
     else:
-        click.echo(f"{output}: the table of {target}")
+        click.echo(f"{shout(table.simulated)}{output}: the table of {target}")
 
 
 @lut.command("import")

@@ -17,10 +17,10 @@ import ofa_deploy
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.subject import subject_facts
-from ofa_deploy.errors import GateFailed
+from ofa_deploy.errors import GateFailed, OpNotProfiled
 from ofa_deploy.export import parity, run_onnx, write_bundle
 from ofa_deploy.latency import Row, differences
-from ofa_deploy.report import render_html, render_markdown
+from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.space import network_macs, network_memory, network_params
 
@@ -140,6 +140,8 @@ def build_report(
             **subject_facts(subject),
             "seed": extraction.seed,
             "target": target.model_dump(mode="json"),
+            "simulated": condition["simulated"],
+            "latencies": SIMULATED if condition["simulated"] else "measured",
             "latency_table_sha256": chosen.predictor.table.to_json()["sha256"],
             "measured_at": record["measured_at"],
             "evaluations": extraction.result.evaluations,
@@ -169,10 +171,9 @@ def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | N
 
 
 def _verdict(extraction: Extraction, chosen: Finalist) -> dict[str, str]:
-    budget, measured = (
-        extraction.constraints.max_ms,
-        f"measured {extraction.constraints.statistic} {chosen.measured_ms:.3f} ms",
-    )
+    budget, statistic = extraction.constraints.max_ms, extraction.constraints.statistic
+    how = "SIMULATED" if chosen.record["condition"]["simulated"] else "measured"
+    measured = f"{how} {statistic} {chosen.measured_ms:.3f} ms"
     if budget is None:
         return {"status": "not measured", "text": f"no latency budget was asked for; {measured}"}
     fits = chosen.measured_ms <= budget
@@ -244,7 +245,7 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
 
 
 def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
-    subject, bounds = extraction.subject, extraction.constraints
+    subject, target = extraction.subject, extraction.target
     notes = []
     if subject.supernet is None:
         notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
@@ -258,11 +259,30 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         what = "older than its runtime" if older else "from other conditions"
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
     notes += _table_notes(extraction, chosen)
-    if bounds.max_ms is not None and chosen.point.arch == subject.space.largest:
-        notes.append("The largest subnet of the space fits: the budget leaves slack that this supernet cannot use.")
+    notes += _slack(extraction, chosen)
+    if target.precision == "fp16":
+        notes.append(
+            "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
+            "the fp32 file."
+        )
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
+    """Whether the budget binds at all."""
+    space, budget = extraction.subject.space, extraction.constraints.max_ms
+    try:
+        (largest,), _ = chosen.predictor.predict([space.network(space.largest)])
+    except OpNotProfiled:  # measured at lower resolutions only
+        return []
+    if budget is None or largest > budget:
+        return []
+    return [
+        f"The budget does not bind: the largest subnet of {space.name} takes {largest:.3g} ms of {budget:g} ms "
+        "(predicted). The slack is for a larger supernet."
+    ]
 
 
 def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:

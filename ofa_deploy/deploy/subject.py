@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ofa_deploy.accuracy import AccuracyPredictor, Campaign, run_campaign
-from ofa_deploy.config import TrainRecipe, read_document
+from ofa_deploy.config import TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, random_weights
@@ -22,6 +22,7 @@ from ofa_deploy.supernet import Subnet, Supernet, load_supernet
 from ofa_deploy.training import Data, batches, load_data, specialise
 
 SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
+SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
 BATCH = 256
 
 
@@ -110,10 +111,10 @@ def random_subject(space: SearchSpace, seed: int = 0) -> Subject:
 
 
 def find_supernet(workspace: Workspace, given: Path | None) -> Path:
-    """The supernet's file: the given one, or the newest trained one of the workspace.
+    """The supernet's file: the given one, or the newest trained one of the workspace, or the small one that ships.
 
     Raises:
-        UsageError: there is none; says how to train one.
+        UsageError: the given one is not there.
     """
     if given is not None:
         path = given / SUPERNET if given.is_dir() else given
@@ -121,12 +122,7 @@ def find_supernet(workspace: Workspace, given: Path | None) -> Path:
             raise UsageError(f"there is no supernet at {given}")
         return path
     found = sorted(workspace.supernets.glob(f"*/{SUPERNET}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UsageError(
-            f"there is no supernet in {workspace.supernets}; train one with: ofa-deploy train-supernet -c "
-            "pipelines/fashion_mnist.yaml, or name one with --supernet FILE"
-        )
-    return found[-1]
+    return found[-1] if found else shipped_folder("supernets") / SHIPPED / SUPERNET
 
 
 def load_subject(

@@ -70,6 +70,7 @@ def audit(
     return {
         "schema": 1,
         "target": target.name,
+        "simulated": records[0]["condition"]["simulated"],
         "condition": records[0]["condition"],
         "facts": records[0]["facts"],
         "space": space.name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ofa_deploy.space import Arch, Network, network_macs
+from ofa_deploy.space import Arch, Network, network_macs, op_counts
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class MeasureItem:
     """One block or one whole network, with the ONNX file's bytes that a device will run.
 
     Attributes:
+        model: the file's content. Of a simulated device any bytes that tell items apart: it never opens a model.
         arch: where the network comes from a space, its genotype; else None.
     """
 
@@ -41,6 +42,7 @@ class MeasureItem:
             "key": self.key,
             "ops": [op.key for op in self.network.ops],
             "specs": [op.to_json() for op in self.network.ops],
+            "counts": [op_counts(op) for op in self.network.ops],
             "arch": self.arch.to_json() if self.arch else None,
             "blob": self.sha256,
         }

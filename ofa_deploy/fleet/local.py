@@ -24,6 +24,7 @@ from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.store import Workspace
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
+CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
 POLL_S = 0.5
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
 Progress = Callable[[dict[str, Any]], None]
@@ -102,12 +103,14 @@ class Fleet:
         """
         if not items:
             return []
-        self._require(target)
+        own = self._is_own(target)
+        if own:
+            self._start_agent(target)
         job = {
             "id": uuid4().hex,
             "device": target.name,
-            "queue": self._queue if target.name == LOCAL else "",
-            "runtime": target.model_dump(include={"runtime", "provider", "precision", "batch", "threads"}),
+            "queue": self._queue if own else "",
+            "runtime": target.model_dump(include={*CONDITION, "simulation"} if target.simulated else CONDITION),
             "settings": (protocol or Protocol()).model_dump(),
             "sentinels": [item.sha256 for item in choose_sentinels(items)],
             "items": [item.to_json() for item in items],
@@ -120,10 +123,18 @@ class Fleet:
             raise
         return self._collect(status)
 
-    def _require(self, target: TargetProfile) -> None:
-        """Give this machine an agent. Whether another device has one, the server says when it gets the job."""
-        if target.name != LOCAL:
-            return
+    def _is_own(self, target: TargetProfile) -> bool:
+        """Whether this command has to start the agent: for this machine, and for simulations that nobody registered.
+
+        Whether another device has one, the server says when it gets the job.
+        """
+        if target.simulated:
+            return not any(device["name"] == target.name and device["profile"] for device in self._client.devices())
+        return target.name == LOCAL
+
+    def _start_agent(self, target: TargetProfile) -> None:
+        if self._agent is not None and self._agent.device != target.name:
+            self._stop_agent()
         if self._agent is None or not self._agent.alive:
             code = self._client.register(target.name, target.model_dump(mode="json"), self._queue)["code"]
             self._agent = AgentProcess(self._client.url, code, target.name, self._queue, self._workspace)

@@ -86,9 +86,10 @@ def predict_archs(
     strict: bool = False,
     explain: bool = False,
 ) -> list[dict[str, Any]]:
-    """``key``, ``mean_ms``, ``std_ms`` and ``upper_ms`` (at ``confidence``) of subnets, each with its space.
+    """The predictions of subnets, each with its space: ``key``, ``mean_ms``, ``std_ms``, ``upper_ms``, ``simulated``.
 
     Args:
+        confidence: that a latency is under ``upper_ms``.
         strict: see ``load_model``.
         explain: add ``blocks``, from ``LatencyModel.explain``.
 
@@ -103,6 +104,7 @@ def predict_archs(
         (mean,), (std,) = models[at].predict([network])
         upper = mean + norm.ppf(confidence) * std
         row = {"key": arch.key, "mean_ms": float(mean), "std_ms": float(std), "upper_ms": float(upper)}
+        row["simulated"] = target.simulated or models[at].table.simulated
         answers.append({**row, "blocks": models[at].explain(network)} if explain else row)
     return answers
 
@@ -110,12 +112,13 @@ def predict_archs(
 def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpace) -> list[OtherDevice]:
     """What a space's blocks cost on the other devices of the workspace that know most of them, in their newest tables.
 
-    What a device does not know is interpolated from what it does.
+    What a device does not know is interpolated from what it does. A simulated device says nothing of a real one.
     """
     found = []
     for name in workspace.store.measured_devices():
         table = _newest(name, workspace.store.measurements(name) if name != target.name else [])
-        effects = _effects(table, space) if table.rows else None
+        tells = table.rows and (target.simulated or not table.simulated)
+        effects = _effects(table, space) if tells else None
         if effects is not None:
             found.append(OtherDevice(name, effects))
     return found

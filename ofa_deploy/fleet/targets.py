@@ -1,12 +1,16 @@
-"""Finding a target by name: first where you stand, then in the package, then among the tables in the workspace."""
+"""Finding a target by name: a registered device, a profile (where you stand, then in the package), or a table that was
+imported. A profile of which one device is registered means that device; one of which none is, a simulation."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
+from typing import Any
 
-from ofa_deploy.config import PUBLISHED, TargetProfile, read_document, shipped_folder
+from ofa_deploy.config import PUBLISHED, SIMULATED, TargetProfile, read_document, shipped_folder
 from ofa_deploy.errors import DeviceUnavailable, UsageError
+from ofa_deploy.fleet.local import LOCAL, server_elsewhere
 from ofa_deploy.store import Workspace
 
 FOLDERS = (Path("profiles"), shipped_folder("profiles"))  # where you stand, and what ships
@@ -15,19 +19,27 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 def resolve_target(name: str, workspace: Workspace | None = None, measure: bool = False) -> TargetProfile:
-    """The profile of a target: ``profiles/NAME.yaml`` where you stand, a path to a YAML file, or one of the package.
+    """The target of a name: a registered device with the profile that it was registered with; ``profiles/NAME.yaml``
+    where you stand, a path to a YAML file, or one of the package.
 
-    A name without a profile that has a table in the workspace is a target too: its runtime is ``published``.
+    A profile stands for the only device that is registered with it. Where none is, and the profile has figures to
+    simulate one, the runtime is ``simulated``. A name without a profile that has a table in the workspace is a target
+    too: its runtime is ``published``.
 
     Args:
-        workspace: whose tables count.
+        workspace: whose devices and tables count.
         measure: whether it is to be measured.
 
     Raises:
-        UsageError: there is none; lists those there are. Or its file is wrong.
+        UsageError: there is none; lists those there are. Or its file is wrong, or several devices have that profile.
         DeviceUnavailable: it is to be measured, and nothing is known of it but a table.
     """
+    devices = _registered(workspace) if workspace and name != LOCAL else {}
+    if name in devices:
+        return _as_registered(name, devices[name])
     found = _profile(name)
+    if found is not None and found.name != LOCAL:
+        return _instead_of(found, devices)
     if found is None and workspace and re.fullmatch(NAME, name) and workspace.store.has_measurements(name):
         found = TargetProfile(name=name, description="known from a table that was imported", runtime=PUBLISHED)
     if found is None:
@@ -39,6 +51,39 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
             "with `search`, `predict` and `lut show`, or measure another with: --target local"
         )
     return found
+
+
+def _registered(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The profiles of the devices that were registered with one, by the device's name."""
+    return {
+        device["name"]: device["profile"]
+        for device in _devices(workspace)
+        if device.get("profile") and not device.get("revoked_at")
+    }
+
+
+def _devices(workspace: Workspace) -> list[dict[str, Any]]:
+    """All devices of the server that commands use, or of the workspace where there is none."""
+    client = server_elsewhere(workspace)
+    if client is None:
+        return workspace.store.devices()
+    with contextlib.closing(client):
+        return client.devices()
+
+
+def _as_registered(name: str, profile: dict[str, Any]) -> TargetProfile:
+    """A device's target: its own name, and what its profile said when it was registered."""
+    return read_document(TargetProfile, {**profile, "name": name})
+
+
+def _instead_of(profile: TargetProfile, devices: dict[str, dict[str, Any]]) -> TargetProfile:
+    """The device that a profile means, or a simulated one, or the profile as it is."""
+    same = sorted(name for name, known in devices.items() if known.get("name") == profile.name)
+    if len(same) > 1:
+        raise UsageError(f"{profile.name} is the profile of {len(same)} devices: {', '.join(same)}; name one of them")
+    if same:
+        return _as_registered(same[0], devices[same[0]])
+    return profile.model_copy(update={"runtime": SIMULATED}) if profile.simulation else profile
 
 
 def _profile(name: str) -> TargetProfile | None:

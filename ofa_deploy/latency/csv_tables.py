@@ -1,14 +1,15 @@
 """Latency tables as CSV: one block a line, in columns that other tools know.
 
 A line has no activation, squeeze-excitation or skip connection; they come back from the search space whose blocks have
-the line's numbers. Nor has it the resolution of the network around the block, or how exact the latency is.
+the line's numbers. Nor has it the resolution of the network around the block, or how exact the latency is. The columns
+are fixed, so that of a simulated device says so in its ``hardware_id``: ``SIMULATED-jetson_nano``.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ofa_deploy.errors import UsageError
@@ -19,6 +20,7 @@ from ofa_deploy.space import OpSpec, PopulationCodec, SearchSpace, make_divisibl
 
 LARGEST_RATIO = 1000
 INTEGERS = ("input_h", "input_w", "channels_in", "channels_out", "kernel", "stride")
+SIMULATED = "SIMULATED-"  # before the name of a device that is none
 COLUMNS = (
     *("hardware_id", "op_type", "input_h", "input_w", "channels_in", "channels_out", "kernel", "expand", "stride"),
     *("latency_micros", "energy_mj"),
@@ -48,7 +50,8 @@ def write_csv(table: LatencyTable, resolution: int | None = None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_line(table.device, row) for row in rows)
+    device = f"{SIMULATED}{table.device}" if table.simulated else table.device
+    writer.writerows(_line(device, row) for row in rows)
     return text.getvalue()
 
 
@@ -75,7 +78,8 @@ def read_csv(path: Path, name: str, space: SearchSpace, resolution: int | None =
     rows: dict[str, Row] = {}
     claims: list[Claim] = []
     places: dict[str, str] = {}
-    for where, line in _lines(path):
+    lines = _lines(path)
+    for where, line in lines:
         op = blocks.find(where, line)
         key = op.key_at(resolution)
         if key in places:
@@ -85,10 +89,12 @@ def read_csv(path: Path, name: str, space: SearchSpace, resolution: int | None =
     if not rows:
         raise UsageError(f"{path} has no rows")
     refuse_implausible(claims)
-    return LatencyTable(name, published_condition(resolution is not None, "unknown"), rows)
+    condition = published_condition(resolution is not None, "unknown")
+    condition["simulated"] = lines[0][1]["hardware_id"].startswith(SIMULATED)
+    return LatencyTable(name, condition, rows)
 
 
-def _lines(path: Path) -> Iterable[tuple[str, dict[str, str]]]:
+def _lines(path: Path) -> list[tuple[str, dict[str, str]]]:
     """Every line's file and number, and its values by column."""
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")), strict=True)

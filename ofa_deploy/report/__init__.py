@@ -2,7 +2,15 @@
 
 from ofa_deploy.report.audit import render_audit_html, render_audit_markdown
 from ofa_deploy.report.comparison import render_comparison
+from ofa_deploy.report.facts import SIMULATED
 from ofa_deploy.report.html import render_html
 from ofa_deploy.report.markdown import render_markdown
 
-__all__ = ["render_audit_html", "render_audit_markdown", "render_comparison", "render_html", "render_markdown"]
+__all__ = [
+    "SIMULATED",
+    "render_audit_html",
+    "render_audit_markdown",
+    "render_comparison",
+    "render_html",
+    "render_markdown",
+]

@@ -61,7 +61,8 @@ def _measurement(report: dict[str, Any]) -> str:
     if measured is None:
         bound = "" if budget is None else f"; budget {ms(budget)}"
         return plain(get(report, "verdict.text") or f"latency not measured{bound}")
-    said = f"measured {name} {ms(measured)}{_interval(report)}"
+    how = "SIMULATED" if simulated(report) else "measured"
+    said = f"{how} {name} {ms(measured)}{_interval(report)}"
     if not budget:
         return said
     sign, side = ("≤", "below") if measured <= budget else (">", "above")
@@ -141,7 +142,7 @@ def _latencies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     bound = [_said("at most {}", ms(get(report, "latency.upper_ms"), "")), _said("with {} confidence", confidence)]
     naive = signed_pct(100 * (table / took - 1)) if took and table is not None else ""
     return [
-        (f"Measured {name}", ms(took), _listed(tail)),
+        (f"{'SIMULATED' if simulated(report) else 'Measured'} {name}", ms(took), _listed(tail)),
         ("Predicted latency", ms(get(report, "latency.predicted_ms"), NOT_PREDICTED), " ".join(filter(None, bound))),
         ("Prediction error", signed_pct(get(report, "latency.error_pct")), _said("sum of its blocks: {}", naive)),
     ]

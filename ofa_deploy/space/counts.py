@@ -57,6 +57,40 @@ def op_activations(op: OpSpec) -> int:
     return max(expansion, kept + spatial + max(out, op.mid + op.se if op.se else 0))
 
 
+def op_counts(op: OpSpec) -> dict[str, int]:
+    """What one block does for one image, for a model of a device that cannot be measured.
+
+    ``dense_macs`` and ``depthwise_macs``; ``weights``; the values that are read from (``input``) and written to
+    (``output``) its neighbours; ``inside``: those that its kernels leave for each other; and the ``kernels``. Batch
+    norm, ReLUs and the skip's addition are fused into their convolutions; a hard swish is a kernel of its own.
+    """
+    tensors = _between(op)
+    depthwise = op.mid * prod(op.out_hw) * op.kernel**2 if op.kind == "mbconv" else 0
+    return {
+        "dense_macs": op_macs(op) - depthwise,
+        "depthwise_macs": depthwise,
+        "weights": op_weights(op),
+        "input": prod(op.input_shape) * (2 if op.skip else 1),
+        "inside": sum(tensors),
+        "output": prod(op.output_shape),
+        "kernels": len(tensors) + 1,
+    }
+
+
+def _between(op: OpSpec) -> list[int]:
+    """Values in each of the tensors that a block's kernels leave for each other, all but the last kernel's."""
+    area, spatial, passes = op.h * op.w, prod(op.out_hw), 2 if op.act == "hswish" else 1
+    if op.kind == "stem":
+        return [op.cout * spatial] * (passes - 1)
+    if op.kind == "head":
+        return [op.cout * area] * passes
+    if op.kind == "classifier":
+        return [op.mid] * passes * (op.mid > 0)
+    expanded = [op.mid * area] * passes * (op.mid != op.cin)
+    gated = [op.mid, op.se, op.mid, op.mid * spatial] * (op.se > 0)  # pooled, reduced, expanded again, scaled
+    return [*expanded, *[op.mid * spatial] * passes, *gated]
+
+
 def network_macs(network: Network) -> int:
     """Multiply-accumulates of a network for one image."""
     return sum(map(op_macs, network.ops))

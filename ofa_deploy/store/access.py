@@ -20,10 +20,15 @@ class Access:
         self._engine = engine
 
     def register(self, name: str, profile: Mapping[str, Any], code: str, expires_at: str, queue: str = "") -> None:
-        """Add a device, or change the profile of one, and let the agent with a code (given as its hash) enrol as it."""
+        """Add a device, or change the profile of one, and let the agent with a code (given as its hash) enrol as it.
+
+        The agent that a command starts, for a queue of its own, does not make its device a registered one.
+        """
         with writing(self._engine) as session:
             row = add_device(session, name)
-            row.profile, row.revoked_at = dict(profile), None
+            row.revoked_at = None
+            if not queue:
+                row.profile = dict(profile)
             session.flush()
             session.add(CodeRow(hash=code, device=name, queue=queue, expires_at=expires_at))
 

@@ -28,7 +28,6 @@ BAD = [
     (["search", "--max-energy-mj", "3"], 2, "no runtime here measures energy; bound the time with --max-ms"),
     (["extract", "--max-ms", "2", "--max-energy-mj", "3"], 2, "no runtime here measures energy"),
     (["extract", "--max-ms", "2", "--target", "toaster"], 2, "toaster"),
-    (["extract", "--max-ms", "2"], 2, "there is no supernet"),
     (["extract", "--max-ms", "2", "--supernet", "none.safetensors"], 2, "there is no supernet at none.safetensors"),
     (["extract", "--max-ms", "2", "--space", "small_28"], 2, "go together"),
     (["search", "--max-ms", "2", "--space", "tiny_16", "--random-weights"], 2, "ofa-deploy profile --target local"),

@@ -46,8 +46,53 @@ def test_a_device_with_a_table_and_no_profile_is_a_target_that_is_not_measured(w
         resolve_target("phone")
     assert resolve_target("local", workspace, measure=True).runtime == "onnxruntime"
     for name in ("nope", "\x00", "x" * 5000):
-        with pytest.raises(UsageError, match=r"known: local, phone"):
+        with pytest.raises(UsageError, match=r"known: jetson_nano, local, phone"):
             resolve_target(name, workspace)
+
+
+NANO = {**resolve_target("jetson_nano").model_dump(mode="json"), "runtime": "tensorrt"}
+
+
+def with_devices(workspace, monkeypatch, **profiles):
+    devices = [{"name": name, "profile": profile, "revoked_at": None} for name, profile in profiles.items()]
+    monkeypatch.setattr(workspace.store, "devices", lambda: devices)
+    return devices
+
+
+def test_a_profile_of_which_no_device_is_registered_is_simulated(workspace, monkeypatch):
+    found = resolve_target("jetson_nano", workspace, measure=True)
+    assert (found.name, found.runtime, found.simulated) == ("jetson_nano", "simulated", True)
+    gone = with_devices(workspace, monkeypatch, nano1=NANO)
+    gone[0]["revoked_at"] = "2026-01-01T00:00:00Z"
+    assert resolve_target("jetson_nano", workspace).simulated
+
+
+def test_a_profile_with_one_device_means_that_device(workspace, monkeypatch):
+    with_devices(workspace, monkeypatch, nano1=NANO, other=resolve_target("local").model_dump(mode="json"))
+    for name in ("jetson_nano", "nano1"):
+        found = resolve_target(name, workspace, measure=True)
+        assert (found.name, found.runtime, found.precision) == ("nano1", "tensorrt", "fp16")
+    assert resolve_target("local", workspace).name == "local"
+
+
+def test_a_profile_with_several_devices_lists_them(workspace, monkeypatch):
+    with_devices(workspace, monkeypatch, nano2=NANO, nano1=NANO)
+    with pytest.raises(UsageError, match="jetson_nano is the profile of 2 devices: nano1, nano2; name one of them"):
+        resolve_target("jetson_nano", workspace)
+    assert resolve_target("nano2", workspace).name == "nano2"
+
+
+def test_a_kind_of_device_without_figures_has_to_be_registered(fleet, workspace, tmp_path, make_items):
+    (tmp_path / "board.yaml").write_text(YAML.format(name="board", threads=1))
+    found = resolve_target(str(tmp_path / "board.yaml"), workspace, measure=True)
+    with pytest.raises(DeviceUnavailable, match="ofa-deploy device register NAME --profile board"):
+        fleet.measure(found, make_items(1))
+
+
+def test_every_fact_of_a_shipped_profile_has_its_source():
+    facts = resolve_target("jetson_nano").facts
+    assert len(facts) >= 5
+    assert all(len(fact.source) > 10 for fact in facts.values())
 
 
 def test_an_imported_table_takes_no_name_of_a_measured_device(workspace):

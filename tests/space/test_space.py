@@ -1,4 +1,6 @@
 import json
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ from ofa_deploy.space import (
     make_divisible,
     network_macs,
     network_params,
+    op_counts,
+    op_macs,
+    op_weights,
     random_weights,
     supernet_params,
 )
@@ -210,3 +215,24 @@ def test_blocks_numbered_per_resolution() -> None:
     for arch, numbers in zip(apart.decode(population), apart.op_ids(population).T, strict=True):
         got = sorted(apart.op_keys[n] for n in numbers if n < len(apart.ops))
         assert got == sorted(op.key_at(arch.resolution) for op in space.network(arch).ops)
+
+
+def test_counts_of_a_block_add_up() -> None:
+    space = load_space("ofa_mbv3_w1.0")
+    for op in space.network(space.largest).ops:
+        counts = op_counts(op)
+        assert counts["dense_macs"] + counts["depthwise_macs"] == op_macs(op)
+        assert counts["output"] == prod(op.output_shape)
+        assert counts["kernels"] >= 1
+    plain = OpSpec("mbconv", 8, 8, 4, 16, 4, 3, 1, "relu", skip=True)
+    assert op_counts(plain) == {
+        "dense_macs": 64 * 4 * 16 * 2,
+        "depthwise_macs": 64 * 16 * 9,
+        "weights": op_weights(plain),
+        "input": 2 * 64 * 4,
+        "inside": 2 * 64 * 16,
+        "output": 64 * 4,
+        "kernels": 3,
+    }
+    assert op_counts(replace(plain, act="hswish"))["kernels"] == 5
+    assert op_counts(replace(plain, se=4))["kernels"] == 7
