@@ -18,6 +18,8 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.guard import Guard
+from ofa_deploy.fleet.metrics import Metrics
+from ofa_deploy.fleet.pages import add_pages, is_public
 from ofa_deploy.fleet.records import check_result, make_records
 from ofa_deploy.fleet.schemas import (
     RETRY_REASONS,
@@ -28,6 +30,7 @@ from ofa_deploy.fleet.schemas import (
     RunProgress,
     RunResult,
 )
+from ofa_deploy.fleet.watch import Watch, note
 from ofa_deploy.store import StaleRun, Store
 
 LEASE_S = 60.0  # an agent says every second or so that it lives
@@ -43,7 +46,14 @@ class Conflict(OfaDeployError):
     """The request does not fit to what the server has."""
 
 
-def create_app(store: Store, token: str, blobs: Path, queue: str = "", lease_s: float = LEASE_S) -> FastAPI:
+def create_app(
+    store: Store,
+    token: str,
+    blobs: Path,
+    queue: str = "",
+    lease_s: float = LEASE_S,
+    workspace: Path | None = None,
+) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
@@ -51,14 +61,18 @@ def create_app(store: Store, token: str, blobs: Path, queue: str = "", lease_s: 
         blobs: folder for model files while jobs need them.
         queue: servers over one database take only work of their own queue.
         lease_s: a run that is not heard of for so long is given to the next agent.
+        workspace: whose audits and bundles the dashboard shows.
     """
-    app = FastAPI(title="ofa-deploy fleet", version=__version__)
-    app.add_middleware(Guard, token=token)
+    app = FastAPI(title="ofa-deploy fleet", version=__version__, docs_url=None, redoc_url=None)  # these need a CDN
+    metrics = Metrics(store)
+    app.add_middleware(Guard, token=token, is_public=is_public)
+    app.add_middleware(Watch, metrics=metrics)
     _answer_errors(app)
     files = Blobs(blobs)
     _job_routes(app, store, files, queue)
-    _agent_routes(app, store, files, queue, lease_s)
+    _agent_routes(app, store, files, queue, lease_s, metrics)
     _blob_and_device_routes(app, store, files)
+    add_pages(app, store, metrics, workspace)
     return app
 
 
@@ -85,6 +99,8 @@ def _item_named(error: RequestValidationError) -> str:
 
 def _refusal(status: int) -> Any:
     async def answer(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, StaleRun):
+            note("stale", detail=str(error))
         return JSONResponse({"detail": str(error)}, status)
 
     return answer
@@ -140,7 +156,9 @@ def _tidy(store: Store, files: Blobs, queue: str, job: str) -> None:
         files.drop(store.jobs.blobs_of(job) - store.jobs.blobs(queue))
 
 
-def _agent_routes(app: FastAPI, store: Store, files: Blobs, queue: str, lease_s: float) -> None:
+def _agent_routes(
+    app: FastAPI, store: Store, files: Blobs, queue: str, lease_s: float, metrics: Metrics
+) -> None:
     @app.post("/api/claim", response_model=None)
     async def claim(asked: Claim, request: Request) -> Response | dict[str, Any]:
         _storable(asked.facts)
@@ -148,8 +166,10 @@ def _agent_routes(app: FastAPI, store: Store, files: Blobs, queue: str, lease_s:
         loop = asyncio.get_running_loop()
         end = loop.time() + asked.wait_s
         while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
-            run = await asyncio.to_thread(store.jobs.claim, asked.device, queue, lease_s)
+            with metrics.claim_seconds.time():
+                run = await asyncio.to_thread(store.jobs.claim, asked.device, queue, lease_s)
             if run is not None:
+                note("claimed", device=run["device"], run=run["run"], job=run["job"])
                 return _work(run)
             if loop.time() >= end:
                 break
@@ -167,6 +187,7 @@ def _agent_routes(app: FastAPI, store: Store, files: Blobs, queue: str, lease_s:
         check_result(asked, result)
         digest = hashlib.sha256(result.model_dump_json().encode()).hexdigest()
         new = store.jobs.finish(run, digest, *make_records(asked, result))
+        note("result" if new else "replayed", device=asked["device"], job=asked["job"])
         _tidy(store, files, queue, asked["job"])
         return {"new": new}
 

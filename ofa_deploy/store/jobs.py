@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -15,6 +16,7 @@ from ofa_deploy.store.models import ChunkRow, ItemRow, JobRow, MeasurementRow, R
 from ofa_deploy.store.rows import measurement_row
 
 MAX_ATTEMPTS = 3
+log = logging.getLogger(__name__)
 
 
 class StaleRun(OfaDeployError):
@@ -237,6 +239,7 @@ def _expire_runs(session: Session) -> None:
     late = select(RunRow).where(RunRow.state == "running", RunRow.expires_at < utc_now())
     for row in session.scalars(late.with_for_update(skip_locked=True)):
         row.state = "expired"
+        log.warning("expired", extra={"device": row.device, "run": row.id})
         error = {"reason": "timeout", "message": f"the agent was not heard of after {row.expires_at}"}
         _requeue(session, row.chunk_id, error, retry=True)
 

@@ -10,13 +10,15 @@ from sqlalchemy import select
 from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.models import ArtefactRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
+from ofa_deploy.store.overview import Overview
 from ofa_deploy.store.rows import condition_hash, measurement_row
 
 KEYS_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
 
 
 class Store:
-    """Devices, measurements, evaluations and artefacts; the queue is ``jobs``. Safe to use from several threads.
+    """Devices, measurements, evaluations and artefacts; the queue is ``jobs``, and what can be asked
+    of the whole ``overview``. Safe to use from several threads.
 
     Raises (on opening):
         UsageError: the database is damaged, cannot be written, or is from a newer version.
@@ -26,6 +28,7 @@ class Store:
         self._engine = open_engine(url)
         migrate(self._engine, self._engine.url.database or url)
         self.jobs = Jobs(self._engine)
+        self.overview = Overview(self._engine)
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,61 @@
+"""How a device is doing, from what the database says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+ONLINE_S = 90.0  # a device that was heard of within it is there
+SHOWN_FACTS = 60
+SHOWN_CHARACTERS = 200
+
+
+def device_status(device: Mapping[str, Any], now: datetime | None = None) -> dict[str, Any]:
+    """What is shown of a device.
+
+    Args:
+        device: one of ``Overview.devices``.
+
+    Returns:
+        Its name and times, ``seen_s`` (seconds since it was heard of), ``online``, ``simulated`` (None where nothing
+        says), its ``facts`` cut to a size that a page can show, and ``temperatures`` by sensor, each a list of degrees
+        Celsius over its last measurement, or the one that it told last.
+    """
+    passed = (now or datetime.now(UTC)) - datetime.fromisoformat(device["seen_at"])
+    seen_s = max(passed.total_seconds(), 0.0)
+    return {
+        **{name: device[name] for name in ("name", "created_at", "seen_at", "measured")},
+        "profile": device.get("profile"),
+        "seen_s": round(seen_s, 1),
+        "online": seen_s <= ONLINE_S,
+        "simulated": _simulated(device),
+        "facts": _shortened(device["facts"]),
+        "temperatures": _temperatures({**device["measured_facts"], **device["facts"]}),
+    }
+
+
+def _simulated(device: Mapping[str, Any]) -> bool | None:
+    told = device["facts"].get("simulated")
+    return told if isinstance(told, bool) else device["simulated"]
+
+
+def _shortened(facts: Mapping[str, Any]) -> dict[str, str]:
+    shown = list(facts.items())[:SHOWN_FACTS]
+    return {name[:SHOWN_CHARACTERS]: _text(value)[:SHOWN_CHARACTERS] for name, value in shown}
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value[:SHOWN_FACTS])) if isinstance(value, list) else str(value)
+
+
+def _temperatures(facts: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Facts whose name begins with ``temperature``: a number, or those at a measurement's start and end."""
+    found = {}
+    for name, value in list(facts.items())[:SHOWN_FACTS]:
+        readings = value if isinstance(value, list) else [value]
+        degrees = [float(each) for each in readings if isinstance(each, (int, float)) and not isinstance(each, bool)]
+        if name.startswith("temperature") and degrees:
+            sensor = name.removeprefix("temperature").removesuffix("_c").strip("_")
+            found[sensor[:SHOWN_CHARACTERS]] = degrees[:2]
+    return found
