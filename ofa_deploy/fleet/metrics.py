@@ -14,6 +14,8 @@ from ofa_deploy import __version__
 from ofa_deploy.fleet.status import device_status
 from ofa_deploy.store import Store
 
+prometheus.disable_created_metrics()  # a time beside every counter, which nobody asks for
+
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RESULTS = {"result": "new", "replayed": "replayed", "stale": "stale"}  # an event of a request: the label of its result
 CLAIMS = {200: "work", 204: "nothing"}
@@ -27,23 +29,23 @@ class Metrics:
     def __init__(self, store: Store) -> None:
         self.registry = prometheus.CollectorRegistry()
         self.registry.register(_Database(store))
-        shared = {"registry": self.registry}
-        build = prometheus.Gauge("ofa_build_info", "The running version.", ["version"], **shared)
+        here = self.registry
+        build = prometheus.Gauge("ofa_build_info", "The running version.", ["version"], registry=here)
         build.labels(__version__).set(1)
         self._requests = prometheus.Counter(
-            "ofa_http_requests", "Requests that were answered.", ["method", "route", "status"], **shared
+            "ofa_http_requests", "Requests that were answered.", ["method", "route", "status"], registry=here
         )
         self._durations = prometheus.Histogram(
-            "ofa_http_request_seconds", "From a request to the end of its answer.", ["route"], **shared
+            "ofa_http_request_seconds", "From a request to the end of its answer.", ["route"], registry=here
         )
         self._claims = prometheus.Counter(
-            "ofa_claims", "Agents' requests for work, by what they were given.", ["outcome"], **shared
+            "ofa_claims", "Agents' requests for work, by what they were given.", ["outcome"], registry=here
         )
         self.claim_seconds = prometheus.Histogram(
-            "ofa_claim_seconds", "What it took to look for work once; long polls look often.", **shared
+            "ofa_claim_seconds", "What it took to look for work once; long polls look often.", registry=here
         )
         self._results = prometheus.Counter(
-            "ofa_results", "Results that agents sent: stored, sent again, or too late.", ["outcome"], **shared
+            "ofa_results", "Results that agents sent: stored, sent again, or too late.", ["outcome"], registry=here
         )
         for counter, labels in ((self._claims, CLAIMS.values()), (self._results, RESULTS.values())):
             for label in labels:  # a counter that starts at 0 shows its first increase
@@ -93,7 +95,8 @@ class _Database(Collector):
         for device in self._store.overview.devices():
             status = device_status(device, now)
             kinds[status["online"], bool(status["simulated"])] += 1
-            seen.add_metric([device["name"]], status["seen_s"])
+            if status["seen_s"] is not None:
+                seen.add_metric([device["name"]], status["seen_s"])
         devices = GaugeMetricFamily("ofa_devices", "Devices that are known.", labels=["online", "simulated"])
         for online, simulated in ((a, b) for a in (True, False) for b in (True, False)):
             devices.add_metric([str(online).lower(), str(simulated).lower()], kinds[online, simulated])

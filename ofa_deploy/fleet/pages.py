@@ -6,10 +6,11 @@ import mimetypes
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi import FastAPI, Query, Response
+from fastapi import Path as InPath
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,8 +25,8 @@ from ofa_deploy.store import Store
 HERE = Path(__file__).parent / "dashboard"
 SWAGGER = ("swagger-ui-bundle.js", "swagger-ui.css")  # the package fastapi-offline carries them
 JOBS_SHOWN = 50
-PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json"})
-PUBLIC_FOLDER = "/dashboard/"
+Name = Annotated[str, InPath(pattern=r"^[^\x00]{1,1000}$")]
+Hash = Annotated[str, Query(pattern=r"^([0-9a-f]{64})?$")]
 
 # Styles may be inline for the reports' sake: a report is one file, and is shown in a frame that inherits this policy.
 # Nothing that comes from data ever becomes markup in the page, and scripts come from this server's files alone.
@@ -41,11 +42,6 @@ class NoSuchPage(OfaDeployError):
     """The device, report or file that was asked for does not exist."""
 
 
-def is_public(method: str, path: str) -> bool:
-    """Whether a request needs no token: the page itself holds no data, and fetches all that it shows with one."""
-    return method in ("GET", "HEAD") and (path in PUBLIC or path.startswith(PUBLIC_FOLDER))
-
-
 def add_pages(app: FastAPI, store: Store, metrics: Metrics, workspace: Path | None) -> None:
     """Add the routes that people's browsers and Prometheus ask for.
 
@@ -57,7 +53,7 @@ def add_pages(app: FastAPI, store: Store, metrics: Metrics, workspace: Path | No
     _device_routes(app, store)
     _report_routes(app, Reports(workspace))
 
-    @app.get("/healthz")
+    @app.get("/healthz", responses={503: {"description": "The database does not answer."}})
     def healthz() -> JSONResponse:
         """Whether this server can do its work: 503 where its database does not answer."""
         try:
@@ -66,7 +62,7 @@ def add_pages(app: FastAPI, store: Store, metrics: Metrics, workspace: Path | No
             return JSONResponse({"status": "the database does not answer"}, 503)
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=PlainTextResponse)
     def read_metrics() -> Response:
         """The fleet in numbers, in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -113,11 +109,12 @@ def _device_routes(app: FastAPI, store: Store) -> None:
             "version": __version__,
             "now": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "devices": devices,
+            "active_jobs": store.overview.active_jobs(),
             "jobs": store.overview.jobs(JOBS_SHOWN),
         }
 
     @app.get("/api/devices/{name}/table")
-    def table(name: str, condition: str = "") -> dict[str, Any]:
+    def table(name: Name, condition: Hash = "") -> dict[str, Any]:
         """A device's newest measurements under one condition (by its ``hash``; default: the newest)."""
         conditions = store.overview.conditions(name)
         shown = next((c for c in conditions if not condition or c["hash"] == condition), None)
@@ -139,7 +136,7 @@ def _report_routes(app: FastAPI, reports: Reports) -> None:
         """The reports of audits and bundles in the server's workspace, newest first."""
         return reports.listed()
 
-    @app.get("/api/reports/{kind}/{path:path}", response_class=FileResponse)
+    @app.get("/api/reports/{kind}/{path:path}", response_class=HTMLResponse)
     def report(kind: str, path: str) -> FileResponse:
         """One of them as a page."""
         page = reports.page(kind, path)

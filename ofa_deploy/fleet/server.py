@@ -19,7 +19,7 @@ from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.guard import Guard
 from ofa_deploy.fleet.metrics import Metrics
-from ofa_deploy.fleet.pages import add_pages, is_public
+from ofa_deploy.fleet.pages import add_pages
 from ofa_deploy.fleet.records import check_result, make_records
 from ofa_deploy.fleet.schemas import (
     RETRY_REASONS,
@@ -65,12 +65,13 @@ def create_app(
     """
     app = FastAPI(title="ofa-deploy fleet", version=__version__, docs_url=None, redoc_url=None)  # these need a CDN
     metrics = Metrics(store)
-    app.add_middleware(Guard, token=token, is_public=is_public)
+    app.state.metrics = metrics
+    app.add_middleware(Guard, token=token)
     app.add_middleware(Watch, metrics=metrics)
     _answer_errors(app)
     files = Blobs(blobs)
     _job_routes(app, store, files, queue)
-    _agent_routes(app, store, files, queue, lease_s, metrics)
+    _agent_routes(app, store, files, queue, lease_s)
     _blob_and_device_routes(app, store, files)
     add_pages(app, store, metrics, workspace)
     return app
@@ -156,9 +157,7 @@ def _tidy(store: Store, files: Blobs, queue: str, job: str) -> None:
         files.drop(store.jobs.blobs_of(job) - store.jobs.blobs(queue))
 
 
-def _agent_routes(
-    app: FastAPI, store: Store, files: Blobs, queue: str, lease_s: float, metrics: Metrics
-) -> None:
+def _agent_routes(app: FastAPI, store: Store, files: Blobs, queue: str, lease_s: float) -> None:
     @app.post("/api/claim", response_model=None)
     async def claim(asked: Claim, request: Request) -> Response | dict[str, Any]:
         _storable(asked.facts)
@@ -166,7 +165,7 @@ def _agent_routes(
         loop = asyncio.get_running_loop()
         end = loop.time() + asked.wait_s
         while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
-            with metrics.claim_seconds.time():
+            with app.state.metrics.claim_seconds.time():
                 run = await asyncio.to_thread(store.jobs.claim, asked.device, queue, lease_s)
             if run is not None:
                 note("claimed", device=run["device"], run=run["run"], job=run["job"])

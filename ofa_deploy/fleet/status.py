@@ -18,21 +18,26 @@ def device_status(device: Mapping[str, Any], now: datetime | None = None) -> dic
         device: one of ``Overview.devices``.
 
     Returns:
-        Its name and times, ``seen_s`` (seconds since it was heard of), ``online``, ``simulated`` (None where nothing
-        says), its ``facts`` cut to a size that a page can show, and ``temperatures`` by sensor, each a list of degrees
-        Celsius over its last measurement, or the one that it told last.
+        Its name, profile and times; ``seen_s``: seconds since it was heard of, None for never; ``online``;
+        ``simulated``: None where nothing says; its ``facts``, cut to a size that a page can show; ``temperatures`` by
+        sensor, in degrees Celsius: what it told last, or those at its last measurement's start and end.
     """
-    passed = (now or datetime.now(UTC)) - datetime.fromisoformat(device["seen_at"])
-    seen_s = max(passed.total_seconds(), 0.0)
+    seen_s = _seconds_since(device["seen_at"], now or datetime.now(UTC))
+    revoked = device.get("revoked_at")
     return {
         **{name: device[name] for name in ("name", "created_at", "seen_at", "measured")},
-        "profile": device.get("profile"),
-        "seen_s": round(seen_s, 1),
-        "online": seen_s <= ONLINE_S,
+        "profile": (device.get("profile") or {}).get("name"),
+        "revoked_at": revoked,
+        "seen_s": seen_s,
+        "online": seen_s is not None and seen_s <= ONLINE_S and not revoked,
         "simulated": _simulated(device),
         "facts": _shortened(device["facts"]),
         "temperatures": _temperatures({**device["measured_facts"], **device["facts"]}),
     }
+
+
+def _seconds_since(moment: str | None, now: datetime) -> float | None:
+    return None if moment is None else round(max((now - datetime.fromisoformat(moment)).total_seconds(), 0.0), 1)
 
 
 def _simulated(device: Mapping[str, Any]) -> bool | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Select, case, func, select, text
+from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, select, text
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ofa_deploy.store.database import reading
@@ -12,6 +12,7 @@ from ofa_deploy.store.models import ChunkRow, DeviceRow, ItemRow, JobRow, Measur
 
 NUMBERS = ("p50", "p90", "p99", "se")  # of a measurement record, as they are shown
 RECORD = MeasurementRow.record
+COLUMNS = tuple(column.key for column in DeviceRow.__table__.columns)
 ITEM_STATES = ("waiting", "running", "done", "failed", "cancelled")
 
 
@@ -31,9 +32,9 @@ class Overview:
             session.execute(text("SELECT 1"))
 
     def devices(self) -> list[dict[str, Any]]:
-        """``name, facts, created_at, seen_at, measured, measured_facts, simulated`` of every device, by name.
+        """Every device's row, by name, with ``measured``, ``measured_facts`` and ``simulated``.
 
-        ``measured`` counts its records. The newest of them gives ``measured_facts``, and ``simulated``: None where
+        ``measured`` counts its records; the newest of them gives ``measured_facts``, and ``simulated``: None where
         nothing was measured yet.
         """
         about = select(MeasurementRow.device, func.count().label("n"), func.max(MeasurementRow.id).label("newest"))
@@ -48,7 +49,7 @@ class Overview:
         with reading(self._engine) as session:
             return [
                 {
-                    **{name: getattr(row, name) for name in ("name", "facts", "created_at", "seen_at")},
+                    **{name: getattr(row, name) for name in COLUMNS},
                     "measured": count or 0,
                     "measured_facts": facts or {},
                     "simulated": simulated,
@@ -80,17 +81,20 @@ class Overview:
         counts = self._count_items(JobRow.id, JobRow.id.in_([job["id"] for job in jobs]))
         return [{**job, "items": counts.get(job["id"], {})} for job in jobs]
 
+    def active_jobs(self) -> int:
+        """How many jobs are not over."""
+        with reading(self._engine) as session:
+            return session.scalar(select(func.count()).where(JobRow.state == "active")) or 0
+
     def items_by_state(self) -> dict[str, int]:
         """All items ever queued, counted by state."""
-        query = self._items(_item_state())
-        with reading(self._engine) as session:
-            return dict.fromkeys(ITEM_STATES, 0) | {state: count for state, count in session.execute(query)}
+        return self._count_items(literal("all")).get("all", dict.fromkeys(ITEM_STATES, 0))
 
     def runs_by_state(self) -> dict[str, int]:
         """All runs ever started, counted by state."""
         query = select(RunRow.state, func.count()).group_by(RunRow.state)
         with reading(self._engine) as session:
-            return {state: count for state, count in session.execute(query)}
+            return {row[0]: row[1] for row in session.execute(query)}
 
     def conditions(self, device: str) -> list[dict[str, Any]]:
         """``hash, condition, records, measured_at`` of every condition a device was measured under, newest first."""
@@ -106,20 +110,21 @@ class Overview:
         newest = select(func.max(MeasurementRow.id)).filter_by(device=device, condition_hash=condition)
         numbers = [RECORD[name].as_float().label(name) for name in NUMBERS]
         parts = [RECORD["n"].as_integer().label("n"), RECORD["flags"].label("flags"), RECORD["arch"].label("arch")]
-        fields = (MeasurementRow.kind, MeasurementRow.key, MeasurementRow.measured_at, *numbers, *parts)
+        fields: list[Any] = [MeasurementRow.kind, MeasurementRow.key, MeasurementRow.measured_at, *numbers, *parts]
         chosen = newest.group_by(MeasurementRow.kind, MeasurementRow.key)
         return self._mappings(select(*fields).where(MeasurementRow.id.in_(chosen)).order_by(MeasurementRow.id))
 
-    def _items(self, *by: ColumnElement[str] | InstrumentedAttribute[str]) -> Select[Any]:
-        counted = select(*by, func.count()).select_from(ItemRow).join(ChunkRow, ChunkRow.id == ItemRow.chunk_id)
-        return counted.join(JobRow, JobRow.id == ItemRow.job_id).group_by(*by)
-
     def _count_items(
-        self, owner: InstrumentedAttribute[str], *where: ColumnElement[bool]
+        self, owner: ColumnElement[str] | InstrumentedAttribute[str], *where: ColumnElement[bool]
     ) -> dict[str, dict[str, int]]:
+        """Items by what owns them, then by state."""
+        items = select(owner.label("owner"), _item_state().label("state")).select_from(ItemRow)
+        joined = items.join(ChunkRow, ChunkRow.id == ItemRow.chunk_id).join(JobRow, JobRow.id == ItemRow.job_id)
+        each = joined.where(*where).subquery()
         found: dict[str, dict[str, int]] = {}
         with reading(self._engine) as session:
-            for name, state, count in session.execute(self._items(owner, _item_state()).where(*where)):
+            counted = select(each.c.owner, each.c.state, func.count()).group_by(each.c.owner, each.c.state)
+            for name, state, count in session.execute(counted):
                 found.setdefault(name, dict.fromkeys(ITEM_STATES, 0))[state] = count
         return found
 

@@ -10,10 +10,9 @@ export async function fleet(fetchData) {
   return [h("h1", {}, "Fleet"), tiles(body), devices(body), jobs(body)];
 }
 
-function tiles({devices: all, jobs: asked}) {
+function tiles({devices: all, active_jobs: active}) {
   const sum = (state) => all.reduce((total, one) => total + (one.queue[state] ?? 0), 0);
   const online = all.filter((one) => one.online).length;
-  const active = asked.filter((job) => job.state === "active").length;
   const figures = [
     ["Devices online", `${online} of ${all.length}`],
     ["Jobs under way", whole(active)],
@@ -65,8 +64,10 @@ function facts(known) {
 }
 
 export function lastSeen(one) {
-  const state = one.online ? h("span.online", {}, "● online") : h("span.offline", {}, "○ away");
-  return [state, ", ", h("span", {}, ago(one.seen_s)), h("small", {}, moment(one.seen_at))];
+  const away = one.revoked_at ? "revoked" : "away";
+  const state = one.online ? h("span.online", {}, "● online") : h("span.offline", {}, `○ ${away}`);
+  const when = one.seen_at ? ago(one.seen_s) : "never heard of";
+  return [h("span.whole", {}, state, ", ", when), one.seen_at ? h("small", {}, moment(one.seen_at)) : null];
 }
 
 export function temperatures(sensors) {
@@ -74,13 +75,13 @@ export function temperatures(sensors) {
     const shown = [...new Set(degrees.map((degree) => degree.toFixed(1)))].join(" → ");
     return `${sensor ? `${sensor} ` : ""}${shown} °C`;
   });
-  return all.length ? all.join(", ") : dash;
+  return all.length ? h("span.whole", {}, all.join(", ")) : dash;
 }
 
 function queue(items) {
   const states = ["waiting", "running", "done", "failed"].filter((state) => items[state] || state !== "failed");
   if (!states.some((state) => items[state])) return h("span.quiet", {}, "empty");
-  return h("span.queue", {}, states.map((state) => h("span", {class: state}, `${whole(items[state])} ${state} `)));
+  return h("span.queue", {}, states.map((state) => h("span", {class: items[state] ? state : `${state} zero`}, `${whole(items[state])} ${state} `)));
 }
 
 /** What a device is doing: the phase's share as a bar, and in words. */

@@ -2,7 +2,7 @@
 import {h, ms, simulated} from "./dom.js";
 
 const NAMES = {stem: "stem", head: "head", classifier: "classifier"};
-const DARK_TEXT_BELOW = 0.5;
+const SWITCH = 0.52; // where both colours of text are equally easy to read
 
 export function heatMap(tables, fake) {
   const values = tables.flatMap((one) => one.cells.map((cell) => cell.p50)).filter((value) => value > 0);
@@ -71,7 +71,7 @@ function square(cells, scale) {
   if (!first) return h("td.none", {});
   const share = heat(first.p50, scale);
   const texts = cells.map((cell) => h("span", {title: title(cell)}, ms(cell.p50), mark(cell.flags)));
-  const made = h("td", {class: share < DARK_TEXT_BELOW ? "cool" : "hot"}, texts);
+  const made = h("td", {class: share < SWITCH ? "cool" : "hot"}, texts);
   made.style.setProperty("--heat", `${(100 * share).toFixed(1)}%`);
   return made;
 }
