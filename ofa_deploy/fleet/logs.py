@@ -36,7 +36,7 @@ class Lines(logging.Formatter):
 
 
 def write_logs(style: Literal["text", "json"] = "text", stream: TextIO | None = None) -> logging.Handler:
-    """Write the events of this process to ``stream`` (default: stderr). Returns the handler; calling twice adds one."""
+    """Write the events of this process to ``stream`` (default: stderr). Returns the handler that does it."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines() if style == "json" else Lines())
     for name in LOGGERS:
