@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,6 +26,14 @@ SERVER_AWAY = "ofa-deploy serve --host 0.0.0.0 --tls-cert FILE --tls-key FILE"
 @click.option("--database", envvar="OFA_DATABASE", help="postgresql://…  [default: ofa.db in the workspace]")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate (PEM).")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM).")
+@click.option(
+    "--log",
+    "style",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How events are written to stderr.",
+)
 @click.option("--insecure", is_flag=True, help="Let other machines in without TLS: tokens can be overheard.")
 @AS_JSON
 @click.pass_obj
@@ -36,6 +44,7 @@ def serve(
     database: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    style: Literal["text", "json"],
     insecure: bool,
     as_json: bool,
 ) -> None:
@@ -47,6 +56,7 @@ def serve(
 
     Example: ofa-deploy serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
     """
+    from ofa_deploy.fleet.logs import write_logs
     from ofa_deploy.fleet.server import create_app
     from ofa_deploy.fleet.serving import announced, check_tls, is_loopback, listen, serve_app, url_of
     from ofa_deploy.fleet.tokens import admin_token
@@ -60,7 +70,8 @@ def serve(
             raise click.UsageError(f"{host} can be reached by others: give --tls-cert and --tls-key, or --insecure")
         with Workspace.open(workspace, database) as opened:
             token, url = admin_token(opened.root), url_of(listening, bool(tls))
-            app = create_app(opened.store, token, opened.root / "blobs" / "server")
+            app = create_app(opened.store, token, opened.root / "blobs" / "server", workspace=opened.root)
+            write_logs(style)
             with announced(opened.root, url) as found:
                 serve_app(app, listening, tls, lambda: _say_where(url, token, found, as_json))
     click.echo("ofa-deploy: the server ended; agents wait for it to come back", err=True)

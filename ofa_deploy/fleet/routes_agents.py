@@ -13,6 +13,7 @@ from ofa_deploy.fleet.routes_jobs import Id, work_item
 from ofa_deploy.fleet.schemas import RETRY_REASONS, Claim, Enrolment, RunFailure, RunProgress, RunResult
 from ofa_deploy.fleet.service import Forbidden, Service, Unauthorized
 from ofa_deploy.fleet.tokens import device_token, digest
+from ofa_deploy.fleet.watch import note
 
 
 def _device(request: Request) -> str:
@@ -31,6 +32,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         device = store.access.enrol(digest(asked.code), digest(asked.secret), asked.facts)
         if device is None:
             raise Unauthorized("this code is wrong, used or too old; another: ofa-deploy device register NAME")
+        note("enrolled", device=device)
         return {"device": device, "token": device_token(device, asked.secret)}
 
     @app.post("/api/claim", response_model=None, responses={204: {"description": "There is no work."}})
@@ -39,8 +41,10 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + asked.wait_s
         while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
-            run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
+            with app.state.metrics.claim_seconds.time():
+                run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
             if run is not None:
+                note("claimed", device=device, run=run["run"], job=run["job"])
                 return _work(run, service.lease_s)
             if loop.time() >= end or service.bells.closed:
                 break
@@ -60,6 +64,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         check_result(asked, result)
         digest = hashlib.sha256(result.model_dump_json().encode()).hexdigest()
         new = store.runs.finish(run, digest, *make_records(asked, result))
+        note("result" if new else "replayed", device=device, job=asked["job"])
         service.heard_of(device)
         service.tidy(asked["job"])
         return {"new": new}
@@ -69,6 +74,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         _check_owner(service, run, device)
         store.runs.give_back(run, error.model_dump(), error.reason in RETRY_REASONS)
         given = store.runs.run(run)
+        note("returned", device=device, job=given["job"], detail=f"{error.reason}: {error.message}")
         service.bells.ring((device, given["queue"]))
         service.tidy(given["job"])
 

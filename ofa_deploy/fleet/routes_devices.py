@@ -12,6 +12,7 @@ from ofa_deploy.fleet.routes_jobs import Id
 from ofa_deploy.fleet.schemas import Registration
 from ofa_deploy.fleet.service import Missing, Service, is_online
 from ofa_deploy.fleet.tokens import CODE_S, digest, new_code
+from ofa_deploy.fleet.watch import note
 from ofa_deploy.store import utc_now
 
 PAGE = 200  # measurements in one answer: a few megabytes
@@ -45,6 +46,7 @@ def add_device_routes(app: FastAPI, service: Service) -> None:
         """End a device's tokens, codes and jobs."""
         _known(service, name)
         store.access.revoke(name)
+        note("revoked", device=name)
         for job in store.jobs.cancel_device(name):
             service.tidy(job)
 

@@ -18,11 +18,14 @@ from ofa_deploy import __version__
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.fleet.guard import Guard
+from ofa_deploy.fleet.metrics import Metrics
+from ofa_deploy.fleet.pages import add_pages
 from ofa_deploy.fleet.routes_agents import add_agent_routes
 from ofa_deploy.fleet.routes_devices import add_device_routes
 from ofa_deploy.fleet.routes_jobs import add_job_routes
 from ofa_deploy.fleet.schemas import Problem
 from ofa_deploy.fleet.service import Conflict, Forbidden, Missing, Service, Unauthorized
+from ofa_deploy.fleet.watch import Watch, note
 from ofa_deploy.store import StaleRun, Store
 
 LEASE_S = 60.0  # an agent says every second or so that it lives
@@ -41,13 +44,16 @@ REFUSALS = {
 }
 
 
-def create_app(store: Store, token: str, blobs: Path, lease_s: float = LEASE_S) -> FastAPI:
+def create_app(
+    store: Store, token: str, blobs: Path, lease_s: float = LEASE_S, workspace: Path | None = None
+) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
         token: the admin's.
         blobs: folder for model files while jobs need them.
         lease_s: a run that is not heard of for so long is given to the next agent.
+        workspace: whose audits and bundles the dashboard shows.
     """
     service = Service(store, Blobs(blobs), lease_s)
     app = FastAPI(
@@ -55,16 +61,21 @@ def create_app(store: Store, token: str, blobs: Path, lease_s: float = LEASE_S) 
         version=__version__,
         lifespan=_lifespan(service),
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own page needs the internet; ``add_pages`` has one that does not
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         responses={status: {"description": text, "model": Problem} for status, text in REFUSALS.items()},
     )
     app.state.bells = service.bells
+    metrics = Metrics(store)
+    app.state.metrics = metrics
     app.add_middleware(Guard, store=store, token=token)
+    app.add_middleware(Watch, metrics=metrics)
     _answer_errors(app)
     add_job_routes(app, service)
     add_agent_routes(app, service)
     add_device_routes(app, service)
+    add_pages(app, store, metrics, workspace)
     return app
 
 
@@ -119,6 +130,8 @@ def _clean(text: str) -> str:
 
 def _refusal(status: int) -> Any:
     async def answer(_: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, StaleRun):
+            note("stale", detail=str(error))
         code = {"code": error.code} if isinstance(error, Conflict) else {}
         return JSONResponse({"detail": _clean(str(error)), **code}, status)
 

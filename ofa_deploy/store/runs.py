@@ -6,6 +6,7 @@ in different orders would wait for each other. A claim locks nothing but a chunk
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -21,6 +22,7 @@ from ofa_deploy.store.rows import measurement_row
 
 MAX_ATTEMPTS = 3
 BEAT_S = 2.0  # a sign of life that brings nothing new is not written more often than this
+log = logging.getLogger(__name__)
 
 
 class StaleRun(OfaDeployError):
@@ -163,6 +165,7 @@ class Runs:
             if row.state != "running" or row.expires_at >= utc_now():
                 return None
             row.state = "expired"
+            log.warning("expired", extra={"device": row.device, "run": row.id})
             why = "it took longer than a run may" if row.expires_at == row.ends_at else "the agent was not heard of"
             error = {"reason": "timeout", "message": f"{why} after {row.expires_at}"}
             _requeue(session, row.chunk_id, error, retry=True)

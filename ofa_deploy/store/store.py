@@ -11,6 +11,7 @@ from ofa_deploy.store.access import Access, add_device
 from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.models import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
+from ofa_deploy.store.overview import Overview
 from ofa_deploy.store.rows import condition_hash, measurement_row
 from ofa_deploy.store.runs import Runs
 
@@ -19,9 +20,8 @@ KEYS_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
 
 
 class Store:
-    """Devices, measurements, evaluations and artefacts; beside them ``access``, ``jobs`` and their ``runs``.
-
-    Safe to use from several threads.
+    """Devices, measurements, evaluations and artefacts; beside them ``access``, ``jobs`` and their ``runs``, and what
+    can be asked of the whole: ``overview``. Safe to use from several threads.
 
     Raises (on opening):
         UsageError: the database is damaged, cannot be reached or written, or is from a newer version.
@@ -32,6 +32,7 @@ class Store:
         where = self._engine.url
         migrate(self._engine, (where.get_backend_name() == "sqlite" and where.database) or where.render_as_string())
         self.access, self.jobs, self.runs = Access(self._engine), Jobs(self._engine), Runs(self._engine)
+        self.overview = Overview(self._engine)
 
     def close(self) -> None:
         """Close all connections."""

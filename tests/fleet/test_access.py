@@ -33,8 +33,20 @@ ROUTES = {
     ("GET", "/api/devices/{name}"): (200, 403, 403),
     ("POST", "/api/devices/{name}/revoke"): (204, 403, 403),
     ("GET", "/api/devices/{name}/measurements"): (200, 403, 403),
+    ("GET", "/api/devices/{name}/table"): (404, 403, 403),
+    ("GET", "/api/overview"): (200, 403, 403),
+    ("GET", "/api/reports"): (200, 403, 403),
+    ("GET", "/api/reports/{kind}/{path:path}"): (404, 403, 403),
+    ("GET", "/metrics"): (200, 403, 403),
 }
-PUBLIC = {("POST", "/api/enroll"): 422, ("GET", "/docs"): 200, ("GET", "/openapi.json"): 200}
+PUBLIC = {
+    ("POST", "/api/enroll"): 422,
+    ("GET", "/"): 200,
+    ("GET", "/dashboard/{file}"): 404,
+    ("GET", "/docs"): 200,
+    ("GET", "/healthz"): 200,
+    ("GET", "/openapi.json"): 200,
+}
 BODIES = {
     "/api/claim": {"facts": {}},
     "/api/runs/{run}/progress": {"phase": "rounds"},
@@ -55,7 +67,16 @@ def served(tmp_path):
     job = uuid4().hex
     store.jobs.create(job, "phone", {"runtime": {}, "settings": {}, "sentinels": []}, items)
     run = store.runs.claim("phone", "", 60)["run"]
-    values = {"job": job, "run": run, "sha256": SHA, "name": "phone", "queue": "q"}
+    values = {
+        "job": job,
+        "run": run,
+        "sha256": SHA,
+        "name": "phone",
+        "queue": "q",
+        "kind": "audits",
+        "path": "a",
+        "file": "none",
+    }
     with TestClient(create_app(store, ADMIN, tmp_path / "blobs")) as client:
         yield client, values
     store.close()
@@ -65,7 +86,9 @@ def ask(served, method, path, token):
     client, values = served
     headers = {} if token is None else {"Authorization": f"Bearer {token}".encode("latin-1")}
     body = BODIES.get(path)
-    return client.request(method, path.format(**values), headers=headers, **({"json": body} if body else {}))
+    return client.request(
+        method, path.replace(":path}", "}").format(**values), headers=headers, **({"json": body} if body else {})
+    )
 
 
 BAD = {

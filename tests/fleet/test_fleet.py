@@ -153,7 +153,7 @@ def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):
         from ofa_deploy.fleet import Fleet, resolve_target
         from ofa_deploy.store import Workspace
         fleet = Fleet.open(Workspace.open(pathlib.Path(sys.argv[1])))
-        fleet._require(resolve_target("local"))
+        fleet._start_agent(resolve_target("local"))
         print(fleet._agent.pid, flush=True)
         time.sleep(60)
     """

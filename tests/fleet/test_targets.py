@@ -85,7 +85,7 @@ def test_a_profile_with_several_devices_lists_them(workspace, monkeypatch):
 def test_a_kind_of_device_without_figures_has_to_be_registered(fleet, workspace, tmp_path, make_items):
     (tmp_path / "board.yaml").write_text(YAML.format(name="board", threads=1))
     found = resolve_target(str(tmp_path / "board.yaml"), workspace, measure=True)
-    with pytest.raises(DeviceUnavailable, match="ofa-deploy device register NAME --profile board"):
+    with pytest.raises(DeviceUnavailable, match="ofa-deploy device register board --profile"):
         fleet.measure(found, make_items(1))
 
 

@@ -1,0 +1,105 @@
+"""A device's blocks laid out as a table: which row and which column each one's latency stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space import OpSpec
+from ofa_deploy.space.network import KINDS
+
+MBCONV = "mbconv"
+REDUCTIONS = (1, 2, 4, 8, 16, 32, 64)  # by which networks shrink their input on the way to a block
+
+
+class Line(NamedTuple):
+    """What the blocks of one line share. Of an MBConv block, kernel and inner channels are the column's matter: 0."""
+
+    kind: str
+    cin: int
+    mid: int
+    cout: int
+    kernel: int
+    stride: int
+    act: str
+    se: bool
+    skip: bool
+    at: int  # input pixels, where only they tell blocks apart; else 0
+
+
+class Column(NamedTuple):
+    """The network's resolution in pixels (None where it is not known), and an MBConv's kernel and expansion."""
+
+    resolution: int | None
+    kernel: int | None
+    expand: float | None
+
+
+def heat_map(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Lay out the blocks of a latency table.
+
+    Args:
+        rows: with the ``key`` of a block, and whatever else a cell should hold.
+
+    Returns:
+        ``tables``: of the MBConv blocks, then of what stands before and after them, each with its ``lines`` and
+        ``columns`` in their order, and ``cells``: the rows, each with the index of its ``line`` and ``column``.
+        ``others``: rows whose key is none of a block that is known here.
+    """
+    blocks, others = list[tuple[OpSpec, Mapping[str, Any]]](), list[Mapping[str, Any]]()
+    for row in rows:
+        try:
+            blocks.append((OpSpec.from_key(row["key"]), row))
+        except UsageError:
+            others.append(row)
+    places = _places([op for op, _ in blocks])
+    placed = [(*place, row) for place, (_, row) in zip(places, blocks, strict=True)]
+    middle = [place for place in placed if place[0].kind == MBCONV]
+    ends = [place for place in placed if place[0].kind != MBCONV]
+    return {"tables": [_table(part) for part in (middle, ends) if part], "others": others}
+
+
+def _table(placed: Sequence[tuple[Line, Column, Mapping[str, Any]]]) -> dict[str, Any]:
+    lines = sorted({line for line, _, _ in placed}, key=lambda line: (KINDS.index(line.kind), *line[1:]))
+    columns = sorted({column for _, column, _ in placed}, key=lambda column: [value or 0 for value in column])
+    line_at, column_at = {line: i for i, line in enumerate(lines)}, {column: i for i, column in enumerate(columns)}
+    return {
+        "lines": [line._asdict() for line in lines],
+        "columns": [column._asdict() for column in columns],
+        "cells": [{**row, "line": line_at[line], "column": column_at[column]} for line, column, row in placed],
+    }
+
+
+def _places(ops: Sequence[OpSpec]) -> list[tuple[Line, Column]]:
+    resolutions = {op.h for op in ops if op.kind == "stem"}
+    sizes: dict[Line, set[int]] = {}
+    for op in ops:
+        sizes.setdefault(_line(op), set()).add(op.h)
+    known = {line: _resolutions(found, resolutions) for line, found in sizes.items()}
+    return [_place(op, known[_line(op)]) for op in ops]
+
+
+def _place(op: OpSpec, known: Mapping[int, int]) -> tuple[Line, Column]:
+    line, inner = _line(op), op.kind == MBCONV
+    if op.kind != "classifier" and op.h not in known:
+        line = line._replace(at=op.h)
+    expand = round(op.mid / op.cin, 2) if inner else None
+    return line, Column(known.get(op.h), op.kernel if inner else None, expand)
+
+
+def _line(op: OpSpec) -> Line:
+    mid, kernel = (0, 0) if op.kind == MBCONV else (op.mid, op.kernel)
+    return Line(op.kind, op.cin, mid, op.cout, kernel, op.stride, op.act, op.se > 0, op.skip, 0)
+
+
+def _resolutions(sizes: set[int], resolutions: set[int]) -> dict[int, int]:
+    """The network's resolution by a block's input size; nothing where it cannot be told.
+
+    It can be where one reduction explains all sizes of a line; the stems in the table tell which resolutions there are.
+    """
+    for reduction in REDUCTIONS:
+        known = {-(-resolution // reduction): resolution for resolution in sorted(resolutions)}
+        if sizes <= set(known):
+            return {size: known[size] for size in sizes}
+    return {}
