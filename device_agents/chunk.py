@@ -58,7 +58,7 @@ def load_sessions(runtime, items, models, report):
         report({"phase": "loading", "items": len(items), "done": done})
         model = models(item["blob"])
         try:
-            sessions[item["item"]] = runtime.load(model)
+            sessions[item["item"]] = runtime.load(item, lambda model=model: model)
         except Exception as error:
             errors[item["item"]] = failure(error)
     return sessions, errors
@@ -70,7 +70,7 @@ def first_that_runs(runtime, blobs, models):
     for blob in blobs:
         model = models(blob)
         try:
-            session = runtime.load(model)
+            session = runtime.load({"item": "sentinel", "blob": blob}, lambda model=model: model)
             session.run()
             return blob, session
         except Exception as error:

@@ -68,6 +68,28 @@ def timer_resolution_ns(clock=clock_ns):
     return min(steps)
 
 
+class SimulatedTime:
+    """The clock of a simulated device: it moves while one of its sessions is busy, and only then."""
+
+    def __init__(self):
+        self.now = 0
+
+    def __call__(self):
+        """Nanoseconds."""
+        return self.now
+
+    def watch(self, session):
+        """Let the clock move with a session."""
+        elapsed = session.elapsed_ns
+
+        def elapsed_ns(calls):
+            spent = elapsed(calls)
+            self.now += spent
+            return spent
+
+        session.elapsed_ns = elapsed_ns
+
+
 class Series:
     """A session with the size of its bursts, and the timings that it has got: ``timings[visit][burst]`` in ms."""
 
@@ -131,7 +153,7 @@ class Rounds:
         self._warm_up_all(sessions, sentinel)
 
     def _warm_up_all(self, sessions, sentinel):
-        resolution = timer_resolution_ns(self.clock)
+        resolution = 1 if isinstance(self.clock, SimulatedTime) else timer_resolution_ns(self.clock)
         self.sentinel = Series(sentinel, self.settings, self.clock, resolution)
         for done, (item, session) in enumerate(sorted(sessions.items())):
             self.report({"phase": "warm-up", "items": len(sessions), "done": done})
