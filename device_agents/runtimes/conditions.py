@@ -1,4 +1,4 @@
-"""What all runtimes that are libraries share: loading them, what can be asked of them, and the condition they report."""
+"""What runtimes share: loading a library, refusing what cannot be had, and the condition that rows are stored under."""
 
 import importlib
 

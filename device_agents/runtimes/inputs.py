@@ -1,16 +1,15 @@
 """What models are fed with: random numbers, since zeros would meet shortcuts that real images do not."""
 
 from device_agents.runtimes import RuntimeRefused
+from device_agents.runtimes.conditions import library
 
 
 class Inputs:
     """Makes inputs; by equal seeds, equal models in equal order get equal inputs in every runtime."""
 
     def __init__(self, batch, seed):
-        import numpy
-
         self._batch = batch
-        self._random = numpy.random.RandomState(seed)
+        self._random = library("numpy", "numpy", "pip install numpy").random.RandomState(seed)
 
     def make(self, name, shape):
         """One input, ``float32`` of the model's shape; an open first side becomes the batch.

@@ -26,9 +26,7 @@ FELL_BACK = "fallback to CPU EP has been explicitly disabled"  # how ONNX Runtim
 
 def open_runtime(asked, seed):
     """See ``runtimes.open_runtime``; ``asked["provider"]`` is an execution provider by ONNX Runtime's own name."""
-    install = "pip install onnxruntime"
-    onnxruntime = library("onnxruntime", "ONNX Runtime", install)
-    library("numpy", "numpy", install)
+    onnxruntime = library("onnxruntime", "ONNX Runtime", "pip install onnxruntime")
     here = onnxruntime.get_available_providers()
     check_asked(asked, "ONNX Runtime here", {name: PRECISIONS[name] for name in PRECISIONS if name in here})
     return OnnxRuntime(onnxruntime, asked, seed)
@@ -110,7 +108,7 @@ def provider_options(asked):
 def check_provider(session, provider):
     """Refuse a session that fell back to another provider, as a whole or with some nodes, as far as it can be asked.
 
-    XNNPACK has kernels for a part of the ops only and leaves the rest to the CPU's by design: of it some must be its own.
+    XNNPACK has kernels for a part of the ops only and leaves the rest to the CPU's by design: some must be its own.
     """
     first = session.get_providers()[0]
     if first != provider:

@@ -22,9 +22,8 @@ WORDS = 3  # last lines of the log that an error tells
 
 def open_runtime(asked, seed):
     """See ``runtimes.open_runtime``; ``asked["provider"]`` is ``TensorRT`` or ``TensorRT-RTX``."""
-    check_asked(asked, "the tensorrt runtime", {name: ("fp32", "fp16") for name in MODULES})
+    check_asked(asked, "the tensorrt runtime", dict.fromkeys(MODULES, ("fp32", "fp16")))
     provider = asked["provider"]
-    library("numpy", "numpy", "pip install numpy")
     trt = library(MODULES[provider], provider, INSTALL[provider])
     return TensorRtRuntime(trt, open_cuda(), asked, seed)
 
@@ -117,6 +116,7 @@ class TensorRtRuntime:
     def __init__(self, trt, cuda, asked, seed):
         self._trt = trt
         self._cuda = cuda
+        self._numpy = library("numpy", "numpy", "pip install numpy")
         self._precision = asked["precision"]
         self._inputs = Inputs(asked["batch"], seed)
         self._log = make_log(trt)
@@ -144,11 +144,9 @@ class TensorRtRuntime:
         return TensorRtSession(self._cuda, context, arrays, outputs, self._log, engine)
 
     def _array(self, name, shape, kind, is_input):
-        import numpy
-
         if kind != self._trt.float32:
             raise RuntimeRefused("{} is {}, not fp32".format(name, kind), "malformed")
-        return self._inputs.make(name, shape) if is_input else numpy.empty(shape, "float32")
+        return self._inputs.make(name, shape) if is_input else self._numpy.empty(shape, "float32")
 
 
 def tensors_of(trt, engine):

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import weakref
 
 from device_agents.runtimes import RuntimeRefused
 from device_agents.runtimes.conditions import check_asked, condition, pin
@@ -28,7 +29,7 @@ STRONGLY_TYPED = (11,)
 
 
 def open_runtime(asked, seed):
-    """See ``runtimes.open_runtime``; ``asked["provider"]`` is ``TensorRT``. The seed is of no use: its inputs are random.
+    """See ``runtimes.open_runtime``; ``asked["provider"]`` is ``TensorRT``. ``trtexec`` makes random inputs of its own.
 
     Raises:
         RuntimeRefused: there is no ``trtexec``, or it does not say its version.
@@ -117,7 +118,8 @@ class TrtexecRuntime:
         self._program = program
         self._version = version
         self._half = asked["precision"] == "fp16"
-        self._folder = tempfile.TemporaryDirectory(prefix="ofa-trtexec-")
+        self._folder = tempfile.mkdtemp(prefix="ofa-trtexec-")
+        weakref.finalize(self, shutil.rmtree, self._folder, True)
         self._count = 0
         self.facts = {"cores_used": pin(asked["threads"]), "trtexec": program}
         self.condition = condition(asked, ".".join(map(str, version)))
@@ -130,12 +132,12 @@ class TrtexecRuntime:
         """
         model = fetch()
         self._count += 1
-        source = os.path.join(self._folder.name, "{}.onnx".format(self._count))
-        engine = os.path.join(self._folder.name, "{}.engine".format(self._count))
+        source = os.path.join(self._folder, "{}.onnx".format(self._count))
+        engine = os.path.join(self._folder, "{}.engine".format(self._count))
         with open(source, "wb") as file:
             file.write(to_fp16(model) if self._half and self._version >= STRONGLY_TYPED else model)
         try:
-            run_program([self._program] + self._build_flags(source, engine), BUILD_S)
+            run_program([self._program, *self._build_flags(source, engine)], BUILD_S)
         finally:
             os.remove(source)
         return TrtexecSession(self._program, engine)
@@ -165,12 +167,12 @@ class TrtexecSession:
         self._ahead = max(self._ahead, AHEAD * calls)
         if len(self._times) < calls:
             self._measure(self._ahead)
-        return int(round(sum(self._times.popleft() for _ in range(calls)) * 1e6))
+        return round(sum(self._times.popleft() for _ in range(calls)) * 1e6)
 
     def _measure(self, inferences):
         exported = self._engine + ".json"
         flags = ["--iterations={}".format(inferences), "--duration=0", "--noDataTransfers", "--useSpinWait"]
-        run_program([self._program, "--loadEngine=" + self._engine, "--exportTimes=" + exported] + flags, RUN_S)
+        run_program([self._program, "--loadEngine=" + self._engine, "--exportTimes=" + exported, *flags], RUN_S)
         try:
             with open(exported) as file:
                 self._times.extend(read_times(file.read()))

@@ -21,7 +21,7 @@ def affinity():
 
 def test_runs_a_model_on_pinned_cores_under_the_stated_condition(affinity, make_items):
     runtime = open_runtime(ASKED, seed=0)
-    runtime.load(make_items(1)[0].model).run()
+    runtime.load({}, lambda: make_items(1)[0].model).run()
     assert len(os.sched_getaffinity(0)) == 1
     known = {**ASKED, "runtime_version": onnxruntime.__version__, "simulated": False, "power_mode": power_mode()}
     assert runtime.condition == known
@@ -29,7 +29,7 @@ def test_runs_a_model_on_pinned_cores_under_the_stated_condition(affinity, make_
 
 def test_inputs_are_random_never_zero_and_repeatable(affinity, make_items):
     model = make_items(1)[0].model
-    first, again, other = (open_runtime(ASKED, seed).load(model)._feeds for seed in (1, 1, 2))
+    first, again, other = (open_runtime(ASKED, seed).load({}, lambda: model)._feeds for seed in (1, 1, 2))
     for name, value in first.items():
         assert value.shape == (1, 8, 8, 8)
         assert (value != 0).all()
@@ -56,12 +56,12 @@ def test_a_session_that_ends_up_on_another_provider_is_refused(affinity, make_it
 
     monkeypatch.setattr(onnxruntime.InferenceSession, "get_providers", lambda self: ["OtherProvider"])
     with pytest.raises(RuntimeRefused, match="took OtherProvider"):
-        open_runtime(ASKED, seed=0).load(make_items(1)[0].model)
+        open_runtime(ASKED, seed=0).load({}, lambda: make_items(1)[0].model)
 
 
 def test_a_model_for_another_batch_is_refused(affinity, make_items):
     with pytest.raises(RuntimeRefused, match="batch") as error:
-        open_runtime({**ASKED, "batch": 2}, seed=0).load(make_items(1)[0].model)
+        open_runtime({**ASKED, "batch": 2}, seed=0).load({}, lambda: make_items(1)[0].model)
     assert error.value.reason == "malformed"
 
 
