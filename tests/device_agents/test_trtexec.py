@@ -45,7 +45,9 @@ def trtexec(tmp_path, monkeypatch):
         script = tmp_path / "trtexec"
         script.write_text(SCRIPT.format(version=version, folder=str(tmp_path), times=times))
         script.chmod(0o755)
-        return open_runtime(ASKED, 0), lambda: [json.loads(line) for line in (tmp_path / "calls").open()]
+        return open_runtime(ASKED, 0), lambda: [
+            json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()
+        ]
 
     yield make
     os.sched_setaffinity(0, before)
