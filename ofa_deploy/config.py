@@ -160,9 +160,9 @@ class TargetProfile(Document):
 
     name: str
     description: str
-    runtime: Literal["onnxruntime", "tensorrt", "simulated", "published"]
+    runtime: Literal["onnxruntime", "openvino", "tensorrt", "torch", "trtexec", "simulated", "published"]
     provider: str = "CPUExecutionProvider"
-    precision: Literal["fp32", "fp16"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     batch: Positive = 1
     threads: Positive = 1
     opset: Annotated[int, Field(ge=11, le=21)] = 17

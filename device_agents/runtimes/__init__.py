@@ -1,12 +1,12 @@
-"""What executes models on a device. A runtime opens model files as sessions that can be called again and again."""
+"""What executes models on a device: one file a runtime, each opening models as sessions that are called repeatedly."""
 
 import importlib
 
 __all__ = ["RuntimeRefused", "open_runtime"]
 
 MODULES = {
-    "onnxruntime": "device_agents.runtimes.onnxruntime",
-    "simulated": "device_agents.runtimes.simulated",
+    name: "device_agents.runtimes." + name
+    for name in ("onnxruntime", "openvino", "simulated", "tensorrt", "torch", "trtexec")
 }
 
 
@@ -22,11 +22,12 @@ def open_runtime(asked, seed):
     """The runtime that a job asks for: ``{"runtime", "provider", "precision", "batch", "threads", "simulation"}``.
 
     A runtime has ``condition`` (what it really is, stored with every row), ``real`` (whether it times this machine),
-    ``facts`` and ``load(item, fetch) -> session``: the item is one of the run's, ``fetch()`` gets its model's bytes.
+    ``facts`` and ``load(item, fetch) -> session``; ``fetch()`` gives the bytes of the item's ONNX file.
+    A session has ``run()``, one inference, and may have
 
-    A session has ``run()``, one inference that is timed from outside; or else ``elapsed_ns(calls)``, which runs many
-    and says how long they took: where a tool of the vendor's times itself, or the device is simulated. It may have
-    ``close()``.
+    * ``elapsed_ns(calls)``, where the clock outside cannot tell how long so many inferences take;
+    * ``outputs()``, what the model answers to the session's inputs: by equal seeds all runtimes have equal inputs;
+    * ``close()``, where it holds more than memory.
 
     Raises:
         RuntimeRefused: it is unknown or not installed, or cannot be had in the way that is asked.

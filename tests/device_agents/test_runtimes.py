@@ -1,12 +1,14 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import onnxruntime
 import pytest
 
 from device_agents.facts import power_mode
 from device_agents.runtimes import RuntimeRefused, open_runtime
+from device_agents.runtimes.onnxruntime import CUDA, XNNPACK, check_provider
 
 ASKED = {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "batch": 1, "threads": 1}
 
@@ -78,3 +80,19 @@ def test_without_onnx_runtime_the_agent_says_how_to_get_it():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install onnxruntime" in done.stderr
+
+
+def test_a_node_that_was_left_to_another_provider_is_refused():
+    def session(*parts):
+        nodes = [SimpleNamespace(op_type="Conv")]
+        assigned = [SimpleNamespace(ep_name=name, get_nodes=lambda: nodes) for name in parts]
+        return SimpleNamespace(
+            get_providers=lambda: [parts[0], "CPUExecutionProvider"],
+            get_provider_graph_assignment_info=lambda: assigned,
+        )
+
+    check_provider(session(CUDA), CUDA)
+    check_provider(session(XNNPACK, "CPUExecutionProvider"), XNNPACK)  # by its design
+    with pytest.raises(RuntimeRefused, match="left these ops to another provider: Conv") as error:
+        check_provider(session(CUDA, "CPUExecutionProvider"), CUDA)
+    assert error.value.reason == "unsupported-op"

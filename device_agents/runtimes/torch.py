@@ -1,0 +1,188 @@
+"""PyTorch, as a small interpreter of the ops that our graphs have: on the CPU op by op, on a GPU as one CUDA graph.
+
+Tensors keep ONNX's layout (NCHW). TF32 is off: fp32 means fp32.
+"""
+
+from device_agents.runtimes import RuntimeRefused
+from device_agents.runtimes.conditions import check_asked, condition, library, malformed, pin
+from device_agents.runtimes.inputs import Inputs
+
+PRECISIONS = {"cpu": ("fp32",), "cuda": ("fp32", "fp16")}
+CAPTURE_WARM_UP = 3  # runs before a CUDA graph is captured: cuDNN picks its kernels in them
+
+
+def open_runtime(asked, seed):
+    """See ``runtimes.open_runtime``; ``asked["provider"]`` is ``cpu`` or ``cuda``."""
+    torch = library("torch", "PyTorch", "pip install torch onnx")
+    onnx = library("onnx", "onnx, which reads the models for PyTorch,", "pip install onnx")
+    here = {name: known for name, known in PRECISIONS.items() if name == "cpu" or torch.cuda.is_available()}
+    check_asked(asked, "PyTorch here", here)
+    return TorchRuntime(torch, onnx, asked, seed)
+
+
+class TorchRuntime:
+    """PyTorch in this process, on as many cores as it has threads, or on the first GPU."""
+
+    real = True
+
+    def __init__(self, torch, onnx, asked, seed):
+        self._torch = torch
+        self._onnx = onnx
+        self._inputs = Inputs(asked["batch"], seed)
+        self._device = asked["provider"]
+        self._type = torch.float16 if asked["precision"] == "fp16" else torch.float32
+        self.facts = {"cores_used": pin(asked["threads"]), "layout": "NCHW"}
+        torch.set_num_threads(asked["threads"])
+        if self._device == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark = True
+            self.facts.update(gpu=torch.cuda.get_device_name(), cuda=torch.version.cuda, cuda_graph=True)
+        self.condition = condition(asked, torch.__version__)
+
+    def load(self, item, fetch):
+        """Open an item's model; ``fetch()`` gives the bytes of its ONNX file.
+
+        Raises:
+            RuntimeRefused: it cannot be read, or has an op or an input that this interpreter does not know.
+        """
+        try:
+            graph = self._onnx.load_from_string(fetch()).graph
+        except Exception as error:  # protobuf's exceptions share no base class but this
+            raise malformed(error) from error
+        if not graph.node:
+            raise RuntimeRefused("the model has no nodes", "malformed")
+        constants = {tensor.name: self._tensor(self._constant(tensor)) for tensor in graph.initializer}
+        fed = [value for value in graph.input if value.name not in constants]
+        feeds = {value.name: self._tensor(self._inputs.make(value.name, self._shape(value))) for value in fed}
+        steps = [self._step(node) for node in graph.node]
+        program = Program(steps, dict(constants, **feeds), [value.name for value in graph.output])
+        session = CudaGraphSession if self._device == "cuda" else TorchSession
+        with self._torch.inference_mode():
+            return session(self._torch, program)
+
+    def _constant(self, tensor):
+        if tensor.data_type != self._onnx.TensorProto.FLOAT:
+            raise RuntimeRefused("weight {} is not fp32".format(tensor.name), "malformed")
+        return self._onnx.numpy_helper.to_array(tensor).copy()
+
+    def _shape(self, value):
+        kind = value.type.tensor_type
+        if kind.elem_type != self._onnx.TensorProto.FLOAT:
+            raise RuntimeRefused("input {} is not fp32".format(value.name), "malformed")
+        return [side.dim_value or None for side in kind.shape.dim]
+
+    def _tensor(self, array):
+        return self._torch.from_numpy(array).to(self._device, self._type)
+
+    def _step(self, node):
+        if node.op_type not in OPS or node.domain not in ("", "ai.onnx"):
+            raise RuntimeRefused("node {} is a {}".format(node.name, node.op_type), "unsupported-op")
+        given = {part.name: self._onnx.helper.get_attribute_value(part) for part in node.attribute}
+        return OPS[node.op_type](self._torch, given), list(node.input), node.output[0]
+
+
+class Program:
+    """A graph's steps in order: each a function, the names of its inputs, and that of its output."""
+
+    def __init__(self, steps, values, outputs):
+        self._steps = steps
+        self._values = values
+        self._outputs = outputs
+
+    def __call__(self):
+        """Run all steps; returns the outputs."""
+        values = dict(self._values)
+        for function, inputs, output in self._steps:
+            values[output] = function(*[values[name] if name else None for name in inputs])
+        return [values[name] for name in self._outputs]
+
+
+class TorchSession:
+    """An open model with its inputs, run op by op."""
+
+    def __init__(self, torch, program):
+        self._torch = torch
+        self._program = program
+
+    def run(self):
+        """One inference."""
+        with self._torch.inference_mode():
+            return self._program()
+
+    def outputs(self):
+        """What the model answers to the inputs."""
+        return [value.numpy() for value in self.run()]
+
+
+class CudaGraphSession:
+    """An open model as a captured CUDA graph: its kernels are launched at once, without Python between them."""
+
+    def __init__(self, torch, program):
+        self._stream = torch.cuda.Stream()
+        self._graph = torch.cuda.CUDAGraph()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(CAPTURE_WARM_UP):
+                program()
+        self._stream.synchronize()
+        with torch.cuda.graph(self._graph, stream=self._stream):
+            self._outputs = program()
+        self._program = program  # owns the weights and inputs that the graph reads
+        self._synchronize = torch.cuda.synchronize
+
+    def run(self):
+        """One inference, until the GPU is done."""
+        self._graph.replay()
+        self._synchronize()
+
+    def outputs(self):
+        """What the model answers to the inputs."""
+        self.run()
+        return [value.float().cpu().numpy() for value in self._outputs]
+
+
+def _conv(torch, given):
+    pads = given.get("pads", [0, 0, 0, 0])
+    if pads[:2] != pads[2:] or given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+        raise RuntimeRefused("a Conv is padded differently on its sides", "unsupported-op")
+    shape = {"stride": given.get("strides", 1), "padding": pads[:2], "dilation": given.get("dilations", 1)}
+    groups = given.get("group", 1)
+    return lambda x, weight, bias=None: torch.conv2d(x, weight, bias, groups=groups, **shape)
+
+
+def _clip(torch, given):
+    return lambda x, low=None, high=None: torch.clamp(x, low, high)
+
+
+def _hard_sigmoid(torch, given):
+    alpha, beta = given.get("alpha", 0.2), given.get("beta", 0.5)
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:  # PyTorch's own, in one kernel
+        return torch.nn.functional.hardsigmoid
+    return lambda x: torch.clamp(x * alpha + beta, 0, 1)
+
+
+def _flatten(torch, given):
+    axis = given.get("axis", 1)
+    if axis != 1:
+        raise RuntimeRefused("a Flatten is at axis {}".format(axis), "unsupported-op")
+    return lambda x: torch.flatten(x, 1)
+
+
+def _gemm(torch, given):
+    if given.get("transA", 0) or not given.get("transB", 0) or (given.get("alpha", 1), given.get("beta", 1)) != (1, 1):
+        raise RuntimeRefused("a Gemm is no linear layer", "unsupported-op")
+    return torch.nn.functional.linear
+
+
+OPS = {
+    "Add": lambda torch, given: torch.add,
+    "Clip": _clip,
+    "Conv": _conv,
+    "Flatten": _flatten,
+    "Gemm": _gemm,
+    "GlobalAveragePool": lambda torch, given: lambda x: x.mean((2, 3), keepdim=True),
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda torch, given: torch.nn.functional.hardswish,
+    "Mul": lambda torch, given: torch.mul,
+    "Relu": lambda torch, given: torch.relu,
+}
