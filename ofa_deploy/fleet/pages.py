@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Response
 from fastapi import Path as InPath
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -57,7 +57,7 @@ def add_pages(app: FastAPI, store: Store, metrics: Metrics, workspace: Path | No
             return JSONResponse({"status": "the database does not answer"}, 503)
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_model=None)
     def read_metrics() -> Response:
         """The fleet in numbers, in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -127,7 +127,7 @@ def _report_routes(app: FastAPI, reports: Reports) -> None:
         """The reports of audits and bundles in the server's workspace, newest first."""
         return reports.listed()
 
-    @app.get("/api/reports/{kind}/{path:path}", response_class=HTMLResponse)
+    @app.get("/api/reports/{kind}/{path:path}", responses={200: {"content": {"text/html": {}}}}, response_model=None)
     def report(kind: str, path: str) -> FileResponse:
         """One of them as a page."""
         page = reports.page(kind, path)

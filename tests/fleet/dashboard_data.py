@@ -2,7 +2,8 @@
 
 import json
 
-from ofa_deploy.store import Workspace
+from ofa_deploy.fleet.tokens import digest
+from ofa_deploy.store import Workspace, utc_now
 
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 CONDITION = {
@@ -15,6 +16,7 @@ CONDITION = {
     "simulated": False,
     "power_mode": "10W",
 }
+WORK = {"kind": "op", "specs": [], "counts": []}
 RUNTIME = {name: CONDITION[name] for name in ("runtime", "provider", "precision", "batch", "threads")}
 
 
@@ -72,13 +74,21 @@ def seed(workspace: Workspace):
 
 def add_job(store, job, device, count):
     """A job of one chunk."""
-    items = [{"position": i, "blob": "0" * 64, "payload": {"key": f"k{i}"}} for i in range(count)]
+    items = [{"position": i, "blob": "0" * 64, "payload": {"key": f"k{i}", **WORK}} for i in range(count)]
     store.jobs.create(job, device, {"runtime": RUNTIME, "settings": {}, "sentinels": []}, [items])
 
 
+def let_in(store, name):
+    """Enrol an agent. Returns its token."""
+    code, secret = f"code of {name}", f"{name:s<43}"
+    store.access.register(name, {}, digest(code), utc_now(60))
+    store.access.enrol(digest(code), digest(secret), {})
+    return f"{name}.{secret}"
+
+
 def beat(store, run, done):
-    """Rounds that a run has done."""
-    store.runs.beat(run, {"phase": "rounds", "items": 40, "settled": 5, "round": done, "rounds_min": 12}, 3600)
+    """Rounds that a run has done; every lease is longer than the last, as a beat that brings little is not stored."""
+    store.runs.beat(run, {"phase": "rounds", "items": 40, "settled": 5, "round": done, "rounds_min": 12}, 3600 * done)
 
 
 def add_report(folder, name):

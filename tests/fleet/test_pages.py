@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import requests
-from dashboard_data import HOSTILE, add_job, beat, blocks, record, seed
+from dashboard_data import HOSTILE, add_job, beat, blocks, let_in, record, seed
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
 
@@ -56,10 +56,11 @@ def test_the_overview_tells_of_devices_queues_runs_and_jobs(get):
 
 
 def test_items_are_counted_as_what_became_of_them(get, workspace):
-    jobs = workspace.store.jobs
     done = {f"{'a' * 32}.{i}": record("jetson-1", f"k{i}", 1.0) for i in range(39)}
-    jobs.finish(get.run, "digest", done, {f"{'a' * 32}.39": {"reason": "failed", "message": "no"}}, None)
-    jobs.cancel("b" * 32)
+    workspace.store.runs.finish(
+        get.run, "digest", done, {f"{'a' * 32}.39": {"reason": "failed", "message": "no"}}, None
+    )
+    workspace.store.jobs.cancel("b" * 32)
     found = {job["id"][0]: job["items"] for job in get("/api/overview").json()["jobs"]}
     assert (found["a"]["done"], found["a"]["failed"], found["b"]["cancelled"]) == (39, 1, 25)
     assert device(get, "jetson-1")["queue"] == {}
@@ -183,9 +184,9 @@ def test_the_page_is_public_and_holds_no_data(get):
     assert get("/", token="wrong", method="POST").status_code == 405
 
 
-def test_metrics_can_be_read_by_prometheus(get):
+def test_metrics_can_be_read_by_prometheus(get, workspace):
     get("/api/overview", token="wrong")
-    get("/api/runs/x/result", method="POST", json={})
+    get("/api/runs/x/result", let_in(workspace.store, "jetson-1"), "POST", json={})
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(get("/metrics").text)
@@ -203,14 +204,15 @@ def test_metrics_can_be_read_by_prometheus(get):
     assert ("ofa_device_seen_seconds", ("device", HOSTILE)) in samples
 
 
-def test_the_log_tells_what_happened_and_never_a_token(get):
+def test_the_log_tells_what_happened_and_never_a_token(get, workspace):
+    jetson, sim = (let_in(workspace.store, name) for name in ("jetson-1", "sim-1"))
     stream = io.StringIO()
     handler = write_logs("json", stream)
     try:
         get("/api/overview", token="s3cret-guess")
-        get(f"/api/runs/{get.run}/progress", method="POST", json={"phase": "rounds"})
-        get("/api/runs/gone/progress", method="POST", json={"phase": "rounds"})
-        claimed = get("/api/claim", method="POST", json={"device": "sim-1", "facts": {}}).json()
+        get(f"/api/runs/{get.run}/progress", jetson, "POST", json={"phase": "rounds"})
+        get("/api/runs/gone/progress", jetson, "POST", json={"phase": "rounds"})
+        claimed = get("/api/claim", sim, "POST", json={"facts": {}}).json()
     finally:
         for name in ("ofa_deploy", "uvicorn.error"):
             logging.getLogger(name).removeHandler(handler)
@@ -222,7 +224,7 @@ def test_the_log_tells_what_happened_and_never_a_token(get):
     ]
     assert (lines[1]["run"], lines[1]["route"], lines[1]["level"]) == ("gone", "/api/runs/{run}/progress", "warning")
     assert (lines[2]["device"], lines[2]["run"], lines[2]["job"]) == ("sim-1", claimed["run"], "b" * 32)
-    assert TOKEN not in stream.getvalue()
+    assert not any(token in stream.getvalue() for token in (TOKEN, jetson, sim))
     assert "s3cret" not in stream.getvalue()
 
 
@@ -231,8 +233,8 @@ def test_a_lease_that_expires_is_logged(workspace):
     handler = write_logs("text", stream)
     try:
         add_job(workspace.store, "c" * 32, "d-1", 1)
-        run = workspace.store.jobs.claim("d-1", "", -1)["run"]
-        assert workspace.store.jobs.claim("d-1", "", 60)["attempt"] == 2
+        run = workspace.store.runs.claim("d-1", "", -1)["run"]
+        assert workspace.store.runs.claim("d-1", "", 60)["attempt"] == 2
     finally:
         for name in ("ofa_deploy", "uvicorn.error"):
             logging.getLogger(name).removeHandler(handler)
