@@ -63,6 +63,8 @@ def test_nobody_breaks_anything(described, mode, token):
 def test_nobody_gets_in_without_a_token(described, mode):
     def check(case):
         answer = case.call()
+        if case.path == "/healthz":  # tells nobody's data
+            return
         assert 400 <= answer.status_code < 500
         assert answer.status_code == 401 or case.path == "/api/enroll"
         assert "Traceback" not in answer.text
