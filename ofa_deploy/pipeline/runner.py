@@ -16,6 +16,7 @@ from ofa_deploy.config import (
     ExtractStage,
     PipelineDocument,
     ProfileStage,
+    TargetProfile,
     TrainRecipe,
     TrainStage,
     find_file,
@@ -154,18 +155,20 @@ class _Run:
 
     def extract(self, stage: ExtractStage) -> None:
         target = resolve_target(stage.target, self.workspace, measure=True)
-        table = load_table(self.workspace, target)
-        inputs = {"supernet": _sha256(self.path), "stage": stage.model_dump(), "table": _rows_hash(table)}
         name = " ".join(["extract", stage.target, *_constraints(stage, None).names])
-        folders = self.memory.outputs(name, inputs)
+        folders = self.memory.outputs(name, self._inputs(stage, target))
         if folders is not None and not any(verify_bundle(self.folder / folder) for folder in folders):
             self._skip(name)
         else:
             folders = [self._bundle(stage, budget) for budget in self._budgets(stage)]
-            self.memory.keep(name, inputs, folders)
+            self.memory.keep(name, self._inputs(stage, target), folders)  # it may have profiled the target
         for folder in folders:
             report = json.loads((self.folder / folder / "report.json").read_text())
             self.result.reports.append({**report, "bundle": str(self.folder / folder), "folder": folder})
+
+    def _inputs(self, stage: ExtractStage, target: TargetProfile) -> dict[str, Any]:
+        table = load_table(self.workspace, target)
+        return {"supernet": _sha256(self.path), "stage": stage.model_dump(), "table": _rows_hash(table)}
 
     def _budgets(self, stage: ExtractStage) -> list[float | None]:
         budgets: list[float | None] = list(stage.max_ms)

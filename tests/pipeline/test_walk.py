@@ -1,4 +1,7 @@
-"""The whole walk on a small supernet: real images, a real server, a real agent, real measurements."""
+"""The whole walk on a small supernet: real images, a real server, a real agent, real measurements.
+
+The budget on this machine is one that no neighbour of its can make it miss; budgets that bind are a simulated device's.
+"""
 
 import json
 from html.parser import HTMLParser
@@ -29,8 +32,9 @@ name: walk
 stages:
   - {stage: train, recipe: small.yaml}
   - {stage: profile, target: local, networks: 4}
-  - {stage: extract, target: local, spread: 2, confidence: 0.99, protocol: {cap_s: 10}}
-  - {stage: compare, title: Two budgets}
+  - {stage: extract, target: local, max_ms: [20], protocol: {cap_s: 5}}
+  - {stage: extract, target: jetson_nano, spread: 2}
+  - {stage: compare, title: Two devices}
 """
 
 
@@ -56,7 +60,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory, run) -> tuple[Path, dict]:
 
 def test_every_bundle_runs_in_plain_onnxruntime_and_fits(walk: tuple[Path, dict]) -> None:
     folder, answer = walk
-    assert len(answer["reports"]) == 2
+    assert [report["target"]["simulated"] for report in answer["reports"]] == [False, True, True]
     for report in answer["reports"]:
         bundle = folder / report["bundle"]
         written = json.loads((bundle / "report.json").read_text())
@@ -67,7 +71,6 @@ def test_every_bundle_runs_in_plain_onnxruntime_and_fits(walk: tuple[Path, dict]
         assert report["accuracy"]["measured"] > 0.5
         assert report["accuracy"]["n"] == len(json.loads((bundle / "evidence.json").read_text())["test"]["labels"])
         assert report["parity"]["max_abs"] < 1e-4
-        assert report["target"]["simulated"] is False
         session = onnxruntime.InferenceSession(bundle / "model.onnx", providers=["CPUExecutionProvider"])
         (node,) = session.get_inputs()
         assert node.shape == [1, 1, 16, 16]
@@ -76,7 +79,8 @@ def test_every_bundle_runs_in_plain_onnxruntime_and_fits(walk: tuple[Path, dict]
 
 
 def test_a_larger_budget_buys_a_larger_network(walk: tuple[Path, dict]) -> None:
-    small, large = sorted(walk[1]["reports"], key=lambda report: report["budget"]["max_ms"])
+    simulated = [report for report in walk[1]["reports"] if report["target"]["simulated"]]
+    small, large = sorted(simulated, key=lambda report: report["budget"]["max_ms"])
     assert small["budget"]["max_ms"] < large["budget"]["max_ms"]
     assert small["subnet"]["macs"] < large["subnet"]["macs"]
 
@@ -126,7 +130,7 @@ def test_a_second_run_skips_everything(walk: tuple[Path, dict], run) -> None:
     folder, answer = walk
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("model.onnx")}
     again = json.loads(run(folder, "run", "walk.yaml", "--json").stdout)
-    assert again["skipped"] == ["train", "profile local", "extract local"]
+    assert again["skipped"] == ["train", "profile local", "extract local", "extract jetson_nano"]
     assert again["reports"] == answer["reports"]
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("model.onnx")} == before
 
@@ -150,7 +154,7 @@ def test_the_page_is_whole_and_needs_no_network(walk: tuple[Path, dict]) -> None
 
 def test_search_predict_and_table_answer_in_json(walk: tuple[Path, dict], run, tmp_path: Path) -> None:
     folder, answer = walk
-    budget = str(4 * answer["reports"][0]["budget"]["max_ms"])  # the model has learned since how busy this machine is
+    budget = str(answer["reports"][0]["budget"]["max_ms"])
     found = json.loads(run(folder, "search", "--target", "local", "--max-ms", budget, "--json").stdout)
     assert found["upper_ms"] <= float(budget)
     arch = tmp_path / "arch.json"
@@ -186,7 +190,7 @@ def test_max_macs_alone_needs_no_latency_budget(walk: tuple[Path, dict], run) ->
 
 def test_memory_alone_is_a_budget_too(walk: tuple[Path, dict], run) -> None:
     folder, answer = walk
-    bound = round(1.1 * min(report["subnet"]["memory_mb"] for report in answer["reports"]), 4)
+    bound = round(1.1 * answer["reports"][0]["subnet"]["memory_mb"], 4)
     stage = f"{{stage: extract, max_memory_mb: {bound}, statistic: p90, protocol: {{cap_s: 2}}}}"
     (folder / "memory.yaml").write_text(f"name: memory\nstages: [{{stage: train, recipe: small.yaml}}, {stage}]\n")
     (report,) = json.loads(run(folder, "run", "memory.yaml", "--json").stdout)["reports"]
