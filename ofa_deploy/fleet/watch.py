@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ofa_deploy.fleet.metrics import Metrics
 
 log = logging.getLogger(__name__)
+logging.getLogger("ofa_deploy").addHandler(logging.NullHandler())  # silent, unless somebody asks to hear it
 _happened: ContextVar[dict[str, Any] | None] = ContextVar("happened", default=None)
 
 
