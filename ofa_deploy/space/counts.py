@@ -10,7 +10,7 @@ from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.spec import SearchSpace
 from ofa_deploy.space.weights import weight_shapes
 
-VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a weight or an activation, by precision
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of a weight or an activation, by precision
 FOLDED_AWAY = ("running_mean", "running_var", "bn.weight")  # batch norm becomes its convolution's weights and bias
 
 

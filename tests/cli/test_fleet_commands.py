@@ -60,7 +60,9 @@ def test_a_server_from_start_to_end(serve, tmp_path, ofa_deploy):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (0, "")
-    assert err.count("\n") == 1
+    *events, last = err.splitlines()
+    assert [line.split()[1] for line in events] == ["enrolled", "revoked"]
+    assert last.startswith("ofa-deploy: the server ended")
     assert oct((tmp_path / ".ofa" / "token").stat().st_mode)[-3:] == "600"
 
 
