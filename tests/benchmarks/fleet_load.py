@@ -85,12 +85,12 @@ class ServerProcess:
             return False
 
     def kill(self) -> None:
-        """Kill it with -9, after a last look at its figures."""
-        self._account()
+        """Kill it with -9."""
         self._process.kill()
         self._process.wait()
 
-    def _account(self) -> None:
+    def account(self) -> None:
+        """Note what it answered since it started, and its memory."""
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         self.rss_mb = max(self.rss_mb, int(status.split("VmHWM:")[1].split()[0]) / 1024)
         headers = {"Authorization": f"Bearer {admin_token(self._workspace)}"}
@@ -131,6 +131,15 @@ def run_load(agents: int, jobs: int, items: int, seconds: float, folder: Path, d
     """Put a server under load in a folder, and say what came of it; ``lost`` is empty where nothing was."""
     folder.mkdir(parents=True, exist_ok=True)
     server = ServerProcess(folder, database)
+    try:
+        return _load(server, agents, jobs, items, seconds, folder, database)
+    finally:
+        server.kill()
+
+
+def _load(
+    server: ServerProcess, agents: int, jobs: int, items: int, seconds: float, folder: Path, database: str | None
+) -> dict[str, Any]:
     names = [f"agent-{i}" for i in range(agents)]
     admin = Client(server.url, admin_token(folder))
     profile = resolve_target(TARGET).model_dump(mode="json")
@@ -138,9 +147,9 @@ def run_load(agents: int, jobs: int, items: int, seconds: float, folder: Path, d
     real = names[: agents // REAL_SHARE]
     processes = RealAgents(server.url, folder, {name: codes[name] for name in real})
     tokens = [enrol(server.url, codes[name]) for name in names[len(real) :]]
-    wait_until(lambda: all(device["seen_at"] for device in admin.devices()), 60)
-    start = time.monotonic()
     try:
+        wait_until(lambda: all(device["seen_at"] for device in admin.devices()), 60)
+        start = time.monotonic()
         with many_agents(server.url, tokens, agents // KILL_SHARE, seconds, folder) as tallies:
             sent = send_jobs(server, names, jobs, items, seconds, folder, chaos(server, processes, real, seconds))
             engine = open_engine(database or f"sqlite:///{folder / 'ofa.db'}")
@@ -148,7 +157,7 @@ def run_load(agents: int, jobs: int, items: int, seconds: float, folder: Path, d
             wall_s = time.monotonic() - start
     finally:
         processes.end()
-        server.kill()
+    server.account()
     answer = verify(engine, sent, items) | figures(engine, tallies, wall_s) | {"agents_killed_9": processes.killed}
     engine.dispose()
     answered = sum(server.answered.values())
@@ -189,6 +198,7 @@ def chaos(
     """When is what killed."""
 
     def restart() -> None:
+        server.account()
         server.kill()
         server.start()
 
