@@ -61,18 +61,19 @@ class ServerProcess:
             self.port = free.getsockname()[1]
         self.url, self.rss_mb, self.answered = f"http://127.0.0.1:{self.port}", 0.0, Counter[str]()
         self._workspace, self._database = workspace, database
-        self._log = (workspace / "serve.log").open("ab")
+        self._log = workspace / "serve.log"
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = ["--port", str(self.port), "--lease", str(LEASE_S), *self._on()]
         command = [sys.executable, "-m", "ofa_deploy", "--workspace", str(self._workspace), "serve", *options]
-        self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
         end = time.monotonic() + 60
         while not self._answers():
             if time.monotonic() > end or self._process.poll() is not None:
-                raise SystemExit(f"the server did not start: {self._log.name}")
+                raise SystemExit(f"the server did not start: {self._log}")
             time.sleep(0.05)
 
     def _on(self) -> list[str]:
