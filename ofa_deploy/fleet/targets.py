@@ -47,9 +47,9 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
         known = ", ".join(known_targets(workspace))
         raise UsageError(f"unknown target {name!r}; known: {known}, or a path that ends in .yaml")
     if measure and found.runtime == PUBLISHED:
-        known = [device for device in _devices(workspace) if device["name"] == name] if workspace else []
-        if known:
-            raise DeviceUnavailable(unavailable(name, known[0]) or f"{name} was registered without a profile")
+        there = [device for device in _devices(workspace) if device["name"] == name] if workspace else []
+        if there:
+            raise DeviceUnavailable(unavailable(name, there[0]) or f"{name} was registered without a profile")
         raise DeviceUnavailable(
             f"{name} cannot be measured: its table was imported, and no profile says how to reach the device; use it "
             "with `search`, `predict` and `lut show`, or measure another with: --target local"

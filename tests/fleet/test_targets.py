@@ -108,5 +108,5 @@ def test_a_revoked_device_that_has_a_table_is_said_to_be_revoked(workspace):
     workspace.store.access.revoke("nano-1")
     row = {"device": "nano-1", "kind": "op", "key": "k", "condition": {}, "measured_at": "2026-01-01T00:00:00Z"}
     workspace.store.add_measurements([row])
-    with pytest.raises(DeviceUnavailable, match="'nano-1' was revoked at 20.*let it in again"):
+    with pytest.raises(DeviceUnavailable, match=r"'nano-1' was revoked at 20.*let it in again"):
         resolve_target("nano-1", workspace, measure=True)
