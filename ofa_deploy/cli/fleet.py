@@ -34,6 +34,14 @@ SERVER_AWAY = "ofa-deploy serve --host 0.0.0.0 --tls-cert FILE --tls-key FILE"
     show_default=True,
     help="How events are written to stderr.",
 )
+@click.option(
+    "--lease",
+    "lease_s",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(1, 3600),
+    help="Seconds without a sign of life after which an agent's work is given out again.",
+)
 @click.option("--insecure", is_flag=True, help="Let other machines in without TLS: tokens can be overheard.")
 @AS_JSON
 @click.pass_obj
@@ -45,6 +53,7 @@ def serve(
     tls_cert: Path | None,
     tls_key: Path | None,
     style: Literal["text", "json"],
+    lease_s: float,
     insecure: bool,
     as_json: bool,
 ) -> None:
@@ -70,7 +79,7 @@ def serve(
             raise click.UsageError(f"{host} can be reached by others: give --tls-cert and --tls-key, or --insecure")
         with Workspace.open(workspace, database) as opened:
             token, url = admin_token(opened.root), url_of(listening, bool(tls))
-            app = create_app(opened.store, token, opened.root / "blobs" / "server", workspace=opened.root)
+            app = create_app(opened.store, token, opened.root / "blobs" / "server", lease_s, opened.root)
             write_logs(style)
             with announced(opened.root, url) as found:
                 serve_app(app, listening, tls, lambda: _say_where(url, token, found, as_json))

@@ -18,7 +18,7 @@ from uuid import uuid4
 from fastapi import FastAPI
 
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError
-from ofa_deploy.fleet.serving import Server
+from ofa_deploy.fleet.serving import Server, answer_at_once
 from ofa_deploy.store import Workspace
 
 STOP_S = 5.0
@@ -109,6 +109,7 @@ class LocalServer:
     def __init__(self, app: FastAPI, port: int = 0) -> None:
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        answer_at_once(self._socket)
         self._socket.bind(("127.0.0.1", port))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = Server(app)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 POLL_S = 1.0
 Line = tuple[str, str]  # a device and a queue
@@ -25,15 +25,16 @@ class Bells:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False  # nobody should wait any more
 
-    async def wait(self, line: Line, seconds: float) -> None:
-        """Return when the bell rings, or after some seconds."""
+    @contextlib.contextmanager
+    def listening(self, line: Line) -> Iterator[asyncio.Future[None]]:
+        """A bell that rings at most once. To be had before looking for work, so that none comes unheard in between."""
         self._loop = asyncio.get_running_loop()
-        if self.closed:
-            return
         bell = self._loop.create_future()
         self._waiting[line].add(bell)
+        if self.closed:
+            bell.set_result(None)
         try:
-            await asyncio.wait([bell], timeout=seconds)
+            yield bell
         finally:
             bell.cancel()
             self._waiting[line].discard(bell)

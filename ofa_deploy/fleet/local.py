@@ -36,6 +36,7 @@ class Fleet:
     def __init__(self, workspace: Workspace, client: Client, queue: str, inside: LocalServer | None) -> None:
         self._workspace, self._client, self._queue, self._inside = workspace, client, queue, inside
         self._agent: AgentProcess | None = None
+        self._alone: Fleet | None = None
         self._cleanup = contextlib.ExitStack()
 
     @classmethod
@@ -47,6 +48,10 @@ class Fleet:
         """
         if elsewhere := server_elsewhere(workspace, server):
             return cls(workspace, elsewhere, uuid4().hex, None)
+        return cls._inside_of(workspace)
+
+    @classmethod
+    def _inside_of(cls, workspace: Workspace) -> Fleet:
         end_abandoned(workspace)
         token, queue = secrets.token_urlsafe(32), Queue(workspace)
         inside = LocalServer(create_app(workspace.store, token, queue.folder))
@@ -103,6 +108,8 @@ class Fleet:
         """
         if not items:
             return []
+        if target.name == LOCAL and self._is_shared():
+            return self._for_local().measure(target, items, protocol, progress)
         own = self._is_own(target)
         if own:
             self._start_agent(target)
@@ -122,6 +129,17 @@ class Fleet:
             self._abandon(str(job["id"]))
             raise
         return self._collect(status)
+
+    def _is_shared(self) -> bool:
+        """Whether others measure at this server, for each of whom ``local`` is another machine."""
+        return self._client.url == os.environ.get("OFA_SERVER", "").rstrip("/")
+
+    def _for_local(self) -> Fleet:
+        """A fleet of this command's own, which stores nothing of this machine at the shared server."""
+        if self._alone is None:
+            self._alone = self._inside_of(self._workspace)
+            self._cleanup.callback(self._alone.close)
+        return self._alone
 
     def _is_own(self, target: TargetProfile) -> bool:
         """Whether this command has to start the agent: for this machine, and for simulations that nobody registered.

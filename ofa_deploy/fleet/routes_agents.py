@@ -41,14 +41,15 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         loop = asyncio.get_running_loop()
         end = loop.time() + asked.wait_s
         while not await request.is_disconnected():  # nobody would measure what an agent that is gone is given
-            with app.state.metrics.claim_seconds.time():
-                run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
-            if run is not None:
-                note("claimed", device=device, run=run["run"], job=run["job"])
-                return _work(run, service.lease_s)
-            if loop.time() >= end or service.bells.closed:
-                break
-            await service.bells.wait((device, asked.queue), end - loop.time())
+            with service.bells.listening((device, asked.queue)) as bell:
+                with app.state.metrics.claim_seconds.time():
+                    run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
+                if run is not None:
+                    note("claimed", device=device, run=run["run"], job=run["job"])
+                    return _work(run, service.lease_s)
+                if loop.time() >= end or service.bells.closed:
+                    break
+                await asyncio.wait([bell], timeout=end - loop.time())
         return Response(status_code=204)
 
     @app.post("/api/runs/{run}/progress", status_code=204)

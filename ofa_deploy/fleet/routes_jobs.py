@@ -43,8 +43,7 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
     @app.delete("/api/queues/{queue}", status_code=204)
     def end_queue(queue: Id) -> None:
         """A command is over: so are its jobs, and the tokens of the agents that it started."""
-        for job in store.jobs.cancel_queue(queue):
-            service.tidy(job)
+        service.end_queue(queue)
 
     @app.put("/api/blobs/{sha256}", status_code=204)
     async def put_blob(sha256: Hash, request: Request) -> None:

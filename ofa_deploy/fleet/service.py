@@ -14,6 +14,7 @@ from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.store import Store
 
 SEEN_S = 90.0  # a device that was not heard of for so long is not there
+SILENT_S = 600.0  # a command whose own agent was not at work for so long is gone
 SEEN_PAUSE_S = 10.0  # that a device was heard of is not written more often
 
 
@@ -62,6 +63,13 @@ class Service:
     def expire(self) -> None:
         """Take back what is late."""
         for job in self.store.runs.expire():
+            self.tidy(job)
+        for queue in self.store.jobs.abandoned_queues(SILENT_S):
+            self.end_queue(queue)
+
+    def end_queue(self, queue: str) -> None:
+        """A command is over: so are its jobs, and the tokens of the agents that it started."""
+        for job in self.store.jobs.cancel_queue(queue):
             self.tidy(job)
 
     def sweep(self) -> None:

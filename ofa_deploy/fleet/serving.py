@@ -130,13 +130,23 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((address[0], port), family=family, backlog=1024)
+        listening = socket.create_server((address[0], port), family=family, backlog=1024)
+        answer_at_once(listening)
+        return listening
     except socket.gaierror as error:
         raise UsageError(f"cannot listen on {host!r}: {error.strerror}") from error
     except OSError as error:
         taken = error.errno == errno.EADDRINUSE
         why = f"it is taken; choose another with --port, e.g. --port {port + 1}" if taken else error.strerror
         raise OfaDeployError(f"cannot listen on port {port} of {host}: {why}") from error
+
+
+def answer_at_once(listening: socket.socket) -> None:
+    """Send what is written on its connections without waiting for more; asyncio sees to that for its own sockets only.
+
+    Without it an answer in two parts takes 40 ms, until the client acknowledges the first.
+    """
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def is_loopback(listening: socket.socket) -> bool:

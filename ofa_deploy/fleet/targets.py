@@ -11,6 +11,7 @@ from typing import Any
 from ofa_deploy.config import PUBLISHED, SIMULATED, TargetProfile, read_document, shipped_folder
 from ofa_deploy.errors import DeviceUnavailable, UsageError
 from ofa_deploy.fleet.local import LOCAL, server_elsewhere
+from ofa_deploy.fleet.service import unavailable
 from ofa_deploy.store import Workspace
 
 FOLDERS = (Path("profiles"), shipped_folder("profiles"))  # where you stand, and what ships
@@ -46,6 +47,9 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
         known = ", ".join(known_targets(workspace))
         raise UsageError(f"unknown target {name!r}; known: {known}, or a path that ends in .yaml")
     if measure and found.runtime == PUBLISHED:
+        there = [device for device in _devices(workspace) if device["name"] == name] if workspace else []
+        if there:
+            raise DeviceUnavailable(unavailable(name, there[0]) or f"{name} was registered without a profile")
         raise DeviceUnavailable(
             f"{name} cannot be measured: its table was imported, and no profile says how to reach the device; use it "
             "with `search`, `predict` and `lut show`, or measure another with: --target local"

@@ -110,6 +110,16 @@ class Jobs:
             found = session.execute(query.where(JobRow.state == "active", ChunkRow.state == "waiting"))
             return {(device, queue) for device, queue in found}
 
+    def abandoned_queues(self, silent_s: float) -> list[str]:
+        """Queues of commands for whose jobs no agent was at work for so long: their agents ended with them."""
+        since = utc_now(-silent_s)
+        at_work = exists().where(
+            ChunkRow.job_id == JobRow.id, RunRow.chunk_id == ChunkRow.id, RunRow.expires_at > since
+        )
+        query = select(JobRow.queue).where(JobRow.state == "active", JobRow.queue != "", JobRow.created_at < since)
+        with reading(self._engine) as session:
+            return list(session.scalars(query.where(~at_work).distinct()))
+
     def cancel(self, job: str) -> None:
         """End a job; what was measured stays. A job that is over stays as it is."""
         self._cancel(JobRow.id == job)

@@ -150,6 +150,44 @@ def test_a_job_that_nobody_takes_fails_for_who_waits_for_it(servers):
     assert (status["state"], status["failed"], status["errors"][0]["reason"]) == ("done", 1, "timeout")
 
 
+def test_work_that_comes_while_an_agent_asks_is_not_missed(servers, monkeypatch):
+    urls, store = servers
+    looked, polled = threading.Event(), threading.Event()
+    look = store.runs.claim
+
+    def claim(*arguments):
+        found = look(*arguments)
+        if not looked.is_set():
+            looked.set()
+            polled.wait(10)  # the job comes after the look, and before the agent waits
+        return found
+
+    monkeypatch.setattr(store.runs, "claim", claim)
+    monkeypatch.setattr("ofa_deploy.fleet.bells.POLL_S", 60.0)
+    time.sleep(1.2)  # the poll that is under way
+    got = []
+    agent = threading.Thread(target=lambda: got.append(ask(urls[0], "/api/claim", {"facts": {}, "wait_s": 5})))
+    agent.start()
+    assert looked.wait(10)
+    submit(urls[0])
+    polled.set()
+    agent.join(20)
+    assert got[0]["attempt"] == 1
+
+
+def test_jobs_of_a_command_that_is_gone_end(servers, monkeypatch):
+    urls, store = servers
+    monkeypatch.setattr("ofa_deploy.fleet.service.SILENT_S", 3600.0)
+    number, kept = submit(urls[0], queue="killed"), submit(urls[0])
+    running = submit(urls[0], queue="alive")
+    ask(urls[0], "/api/claim", {"facts": {}, "queue": "alive"})
+    with store._engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET created_at = '2020-01-01T00:00:00.000Z'")
+    client = Client(urls[1], TOKEN)
+    assert [client.status(job)["state"] for job in (number, kept, running)] == ["cancelled", "active", "active"]
+    client.close()
+
+
 def test_a_sign_of_life_shows_the_device_as_there(servers):
     urls, store = servers
     submit(urls[0])

@@ -165,14 +165,15 @@ def test_the_agent_ends_with_a_command_that_is_killed(tmp_path, make_items):
     wait_for(lambda: not alive(pid))
 
 
-def test_another_server_by_url_gives_the_same_rows_to_this_workspace(
-    fleet, tmp_path, target, make_items, quick_protocol, monkeypatch
+def test_local_is_measured_in_this_workspace_alone_whatever_server_is_named(
+    fleet, workspace, tmp_path, target, make_items, quick_protocol, monkeypatch
 ):
     monkeypatch.setenv("OFA_SERVER", fleet._client.url)
     monkeypatch.setenv("OFA_TOKEN", fleet.client.token)
     with Workspace.open(tmp_path / "mine") as mine, Fleet.open(mine) as remote:
         records = remote.measure(target, make_items(2), quick_protocol)
         stored = mine.store.measurements("local")
+    assert workspace.store.measurements("local") == [], "everybody's local would be one device there"
     drop = [{key: value for key, value in record.items() if key != "id"} for record in records]
     assert drop == [{key: value for key, value in record.items() if key != "id"} for record in stored]
 

@@ -101,3 +101,12 @@ def test_an_imported_table_takes_no_name_of_a_measured_device(workspace):
     for name in ("phone", "local"):
         with pytest.raises(UsageError, match="choose another name"):
             new_table_name(name, workspace)
+
+
+def test_a_revoked_device_that_has_a_table_is_said_to_be_revoked(workspace):
+    workspace.store.access.register("nano-1", {"name": "none", "runtime": "onnxruntime"}, "hash", "9999")
+    workspace.store.access.revoke("nano-1")
+    row = {"device": "nano-1", "kind": "op", "key": "k", "condition": {}, "measured_at": "2026-01-01T00:00:00Z"}
+    workspace.store.add_measurements([row])
+    with pytest.raises(DeviceUnavailable, match=r"'nano-1' was revoked at 20.*let it in again"):
+        resolve_target("nano-1", workspace, measure=True)
