@@ -76,19 +76,18 @@ class Phone:
         """Run ``adb`` for this phone; returns its exit code and what it said.
 
         Raises:
-            RuntimeRefused: there is no ``adb``, or it does not end in time.
+            DeviceLost: it does not end in time.
+            RuntimeRefused: there is no ``adb``.
         """
         command = ["adb", "-s", self._serial, *arguments]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         try:
             done = subprocess.run(command, timeout=limit_s, **pipes)
         except subprocess.TimeoutExpired as error:
-            message = "the phone {} did not answer within {} s".format(self._serial, limit_s)
-            raise RuntimeRefused(message, "timeout") from error
+            raise DeviceLost("the phone {} did not answer within {} s".format(self._serial, limit_s)) from error
         except OSError as error:
-            raise RuntimeRefused(
-                "cannot run adb: {}; install Android's platform-tools".format(error.strerror)
-            ) from error
+            message = "cannot run adb: {}; install Android's platform-tools".format(error.strerror)
+            raise RuntimeRefused(message) from error
         return done.returncode, done.stdout.decode("utf-8", "replace").replace("\r\n", "\n")
 
     def shell(self, script, limit_s=ASK_S):
@@ -232,11 +231,9 @@ class AdbRuntime:
 
     def times(self, path, runs):
         """Milliseconds of so many inferences of a model on the phone."""
-        words = "{0} -r {1} {2} {2}.csv >{2}.log 2>&1 && cat {2}.csv || {{ code=$?; tail -n 5 {2}.log; exit $code; }}"
-        said = self.device.shell(
-            "rm -f {}.csv; {}".format(path, words.format(self._command, runs, path)), RUN_S + ASK_S
-        )
-        return read_times(said, runs)
+        script = "rm -f {2}.csv; {0} -r {1} {2} {2}.csv >{2}.log 2>&1 && cat {2}.csv"
+        script += " || {{ code=$?; tail -n 5 {2}.log; exit $code; }}"
+        return read_times(self.device.shell(script.format(self._command, runs, path), RUN_S + ASK_S), runs)
 
 
 def program_hash(phone):
@@ -259,9 +256,7 @@ def program_hash(phone):
         return here
     if not re.match(r"[0-9a-f]{64}$", there):
         raise RuntimeRefused(
-            "{} is not on the phone: build ONNX Runtime for Android, and give the agent --adb-binary FILE".format(
-                PROGRAM
-            )
+            "the phone has no {}: build ONNX Runtime for Android and give --adb-binary FILE".format(PROGRAM)
         )
     return there
 
