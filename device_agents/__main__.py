@@ -9,7 +9,10 @@ from device_agents import VERSION
 from device_agents.agent import Agent, Stopped
 from device_agents.enrolment import CannotStart, enrolled_server, new_code_needed
 from device_agents.http import Refused
+from device_agents.lock import host_lock
 from device_agents.log import log
+from device_agents.runtimes import PHONE, RuntimeRefused
+from device_agents.runtimes.adb import BINARY, Phone
 from device_agents.state import DEFAULT, State, StateBusy
 
 EXAMPLE = """example, the first time:  python3 ofa-agent.pyz --server https://fleet.example:8800 --code CODE
@@ -33,7 +36,9 @@ def parse(arguments, name):
     )
     parser.add_argument("--ca", metavar="FILE", help="certificates (PEM) to trust for https; or in OFA_CA_FILE")
     parser.add_argument("--once", action="store_true", help="end when there is no work")
-    parser.add_argument("--lock", metavar="FILE", help="held locked while this machine is timed")
+    parser.add_argument("--lock", metavar="FILE", help="held locked while timing  [one for all agents on this machine]")
+    parser.add_argument("--adb", metavar="SERIAL", help="measure the Android phone on this machine's cable")
+    parser.add_argument("--adb-binary", metavar="FILE", help="onnxruntime_perf_test for the phone, to be copied there")
     parser.add_argument("--queue", default="", help="take only a command's own work")
     parser.add_argument(
         "--parent", type=int, metavar="PID", help="end with this process, which started the agent, and leave no state"
@@ -63,16 +68,18 @@ def main(arguments=None, name="ofa-agent"):
 
 def run(state, options):
     """Enrol if necessary, and work."""
-    agent = Agent(state, options.queue, options.lock, options.parent, options.once)
+    phone = drive_phone(options.adb, options.adb_binary)
+    lock = options.lock or host_lock(options.adb or "")
+    agent = Agent(state, options.queue, lock, options.parent, options.once, facts=phone and phone.facts)
     agent.install_signals()
     try:
         code = options.code or os.environ.get("OFA_CODE")
-        server = enrolled_server(state, options.server, code, options.ca, agent.persist)
+        server = enrolled_server(state, options.server, code, options.ca, agent.persist, agent.facts)
         log("{} works for {}".format(state.identity["device"], server.url))
         agent.loop(server)
     except Stopped:
         return 0
-    except CannotStart as error:
+    except (CannotStart, RuntimeRefused) as error:
         log(str(error))
         return 2
     except OSError as error:
@@ -82,6 +89,16 @@ def run(state, options):
         log(new_code_needed(server.url, state.identity["device"], error))
         return 1
     return 0
+
+
+def drive_phone(serial, binary):
+    """The phone that is to be measured, which the workers then find in their environment; None for this machine."""
+    if serial is None:
+        return None
+    os.environ[PHONE] = serial
+    if binary:
+        os.environ[BINARY] = os.path.abspath(binary)
+    return Phone()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from device_agents.http import Refused, ServerAway
 from device_agents.log import log
 from device_agents.model_cache import Models
 from device_agents.protocol import failure
+from device_agents.runtimes import DeviceLost
 from device_agents.supervisor import ChunkFailed, Supervisor
 
 CLAIM_WAIT_S = 20  # how long the server may keep an idle agent's question open
@@ -35,9 +36,11 @@ class Agent:
         parent: process id without which the agent ends; None to live on.
         once: end when there is no work.
         command: how to start a worker, see ``Supervisor``.
+        facts: function that says what the device is, where that is another one than this machine; while it raises
+            ``DeviceLost``, no work is asked for.
     """
 
-    def __init__(self, state, queue="", lock_path=None, parent=None, once=False, command=None):
+    def __init__(self, state, queue="", lock_path=None, parent=None, once=False, command=None, facts=None):
         self.server = None
         self.state = state
         self.queue = queue
@@ -45,6 +48,7 @@ class Agent:
         self.parent = parent
         self.once = once
         self.command = command
+        self.facts = facts or device_facts
         self.stop_asked = False
         self._idle = False
 
@@ -81,7 +85,7 @@ class Agent:
             return
 
     def persist(self, request):
-        """Repeat a request until the server answers, ever more rarely while it is away.
+        """Repeat a request until the server answers, ever more rarely while it, or the device to measure, is away.
 
         Raises:
             Stopped: the agent was told to end.
@@ -91,9 +95,10 @@ class Agent:
             self.check()
             try:
                 return request()
-            except ServerAway as error:
+            except (ServerAway, DeviceLost) as error:
                 now = pause * random.uniform(0.5, 1.0)  # noqa: S311 - not all agents at once when it is back
-                log("server away ({}), next try in {:.1f} s".format(error, now))
+                who = "device" if isinstance(error, DeviceLost) else "server"
+                log("{} away ({}), next try in {:.1f} s".format(who, error, now))
                 self._sleep(now)
                 pause = min(2 * pause, longest)
 
@@ -105,7 +110,7 @@ class Agent:
 
     def _claim(self):
         wait = 0 if self.once else 1 if self.parent else CLAIM_WAIT_S  # notice soon when the parent is gone
-        facts = dict(device_facts(), agent=VERSION)
+        facts = dict(self.facts(), agent=VERSION)
         body = {"facts": facts, "wait_s": wait, "queue": self.queue, "run": self.state.run}
         self._idle = True
         try:

@@ -3,11 +3,12 @@
 import contextlib
 import time
 
-from device_agents.facts import device_facts, device_state
+from device_agents.facts import device_facts, device_state, power_mode
 from device_agents.lock import measuring_lock
+from device_agents.power import PowerMeter, power_state
 from device_agents.priority import high_priority
-from device_agents.protocol import Rounds, Settings, SimulatedTime, clock_ns, failure
-from device_agents.runtimes import RuntimeRefused, open_runtime
+from device_agents.protocol import Rounds, Settings, SimulatedTime, clock_ns, item_failure
+from device_agents.runtimes import DeviceLost, RuntimeRefused, open_runtime
 
 
 def measure_chunk(run, models, report, lock_path=None, at=lambda place: None):
@@ -24,12 +25,12 @@ def measure_chunk(run, models, report, lock_path=None, at=lambda place: None):
         The result as the server expects it, with every timing; an item that failed has ``error`` instead.
 
     Raises:
-        RuntimeRefused: this agent cannot measure such a chunk at all.
+        RuntimeRefused: this agent cannot measure such a chunk at all, or the device's power mode changed meanwhile.
     """
-    began, before = utc_now(), device_state()
+    began = utc_now()
     with high_priority() as nice:  # from the beginning: the runtime's threads inherit it
-        runtime, rounds, blob, errors, stopped = _measure(run, models, report, lock_path, at)
-    machine = dict(device_facts(), nice=nice, **start_and_end(before, device_state())) if runtime.real else {}
+        runtime, watched, rounds, blob, errors, stopped = _measure(run, models, report, lock_path, at)
+    machine = dict(watched, nice=nice) if runtime.real else {}
     return {
         "condition": runtime.condition,
         "facts": dict(machine, **runtime.facts),  # of a simulation this machine says nothing
@@ -55,14 +56,63 @@ def _measure(run, models, report, lock_path, at):
         report({"phase": "waiting"})
 
     with measuring_lock(lock_path if runtime.real else None, waiting):
+        watch = Watch(runtime)
         clock = chunk_clock(runtime, [*sessions.values(), sentinel])
-        rounds = Rounds(sessions, sentinel, settings, clock, report, lambda item: at(places[item]))
+        rounds = Rounds(sessions, sentinel, settings, clock, watch.sampling(report), lambda item: at(places[item]))
         stopped = rounds.measure()
+        watched = watch.end()
     at(-1)
     for session in [*sessions.values(), sentinel]:
         close(session)
     errors.update(rounds.errors)
-    return runtime, rounds, run["sentinels"][place]["blob"], errors, stopped
+    return runtime, watched, rounds, run["sentinels"][place]["blob"], errors, stopped
+
+
+class ThisMachine:
+    """What there is to know of the device that is timed, where it is this one."""
+
+    facts = staticmethod(device_facts)
+    power_mode = staticmethod(power_mode)
+    meter = PowerMeter
+
+    @staticmethod
+    def state():
+        """What may change while a chunk is measured."""
+        return dict(device_state(), **power_state())
+
+
+class Watch:
+    """The device while it measures: read when the rounds begin, in between, and when they end."""
+
+    def __init__(self, runtime):
+        self._runtime = runtime
+        self._device = getattr(runtime, "device", ThisMachine)
+        self._before = self._device.state() if runtime.real else {}
+        self._meter = self._device.meter() if runtime.real else None
+
+    def sampling(self, report):
+        """``report`` that also looks at the power meter, between two visits."""
+
+        def both(progress):
+            if self._meter:
+                self._meter.sample()
+            report(progress)
+
+        return both
+
+    def end(self):
+        """Facts of the device, with readings at both ends and the mean power between them.
+
+        Raises:
+            RuntimeRefused: its power mode is another one now: nobody knows which timings are of which.
+        """
+        if not self._runtime.real:
+            return {}
+        mode, now = self._runtime.condition["power_mode"], self._device.power_mode()
+        if mode != now:
+            raise RuntimeRefused("the power mode changed from {} to {} meanwhile".format(mode, now), "failed")
+        readings = start_and_end(self._before, self._device.state())
+        return dict(self._device.facts(), **readings, **self._meter.facts())
 
 
 def load_sessions(runtime, items, models, report, at):
@@ -74,7 +124,7 @@ def load_sessions(runtime, items, models, report, at):
         try:
             sessions[item["item"]] = load(runtime, item, models)
         except Exception as error:
-            errors[item["item"]] = failure(error)
+            errors[item["item"]] = item_failure(error)
     return sessions, errors
 
 
@@ -87,6 +137,8 @@ def first_that_runs(runtime, sentinels, models, at):
             session = load(runtime, sentinel, models)
             run_once(session)
             return place, session
+        except DeviceLost:
+            raise
         except Exception as error:
             problem = error
     raise RuntimeRefused("none of {} sentinels can be run: {}".format(len(sentinels), problem))

@@ -3,7 +3,6 @@
 import base64
 import os
 
-from device_agents.facts import device_facts
 from device_agents.http import Refused, Server, Untrusted
 
 SECRET_BYTES = 32
@@ -13,7 +12,7 @@ class CannotStart(Exception):
     """The command line, or what the server says to it, does not let the agent start; one line says what to do."""
 
 
-def enrolled_server(state, url, code, ca, persist):
+def enrolled_server(state, url, code, ca, persist, facts):
     """The server with this agent's token, which is asked for first where the code is a new one.
 
     The agent makes the secret, and stores it before it asks: a lost answer, or a loss of power, costs nothing, as the
@@ -22,6 +21,7 @@ def enrolled_server(state, url, code, ca, persist):
     Args:
         url, code, ca: from the command line, or None; what is not given is what it was the last time.
         persist: calls a function until the server is there.
+        facts: function that says what the device is.
 
     Raises:
         CannotStart: something is missing, or the server refuses.
@@ -43,7 +43,7 @@ def enrolled_server(state, url, code, ca, persist):
     state.remember(**dict(known, server=url, ca=ca))
     if not known.get("token"):
         try:
-            _enrol(state, persist)
+            _enrol(state, persist, facts)
         except CannotStart:
             state.remember(**former)  # a wrong code does not cost the token that there was
             raise
@@ -58,12 +58,12 @@ def open_server(url, token, ca):
         raise CannotStart(str(error)) from error
 
 
-def _enrol(state, persist):
+def _enrol(state, persist, facts):
     known = state.identity
     server = open_server(known["server"], None, known["ca"])
-    body = {"code": known["code"], "secret": known["secret"], "facts": device_facts()}
 
     def ask():
+        body = {"code": known["code"], "secret": known["secret"], "facts": facts()}
         try:
             return server.call("POST", "/api/enroll", body)
         except Untrusted as error:  # somebody is there to read it, now

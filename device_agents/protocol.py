@@ -13,6 +13,7 @@ import random
 import time
 from typing import NamedTuple
 
+from device_agents.runtimes import DeviceLost
 from device_agents.summary import median, relative_error, sentinel_levels, slow_rounds
 
 ROUNDS_AT_LEAST = 3  # even when time is up: fewer say nothing about their spread
@@ -168,7 +169,7 @@ class Rounds:
             try:
                 self.series[item] = Series(session, self.settings, self.clock, resolution)
             except Exception as error:
-                self.errors[item] = failure(error)
+                self.errors[item] = item_failure(error)
 
     def measure(self):
         """All rounds. Returns why they ended: ``settled``, ``cap`` or ``rounds``."""
@@ -206,7 +207,7 @@ class Rounds:
             try:
                 self.series[item].visit()
             except Exception as error:
-                self.errors[item] = failure(error)
+                self.errors[item] = item_failure(error)
                 del self.series[item]
             self.report(self._progress())
 
@@ -233,6 +234,13 @@ class Rounds:
         if rounds >= settings.rounds_max:
             return "rounds"
         return "cap" if over and rounds >= ROUNDS_AT_LEAST else None
+
+
+def item_failure(error):
+    """``failure`` of an item; raises the error again where it is the device that is lost."""
+    if isinstance(error, DeviceLost):
+        raise error
+    return failure(error)
 
 
 def failure(error):

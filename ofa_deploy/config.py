@@ -160,7 +160,9 @@ class TargetProfile(Document):
 
     name: str
     description: str
-    runtime: Literal["onnxruntime", "openvino", "tensorrt", "torch", "trtexec", "simulated", "published"]
+    runtime: Literal[
+        "adb-onnxruntime", "onnxruntime", "openvino", "tensorrt", "torch", "trtexec", "simulated", "published"
+    ]
     provider: str = "CPUExecutionProvider"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     batch: Positive = 1

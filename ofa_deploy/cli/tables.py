@@ -68,12 +68,19 @@ def _one_table(table: LatencyTable) -> list[str]:
     rows = [*table.rows.values(), *table.networks.values()]
     width = max((len(_name(row)) for row in rows), default=5)
     lines = [f"{SIMULATED}{table.device}"] if table.simulated else []
+    lines += _throttled(rows)
     lines.append(f"{'ms':{width}}  {'p50':>9} {'p90':>9} {'p99':>9}  {'±':>6}  {'n':>5}")
     for row in rows:
         times = " ".join(f"{value:9.4f}" for value in (row.p50, row.p90, row.p99))
         error = f"{100 * row.se:4.1f} %" if row.n else f"{'–':>6}"
         lines.append(f"{_name(row):{width}}  {times}  {error}  {row.n or '–':>5}  {' '.join(row.flags)}".rstrip())
     return [*lines, "", _summary(table)]
+
+
+def _throttled(rows: list[Row]) -> list[str]:
+    count = sum("throttled" in row.flags for row in rows)
+    warning = f"⚠ {count} of {len(rows)} rows were measured while the device was slowed down for long (throttled)"
+    return [warning] if count else []
 
 
 def _many_tables(tables: list[LatencyTable]) -> list[str]:

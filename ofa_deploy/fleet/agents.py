@@ -31,7 +31,7 @@ class AgentProcess:
         server: URL.
         code: with which it enrols as ``device``; in the environment, where other users do not see it.
         queue: from which it takes work.
-        workspace: whose lock keeps two measurements apart, and where the agent has a folder for as long as it lives.
+        workspace: where the agent has a folder for as long as it lives.
     """
 
     def __init__(self, server: str, code: str, device: str, queue: str, workspace: Workspace) -> None:
@@ -42,7 +42,7 @@ class AgentProcess:
         command = [sys.executable, "-m", "device_agents", "--server", server, "--state", str(state), "--queue", queue]
         with self.log.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [*command, "--lock", str(workspace.lock_file), "--parent", str(os.getpid())],
+                [*command, "--parent", str(os.getpid())],
                 env=_environment(code),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

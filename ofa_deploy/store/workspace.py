@@ -66,11 +66,6 @@ class Workspace:
         """What ``extract`` left."""
         return self.root / "bundles"
 
-    @property
-    def lock_file(self) -> Path:
-        """Held by whatever measures on this machine, so that two measurements never overlap."""
-        return self.root / "measuring.lock"
-
     def close(self) -> None:
         """Close the database."""
         self.store.close()

@@ -111,10 +111,7 @@ def test_garbage_is_refused_and_nothing_is_stored(ofa_deploy, folder) -> None:
         assert done.returncode == 2
         assert "t.csv:10: " in done.stderr
         assert "nothing of the file was stored" in done.stderr
-    assert (
-        "unknown target 'new'; known: board, jetson_nano, local, phone"
-        in ofa_deploy("lut", "show", "new", cwd=folder).stderr
-    )
+    assert "unknown target 'new'; known: " in ofa_deploy("lut", "show", "new", cwd=folder).stderr
 
 
 def test_once_for_alls_tables(ofa_deploy, tmp_path) -> None:
@@ -148,7 +145,7 @@ BAD = [
     (["lut", "import", "p.json", "--name", "local"], "local is a target that is measured"),
     (["lut", "import", "p.json", "--name", "a/b"], "is not a name for a target"),
     (["lut", "import", "p.json", "--name", "a.csv"], "is not a name for a target"),
-    (["lut", "diff", "phone", "toaster"], "unknown target 'toaster'; known: board, jetson_nano, local, phone"),
+    (["lut", "diff", "phone", "toaster"], "local, phone, raspberry_pi_4"),
     (["import", "ofa-latency", "none", "--name", "x"], "there is no RESOLUTION_lookup_table.yaml in none"),
 ]
 

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from device_agents import facts
+
 SETTINGS = {
     "rounds_min": 3,
     "rounds_max": 3,
@@ -168,3 +170,18 @@ def wait_for():
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """``system({"proc/loadavg": "0.5 …"})``: a machine with these files and no others, whose process may use core 2."""
+    monkeypatch.setattr(facts, "ROOT", str(tmp_path) + "/")
+    monkeypatch.setattr(facts, "usable_cores", lambda: [2])
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return write

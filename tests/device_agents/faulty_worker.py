@@ -5,6 +5,7 @@ import sys
 import time
 
 from device_agents import runtimes, worker
+from device_agents.facts import power_mode
 
 CALL_S = 0.0002
 
@@ -14,7 +15,7 @@ class Runtime:
 
     def __init__(self, asked):
         self.facts = {}
-        self.condition = dict(asked, runtime_version="1", simulated=False, power_mode="unknown")
+        self.condition = dict(asked, runtime_version="1", simulated=False, power_mode=power_mode())
 
     def load(self, item, fetch):
         FAULTS.get(item["key"], lambda: None)()

@@ -10,21 +10,6 @@ from device_agents.chunk import start_and_end
 CORE = "sys/devices/system/cpu/cpu{}/cpufreq/{}"
 
 
-@pytest.fixture
-def system(tmp_path, monkeypatch):
-    """``system({"proc/loadavg": "0.5 …"})``: a machine with these files and no others, whose process may use core 2."""
-    monkeypatch.setattr(facts, "ROOT", str(tmp_path) + "/")
-    monkeypatch.setattr(facts, "usable_cores", lambda: [2])
-
-    def write(files):
-        for name, text in files.items():
-            path = tmp_path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    return write
-
-
 JETSON = {
     "proc/device-tree/model": "NVIDIA Jetson Nano Developer Kit\0",
     "proc/device-tree/compatible": "nvidia,p3450-0000\0nvidia,jetson-nano\0nvidia,tegra210\0",

@@ -111,4 +111,4 @@ def test_enrols_claims_and_starts_its_worker_from_the_archive(packed, one_run):
     assert paths == ["/api/enroll", "/api/claim", "/api/runs/r1/failure", "/api/claim"]
     failure = one_run.asked[2][1]
     assert failure["reason"] == "unsupported-op"
-    assert "unknown runtime 'none-such'; this agent has onnxruntime" in failure["message"], "the worker said so"
+    assert "unknown runtime 'none-such'; this agent has adb-onnxruntime" in failure["message"], "the worker said so"

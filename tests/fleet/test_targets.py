@@ -46,7 +46,7 @@ def test_a_device_with_a_table_and_no_profile_is_a_target_that_is_not_measured(w
         resolve_target("phone")
     assert resolve_target("local", workspace, measure=True).runtime == "onnxruntime"
     for name in ("nope", "\x00", "x" * 5000):
-        with pytest.raises(UsageError, match=r"known: jetson_nano, local, phone"):
+        with pytest.raises(UsageError, match=r"known: .*jetson_nano, .*local, phone"):
             resolve_target(name, workspace)
 
 
