@@ -151,11 +151,15 @@ def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -
     if as_json:
         emit({**answer, "link": link, "server_runs": lasts})
         return
-    click.echo(f"{answer['name']} may enrol until {answer['expires_at']}, once. Open there, and leave open:\n\n  {link}\n")
+    click.echo(
+        f"{answer['name']} may enrol until {answer['expires_at']}, once. Open there, and leave open:\n\n  {link}\n"
+    )
     if lasts:
         segno.make(link, micro=False).terminal(out=sys.stdout, compact=True)
     if not server.startswith("https://"):
-        click.echo(f"a phone needs https, for threads and to keep its screen on, and no loopback address: {SERVER_AWAY}")
+        click.echo(
+            f"a phone needs https, for threads and to keep its screen on, and no loopback address: {SERVER_AWAY}"
+        )
     click.echo("the server needs ONNX Runtime Web, once: ofa-deploy agent web-assets")
 
 

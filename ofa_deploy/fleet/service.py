@@ -97,7 +97,10 @@ def unavailable(name: str, device: dict[str, Any] | None) -> str | None:
         )
     if not is_online(device):
         age, runtime = _age_s(device["seen_at"]), (device["profile"] or {}).get("runtime", "")
-        page, agent = "open this server's page /agent there again", "start its agent there again with: python3 ofa-agent.pyz"
+        page, agent = (
+            "open this server's page /agent there again",
+            "start its agent there again with: python3 ofa-agent.pyz",
+        )
         return (
             f"device {name!r} is not there: last heard of at {device['seen_at']}, {age:.0f} s ago; "
             f"{page if runtime.startswith(BROWSER) else agent}"
