@@ -20,8 +20,8 @@ MEDIA = {
 }
 # WebAssembly needs 'wasm-unsafe-eval'; nothing else is allowed that does not come from this server.
 POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; style-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
+    "style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 ISOLATED = {  # so that WebAssembly has threads, and the timer its finest resolution
     "Cross-Origin-Opener-Policy": "same-origin",

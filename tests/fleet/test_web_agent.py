@@ -88,11 +88,17 @@ def link(served, ofa_deploy, tmp_path):
     return answer["link"]
 
 
+@pytest.fixture
+def page(visit, link):
+    """The page of ``phone-1``, which is let in."""
+    opened = visit(link)
+    expect(opened.locator("#phase")).to_have_text("Waiting for work")
+    return opened
+
+
 def test_a_space_is_profiled_in_the_browser_and_a_subnet_extracted_for_it(
-    with_assets, served, visit, link, ofa_deploy, tmp_path
+    with_assets, served, page, ofa_deploy, tmp_path
 ):
-    page = visit(link)
-    expect(page.locator("#phase")).to_have_text("Waiting for work")
     assert page.url == f"{served[0]}/agent"  # the code is gone from the address bar
     assert page.evaluate("crossOriginIsolated")
     words = ["--target", "phone-1", "--space", "tiny_16", "--json"]
@@ -132,9 +138,8 @@ class Job:
         return self.records
 
 
-def test_a_reloaded_page_goes_on_with_the_same_run(with_assets, served, visit, link, make_items):
-    page, workspace = visit(link), served[1]
-    expect(page.locator("#phase")).to_have_text("Waiting for work")
+def test_a_reloaded_page_goes_on_with_the_same_run(with_assets, served, page, make_items):
+    workspace = served[1]
     job = Job(workspace, make_items(3))
     expect(page.locator("#detail")).to_contain_text("round 1", timeout=WAIT_MS)
     first = workspace.store.overview.running()[0]["run"]
@@ -143,9 +148,7 @@ def test_a_reloaded_page_goes_on_with_the_same_run(with_assets, served, visit, l
     expect(page.locator("#phase")).to_have_text("Waiting for work")
 
 
-def test_a_result_is_kept_until_the_server_takes_it(with_assets, served, visit, link, make_items):
-    page = visit(link)
-    expect(page.locator("#phase")).to_have_text("Waiting for work")
+def test_a_result_is_kept_until_the_server_takes_it(with_assets, served, page, make_items):
     page.route("**/result", lambda route: route.abort())
     job = Job(served[1], make_items(2))
     expect(page.locator("#away")).to_contain_text("does not answer", timeout=WAIT_MS)
@@ -154,8 +157,8 @@ def test_a_result_is_kept_until_the_server_takes_it(with_assets, served, visit, 
     assert len(job.wait(page)) == 2, job.error
 
 
-def test_stopping_hands_the_work_back_and_starting_takes_it_again(with_assets, served, visit, link, make_items):
-    page, store = visit(link), served[1].store
+def test_stopping_hands_the_work_back_and_starting_takes_it_again(with_assets, served, page, make_items):
+    store = served[1].store
     job = Job(served[1], make_items(2))
     expect(page.locator("#detail")).to_contain_text("round 1", timeout=WAIT_MS)
     page.get_by_role("button", name="Stop").click()
@@ -166,11 +169,9 @@ def test_stopping_hands_the_work_back_and_starting_takes_it_again(with_assets, s
     assert len(job.wait(page)) == 2, job.error
 
 
-def test_a_broken_model_costs_that_model_and_the_rest_is_measured(with_assets, served, visit, link, make_items):
-    page = visit(link)
+def test_a_broken_model_costs_that_model_and_the_rest_is_measured(with_assets, served, page, make_items):
     items = make_items(3)
     broken = MeasureItem(items[0].network, b"garbage", None, "op")
-    expect(page.locator("#phase")).to_have_text("Waiting for work")
     job = Job(served[1], [broken, *items[1:]])
     job.wait(page)
     assert "1 of 3 items could not be measured on phone-1" in job.error
@@ -178,10 +179,8 @@ def test_a_broken_model_costs_that_model_and_the_rest_is_measured(with_assets, s
     assert len(served[1].store.measurements_after("phone-1", 0, 10)) == 2
 
 
-def test_threads_that_the_browser_does_not_have_are_refused(with_assets, served, visit, link, make_items, ofa_deploy):
+def test_threads_that_the_browser_does_not_have_are_refused(with_assets, served, page, make_items):
     many = resolve_target("browser").model_copy(update={"name": "phone-1", "threads": 999})
-    page = visit(link)
-    expect(page.locator("#phase")).to_have_text("Waiting for work")
     with Fleet.open(served[1]) as fleet:
         fleet.client.register("phone-1", many.model_dump(mode="json"))
     job = Job(served[1], make_items(2))
@@ -195,28 +194,23 @@ def test_a_wrong_code_is_told_with_the_remedy(served, visit):
     expect(page.get_by_role("alert")).to_contain_text("ofa-deploy device register NAME --profile browser")
 
 
-def test_a_code_that_another_browser_has_used(served, visit, link):
-    expect(visit(link).locator("#phase")).to_have_text("Waiting for work")
+def test_a_code_that_another_browser_has_used(page, visit, link):
     expect(visit(link).get_by_role("alert")).to_contain_text("used")
 
 
-def test_a_second_tab_waits_for_the_first(served, visit, link):
-    first = visit(link)
-    expect(first.locator("#phase")).to_have_text("Waiting for work")
-    second = first.context.new_page()
-    second.goto(f"{served[0]}/agent")
+def test_a_second_tab_waits_for_the_first(page):
+    second = page.context.new_page()
+    second.goto(page.url)
     expect(second.locator("#detail")).to_contain_text("Another tab")
-    first.close()
+    page.close()
     expect(second.locator("#phase")).to_have_text("Waiting for work")
 
 
-def test_without_the_runtime_the_page_says_what_to_run(served, visit, link):
-    expect(visit(link).locator("#notices")).to_contain_text("ofa-deploy agent web-assets")
+def test_without_the_runtime_the_page_says_what_to_run(page):
+    expect(page.locator("#notices")).to_contain_text("ofa-deploy agent web-assets")
 
 
-def test_a_server_that_is_away_is_told_and_waited_for(served, visit, link):
-    page = visit(link)
-    expect(page.locator("#phase")).to_have_text("Waiting for work")
+def test_a_server_that_is_away_is_told_and_waited_for(page):
     page.route("**/api/**", lambda route: route.abort())
     page.reload()
     expect(page.locator("#away")).to_contain_text("does not answer")
