@@ -18,6 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 PUBLISHED: Final = "published"  # the runtime of a table that was imported: nothing here measures under its condition
+BROWSER: Final = "ort-web-"  # how the runtimes begin whose agent is a web page
 SIMULATED: Final = "simulated"  # the runtime of a device that is made of its profile's figures
 
 
@@ -161,7 +162,16 @@ class TargetProfile(Document):
     name: str
     description: str
     runtime: Literal[
-        "adb-onnxruntime", "onnxruntime", "openvino", "tensorrt", "torch", "trtexec", "simulated", "published"
+        "adb-onnxruntime",
+        "onnxruntime",
+        "openvino",
+        "ort-web-wasm",
+        "ort-web-webgpu",
+        "tensorrt",
+        "torch",
+        "trtexec",
+        "simulated",
+        "published",
     ]
     provider: str = "CPUExecutionProvider"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
@@ -176,6 +186,11 @@ class TargetProfile(Document):
     def simulated(self) -> bool:
         """Whether its latencies come from a simulation."""
         return self.runtime == SIMULATED
+
+    @property
+    def browser(self) -> bool:
+        """Whether its agent is a web page, opened by a link."""
+        return self.runtime.startswith(BROWSER)
 
 
 class TrainStage(Document):

@@ -54,4 +54,34 @@ def run(arguments: tuple[str, ...]) -> None:
     sys.exit(main(list(arguments), "ofa-deploy agent run"))
 
 
+@agent.command("web-assets")
+@click.option(
+    "--from",
+    "archive",
+    metavar="FILE.tgz",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The package as npm publishes it, where there is no npm.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def web_assets(workspace: Path | None, archive: Path | None, as_json: bool) -> None:
+    """Install ONNX Runtime Web into the workspace, from npm: the browser agent, a web page, measures with it.
+
+    \b
+    Example:
+      ofa-deploy agent web-assets
+      ofa-deploy device register phone-1 --profile browser
+    """
+    from ofa_deploy.fleet.web_assets import install, locked
+    from ofa_deploy.store import Workspace
+
+    with Workspace.open(workspace) as opened:
+        files = install(opened.root, archive)
+    version = locked()["version"]
+    if as_json:
+        emit({"version": version, "files": [{"file": str(path), "bytes": path.stat().st_size} for path in files]})
+    else:
+        click.echo(f"ONNX Runtime Web {version} is in {files[0].parent}; `ofa-deploy serve` gives it to browsers")
+
+
 COMMANDS = [agent]

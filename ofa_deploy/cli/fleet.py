@@ -120,7 +120,8 @@ def device() -> None:
 def register(workspace: Path | None, name: str, profile: str, as_json: bool) -> None:
     """Let a device in: prints a code that its agent trades for a token, once, within a day.
 
-    For a device that is in already: changes its profile, and gives another code.
+    For a device that is in already: changes its profile, and gives another code. With the profile of a browser, it is a
+    link to open there, also as a QR code.
 
     Example: ofa-deploy device register nano-1 --profile jetson_nano
     """
@@ -129,18 +130,46 @@ def register(workspace: Path | None, name: str, profile: str, as_json: bool) -> 
 
     if name == LOCAL:
         raise click.UsageError(f"{LOCAL} is this machine, which needs no registration; choose another name")
-    document = resolve_target(profile).model_dump(mode="json")
+    kind = resolve_target(profile)
     with _fleet(workspace) as fleet:
-        answer: dict[str, Any] = fleet.client.register(name, document)
+        answer: dict[str, Any] = fleet.client.register(name, kind.model_dump(mode="json"))
         server, lasts = fleet.client.url if fleet.lasts else "https://HOST:8800", fleet.lasts
+    if kind.browser:
+        _say_link(answer, server, lasts, as_json)
+    else:
+        _say_command(answer, server, lasts, as_json)
+    if not (lasts or as_json):
+        click.echo(f"no server runs for this workspace: start one first, where the device can reach it: {SERVER_AWAY}")
+
+
+def _say_command(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -> None:
     command = f"python3 ofa-agent.pyz --server {shlex.quote(server)} --code {answer['code']}"
     if as_json:
         emit({**answer, "command": command, "server_runs": lasts})
         return
-    click.echo(f"{name} may enrol until {answer['expires_at']}, once. Copy the agent there and run:\n\n  {command}\n")
+    until = f"{answer['name']} may enrol until {answer['expires_at']}, once"
+    click.echo(f"{until}. Copy the agent there and run:\n\n  {command}\n")
     click.echo("the agent is one file, which this makes: ofa-deploy agent pack -o ofa-agent.pyz")
-    if not lasts:
-        click.echo(f"no server runs for this workspace: start one first, where the device can reach it: {SERVER_AWAY}")
+
+
+def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -> None:
+    """For a browser: a link, and the same as a QR code where it leads somewhere."""
+    import segno
+
+    link = f"{server}/agent#{answer['code']}"
+    if as_json:
+        emit({**answer, "link": link, "server_runs": lasts})
+        return
+    click.echo(
+        f"{answer['name']} may enrol until {answer['expires_at']}, once. Open there, and leave open:\n\n  {link}\n"
+    )
+    if lasts:
+        segno.make(link, micro=False).terminal(out=sys.stdout, compact=True)
+    if not server.startswith("https://"):
+        click.echo(
+            f"a phone needs https, for threads and to keep its screen on, and no loopback address: {SERVER_AWAY}"
+        )
+    click.echo("the server needs ONNX Runtime Web, once: ofa-deploy agent web-assets")
 
 
 @device.command("list")

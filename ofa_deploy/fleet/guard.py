@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ofa_deploy.fleet.tokens import Bearer, Role, who
 from ofa_deploy.store import Store
 
-PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json", "/api/enroll"})
-PUBLIC_FILES = ("/dashboard/", "/docs/")
+PUBLIC = frozenset({"/", "/healthz", "/docs", "/openapi.json", "/api/enroll", "/agent"})
+PUBLIC_FILES = ("/dashboard/", "/docs/", "/agent/")
 JSON_BYTES = 256 * 2**10
 RESULT_BYTES = 32 * 2**20  # 600 items, each with thousands of timings
 JOB_BYTES = 64 * 2**20

@@ -26,6 +26,7 @@ from ofa_deploy.fleet.routes_jobs import add_job_routes
 from ofa_deploy.fleet.schemas import Problem
 from ofa_deploy.fleet.service import Conflict, Forbidden, Missing, Service, Unauthorized
 from ofa_deploy.fleet.watch import Watch, note
+from ofa_deploy.fleet.web_agent import add_web_agent
 from ofa_deploy.store import StaleRun, Store
 
 LEASE_S = 60.0  # an agent says every second or so that it lives
@@ -53,7 +54,7 @@ def create_app(
         token: the admin's.
         blobs: folder for model files while jobs need them.
         lease_s: a run that is not heard of for so long is given to the next agent.
-        workspace: whose audits and bundles the dashboard shows.
+        workspace: whose audits and bundles the dashboard shows, and whose ONNX Runtime Web the browser agent gets.
     """
     service = Service(store, Blobs(blobs), lease_s)
     app = FastAPI(
@@ -76,6 +77,7 @@ def create_app(
     add_agent_routes(app, service)
     add_device_routes(app, service)
     add_pages(app, store, metrics, workspace)
+    add_web_agent(app, workspace)
     return app
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from ofa_deploy.config import BROWSER
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet.bells import Bells, Line
 from ofa_deploy.fleet.blobs import Blobs
@@ -103,10 +104,14 @@ def unavailable(name: str, device: dict[str, Any] | None) -> str | None:
             f"agent there, a new code for it comes from: {again}"
         )
     if not is_online(device):
-        age = _age_s(device["seen_at"])
+        age, runtime = _age_s(device["seen_at"]), (device["profile"] or {}).get("runtime", "")
+        page, agent = (
+            "open this server's page /agent there again",
+            "start its agent there again with: python3 ofa-agent.pyz",
+        )
         return (
-            f"device {name!r} is not there: last heard of at {device['seen_at']}, {age:.0f} s ago; start its agent "
-            "there again with: python3 ofa-agent.pyz"
+            f"device {name!r} is not there: last heard of at {device['seen_at']}, {age:.0f} s ago; "
+            f"{page if runtime.startswith(BROWSER) else agent}"
         )
     return None
 

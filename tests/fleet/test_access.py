@@ -42,6 +42,9 @@ ROUTES = {
 PUBLIC = {
     ("POST", "/api/enroll"): 422,
     ("GET", "/"): 200,
+    ("GET", "/agent"): 200,
+    ("GET", "/agent/ort/{file}"): 404,
+    ("GET", "/agent/{file}"): 404,
     ("GET", "/dashboard/{file}"): 404,
     ("GET", "/docs"): 200,
     ("GET", "/healthz"): 200,
