@@ -115,9 +115,10 @@ def device() -> None:
 @device.command()
 @click.argument("name")
 @click.option("--profile", required=True, help="What it is: a profile's name, or a YAML file.")
+@click.option("--simulated", "stand_in", is_flag=True, help="Its agent makes latencies up from the profile's figures.")
 @AS_JSON
 @click.pass_obj
-def register(workspace: Path | None, name: str, profile: str, as_json: bool) -> None:
+def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as_json: bool) -> None:
     """Let a device in: prints a code that its agent trades for a token, once, within a day.
 
     For a device that is in already: changes its profile, and gives another code. With the profile of a browser, it is a
@@ -125,12 +126,12 @@ def register(workspace: Path | None, name: str, profile: str, as_json: bool) -> 
 
     Example: ofa-deploy device register nano-1 --profile jetson_nano
     """
-    from ofa_deploy.fleet import resolve_target
     from ofa_deploy.fleet.local import LOCAL
+    from ofa_deploy.fleet.targets import read_profile, simulated
 
     if name == LOCAL:
         raise click.UsageError(f"{LOCAL} is this machine, which needs no registration; choose another name")
-    kind = resolve_target(profile)
+    kind = simulated(read_profile(profile)) if stand_in else read_profile(profile)
     with _fleet(workspace) as fleet:
         answer: dict[str, Any] = fleet.client.register(name, kind.model_dump(mode="json"))
         server, lasts = fleet.client.url if fleet.lasts else "https://HOST:8800", fleet.lasts

@@ -87,7 +87,30 @@ def _instead_of(profile: TargetProfile, devices: dict[str, dict[str, Any]]) -> T
         raise UsageError(f"{profile.name} is the profile of {len(same)} devices: {', '.join(same)}; name one of them")
     if same:
         return _as_registered(same[0], devices[same[0]])
-    return profile.model_copy(update={"runtime": SIMULATED}) if profile.simulation else profile
+    return simulated(profile) if profile.simulation else profile
+
+
+def simulated(profile: TargetProfile) -> TargetProfile:
+    """A stand-in for a kind of device, made of its profile's figures.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not profile.simulation:
+        raise UsageError(f"the profile {profile.name} has no figures to simulate such a device")
+    return profile.model_copy(update={"runtime": SIMULATED})
+
+
+def read_profile(name: str) -> TargetProfile:
+    """A kind of device as its file says: ``profiles/NAME.yaml`` where you stand, a path, or one of the package.
+
+    Raises:
+        UsageError: there is none; lists those there are. Or its file is wrong.
+    """
+    found = _profile(name)
+    if found is None:
+        raise UsageError(f"unknown profile {name!r}; known: {', '.join(known_targets())}, or a path that ends in .yaml")
+    return found
 
 
 def _profile(name: str) -> TargetProfile | None:

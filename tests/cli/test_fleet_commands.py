@@ -111,6 +111,19 @@ def test_tls_with_an_authority_of_ones_own(serve, tmp_path, ofa_deploy, monkeypa
     assert ofa_deploy("device", "list", "--json", cwd=tmp_path).stdout == "[]\n"
 
 
+def test_a_registered_device_is_real_unless_it_is_said_to_be_a_stand_in(tmp_path, ofa_deploy):
+    for name, *options in (("real",), ("made-up", "--simulated")):
+        done = ofa_deploy("device", "register", name, "--profile", "jetson_nano", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    listed = json.loads(ofa_deploy("device", "list", "--json", cwd=tmp_path).stdout)
+    assert {device["name"]: device["profile"]["runtime"] for device in listed} == {
+        "real": "tensorrt",
+        "made-up": "simulated",
+    }
+    done = ofa_deploy("device", "register", "x", "--profile", "local", "--simulated", cwd=tmp_path)
+    assert "no figures to simulate" in one_line(done, 2)
+
+
 def test_registering_works_without_a_server_and_says_that_one_is_needed(tmp_path, ofa_deploy):
     done = ofa_deploy("device", "register", "phone", "--profile", "local", cwd=tmp_path)
     assert done.returncode == 0
@@ -123,7 +136,7 @@ def test_devices_that_cannot_be(tmp_path, ofa_deploy):
     assert "needs no registration" in one_line(
         ofa_deploy("device", "register", "local", "--profile", "local", cwd=tmp_path), 2
     )
-    assert "unknown target" in one_line(ofa_deploy("device", "register", "x", "--profile", "nope", cwd=tmp_path), 2)
+    assert "unknown profile" in one_line(ofa_deploy("device", "register", "x", "--profile", "nope", cwd=tmp_path), 2)
     assert "name" in one_line(ofa_deploy("device", "register", "a/b", "--profile", "local", cwd=tmp_path), 2)
     assert "there is no device" in one_line(ofa_deploy("device", "show", "x", cwd=tmp_path), 2)
     assert "there is no device" in one_line(ofa_deploy("device", "revoke", "x", cwd=tmp_path), 2)
