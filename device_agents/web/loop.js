@@ -18,6 +18,7 @@ export class Agent {
     this.store = store;
     this.tell = tell;
     this.signal = signal;
+    this.away = false;
   }
 
   /**
@@ -70,8 +71,9 @@ export class Agent {
   async claim() {
     const facts = { ...(await deviceFacts()), ...(await deviceState()) };
     const run = (await this.store.run()) ?? null;
+    const wait_s = this.away ? 0 : CLAIM_WAIT_S; // a server that is back is seen at once
     try {
-      return await this.server.call("POST", "/api/claim", { facts, wait_s: CLAIM_WAIT_S, queue: "", run });
+      return await this.server.call("POST", "/api/claim", { facts, wait_s, queue: "", run });
     } catch (error) {
       const final = error instanceof ServerRefused && [401, 403].includes(error.status);
       if (final || !(error instanceof ServerRefused)) throw error;
@@ -165,10 +167,12 @@ export class Agent {
       if (this.signal.aborted) throw new Stopped();
       try {
         const answer = await request();
+        this.away = false;
         this.tell({ away: null });
         return answer;
       } catch (error) {
         if (!(error instanceof ServerAway)) throw error;
+        this.away = true;
         this.tell({ away: error.message });
         await this.sleep(pause * (0.5 + Math.random() / 2)); // not all agents at once when it is back
         pause = Math.min(2 * pause, longest);

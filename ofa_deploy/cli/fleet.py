@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 SERVER_AWAY = "ofa-deploy serve --host 0.0.0.0 --tls-cert FILE --tls-key FILE"
 
+LOOPBACK = ("https://127.", "https://localhost", "https://[::1]")
+
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
@@ -166,9 +168,10 @@ def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -
     )
     if lasts:
         segno.make(link, micro=False).terminal(out=sys.stdout, compact=True)
-    if not server.startswith("https://"):
+    if not server.startswith("https://") or server.startswith(LOOPBACK):
         click.echo(
-            f"a phone needs https, for threads and to keep its screen on, and no loopback address: {SERVER_AWAY}"
+            "another device reaches it by https and a name that is not this machine's loopback: serve so "
+            f"({SERVER_AWAY}), and put that address in OFA_SERVER here, so that the link has it"
         )
     click.echo("the server needs ONNX Runtime Web, once: ofa-deploy agent web-assets")
 
