@@ -10,8 +10,8 @@ on every device, on each in the same rounds.
 Weights are random, so multiply-accumulates stand in for accuracy: search gives the most of them that fit. As the three
 networks then differ in size, what is compared on a device is how many MACs they do in a millisecond.
 
-Takes about 8 minutes on two cores. Needs the extra [test], Chromium, and npm for ONNX Runtime Web. With --workspace a later run
-keeps the profiles; the rest is measured again.
+Takes about 8 minutes on two cores. Needs the extra [test], Chromium, and npm for ONNX Runtime Web. With --workspace a
+later run keeps the profiles; the rest is measured again.
 """
 
 from __future__ import annotations
