@@ -1,8 +1,6 @@
 """The dashboard in a real browser."""
 
-import os
 import re
-import shutil
 
 import pytest
 from dashboard_data import HOSTILE, beat, blocks, seed
@@ -11,9 +9,7 @@ from ofa_deploy.fleet import create_app
 from ofa_deploy.fleet.agents import LocalServer
 from ofa_deploy.store import Workspace
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra [test] is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 expect = playwright.expect
 TOKEN = "an-admin-token"
 SMALL, NORMAL = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
@@ -28,15 +24,6 @@ def fleet(tmp_path_factory):
         server = LocalServer(app)
         yield server.url, workspace, run
         server.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own sandbox refuses to run as root
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

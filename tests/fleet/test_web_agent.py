@@ -1,8 +1,6 @@
 """The browser agent in a real browser, with the real ONNX Runtime Web."""
 
 import json
-import os
-import shutil
 import threading
 
 import pytest
@@ -15,9 +13,7 @@ from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.fleet.web_assets import assets_folder, install
 from ofa_deploy.store import Workspace
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra [test] is not installed")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 expect = playwright.expect
 WAIT_MS = 60_000
 SHORT = ("--cap-s", "20", "--se", "0.3")
@@ -32,15 +28,6 @@ def assets(tmp_path_factory):
     except OfaDeployError as error:
         pytest.skip(f"ONNX Runtime Web cannot be had here: {error}")
     return assets_folder(folder)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium's own sandbox refuses to run as root
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
