@@ -82,7 +82,7 @@ def test_profile_audit_search_and_predict_say_simulated(ofa_deploy, walk, bundle
     commands = (
         ("profile", *NANO),
         ("audit", *NANO, "--networks", "5"),
-        ("search", *NANO, "--max-ms", "0.6"),
+        ("search", *NANO, "--max-ms", "1"),
         ("predict", *NANO, str(bundle / "arch.json")),
     )
     for command in commands:
