@@ -74,14 +74,17 @@ def test_the_overview_asks_the_database_the_same_few_questions_however_large_the
     def count(_, __, statement, *more):
         asked.append(statement)
 
-    get("/api/overview")
-    few = len(asked)
+    def questions():
+        asked.clear()
+        assert get("/api/overview").ok
+        return len(asked)
+
+    few = min(questions() for _ in range(4))  # once a second the server itself asks whether there is work
     for i in range(20):
         workspace.store.touch_device(f"more-{i}", {})
         add_job(workspace.store, f"{i:032x}", f"more-{i}", 5)
-    asked.clear()
+    assert min(questions() for _ in range(4)) == few
     assert len(get("/api/overview").json()["devices"]) == 23
-    assert len(asked) == few
     event.remove(engine, "before_cursor_execute", count)
 
 
