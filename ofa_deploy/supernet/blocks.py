@@ -63,22 +63,23 @@ class SqueezeExcitation(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual block."""
+    """Inverted residual block, or a universal inverted bottleneck: what the op does not have is None."""
 
     def __init__(self, op: OpSpec) -> None:
         super().__init__()
-        self.expand = ConvBN(op.cin, op.mid, act=op.act) if op.mid != op.cin else None
-        self.depthwise = ConvBN(op.mid, op.mid, op.kernel, op.stride, groups=op.mid, act=op.act)
+        self.start = ConvBN(op.cin, op.cin, op.start, op.start_stride, groups=op.cin) if op.start else None
+        self.expand = ConvBN(op.cin, op.mid, act=op.act) if op.expands else None
+        depthwise = ConvBN(op.mid, op.mid, op.kernel, op.stride, groups=op.mid, act=op.act) if op.kernel else None
+        self.depthwise = depthwise
         self.se = SqueezeExcitation(op.mid, op.se) if op.se else None
         self.project = ConvBN(op.mid, op.cout)
         self.skip = op.skip
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, cin, h, w] -> [N, cout, h / stride, w / stride]``."""
-        y = self.expand(x) if self.expand is not None else x
-        y = self.depthwise(y)
-        y = self.se(y) if self.se is not None else y
-        y = self.project(y)
+        y = x
+        for layer in (self.start, self.expand, self.depthwise, self.se, self.project):
+            y = layer(y) if layer is not None else y
         return x + y if self.skip else y
 
 
@@ -109,7 +110,7 @@ class Classifier(nn.Module):
 
 def make_block(op: OpSpec) -> nn.Module:
     """The module that executes an op."""
-    return {"stem": Stem, "mbconv": MBConv, "head": Head, "classifier": Classifier}[op.kind](op)
+    return {"stem": Stem, "mbconv": MBConv, "uib": MBConv, "head": Head, "classifier": Classifier}[op.kind](op)
 
 
 def initialise(model: nn.Module, seed: int) -> None:
