@@ -114,7 +114,11 @@ def make_block(op: OpSpec) -> nn.Module:
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draw all weights anew from one seed: He-normal convolutions, a small classifier, identity batch norm."""
+    """Draw all weights anew from one seed: He-normal convolutions, a small classifier, identity batch norm.
+
+    The depthwise layers before expansions begin as the identity: subnets with and without one then start from nearly
+    the same function, and disturb each other less in the weights that they share.
+    """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -127,3 +131,6 @@ def initialise(model: nn.Module, seed: int) -> None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+    for block in model.modules():
+        if isinstance(block, MBConv) and block.start is not None:
+            nn.init.dirac_(block.start.conv.weight, block.start.conv.groups)

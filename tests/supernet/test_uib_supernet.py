@@ -158,6 +158,13 @@ def test_gradients_reach_every_weight():
     assert [name for name, p in supernet.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
+def test_the_first_depthwise_begins_as_the_identity():
+    supernet, x = Supernet(MIXED), images(1, 24, 5, 5)
+    initialise(supernet, 0)
+    assert torch.equal(supernet.s1b1.start.conv(x), x)
+    assert not torch.equal(supernet.s1b1.depthwise.conv(images(1, 96, 5, 5)), images(1, 96, 5, 5))
+
+
 def test_sorting_channels_keeps_the_largest_and_the_inputs_of_the_first_depthwise():
     supernet, x = make(), images(3, 3, 20, 20)
     start = supernet.s1b1.start.conv.weight.clone()
