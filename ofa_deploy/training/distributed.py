@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -49,11 +50,6 @@ class World:
     def is_main(self) -> bool:
         """Whether this process is the one that writes files and speaks."""
         return self.rank == 0
-
-    @property
-    def threads(self) -> int | None:
-        """A process's share of its machine's cores; None on its own: torch's own choice."""
-        return None if self.group is None else max(1, len(os.sched_getaffinity(0)) // self.local_size)
 
     def device(self, kind: str) -> torch.device:
         """This process's device of a kind.
@@ -185,6 +181,8 @@ def join_world(timeout: float = TIMEOUT) -> Iterator[World]:
         yield ALONE
         return
     store = _join(timeout)
+    # torchrun gives every process one thread unless it is told otherwise
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
     agent = os.getppid() if dist.is_torchelastic_launched() else None
     try:
         yield World(rank, size, local_rank, local_size, dist.group.WORLD, agent)
@@ -208,7 +206,7 @@ def _numbers() -> tuple[int, int, int, int]:
     return rank, size, local_rank, local_size
 
 
-def _join(timeout: float) -> dist.Store:
+def _join(timeout: float) -> Store:
     """Meet the other processes; the store outlives any of them."""
     wait = timedelta(seconds=timeout)
     try:
@@ -224,7 +222,7 @@ def _join(timeout: float) -> dist.Store:
     return store
 
 
-def _first_to_fail(store: dist.Store, rank: int) -> bool:
+def _first_to_fail(store: Store, rank: int) -> bool:
     """Whether no other process has failed before."""
     try:
         return store.compare_set("failed", "", str(rank)).decode() == str(rank)
