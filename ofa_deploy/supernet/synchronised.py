@@ -85,9 +85,7 @@ class _BatchNorm(torch.autograd.Function):
         dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
             grad, x, weight, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
-        sums = torch.stack([dweight, dbias])
-        with reaching_peers():
-            dist.all_reduce(sums, group=ctx.group)
+        sums = _gather(torch.stack([dweight, dbias]), ctx.group).sum(0)
         # less what flows back through them: weight/σ · (Σ grad + x̂ Σ grad·x̂) / count
         rstd = (var + ctx.eps).rsqrt()
         slope, level = sums * (weight * rstd / ctx.count)
@@ -99,10 +97,15 @@ def _moments(x: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance ``[C]`` over all processes, and the number of values that they are over."""
     var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     own = torch.cat([mean, var, mean.new_tensor([x.numel() // x.shape[1]])])
-    parts = own.new_empty(group.size(), len(own))
-    with reaching_peers():
-        dist.all_gather(list(parts.unbind()), own, group=group)
-    means, variances, counts = parts.split([len(mean), len(mean), 1], dim=1)
+    means, variances, counts = _gather(own, group).split([len(mean), len(mean), 1], dim=1)
     share = counts / counts.sum()
     mean = (share * means).sum(0)
     return mean, (share * (variances + (means - mean) ** 2)).sum(0), counts.sum()
+
+
+def _gather(own: Tensor, group: Group) -> Tensor:
+    """The same tensor of every process, ``[processes, …]``: one trip, where adding them up would take two."""
+    parts = own.new_empty(group.size(), *own.shape)
+    with reaching_peers():
+        dist.all_gather(list(parts.unbind()), own, group=group)
+    return parts
