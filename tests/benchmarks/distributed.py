@@ -28,7 +28,7 @@ STAGES = [
 SPACE = {"name": "dwarf", "stages": STAGES, "resolutions": [16, 20], "widths": [1.0], "in_channels": 1}
 SPACE |= {"num_classes": 10, "first_block": False, "head_width": 32, "feature_width": 0}
 RECIPE = {"name": "dwarf", "space": SPACE, "data": {"name": "digits", "valid": 237, "augment": ["crop"]}}
-RECIPE |= {"batch_size": 200, "warmup_epochs": 0.1, "checkpoint_seconds": 0, "threads": 1}
+RECIPE |= {"batch_size": 200, "checkpoint_seconds": 0, "threads": 1}
 RECIPE |= {"accuracy": {"subnets": 8, "heldout": 3, "recalibration_images": 600, "images": 200}}
 FIRST_STEPS = (1, 2, 3, 4)
 

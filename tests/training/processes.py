@@ -17,10 +17,8 @@ def start(size, target, *arguments, folder):
     """``target(*arguments)`` in ``size`` processes; process r prints to ``folder/r.out`` and ``folder/r.err``."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     folder.mkdir(exist_ok=True)
-    started = [
-        _context.Process(target=_enter, args=(rank, size, store.port, folder, target, arguments))
-        for rank in range(size)
-    ]
+    arguments = (size, store.port, folder, target, arguments)
+    started = [_context.Process(target=_enter, args=(rank, *arguments)) for rank in range(size)]
     for process in started:
         process.start()
         process.store = store  # lives in torchrun's agent
