@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ofa_deploy.errors import UsageError
 
 Activation = Literal["relu", "relu6", "hswish"]
+OptionalKernel = Literal[0, 3, 5, 7]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -36,8 +37,9 @@ class StageDocument(Document):
     act: Activation = "relu"
     se: bool = False
     depths: tuple[Positive, ...] = (2, 3, 4)
-    kernels: tuple[Literal[3, 5, 7], ...] = (3, 5, 7)
+    kernels: tuple[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel], ...] = (3, 5, 7)
     expands: tuple[Annotated[float, Field(ge=1)], ...] = (3, 4, 6)
+    block: Literal["mbconv", "uib"] = "mbconv"
 
 
 class SpaceDocument(Document):

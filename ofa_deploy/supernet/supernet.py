@@ -16,7 +16,7 @@ from ofa_deploy.supernet.subnet import Subnet
 
 
 class Supernet(nn.Module):
-    """The largest subnet's modules, and one kernel transform per slot and pair of neighbouring kernel sizes.
+    """The largest subnet's modules, and one kernel transform per depthwise and pair of neighbouring kernel sizes.
 
     A subnet uses the leading blocks of every stage, the leading channels of every layer, and the centre of every
     depthwise kernel, multiplied by the transforms on the way to its size. Which subnet runs is an argument: nothing
@@ -33,10 +33,11 @@ class Supernet(nn.Module):
         for name, op in zip(network.names, network.ops, strict=True):
             self.add_module(name, make_block(op))
         for stage, position in space.slots:
-            depthwise = self.get_submodule(f"s{stage}b{position}.depthwise")
-            for large, small in _steps(space, stage):
-                transform = nn.Parameter(torch.eye(small * small))
-                depthwise.register_parameter(_transform_name(large, small), transform)
+            for layer in space.stages[stage].depthwise_sizes:
+                for large, small in _steps(space, stage, layer):
+                    transform = nn.Parameter(torch.eye(small * small))
+                    depthwise = self.get_submodule(f"s{stage}b{position}.{layer}")
+                    depthwise.register_parameter(_transform_name(large, small), transform)
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """Run one subnet.
@@ -79,7 +80,7 @@ class Supernet(nn.Module):
             if not isinstance(block, MBConv) or block.expand is None:
                 continue
             order = _importance(block.project.conv.weight)
-            for layer in (block.expand, block.depthwise):
+            for layer in filter(None, (block.expand, block.depthwise)):
                 statistics = [layer.bn.running_mean, layer.bn.running_var]
                 _permute([layer.conv.weight, *layer.bn.parameters(), *statistics], order)
             _permute([block.project.conv.weight], order, dim=1)
@@ -96,17 +97,17 @@ class Supernet(nn.Module):
         for part, shape in weight_shapes(op).items():
             owner, _, leaf = part.rpartition(".")
             value = getattr(block.get_submodule(owner), leaf)
-            if part == "depthwise.conv.weight" and value.shape[-1] != op.kernel:
-                sliced[part] = self._kernel(name, value[: op.mid], op.kernel)
+            if value.dim() == 4 and value.shape[-1] != shape[-1]:
+                sliced[part] = self._kernel(name, owner.removesuffix(".conv"), value[: shape[0]], shape[-1])
             else:
                 sliced[part] = value[tuple(map(slice, shape))]
         return sliced
 
-    def _kernel(self, name: str, weight: Tensor, kernel: int) -> Tensor:
+    def _kernel(self, name: str, layer: str, weight: Tensor, kernel: int) -> Tensor:
         """``[C, 1, K, K] -> [C, 1, kernel, kernel]``: centre crop and transform, one kernel size after the other."""
         stage = int(name[1 : name.index("b")])
-        depthwise = self.get_submodule(f"{name}.depthwise")
-        for large, small in _steps(self.space, stage):
+        depthwise = self.get_submodule(f"{name}.{layer}")
+        for large, small in _steps(self.space, stage, layer):
             if small < kernel:
                 break
             edge = (large - small) // 2
@@ -115,10 +116,9 @@ class Supernet(nn.Module):
         return weight
 
 
-def _steps(space: SearchSpace, stage: int) -> list[tuple[int, int]]:
-    """Neighbouring kernel sizes of a stage, largest first: ``[(7, 5), (5, 3)]``."""
-    sizes = sorted(space.stages[stage].kernels, reverse=True)
-    return list(pairwise(sizes))
+def _steps(space: SearchSpace, stage: int, layer: str) -> list[tuple[int, int]]:
+    """Neighbouring kernel sizes of a depthwise layer of a stage's blocks, largest first: ``[(7, 5), (5, 3)]``."""
+    return list(pairwise(reversed(space.stages[stage].depthwise_sizes[layer])))
 
 
 def _transform_name(large: int, small: int) -> str:
