@@ -48,6 +48,8 @@ def main() -> None:
     # read when torch is loaded: OpenMP threads that wait for each other by spinning for long starve as soon as another
     # process wants a core; training then all but stops
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    # likewise: a lost connection is one line of ours; torch's own adds a page of stack frames
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
