@@ -32,6 +32,7 @@ OPTIONS = (
     click.option(
         "--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]"
     ),
+    click.option("--accuracy", help="An imported accuracy predictor's name.  [default: the supernet's own]"),
     click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
     click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
@@ -46,6 +47,7 @@ class Request:
     target: str
     seed: int
     supernet: Path | None
+    accuracy: str | None
     space_name: str | None
     random_weights: bool
     as_json: bool
@@ -54,6 +56,7 @@ class Request:
     def options(self) -> list[str]:
         """The words of a command that asks for the same, but for the supernet that it finds."""
         words = ["--target", self.target, *self.constraints.options, "--seed", str(self.seed)]
+        words += ["--accuracy", self.accuracy] if self.accuracy else []
         return words + (["--space", self.space_name, "--random-weights"] if self.space_name else [])
 
 
