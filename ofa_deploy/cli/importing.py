@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ofa_deploy.cli.output import emit
 from ofa_deploy.cli.tables import json_option, keep_table
+
+if TYPE_CHECKING:
+    from ofa_deploy.supernet import Supernet
 
 
 @click.group("import")
@@ -50,13 +54,26 @@ def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> 
 
     supernet, summary = import_checkpoint(file, load_space(space_name))
     save_supernet(output, supernet, summary)
-    space, params = supernet.space, sum(value.numel() for value in supernet.parameters())
-    if as_json:
-        answer = {"supernet": str(output), "space": space.name, "classes": space.num_classes, "params": params}
-        emit({**answer, **summary})
-        return
-    click.echo(f"{output}: a supernet of {space.name}, {space.num_classes} classes, {params:,} parameters")
-    click.echo(f"next: ofa-deploy extract --supernet {output} --max-ms …")
+    _tell_supernet(output, supernet, summary, as_json)
+
+
+@import_group.command("torchvision-checkpoint")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--space", "space_name", required=True, help="efficientnet_b0 to efficientnet_b7, or a YAML file.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet's file to write.")
+@json_option
+def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
+    """Take one of torchvision's EfficientNets: the torch file of its weights.
+
+    Example: ofa-deploy import torchvision-checkpoint efficientnet_b0.pth --space efficientnet_b0 -o b0.safetensors
+    """
+    from ofa_deploy.space import load_space
+    from ofa_deploy.supernet import save_supernet
+    from ofa_deploy.supernet.torchvision_weights import import_torchvision
+
+    supernet, summary = import_torchvision(file, load_space(space_name))
+    save_supernet(output, supernet, summary)
+    _tell_supernet(output, supernet, summary, as_json)
 
 
 @import_group.command("ofa-accuracy")
@@ -81,6 +98,16 @@ def ofa_accuracy(workspace: Path | None, file: Path, name: str, space_name: str,
         return
     click.echo(f"{path}: {predictor.summary()}")
     click.echo(f"next: ofa-deploy search --accuracy {name} --target … --max-ms …")
+
+
+def _tell_supernet(output: Path, supernet: Supernet, summary: dict[str, Any], as_json: bool) -> None:
+    space, params = supernet.space, sum(value.numel() for value in supernet.parameters())
+    if as_json:
+        answer = {"supernet": str(output), "space": space.name, "classes": space.num_classes, "params": params}
+        emit({**answer, **summary})
+        return
+    click.echo(f"{output}: a supernet of {space.name}, {space.num_classes} classes, {params:,} parameters")
+    click.echo(f"next: ofa-deploy extract --supernet {output} --max-ms …")
 
 
 COMMANDS = (import_group,)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
-from ofa_deploy.supernet import Supernet, initialise, save_supernet, synchronised
+from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
 from ofa_deploy.training.data import Data, load_data
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.evaluation import evaluate_all, specialise, specialise_all
@@ -61,7 +61,7 @@ def train_supernet(
     if unfinished and not resume:
         raise UsageError(f"{checkpoint} is an unfinished training: pass --resume to continue it, or remove {folder}")
     with _torch_settings(recipe.threads), synchronised(world.group):
-        run = _Run(recipe, folder, report, world)
+        run = _Run(recipe, folder, report, world, fresh=not unfinished)
         if unfinished and world.is_main:
             run.state.restore(checkpoint, recipe)
         run.state.copy_from_main(world)
@@ -89,7 +89,7 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
 class _Run:
     """One training run: recipe, data, phases, supernet, optimiser."""
 
-    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World) -> None:
+    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World, fresh: bool) -> None:
         self.recipe, self.report, self.world = recipe, report if world.is_main else None, world
         self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
         self.device = choose_device(recipe.device, world)
@@ -103,11 +103,13 @@ class _Run:
         self.steps = self.phases[-1].end
         self.codecs = {phase: PopulationCodec(phase.space) for phase in self.phases}
         self.guards = Guards(self.data.num_classes, watch_from=round((recipe.warmup_epochs + 1) * self.per_epoch))
-        self._build()
+        self._build(self.recipe.init if fresh else None)
 
-    def _build(self) -> None:
+    def _build(self, init: Path | None) -> None:
         supernet = Supernet(self.space)
         initialise(supernet, self.recipe.seed)
+        if init is not None:
+            inherit(supernet, load_supernet(init)[0])
         self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
         buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
         self.state = TrainingState(supernet, buffers)

@@ -1,0 +1,82 @@
+"""A base network becomes a search space whose largest subnet it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ofa_deploy.config import ElasticDocument
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space.spec import SearchSpace, StageSpec
+
+
+def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
+    """A space of one subnet: the largest of another."""
+    stages = tuple(
+        replace(stage, depths=(max(stage.depths),), kernels=(_largest(stage),), expands=(max(stage.expands),))
+        for stage in space.stages
+    )
+    whole = replace(space, name=name, stages=stages, resolutions=(max(space.resolutions),))
+    return replace(whole, widths=(max(space.widths),))
+
+
+def make_elastic(base: SearchSpace, elastic: ElasticDocument) -> SearchSpace:
+    """Give a base's largest network choices that are no larger than its own, and those always.
+
+    Args:
+        elastic: ``depth``: blocks of every stage more than the base has, 0 or less, where at least one block stays;
+            ``kernel``, ``expand``: choices of every block, of which each stage takes those up to its own; ``width``:
+            multipliers up to 1; ``resolution``: pixels. What is None stays as the base has it.
+
+    Raises:
+        UsageError: a choice that is larger than any of the base's.
+    """
+    _check(base, elastic)
+    stages = tuple(_stage(stage, elastic) for stage in base.stages)
+    widths = base.widths if elastic.width is None else _up_to(elastic.width, 1.0)
+    resolutions = base.resolutions
+    if elastic.resolution is not None:
+        resolutions = _up_to(elastic.resolution, max(base.resolutions))
+    return replace(base, stages=stages, widths=widths, resolutions=resolutions)
+
+
+def _stage(stage: StageSpec, elastic: ElasticDocument) -> StageSpec:
+    chosen: dict[str, Any] = {}
+    if elastic.depth is not None:
+        deepest = max(stage.depths)
+        chosen["depths"] = _up_to([max(1, deepest + fewer) for fewer in elastic.depth], deepest)
+    if elastic.kernel is not None and stage.block == "mbconv":
+        chosen["kernels"] = _up_to(elastic.kernel, _largest(stage))
+    if elastic.expand is not None:
+        chosen["expands"] = _up_to(elastic.expand, max(stage.expands))
+    return replace(stage, **chosen)
+
+
+def _largest(stage: StageSpec) -> Any:
+    """The largest kernel; of pairs, the one that has the largest of both."""
+    return max(stage.kernels, key=lambda kernel: kernel if isinstance(kernel, int) else sum(kernel))
+
+
+def _up_to(choices: Any, most: Any) -> tuple[Any, ...]:
+    """The choices that are not larger than the base's own value, and that; smallest first."""
+    return tuple(sorted({choice for choice in choices if choice <= most} | {most}))
+
+
+def _check(base: SearchSpace, elastic: ElasticDocument) -> None:
+    kernels = [kernel for stage in base.stages for kernel in stage.kernels if isinstance(kernel, int)]
+    most = {
+        "depth": 0,
+        "kernel": max(kernels, default=0),
+        "expand": max(max(stage.expands) for stage in base.stages),
+        "width": 1.0,
+        "resolution": max(base.resolutions),
+    }
+    if elastic.width is not None and base.widths != (1.0,):
+        raise UsageError(f"space {base.name}: elastic.width needs a base of one width, not of {list(base.widths)}")
+    for name, largest in most.items():
+        for choice in getattr(elastic, name) or ():
+            if choice > largest:
+                raise UsageError(
+                    f"space {base.name}: elastic.{name}: {choice:g} is larger than the base's {largest:g}; the base is "
+                    "the largest subnet"
+                )
