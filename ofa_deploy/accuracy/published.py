@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from ofa_deploy.accuracy.predictor import read_card
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Population, PopulationCodec, SearchSpace, load_space
+from ofa_deploy.space import PRESETS, Population, PopulationCodec, SearchSpace, load_space
 
 KIND = "one-hot network"
 SPACE = "ofa_mbv3_w1.2"
@@ -36,9 +36,8 @@ def one_hot(codec: PopulationCodec, population: Population) -> np.ndarray:
     slots = active.shape[1]
     kernels, expands = population[:, -2 * slots : -slots, None], population[:, -slots:, None]
     known = np.array([RESOLUTIONS.index(r) for r in codec.space.resolutions])
-    parts = [
-        ((genes == np.arange(3, dtype=np.int8)) & active).reshape(len(population), -1) for genes in (kernels, expands)
-    ]
+    shape = (len(population), 3 * slots)
+    parts = [((genes == np.arange(3, dtype=np.int8)) & active).reshape(shape) for genes in (kernels, expands)]
     resolution = known[population[:, :1]] == np.arange(len(RESOLUTIONS))
     return np.concatenate([*parts, resolution], axis=1).astype(np.float32)
 
@@ -83,7 +82,9 @@ class PublishedPredictor:
 
     def to_bytes(self) -> bytes:
         """The predictor as a safetensors file; deterministic."""
-        card = {"kind": KIND, "space": self.codec.space.to_json(), "error": self.error}
+        space = self.codec.space
+        named = space.name if PRESETS.get(space.name) == space else space.to_json()
+        card = {"kind": KIND, "space": named, "error": self.error}
         return save(self.arrays, {"card": json.dumps(card, sort_keys=True)})
 
     @classmethod
