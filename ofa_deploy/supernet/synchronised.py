@@ -95,7 +95,8 @@ class _BatchNorm(torch.autograd.Function):
 
 def _moments(x: Tensor, group: Group) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance ``[C]`` over all processes, and the number of values that they are over."""
-    var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    # the sums of torch's own batch norm; torch.var_mean takes up to 20 times as long on a CPU
+    mean, var = torch.ops.aten.batch_norm_update_stats(x, None, None, 0.0)
     own = torch.cat([mean, var, mean.new_tensor([x.numel() // x.shape[1]])])
     means, variances, counts = _gather(own, group).split([len(mean), len(mean), 1], dim=1)
     share = counts / counts.sum()
