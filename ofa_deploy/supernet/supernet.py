@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -70,16 +70,21 @@ class Supernet(nn.Module):
         return subnet.train(self.training)
 
     @torch.no_grad()
-    def sort_channels(self) -> None:
-        """Reorder every block's expanded channels, the most important first; the largest subnet's function stays.
+    def sort_channels(self, trained: SearchSpace | None = None) -> None:
+        """Reorder every block's expanded channels, the most important first.
 
         Importance is the sum of absolute projection weights; squeezed channels are sorted by their expansion's
-        (Once-for-All §3.2, elastic width). Blocks without expansion keep their order, which is their input's.
+        (Once-for-All §3.3, elastic width). Blocks without expansion keep their order, which is their input's.
+
+        Args:
+            trained: a part of the space whose subnets keep their function, but for rounding: channels move only between
+                the widths that its subnets have. Without it, the largest subnet alone does.
         """
-        for block in self.children():
+        for name, block in self.named_children():
             if not isinstance(block, MBConv) or block.expand is None:
                 continue
-            order = _importance(block.project.conv.weight)
+            mids, squeezes = _used_channels(trained, name) if trained is not None else ((), ())
+            order = _importance(block.project.conv.weight, mids)
             for layer in filter(None, (block.expand, block.depthwise)):
                 statistics = [layer.bn.running_mean, layer.bn.running_var]
                 _permute([layer.conv.weight, *layer.bn.parameters(), *statistics], order)
@@ -87,7 +92,7 @@ class Supernet(nn.Module):
             if block.se is not None:
                 _permute([block.se.expand.weight, block.se.expand.bias], order)
                 _permute([block.se.reduce.weight], order, dim=1)
-                squeezed = _importance(block.se.expand.weight)
+                squeezed = _importance(block.se.expand.weight, squeezes)
                 _permute([block.se.reduce.weight, block.se.reduce.bias], squeezed)
                 _permute([block.se.expand.weight], squeezed, dim=1)
 
@@ -125,9 +130,22 @@ def _transform_name(large: int, small: int) -> str:
     return f"transform_{large}to{small}"
 
 
-def _importance(weight: Tensor) -> Tensor:
-    """Order of a convolution's input channels ``weight[out, in, 1, 1]``, the most important first."""
-    return torch.argsort(weight.abs().sum((0, 2, 3)), descending=True, stable=True)
+def _used_channels(space: SearchSpace, name: str) -> tuple[set[int], set[int]]:
+    """How many expanded, and how many squeezed, channels the block of that name has in the subnets of a space."""
+    stage, position = map(int, name[1:].split("b"))
+    spec, resolution = space.stages[stage], max(space.resolutions)
+    choices = product(space.widths, spec.expands)
+    ops = [space.block(stage, position, resolution, width, max(spec.kernels), expand) for width, expand in choices]
+    return {op.mid for op in ops}, {op.se for op in ops}
+
+
+def _importance(weight: Tensor, bounds: Iterable[int]) -> Tensor:
+    """Order of a convolution's input channels ``weight[out, in, 1, 1]``: those between two bounds stay between them,
+    the most important first."""
+    magnitude = weight.abs().sum((0, 2, 3))
+    inner = sorted({0, len(magnitude), *bounds})
+    parts = [a + torch.argsort(magnitude[a:b], descending=True, stable=True) for a, b in pairwise(inner)]
+    return torch.cat(parts)
 
 
 def _permute(tensors: Iterable[Tensor | None], order: Tensor, dim: int = 0) -> None:

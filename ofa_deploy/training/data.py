@@ -79,12 +79,15 @@ def batches(
         (float32 ``[B, C, resolution, resolution]``, normalised; int64 labels ``[B]``), of the first ``limit`` images.
         Of several processes the one with rank r gets the batches r, r + size, …
     """
-    count = min(limit or len(dataset), len(dataset))  # type: ignore[arg-type]
-    for images, labels in _raw(dataset, count, batch_size, workers, world):
+    for images, labels in raw_batches(dataset, batch_size, limit, workers, world):
         yield prepare(images, resolution, mean, std), labels
 
 
-def _raw(dataset: Dataset, count: int, batch_size: int, workers: int, world: World) -> Iterator[tuple[Tensor, Tensor]]:
+def raw_batches(
+    dataset: Dataset, batch_size: int, limit: int | None = None, workers: int = 0, world: World = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of ``batches`` as they are stored: bytes ``[B, C, H, W]``, and labels."""
+    count = min(limit or len(dataset), len(dataset))  # type: ignore[arg-type]
     own = slice(world.rank, None, world.size)
     if isinstance(dataset, TensorImages):
         pairs = (dataset.images[:count].split(batch_size)[own], dataset.labels[:count].split(batch_size)[own])

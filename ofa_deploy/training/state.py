@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ofa_deploy.config import TrainRecipe
@@ -18,7 +21,7 @@ from ofa_deploy.supernet import Supernet, read_summary, read_tensors, write_tens
 from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
-_FREE = {"accuracy", "checkpoint_seconds", "data.root", "data.workers"}
+_FREE = {"accuracy", "checkpoint_seconds", "data.root", "data.workers", "device"}
 
 
 @dataclass
@@ -27,21 +30,33 @@ class TrainingState:
 
     Attributes:
         momentum: SGD's buffer of every parameter.
+        copies: other weights of the same space, none of them trained: ``average`` over the steps, frozen ``teacher``,
+            ``best`` by the evaluations so far.
+        best: what the best evaluations were, and when.
         step: steps done.
         seconds: spent so far, over all runs.
     """
 
     supernet: Supernet
     momentum: dict[str, Tensor]
+    copies: dict[str, Supernet] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
 
+    @property
+    def evaluated(self) -> Supernet:
+        """The weights that count: the average over the steps, where there is one."""
+        return self.copies.get("average", self.supernet)
+
+    def copy(self, name: str, source: Supernet) -> None:
+        """Keep a copy of some weights, instead of one of that name."""
+        self.copies[name] = deepcopy(source).requires_grad_(False)
+
     def save(self, path: Path, recipe: TrainRecipe) -> None:
         """Write the state as safetensors, with its recipe and space as JSON in the header."""
-        tensors = {f"model.{name}": value for name, value in self.supernet.state_dict().items()}
-        tensors |= {f"momentum.{name}": value for name, value in self.momentum.items()}
-        header = {"kind": "training checkpoint", "step": self.step, "seconds": self.seconds, **_identity(recipe)}
-        write_tensors(path, tensors, header)
+        header = {"kind": "training checkpoint", "step": self.step, "seconds": self.seconds, "best": self.best}
+        write_tensors(path, self._tensors(), {**header, "copies": list(self.copies), **_identity(recipe)})
 
     def restore(self, path: Path, recipe: TrainRecipe) -> None:
         """Take over a saved state.
@@ -51,19 +66,31 @@ class TrainingState:
         """
         header, tensors = read_tensors(path, "training checkpoint")
         check_same_recipe(path, header, recipe)
-        targets = {f"model.{name}": value for name, value in self.supernet.state_dict().items()}
-        targets |= {f"momentum.{name}": value for name, value in self.momentum.items()}
-        if targets.keys() != tensors.keys():
+        self._make_copies(header.get("copies", []))
+        targets = self._tensors()
+        if {name: value.shape for name, value in targets.items()} != {name: v.shape for name, v in tensors.items()}:
             raise UsageError(f"{path} does not hold the weights of its space; remove it and train anew")
         with torch.no_grad():
             for name, value in targets.items():
                 value.copy_(tensors[name])
-        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        self.step, self.seconds, self.best = int(header["step"]), float(header["seconds"]), header.get("best", {})
 
     def copy_from_main(self, world: World) -> None:
         """Take over the main process's state, which alone needs the checkpoint's file."""
-        world.copy_from_main([*self.supernet.state_dict().values(), *self.momentum.values()])
-        self.step, self.seconds = world.ask_main(lambda: [self.step, self.seconds])
+        self._make_copies(world.ask_main(lambda: list(self.copies)))
+        world.copy_from_main(self._tensors().values())
+        self.step, self.seconds, self.best = world.ask_main(lambda: [self.step, self.seconds, self.best])
+
+    def _make_copies(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.copies:
+                self.copy(name, self.supernet)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"momentum.{name}": value for name, value in self.momentum.items()}
+        for prefix, supernet in {"model": self.supernet, **self.copies}.items():
+            tensors |= {f"{prefix}.{name}": value for name, value in supernet.state_dict().items()}
+        return tensors
 
 
 def finished(path: Path, recipe: TrainRecipe) -> bool:
@@ -86,13 +113,21 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
         UsageError: names the first key that differs, with both values.
     """
     now = _flat(_identity(recipe))
-    before = _flat({key: header.get(key, {}) for key in ("recipe", "space")})
+    before = _flat({"recipe": _completed(header.get("recipe", {})), "space": header.get("space", {})})
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key) and key.removeprefix("recipe.") not in _FREE:
             raise UsageError(
                 f"{path} was trained with another recipe: {key.removeprefix('recipe.')} was {before.get(key)!r}, "
                 f"is now {now.get(key)!r}; restore it, or give the recipe another name"
             )
+
+
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe in which later versions' settings are at their defaults, which change nothing."""
+    try:
+        return recipe_json(TrainRecipe.model_validate(recipe))
+    except ValidationError:  # of no version known here: it differs in any case
+        return recipe
 
 
 def recipe_json(recipe: TrainRecipe) -> dict[str, Any]:
