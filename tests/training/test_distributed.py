@@ -272,6 +272,7 @@ def test_the_command_shares_the_campaign_and_answers_once(config, tmp_path):
     ("changes", "code", "message"),
     [
         ({"epoks": 3}, 2, "epoks: unknown key"),
+        ({"compile": True}, 2, "compile: true is for a single process"),
         ({"batch_size": 1}, 2, "a batch of 1 images for 2 processes"),
         ({"data": {"name": "mnist", "root": "/nowhere"}}, 2, "data set mnist is not in /nowhere"),
         ({"lr": 1e18, "warmup_epochs": 0}, 1, "not finite"),
