@@ -37,8 +37,8 @@ def synchronised(group: Group | None) -> Iterator[None]:
 def group_around() -> Group | None:
     """The processes that share a batch here; None where this process is on its own.
 
-    None, too, in what ``torch.compile`` traces: it can neither ask a context nor trace a collective, and is for a process
-    on its own (``training.loop`` refuses it to several).
+    None, too, in what ``torch.compile`` traces: it cannot ask a context, and is for a process on its own
+    (``training.loop`` refuses it to several).
     """
     return None if torch.compiler.is_compiling() else _around.get()
 
