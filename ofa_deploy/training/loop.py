@@ -92,6 +92,10 @@ class _Run:
     def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World, fresh: bool) -> None:
         self.recipe, self.report, self.world = recipe, report if world.is_main else None, world
         self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
+        if recipe.compile and world.size > 1:
+            raise UsageError(
+                "compile: true is for a single process: leave it out of the recipe, or start without torchrun"
+            )
         self.device = choose_device(recipe.device, world)
         self.space = load_space(recipe.space)
         with world.one_by_one():

@@ -10,7 +10,9 @@ from pathlib import Path
 from torch.distributed import TCPStore
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch.distributed", "ofa_deploy.cli.training", "ofa_deploy.deploy.subject"])
+_context.set_forkserver_preload(
+    ["torch.distributed", "ofa_deploy.cli.training", "ofa_deploy.deploy.subject", "sklearn.datasets"]
+)
 
 
 def start(size, target, *arguments, folder):
