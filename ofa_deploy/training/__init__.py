@@ -1,6 +1,6 @@
 """Data sets, the sandwich training loop with exact resume, batch-norm recalibration and evaluation."""
 
-from ofa_deploy.training.data import Data, batches, load_data
+from ofa_deploy.training.data import Data, batches, load_data, trained_data
 from ofa_deploy.training.distributed import ALONE, TIMEOUT, World, join_world
 from ofa_deploy.training.evaluation import Evaluation, evaluate, recalibrate, specialise
 from ofa_deploy.training.images import prepare, resize
@@ -21,4 +21,5 @@ __all__ = [
     "resize",
     "specialise",
     "train_supernet",
+    "trained_data",
 ]

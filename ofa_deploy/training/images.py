@@ -1,10 +1,9 @@
-"""Image tensors: resizing and normalising, the same in training, evaluation and deployment; augmentation by seed."""
+"""Image tensors: resizing and normalising, the same in training, evaluation and deployment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,25 +23,3 @@ def prepare(images: Tensor, resolution: int, mean: Channels, std: Channels) -> T
     x = images.float().div(255) if images.dtype == torch.uint8 else images
     x = (resize(x, resolution) - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def augment(images: Tensor, how: Sequence[str], rng: np.random.Generator) -> Tensor:
-    """Vary a batch ``[N, C, h, w]``: ``crop`` shifts by up to a fourteenth of the side, ``flip`` mirrors half of it."""
-    if "crop" in how:
-        images = _shift(images, max(1, images.shape[-1] // 14), rng)
-    if "flip" in how:
-        mirrored = torch.from_numpy(rng.random(len(images)) < 0.5)
-        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-    return images
-
-
-def _shift(images: Tensor, most: int, rng: np.random.Generator) -> Tensor:
-    """Crop every image at its own place out of its zero-padded self."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (most, most, most, most))
-    top, left = (torch.from_numpy(rng.integers(0, 2 * most + 1, count)) for _ in range(2))
-    rows = (top[:, None] + torch.arange(height))[:, None, :, None]
-    columns = (left[:, None] + torch.arange(width))[:, None, None, :]
-    which = torch.arange(count)[:, None, None, None]
-    channels = torch.arange(images.shape[1])[None, :, None, None]
-    return padded[which, channels, rows, columns]

@@ -97,13 +97,13 @@ class _Run:
         _check_fit(space, self.data)
         self.per_epoch = steps_per_epoch(recipe, self.data.train)
         self.steps = recipe.epochs * self.per_epoch
-        self.batch = min(recipe.batch_size, len(self.data.train))  # type: ignore[arg-type]
+        self.batch = min(recipe.batch_size, len(self.data.train))
         supernet = Supernet(space)
         initialise(supernet, recipe.seed)
         self.codec = PopulationCodec(space)
         self.optimizer = _optimizer(supernet, recipe)
         buffers = {name: self.optimizer.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
-        self.state = TrainingState(supernet, buffers)
+        self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
 
     def train(self, checkpoint: Path) -> None:
         """Run all steps from the state's on, with a checkpoint now and then and one at the end."""
@@ -197,6 +197,8 @@ class _Run:
             "data": data.name,
             "mean": list(data.mean),
             "std": list(data.std),
+            "labels": list(data.classes),
+            "fingerprint": data.fingerprint,
             "epochs": self.recipe.epochs,
             "steps": self.steps,
             "seconds": round(self.state.seconds, 1),

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import load_space
 from ofa_deploy.supernet import Supernet, read_summary, read_tensors, write_tensors
+from ofa_deploy.training.data import check_unchanged
 from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
-_FREE = {"accuracy", "checkpoint_seconds", "data.root", "data.workers"}
+_FREE = {"accuracy", "checkpoint_seconds", "data.corrupt_limit", "data.root", "data.workers"}
 
 
 @dataclass
@@ -29,28 +31,32 @@ class TrainingState:
         momentum: SGD's buffer of every parameter.
         step: steps done.
         seconds: spent so far, over all runs.
+        fingerprint: of the images that it is trained on.
     """
 
     supernet: Supernet
     momentum: dict[str, Tensor]
     step: int = 0
     seconds: float = 0.0
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path, recipe: TrainRecipe) -> None:
         """Write the state as safetensors, with its recipe and space as JSON in the header."""
         tensors = {f"model.{name}": value for name, value in self.supernet.state_dict().items()}
         tensors |= {f"momentum.{name}": value for name, value in self.momentum.items()}
         header = {"kind": "training checkpoint", "step": self.step, "seconds": self.seconds, **_identity(recipe)}
-        write_tensors(path, tensors, header)
+        write_tensors(path, tensors, {**header, "fingerprint": self.fingerprint})
 
     def restore(self, path: Path, recipe: TrainRecipe) -> None:
         """Take over a saved state.
 
         Raises:
-            UsageError: the file is damaged, or belongs to a different recipe; names the key that differs.
+            UsageError: the file is damaged, or belongs to other images or a different recipe; names the key that
+                differs.
         """
         header, tensors = read_tensors(path, "training checkpoint")
         check_same_recipe(path, header, recipe)
+        check_unchanged(recipe.data.name, self.fingerprint, header.get("fingerprint"), f"{path} was written")
         targets = {f"model.{name}": value for name, value in self.supernet.state_dict().items()}
         targets |= {f"momentum.{name}": value for name, value in self.momentum.items()}
         if targets.keys() != tensors.keys():
@@ -86,7 +92,7 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
         UsageError: names the first key that differs, with both values.
     """
     now = _flat(_identity(recipe))
-    before = _flat({key: header.get(key, {}) for key in ("recipe", "space")})
+    before = _flat({"recipe": _complete(header.get("recipe", {})), "space": header.get("space", {})})
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key) and key.removeprefix("recipe.") not in _FREE:
             raise UsageError(
@@ -103,6 +109,14 @@ def recipe_json(recipe: TrainRecipe) -> dict[str, Any]:
 def _identity(recipe: TrainRecipe) -> dict[str, Any]:
     """What must be equal for a resume: the recipe, with its space spelled out, since a space's file may change."""
     return {"recipe": recipe_json(recipe), "space": load_space(recipe.space).to_json()}
+
+
+def _complete(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that was kept by an older version, with the keys that it did not know yet at their defaults."""
+    try:
+        return recipe_json(TrainRecipe.model_validate(recipe))
+    except ValidationError:
+        return recipe
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

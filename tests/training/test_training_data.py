@@ -11,11 +11,10 @@ import types
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ofa_deploy.config import DataConfig
 from ofa_deploy.errors import UsageError
-from ofa_deploy.training import batches, load_data, sources
+from ofa_deploy.training import load_data, sources
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
 RNG = np.random.default_rng(0)
@@ -180,40 +179,6 @@ def test_cifar_is_read_from_its_binary_version(tmp_path, classes, packed):
 def test_a_missing_cifar_says_what_is_looked_for(tmp_path):
     with pytest.raises(UsageError, match=r"cifar-10-binary\.tar\.gz"):
         load_data(DataConfig(name="cifar10", root=tmp_path))
-
-
-def write_folder(root, held="test"):
-    for split, count in (("train", 6), (held, 2)):
-        for c, name in enumerate(("cat", "dog")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(np.full((20 + i, 30, 3), 40 * c + i, np.uint8)).save(folder / f"{i}.png")
-
-
-def test_image_folder(tmp_path):
-    write_folder(tmp_path, "val")
-    data = load_data(DataConfig(name="image_folder", root=tmp_path, valid=4, size=16))
-    assert (len(data.train), len(data.valid), len(data.test), data.num_classes) == (8, 4, 4, 2)
-    image, label = data.test[3]
-    assert (image.shape, image.dtype, label, int(image.float().mean())) == ((3, 16, 16), torch.uint8, 1, 41)
-    x, y = next(iter(batches(data.test, 12, 3, data.mean, data.std)))
-    assert (x.shape, x.dtype, y.tolist()) == ((3, 3, 12, 12), torch.float32, [0, 0, 1])
-
-
-def test_a_wrong_image_folder_is_one_line(tmp_path):
-    config = DataConfig(name="image_folder", root=tmp_path, valid=2, size=16)
-    with pytest.raises(UsageError, match="needs the folders train/<class>/"):
-        load_data(config)
-    with pytest.raises(UsageError, match=r"data\.root"):
-        load_data(DataConfig(name="image_folder"))
-    write_folder(tmp_path)
-    (tmp_path / "test" / "dog" / "0.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"0\.png is no readable image"):
-        list(load_data(config).test)
-    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "cow")
-    with pytest.raises(UsageError, match="different classes"):
-        load_data(config)
 
 
 def test_torchvision_imports_here():
