@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -136,17 +137,20 @@ def batches(
         (float32 ``[B, C, resolution, resolution]``, normalised; int64 labels ``[B]``), of the first ``limit`` images.
         Of several processes the one with rank r gets the batches r, r + size, …
     """
-    count = min(limit or len(dataset), len(dataset))
-    for images, labels in _raw(dataset, count, batch_size, world):
+    for images, labels in raw_batches(dataset, batch_size, limit, world):
         yield prepare(images, resolution, mean, std), labels
 
 
-def _raw(dataset: Images, count: int, batch_size: int, world: World = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
-    own = slice(world.rank, None, world.size)
+def raw_batches(
+    dataset: Images, batch_size: int, limit: int | None = None, world: World = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of ``batches`` as they are stored: bytes ``[B, C, H, W]``, and labels."""
+    count, own = min(limit or len(dataset), len(dataset)), slice(world.rank, None, world.size)
     if isinstance(dataset, TensorImages):
         pairs = (dataset.images[:count].split(batch_size)[own], dataset.labels[:count].split(batch_size)[own])
         return zip(*pairs, strict=True)
-    requests = [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+    # of nearly equal size, so that the last one is not small enough to be damaged altogether
+    requests = [part.tolist() for part in np.array_split(np.arange(count), math.ceil(count / batch_size))]
     return ((images, labels) for images, labels in stream(Reader(dataset), requests[own]) if len(labels))
 
 
@@ -164,7 +168,7 @@ def _hold_out(images: Images, part: float, key: str) -> tuple[Images, Images]:
 def _normalisation(config: DataConfig, train: Images) -> Normalisation:
     channels = config.channels if config.name == "image_folder" else train[0][0].shape[0]
     if config.normalise == "measured":
-        return _moments(images for images, _ in _raw(train, _sample(train), _BATCH))
+        return _moments(images for images, _ in raw_batches(train, _BATCH, _sample(train)))
     given = IMAGENET if config.normalise == "imagenet" else config.normalise
     if len(given.mean) != channels or len(given.std) != channels:
         raise UsageError(f"data.normalise: {len(given.mean)} means and {len(given.std)} stds for {channels} channels")

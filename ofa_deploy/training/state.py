@@ -92,13 +92,21 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
         UsageError: names the first key that differs, with both values.
     """
     now = _flat(_identity(recipe))
-    before = _flat({"recipe": _complete(header.get("recipe", {})), "space": header.get("space", {})})
+    before = _flat({"recipe": _completed(header.get("recipe", {})), "space": header.get("space", {})})
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key) and key.removeprefix("recipe.") not in _FREE:
             raise UsageError(
                 f"{path} was trained with another recipe: {key.removeprefix('recipe.')} was {before.get(key)!r}, "
                 f"is now {now.get(key)!r}; restore it, or give the recipe another name"
             )
+
+
+def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe in which later versions' settings are at their defaults, which change nothing."""
+    try:
+        return recipe_json(TrainRecipe.model_validate(recipe))
+    except ValidationError:  # of no version known here: it differs in any case
+        return recipe
 
 
 def recipe_json(recipe: TrainRecipe) -> dict[str, Any]:
@@ -109,14 +117,6 @@ def recipe_json(recipe: TrainRecipe) -> dict[str, Any]:
 def _identity(recipe: TrainRecipe) -> dict[str, Any]:
     """What must be equal for a resume: the recipe, with its space spelled out, since a space's file may change."""
     return {"recipe": recipe_json(recipe), "space": load_space(recipe.space).to_json()}
-
-
-def _complete(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe that was kept by an older version, with the keys that it did not know yet at their defaults."""
-    try:
-        return recipe_json(TrainRecipe.model_validate(recipe))
-    except ValidationError:
-        return recipe
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
