@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Channels = Sequence[float]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within: work on single images, which torch's threads make several times slower by waiting for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def resize(x: Tensor, resolution: int) -> Tensor:

@@ -21,6 +21,7 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.training.damage import Damage
 from ofa_deploy.training.decoding import decode
 from ofa_deploy.training.folders import Listing
+from ofa_deploy.training.images import one_thread
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
 Item = tuple[Tensor | None, int, list[str]]  # image, label, and what was wrong with files that were tried before
@@ -65,7 +66,8 @@ class FolderImages(Dataset):
         if max(height, width) > _LONGEST * min(height, width):
             image = functional.center_crop(image, [min(height, _LONGEST * width), min(width, _LONGEST * height)])
         size = self.config.size
-        resized = functional.resize(image, [self.config.resize or size], antialias=True)
+        with one_thread():
+            resized = functional.resize(image, [self.config.resize or size], antialias=True)
         return functional.center_crop(resized, [size, size])
 
     def take(self, indices: np.ndarray) -> FolderImages:
