@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ofa_deploy.errors import UsageError
 
 Activation = Literal["relu", "relu6", "hswish"]
+OptionalKernel = Literal[0, 3, 5, 7]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -40,8 +41,9 @@ class StageDocument(Document):
     act: Activation = "relu"
     se: bool = False
     depths: tuple[Positive, ...] = (2, 3, 4)
-    kernels: tuple[Literal[3, 5, 7], ...] = (3, 5, 7)
+    kernels: tuple[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel], ...] = (3, 5, 7)
     expands: tuple[Annotated[float, Field(ge=1)], ...] = (3, 4, 6)
+    block: Literal["mbconv", "uib"] = "mbconv"
 
 
 class SpaceDocument(Document):
@@ -109,6 +111,55 @@ class AccuracyConfig(Document):
     images: Positive = 5000
 
 
+class PhaseConfig(Document):
+    """One phase of the progressive schedule; the lists have an entry for each sub-phase, the last one for all others.
+
+    Attributes:
+        share: of the recipe's epochs, in proportion to the shares of all (sub-)phases.
+        lr: peak learning rate, as a multiple of the recipe's.
+        subnets: random subnets of a step.
+    """
+
+    share: Annotated[tuple[Bound, ...], Field(min_length=1)]
+    lr: Annotated[tuple[Bound, ...], Field(min_length=1)]
+    subnets: Positive = 1
+
+
+# the epochs and learning rates with which once-for-all's authors trained theirs (their train_ofa_net.py; ICLR 2020, §4)
+_PUBLISHED_PHASES: Final[dict[str, dict[str, Any]]] = {
+    "largest": {"share": (180,), "lr": (1.0,)},
+    "kernel": {"share": (125,), "lr": (0.37,)},
+    "depth": {"share": (25, 125), "lr": (0.03, 0.09), "subnets": 2},
+    "expand": {"share": (25, 125), "lr": (0.03, 0.09), "subnets": 4},
+    "width": {"share": (25, 125), "lr": (0.03, 0.09), "subnets": 4},
+}
+
+
+class ProgressiveConfig(Document):
+    """The phases of ``schedule: progressive``, in their order; what a phase leaves out is as published.
+
+    Attributes:
+        distill_ratio: weight of the teacher's soft labels, beside the true labels' 1.
+    """
+
+    largest: PhaseConfig
+    kernel: PhaseConfig
+    depth: PhaseConfig
+    expand: PhaseConfig
+    width: PhaseConfig
+    distill_ratio: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Fill in what is published, phase by phase."""
+        if not isinstance(given, dict):
+            return given
+        partial = {name: given.get(name, {}) for name in _PUBLISHED_PHASES}
+        filled = {n: {**_PUBLISHED_PHASES[n], **phase} for n, phase in partial.items() if isinstance(phase, dict)}
+        return {**given, **filled}
+
+
 class TrainRecipe(Document):
     """``train-supernet -c FILE``."""
 
@@ -124,10 +175,28 @@ class TrainRecipe(Document):
     label_smoothing: Fraction = 0.1
     random_subnets: Annotated[int, Field(ge=0)] = 2
     largest_epochs: Annotated[float, Field(ge=0)] = 0  # the largest subnet alone at first, then its channels are sorted
+    schedule: Literal["sandwich", "progressive"] = "sandwich"
+    progressive: ProgressiveConfig = ProgressiveConfig.model_validate({})
+    distill: Literal["kl", "alpha"] = "kl"  # how far a student is from its teacher; see training.distillation
+    alpha: tuple[Annotated[float, Field(lt=0)], Bound] = (-1.0, 1.0)  # of the α-divergence: the worse of the two counts
+    alpha_clip: Annotated[float, Field(gt=1)] = 5.0  # bound of its importance ratios
+    clip_norm: Bound | None = None  # of a step's whole gradient
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are evaluated; 0 for none
+    evaluate_every: Annotated[int, Field(ge=0)] = 0  # epochs between evaluations of largest and smallest; 0 for none
+    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better one until training ends early; 0 for never
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
+    precision: Literal["fp32", "bf16"] = "fp32"  # of the layers in training; weights and evaluations are fp32
+    compile: bool = False  # by torch.compile: resumed runs then agree but for rounding
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Positive | None = None  # default: all cores
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
     accuracy: AccuracyConfig = AccuracyConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainRecipe:
+        if self.patience and not self.evaluate_every:
+            raise ValueError("patience needs evaluate_every: 1 or more, the epochs between two evaluations")
+        return self
 
 
 class Fact(Document):
@@ -294,7 +363,7 @@ def read_document(model: type[DocumentT], source: str | Path | Mapping[str, Any]
         path = tuple(str(part) for part in first["loc"])
         known = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
         at = f"{where}:{known}" if known else where
-        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise UsageError(f"{at}: {'.'.join(path) or 'document'}: {what}") from error
 
 

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import OpSpec
-from ofa_deploy.space.network import KINDS
+from ofa_deploy.space.network import BLOCKS, KINDS
 
-MBCONV = "mbconv"
 REDUCTIONS = (1, 2, 4, 8, 16, 32, 64)  # by which networks shrink their input on the way to a block
 
 
 class Line(NamedTuple):
-    """What the blocks of one line share. Of an MBConv block, kernel and inner channels are the column's matter: 0."""
+    """What the blocks of one line share. Of a stage's block, kernels and inner channels are the column's matter: 0."""
 
     kind: str
     cin: int
@@ -29,9 +28,11 @@ class Line(NamedTuple):
 
 
 class Column(NamedTuple):
-    """The network's resolution in pixels (None where it is not known), and an MBConv's kernel and expansion."""
+    """The network's resolution in pixels (None where it is not known), and the kernels and the expansion of a stage's
+    block; ``start`` is a uib's alone."""
 
     resolution: int | None
+    start: int | None
     kernel: int | None
     expand: float | None
 
@@ -43,8 +44,9 @@ def heat_map(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         rows: with the ``key`` of a block, and whatever else a cell should hold.
 
     Returns:
-        ``tables``: of the MBConv blocks, then of what stands before and after them, each with its ``lines`` and
-        ``columns`` in their order, and ``cells``: the rows, each with the index of its ``line`` and ``column``.
+        ``tables``: one of each kind of block that stages have, then one of what stands before and after them, each
+        with its ``lines`` and ``columns`` in their order, and ``cells``: the rows, each with the index of its ``line``
+        and ``column``.
         ``others``: rows whose key is none of a block that is known here.
     """
     blocks, others = list[tuple[OpSpec, Mapping[str, Any]]](), list[Mapping[str, Any]]()
@@ -55,9 +57,9 @@ def heat_map(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             others.append(row)
     places = _places([op for op, _ in blocks])
     placed = [(*place, row) for place, (_, row) in zip(places, blocks, strict=True)]
-    middle = [place for place in placed if place[0].kind == MBCONV]
-    ends = [place for place in placed if place[0].kind != MBCONV]
-    return {"tables": [_table(part) for part in (middle, ends) if part], "others": others}
+    parts = [[place for place in placed if place[0].kind == kind] for kind in BLOCKS]
+    parts.append([place for place in placed if place[0].kind not in BLOCKS])
+    return {"tables": [_table(part) for part in parts if part], "others": others}
 
 
 def _table(placed: Sequence[tuple[Line, Column, Mapping[str, Any]]]) -> dict[str, Any]:
@@ -81,15 +83,16 @@ def _places(ops: Sequence[OpSpec]) -> list[tuple[Line, Column]]:
 
 
 def _place(op: OpSpec, known: Mapping[int, int]) -> tuple[Line, Column]:
-    line, inner = _line(op), op.kind == MBCONV
+    line, inner = _line(op), op.kind in BLOCKS
     if op.kind != "classifier" and op.h not in known:
         line = line._replace(at=op.h)
     expand = round(op.mid / op.cin, 2) if inner else None
-    return line, Column(known.get(op.h), op.kernel if inner else None, expand)
+    start = op.start if op.kind == "uib" else None
+    return line, Column(known.get(op.h), start, op.kernel if inner else None, expand)
 
 
 def _line(op: OpSpec) -> Line:
-    mid, kernel = (0, 0) if op.kind == MBCONV else (op.mid, op.kernel)
+    mid, kernel = (0, 0) if op.kind in BLOCKS else (op.mid, op.kernel)
     return Line(op.kind, op.cin, mid, op.cout, kernel, op.stride, op.act, op.se > 0, op.skip, 0)
 
 

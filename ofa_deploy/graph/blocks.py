@@ -100,11 +100,14 @@ def _stem(out: NodeList, op: OpSpec, name: str, x: str) -> str:
 
 def _mbconv(out: NodeList, op: OpSpec, name: str, x: str) -> str:
     source = x
-    if op.mid != op.cin:
+    if op.start:
+        x = out.conv_bn(x, f"{name}.start.", op.start_stride, groups=op.cin)
+    if op.expands:
         x = out.conv_bn(x, f"{name}.expand.")
         x = out.activation(x, f"{name}.expand.act", op.act)
-    x = out.conv_bn(x, f"{name}.depthwise.", op.stride, groups=op.mid)
-    x = out.activation(x, f"{name}.depthwise.act", op.act)
+    if op.kernel:
+        x = out.conv_bn(x, f"{name}.depthwise.", op.stride, groups=op.mid)
+        x = out.activation(x, f"{name}.depthwise.act", op.act)
     if op.se:
         x = _squeeze_excitation(out, f"{name}.se", x)
     x = out.conv_bn(x, f"{name}.project.")
@@ -138,6 +141,7 @@ def _classifier(out: NodeList, op: OpSpec, name: str, x: str) -> str:
 _WRITERS: dict[str, Callable[[NodeList, OpSpec, str, str], str]] = {
     "stem": _stem,
     "mbconv": _mbconv,
+    "uib": _mbconv,
     "head": _head,
     "classifier": _classifier,
 }

@@ -59,7 +59,12 @@ def _line(device: str, row: Row) -> list[object]:
     op = OpSpec.from_key(row.key)
     energy = "" if row.energy_mj is None else row.energy_mj
     numbers = [op.h, op.w, op.cin, op.cout, op.kernel, f"{op.mid / op.cin:.12g}", op.stride]
-    return [device, op.kind, *numbers, f"{1000 * row.p50:.15g}", energy]
+    return [device, op_type(op), *numbers, f"{1000 * row.p50:.15g}", energy]
+
+
+def op_type(op: OpSpec) -> str:
+    """The block's kind; with the kernel of a uib's first depthwise, for which there is no column: ``uib-start3``."""
+    return f"{op.kind}-start{op.start}" if op.start else op.kind
 
 
 def read_csv(path: Path, name: str, space: SearchSpace, resolution: int | None = None) -> LatencyTable:
@@ -138,7 +143,7 @@ class Blocks:
         self._found: dict[tuple[str, ...], list[OpSpec]] = {}
         for op in PopulationCodec(space).ops:
             numbers = (op.h, op.w, op.cin, op.cout, op.kernel, op.stride)
-            self._found.setdefault((op.kind, *map(str, numbers)), []).append(op)
+            self._found.setdefault((op_type(op), *map(str, numbers)), []).append(op)
 
     def find(self, where: str, line: Mapping[str, str]) -> OpSpec:
         """The block of a line.

@@ -80,7 +80,8 @@ def ofa_entries(op: OpSpec) -> dict[str, tuple[int, int]]:
         return {f"Conv_2-{source}-output:1x1x{op.mid}": (hidden, hidden), logits: (last, last)}
     flags = f"idskip:{int(op.skip)}-se:{int(op.se > 0)}-hs:{int(op.act == 'hswish')}"
     shape = f"output:{oh}x{ow}x{op.cout}-expand:{op.mid}-kernel:{op.kernel}-stride:{op.stride}"
-    return {f"expanded_conv-{source}-{shape}-{flags}": whole}
+    start = f"-start:{op.start}" if op.start else ""  # no published table has such a block
+    return {f"expanded_conv-{source}-{shape}{start}-{flags}": whole}
 
 
 def read_table(path: Path) -> LatencyTable:

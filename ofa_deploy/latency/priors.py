@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -130,17 +131,21 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 
 def costs(op: OpSpec) -> list[float]:
     """MACs, activations moved (elements), weights, and one launch."""
-    out_h, out_w = op.out_hw
-    moved = op.h * op.w * (op.cin + 2 * op.mid) + out_h * out_w * (op.mid + op.cout)
+    before, inside, after = op.h * op.w * op.cin, prod(op.expanded_hw), prod(op.out_hw)
+    expanded = 2 * inside * (op.mid + op.cin * (op.start > 0))
+    moved = before + expanded + after * (op.mid * (op.kernel > 0) + op.cout)
     return [float(op_macs(op)), float(moved), float(op_params(op)), 1.0]
 
 
 def traits(op: OpSpec) -> list[float]:
-    """Where a block lies among its like: a unit is about a doubling, another kernel, or another kind."""
+    """Where a block lies among its like: a unit is about a doubling, another kernel, or another kind.
+
+    An inverted bottleneck is the same, whichever kind of block it is a case of.
+    """
     kind = [3.0 * (op.kind == name) for name in ("stem", "head", "classifier")]
     wide = op.mid / op.cin if op.mid else 1.0
     shape = [np.log2(op.cin * op.cout) / 2, np.log2(op.h * op.w) / 2, np.log2(op.stride), np.log2(wide)]
-    return [*shape, op.kernel / 2, float(op.se > 0), float(op.act == "hswish"), *kind]
+    return [*shape, op.kernel / 2, op.start / 2, float(op.se > 0), float(op.act == "hswish"), *kind]
 
 
 def interpolate(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 import numpy as np
 
-from ofa_deploy.space.network import Network, OpSpec
+from ofa_deploy.space.network import BLOCKS, Network, OpSpec
 from ofa_deploy.space.spec import SearchSpace
 from ofa_deploy.space.weights import weight_shapes
 
@@ -23,8 +24,13 @@ def op_macs(op: OpSpec) -> int:
         return area_in * op.cin * op.cout
     if op.kind == "classifier":
         return op.cin * op.mid + op.mid * op.cout if op.mid else op.cin * op.cout
-    expansion = area_in * op.cin * op.mid if op.mid != op.cin else 0
-    return expansion + oh * ow * op.mid * (op.kernel**2 + op.cout) + 2 * op.mid * op.se
+    expansion = prod(op.expanded_hw) * op.cin * op.mid if op.expands else 0
+    return _depthwise_macs(op) + expansion + oh * ow * op.mid * op.cout + 2 * op.mid * op.se
+
+
+def _depthwise_macs(op: OpSpec) -> int:
+    """Those of a stage's block in its depthwise convolutions."""
+    return prod(op.expanded_hw) * op.cin * op.start**2 + prod(op.out_hw) * op.mid * op.kernel**2
 
 
 def op_params(op: OpSpec) -> int:
@@ -44,17 +50,24 @@ def op_activations(op: OpSpec) -> int:
     block's input where a skip connection still waits for it. Activations, the skip's addition and the gate of a
     squeeze-excitation are done in place, as runtimes do that fuse them.
     """
-    area, (oh, ow) = op.h * op.w, op.out_hw
-    source, inside, spatial, out = op.cin * area, op.mid * area, op.mid * oh * ow, op.cout * oh * ow
+    source, out = op.cin * op.h * op.w, op.cout * prod(op.out_hw)
     if op.kind == "stem":
         return source + out
     if op.kind == "head":
-        return op.cout * area + max(source, op.cout)
+        return op.cout * op.h * op.w + max(source, op.cout)
     if op.kind == "classifier":
         return op.mid + max(op.cin, op.cout) if op.mid else op.cin + op.cout
+    first, *others = pairwise([source, *op_inside(op), out])
     kept = source if op.skip else 0
-    expansion = max(source + inside, kept + inside + spatial) if op.mid != op.cin else source + spatial
-    return max(expansion, kept + spatial + max(out, op.mid + op.se if op.se else 0))
+    gate = op.mid * prod(op.out_hw) + op.mid + op.se if op.se else 0
+    return max(sum(first), *(kept + read + written for read, written in others), kept + gate)
+
+
+def op_inside(op: OpSpec) -> list[int]:
+    """Values that each convolution of a stage's block writes, in their order, without the last one's."""
+    area, spatial = prod(op.expanded_hw), prod(op.out_hw)
+    written = [(op.start > 0, op.cin * area), (op.expands, op.mid * area), (op.kernel > 0, op.mid * spatial)]
+    return [values for there, values in written if there]
 
 
 def op_counts(op: OpSpec) -> dict[str, int]:
@@ -65,7 +78,7 @@ def op_counts(op: OpSpec) -> dict[str, int]:
     norm, ReLUs and the skip's addition are fused into their convolutions; a hard swish is a kernel of its own.
     """
     tensors = _between(op)
-    depthwise = op.mid * prod(op.out_hw) * op.kernel**2 if op.kind == "mbconv" else 0
+    depthwise = _depthwise_macs(op) if op.kind in BLOCKS else 0
     return {
         "dense_macs": op_macs(op) - depthwise,
         "depthwise_macs": depthwise,
@@ -79,16 +92,16 @@ def op_counts(op: OpSpec) -> dict[str, int]:
 
 def _between(op: OpSpec) -> list[int]:
     """Values in each of the tensors that a block's kernels leave for each other, all but the last kernel's."""
-    area, spatial, passes = op.h * op.w, prod(op.out_hw), 2 if op.act == "hswish" else 1
+    spatial, passes = prod(op.out_hw), 2 if op.act == "hswish" else 1
     if op.kind == "stem":
         return [op.cout * spatial] * (passes - 1)
     if op.kind == "head":
-        return [op.cout * area] * passes
+        return [op.cout * op.h * op.w] * passes
     if op.kind == "classifier":
         return [op.mid] * passes * (op.mid > 0)
-    expanded = [op.mid * area] * passes * (op.mid != op.cin)
+    started, activated = op_inside(op)[: op.start > 0], op_inside(op)[op.start > 0 :]
     gated = [op.mid, op.se, op.mid, op.mid * spatial] * (op.se > 0)  # pooled, reduced, expanded again, scaled
-    return [*expanded, *[op.mid * spatial] * passes, *gated]
+    return [*started, *(values for values in activated for _ in range(passes)), *gated]
 
 
 def network_macs(network: Network) -> int:
@@ -113,11 +126,9 @@ def network_memory(network: Network, batch: int = 1, precision: str = "fp32") ->
 
 
 def supernet_params(space: SearchSpace) -> int:
-    """Parameters of the supernet: the largest subnet, and one kernel transform per slot and step (7→5, 5→3)."""
-    transforms = 0
-    for stage, _ in space.slots:
-        smaller = sorted(space.stages[stage].kernels)[:-1]
-        transforms += sum(kernel**4 for kernel in smaller)
+    """Parameters of the supernet: the largest subnet, and one kernel transform per depthwise and step (7→5, 5→3)."""
+    elastic = [sizes for stage, _ in space.slots for sizes in space.stages[stage].depthwise_sizes.values()]
+    transforms = sum(kernel**4 for sizes in elastic for kernel in sizes[:-1])
     return network_params(space.network(space.largest)) + transforms
 
 

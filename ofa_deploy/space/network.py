@@ -12,11 +12,12 @@ from typing import Any
 
 from ofa_deploy.errors import UsageError
 
-KINDS = ("stem", "mbconv", "head", "classifier")
+KINDS = ("stem", "mbconv", "uib", "head", "classifier")
+BLOCKS = ("mbconv", "uib")  # those that stages are made of
 NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(
     f"(?P<kind>[a-z]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
-    f"-k(?P<kernel>{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
+    f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
 )
 
 
@@ -28,16 +29,22 @@ class OpSpec:
         stem: convolution, batch norm, activation.
         mbconv: inverted residual: 1×1 expansion (absent where ``mid == cin``), depthwise, squeeze-excitation, 1×1
             projection, skip connection (MobileNetV2 §3, MobileNetV3 §5.3).
+        uib: universal inverted bottleneck: optional depthwise without activation, 1×1 expansion, optional depthwise,
+            1×1 projection, skip connection (MobileNetV4, Qin et al. 2024, §3). With the second depthwise alone it is an
+            inverted bottleneck, with the first alone like ConvNeXt's block, with none a feed-forward network, with both
+            ExtraDW. The second has the stride, where it is there.
         head: 1×1 convolution, batch norm, activation, global average pooling; ``[N, cin, h, w] -> [N, cout]``.
         classifier: optional linear ``cin -> mid`` with activation (absent where ``mid == 0``), linear to ``cout``.
 
     Attributes:
         h, w: input height and width in pixels (1 for a classifier, whose input is a vector).
         cin, mid, cout: channels in, inside and out.
-        kernel, stride: of the depthwise (mbconv) or the only convolution; padding is ``kernel // 2``.
+        kernel, stride: of the depthwise (mbconv, uib) or the only convolution; padding is ``kernel // 2``. A uib's
+            kernel is that of the depthwise after its expansion, 0 for none.
         act: ``relu``, ``relu6``, ``hswish`` or ``none``.
         se: squeezed channels of the squeeze-excitation, 0 for none.
         skip: whether the input is added to the output.
+        start: kernel of the depthwise before a uib's expansion, 0 for none.
     """
 
     kind: str
@@ -51,13 +58,16 @@ class OpSpec:
     act: str = "relu"
     se: int = 0
     skip: bool = False
+    start: int = 0
 
     @cached_property
     def key(self) -> str:
-        """A unique name that a person can read: ``mbconv-28x28-c16-m64-o24-k5-s2-hswish-se16-skip``."""
+        """A unique name that a person can read: ``mbconv-28x28-c16-m64-o24-k5-s2-hswish-se16-skip``, or
+        ``uib-28x28-c16-m64-o24-start3-k0-s2-relu``."""
         channels = f"c{self.cin}-m{self.mid}-o{self.cout}"
         optional = (f"-se{self.se}" if self.se else "") + ("-skip" if self.skip else "")
-        return f"{self.kind}-{self.h}x{self.w}-{channels}-k{self.kernel}-s{self.stride}-{self.act}{optional}"
+        start = f"-start{self.start}" if self.start else ""
+        return f"{self.kind}-{self.h}x{self.w}-{channels}{start}-k{self.kernel}-s{self.stride}-{self.act}{optional}"
 
     def key_at(self, resolution: int | None) -> str:
         """The key of its row in a latency table; with a resolution, in one that tells networks' resolutions apart."""
@@ -69,6 +79,21 @@ class OpSpec:
         if self.kind in ("head", "classifier"):
             return 1, 1
         return (self.h - 1) // self.stride + 1, (self.w - 1) // self.stride + 1
+
+    @property
+    def expands(self) -> bool:
+        """Whether a block of a stage has a 1×1 expansion."""
+        return self.kind == "uib" or self.mid != self.cin
+
+    @property
+    def start_stride(self) -> int:
+        """Stride of the depthwise before the expansion: the block's, where no depthwise follows."""
+        return 1 if self.kernel else self.stride
+
+    @property
+    def expanded_hw(self) -> tuple[int, int]:
+        """Height and width at which the expansion of a block of a stage runs."""
+        return (self.h, self.w) if self.kernel else self.out_hw
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -89,7 +114,7 @@ class OpSpec:
         """Read what ``to_json`` wrote.
 
         Raises:
-            UsageError: an unknown kind or field.
+            UsageError: an unknown kind or field, or a block without the depthwise that it needs.
         """
         try:
             op = cls(**data)
@@ -97,6 +122,8 @@ class OpSpec:
             raise UsageError(f"not an op: {error}") from error
         if op.kind not in KINDS:
             raise UsageError(f"unknown op kind {op.kind!r}; known: {', '.join(KINDS)}")
+        if (op.start and op.kind != "uib") or not (op.kernel or (op.kind == "uib" and (op.start or op.stride == 1))):
+            raise UsageError(f"{op.key}: no {op.kind} has these kernels; one of stride 2 needs a depthwise")
         return op
 
     @classmethod
@@ -109,7 +136,7 @@ class OpSpec:
         found = KEY.fullmatch(key)
         if not found:
             raise UsageError(f"{key!r} is not the key of a block")
-        numbers = ("h", "w", "cin", "mid", "cout", "kernel", "stride", "se")
+        numbers = ("h", "w", "cin", "mid", "cout", "kernel", "stride", "se", "start")
         fields = {name: int(found[name] or 0) for name in numbers}
         return cls.from_json({"kind": found["kind"], "act": found["act"], "skip": bool(found["skip"]), **fields})
 

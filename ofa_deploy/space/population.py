@@ -38,7 +38,7 @@ class PopulationCodec:
         self.choices = np.array(
             [len(space.resolutions), len(space.widths)]
             + [len(stage.depths) for stage in stages]
-            + [len(stages[s].kernels) for s, _ in slots]
+            + [len(space.kernels(i)) for i in range(len(slots))]
             + [len(stages[s].expands) for s, _ in slots]
         )
         # slot_needs[i, j]: slot i exists where its stage has its j-th depth
@@ -109,7 +109,7 @@ class PopulationCodec:
             rows.append(
                 [self.space.resolutions.index(arch.resolution), self.space.widths.index(arch.width)]
                 + [stage.depths.index(d) for stage, d in zip(self.space.stages, arch.depths, strict=True)]
-                + [stage.kernels.index(k) for stage, k in zip(stages, arch.kernels, strict=True)]
+                + [self.space.kernels(i).index(kernel) for i, kernel in enumerate(arch.kernels)]
                 + [stage.expands.index(e) for stage, e in zip(stages, arch.expands, strict=True)]
             )
         return self.canonicalise(np.array(rows, dtype=np.int8).reshape(-1, len(self.choices)))
@@ -117,14 +117,14 @@ class PopulationCodec:
     def decode(self, population: Population) -> list[Arch]:
         """Rows to subnets."""
         space, slots = self.space, self.space.slots
-        stages = [space.stages[s] for s, _ in slots]
+        stages, kernels = [space.stages[s] for s, _ in slots], [space.kernels(i) for i in range(len(slots))]
         return [
             Arch(
                 space.name,
                 space.resolutions[row[0]],
                 space.widths[row[1]],
                 tuple(stage.depths[g] for stage, g in zip(space.stages, row[2 : self._kernel0], strict=True)),
-                tuple(stage.kernels[g] for stage, g in zip(stages, row[self._kernel0 : self._expand0], strict=True)),
+                tuple(sizes[g] for sizes, g in zip(kernels, row[self._kernel0 : self._expand0], strict=True)),
                 tuple(stage.expands[g] for stage, g in zip(stages, row[self._expand0 :], strict=True)),
             )
             for row in self.canonicalise(population)
@@ -145,7 +145,7 @@ class PopulationCodec:
                 before, after = space.fixed_ops(resolution, width)
                 fixed[:, r, w] = [numbers.setdefault((op, at), len(numbers)) for op in before + after]
                 for i, (s, b) in enumerate(space.slots):
-                    for k, kernel in enumerate(space.stages[s].kernels):
+                    for k, kernel in enumerate(space.kernels(i)):
                         for e, expand in enumerate(space.stages[s].expands):
                             op = space.block(s, b, resolution, width, kernel, expand)
                             blocks[i, r, w, k, e] = numbers.setdefault((op, at), len(numbers))

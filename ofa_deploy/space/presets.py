@@ -9,7 +9,7 @@ from typing import Any
 
 from ofa_deploy.config import SpaceDocument, read_document
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.spec import SearchSpace, StageSpec
+from ofa_deploy.space.spec import Kernel, SearchSpace, StageSpec
 
 
 def _ofa_mbv3(name: str, widths: tuple[int, ...], stem: int, head: int, feature: int) -> SearchSpace:
@@ -44,6 +44,20 @@ _SMALL_28 = SearchSpace(
     feature_width=0,
 )
 _SMALL_32 = replace(_SMALL_28, name="small_32", in_channels=3, resolutions=(24, 28, 32))
+_UIB: tuple[Kernel, ...] = ((0, 0), (3, 0), (0, 3), (3, 3), (0, 5), (3, 5))  # all four cases of the block
+_UIB_28 = replace(
+    # The same of universal inverted bottlenecks. As in MobileNetV4's convolutional models, there is no activation but
+    # ReLU, and no squeeze-excitation.
+    _SMALL_28,
+    name="uib_28",
+    stages=(
+        StageSpec(24, 1, depths=(1,), kernels=((0, 3), (3, 3)), expands=(2, 3), block="uib"),
+        StageSpec(48, 2, depths=(1, 2, 3), kernels=_UIB, expands=(2, 3), block="uib"),
+        StageSpec(96, 2, depths=(1, 2, 3), kernels=_UIB, expands=(2, 3, 4), block="uib"),
+    ),
+    stem_act="relu",
+    head_act="relu",
+)
 _TINY_16 = SearchSpace(
     # For the 8-pixel digits, enlarged: trains in a minute on two cores.
     name="tiny_16",
@@ -59,6 +73,16 @@ _TINY_16 = SearchSpace(
     head_width=96,
     feature_width=0,
 )
+_UIB_16 = replace(
+    _TINY_16,
+    name="uib_16",
+    stages=(
+        StageSpec(16, 1, depths=(1, 2), kernels=((0, 0), (0, 3), (3, 3)), expands=(2, 3, 4), block="uib"),
+        StageSpec(32, 2, depths=(1, 2, 3), kernels=_UIB, expands=(2, 3, 4), block="uib"),
+    ),
+    stem_act="relu",
+    head_act="relu",
+)
 
 PRESETS: dict[str, SearchSpace] = {
     space.name: space
@@ -68,6 +92,8 @@ PRESETS: dict[str, SearchSpace] = {
         _SMALL_28,
         _SMALL_32,
         _TINY_16,
+        _UIB_28,
+        _UIB_16,
     )
 }
 
@@ -87,9 +113,16 @@ def load_space(source: str | Path | Mapping[str, Any]) -> SearchSpace:
     document = read_document(SpaceDocument, source)
     fields = {k: v for k, v in document.model_dump(exclude_none=True).items() if k != "base"}
     if "stages" in fields:
-        fields["stages"] = tuple(StageSpec(**stage) for stage in fields["stages"])
+        fields["stages"] = tuple(_stage(document.name, i, stage) for i, stage in enumerate(fields["stages"]))
     if document.base is None:
         return SearchSpace(**fields)
     if document.base not in PRESETS:
         raise UsageError(f"space {document.name}: unknown base {document.base!r}; presets: {', '.join(PRESETS)}")
     return replace(PRESETS[document.base], **fields)
+
+
+def _stage(space: str, position: int, fields: Mapping[str, Any]) -> StageSpec:
+    try:
+        return StageSpec(**fields)
+    except UsageError as error:
+        raise UsageError(f"space {space}: stages.{position}: {error}") from error

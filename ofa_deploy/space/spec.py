@@ -1,5 +1,5 @@
 """Search spaces and their subnets, after Once-for-All (Cai et al., ICLR 2020, §3): elastic resolution, width, depth,
-kernel size and expand ratio over a chain of stages of MBConv blocks."""
+kernel size and expand ratio over a chain of stages of MBConv blocks or universal inverted bottlenecks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from functools import cached_property
 from typing import Any
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.network import Network, OpSpec
+from ofa_deploy.space.network import BLOCKS, Network, OpSpec
 
 RESOLUTION_RANGE = (16, 320)
+
+Kernel = int | tuple[int, int]  # of an mbconv's depthwise; of a uib's two, (before, after) its expansion, 0 for none
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
@@ -31,7 +33,12 @@ class StageSpec:
         stride: of the first block.
         act: activation inside the blocks.
         se: whether blocks have squeeze-excitation (squeezed to a quarter of the expanded channels).
-        depths, kernels, expands: the choices of the stage's block count, and of each block.
+        depths, kernels, expands: the choices of the stage's block count, and of each block. A uib's kernels are pairs,
+            and one pair has the largest of both.
+        block: kind of the blocks, ``mbconv`` or ``uib``.
+
+    Raises:
+        UsageError: the kernels are not of this kind of block, or it cannot have squeeze-excitation.
     """
 
     width: int
@@ -39,8 +46,31 @@ class StageSpec:
     act: str = "relu"
     se: bool = False
     depths: tuple[int, ...] = (2, 3, 4)
-    kernels: tuple[int, ...] = (3, 5, 7)
+    kernels: tuple[Kernel, ...] = (3, 5, 7)
     expands: tuple[float, ...] = (3, 4, 6)
+    block: str = "mbconv"
+
+    def __post_init__(self) -> None:
+        pairs = [kernel for kernel in self.kernels if isinstance(kernel, tuple)]
+        if self.block not in BLOCKS:
+            raise UsageError(f"unknown block {self.block!r}; known: {', '.join(BLOCKS)}")
+        if len(pairs) != (len(self.kernels) if self.block == "uib" else 0):
+            raise UsageError("kernels are numbers for mbconv blocks, and pairs [before, after] for uib blocks")
+        if self.block == "uib" and self.se:
+            raise UsageError("uib blocks have no squeeze-excitation; remove se")
+        if pairs and (largest := tuple(map(max, zip(*pairs, strict=True)))) not in pairs:
+            raise UsageError(f"kernels must have the pair {list(largest)}: the largest subnet has all weights")
+        if self.stride > 1 and self.kernels == ((0, 0),):
+            raise UsageError(f"kernels need a pair besides [0, 0], for the block of stride {self.stride}")
+
+    @property
+    def depthwise_sizes(self) -> dict[str, tuple[int, ...]]:
+        """For every depthwise layer of a block, by its weights' name, the kernel sizes that it can have, smallest
+        first; that it may be absent does not count."""
+        layers = {"depthwise": [kernel for kernel in self.kernels if isinstance(kernel, int)]}
+        if self.block == "uib":
+            layers = dict(zip(("start", "depthwise"), zip(*self.kernels, strict=True), strict=True))
+        return {name: tuple(sorted(set(sizes) - {0})) for name, sizes in layers.items()}
 
 
 @dataclass(frozen=True)
@@ -52,14 +82,14 @@ class Arch:
         width: channel multiplier.
         depths: blocks per stage.
         kernels, expands: one per block slot, ``max(stage.depths)`` slots a stage; slots beyond a stage's depth hold
-            the stage's first choice.
+            the slot's first choice.
     """
 
     space: str
     resolution: int
     width: float
     depths: tuple[int, ...]
-    kernels: tuple[int, ...]
+    kernels: tuple[Kernel, ...]
     expands: tuple[float, ...]
 
     @cached_property
@@ -71,7 +101,11 @@ class Arch:
 
     def to_json(self) -> dict[str, Any]:
         """The subnet as a JSON object."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: _as_lists(v) for k, v in asdict(self).items()}
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -105,6 +139,13 @@ class SearchSpace:
         """(stage, position in the stage) of every block slot."""
         return tuple((s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths)))
 
+    def kernels(self, slot: int) -> tuple[Kernel, ...]:
+        """The choices of a slot's kernels: the stage's, without the pair of no depthwise where one has to stride."""
+        stage, position = self.slots[slot]
+        spec = self.stages[stage]
+        strided = position == 0 and spec.stride > 1
+        return tuple(kernel for kernel in spec.kernels if not strided or kernel != (0, 0))
+
     @property
     def largest(self) -> Arch:
         """The subnet with every choice at its maximum."""
@@ -121,7 +162,7 @@ class SearchSpace:
                 "resolution": pick(self.resolutions),
                 "width": pick(self.widths),
                 "depths": [pick(stage.depths) for stage in self.stages],
-                "kernels": [pick(self.stages[s].kernels) for s, _ in self.slots],
+                "kernels": [pick(self.kernels(i), key=_size) for i in range(len(self.slots))],
                 "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
             }
         )
@@ -153,14 +194,15 @@ class SearchSpace:
         for name, length in (("depths", len(self.stages)), ("kernels", len(self.slots)), ("expands", len(self.slots))):
             if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
                 raise UsageError(f"arch of {self.name}: {name} needs a list of {length} values")
-        kernels, expands = list(data["kernels"]), list(data["expands"])
+        kernels = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in data["kernels"]]
+        expands = list(data["expands"])
         for i, stage in enumerate(self.stages):
             self._member(f"depths[{i}]", data["depths"][i], stage.depths)
         for i, (s, b) in enumerate(self.slots):
             stage = self.stages[s]
             if b >= data["depths"][s]:
-                kernels[i], expands[i] = stage.kernels[0], stage.expands[0]
-            self._member(f"kernels[{i}]", kernels[i], stage.kernels)
+                kernels[i], expands[i] = self.kernels(i)[0], stage.expands[0]
+            self._member(f"kernels[{i}]", kernels[i], self.kernels(i))
             self._member(f"expands[{i}]", expands[i], stage.expands)
         return Arch(
             self.name, data["resolution"], float(data["width"]), tuple(data["depths"]), tuple(kernels), tuple(expands)
@@ -168,7 +210,8 @@ class SearchSpace:
 
     def _member(self, field: str, value: Any, choices: tuple[Any, ...]) -> None:
         if value not in choices:
-            raise UsageError(f"arch of {self.name}: {field} is {value!r}; the space has {list(choices)}")
+            shown, known = _as_lists(value), _as_lists(choices)
+            raise UsageError(f"arch of {self.name}: {field} is {shown!r}; the space has {known}")
 
     def channels(self, base: int, width: float) -> int:
         """Channels of a layer of ``base`` channels at a width multiplier."""
@@ -198,7 +241,7 @@ class SearchSpace:
             sides.append((sides[-1] - 1) // stage.stride + 1)
         return sides
 
-    def block(self, stage: int, position: int, resolution: int, width: float, kernel: int, expand: float) -> OpSpec:
+    def block(self, stage: int, position: int, resolution: int, width: float, kernel: Kernel, expand: float) -> OpSpec:
         """The block at one slot, for one choice of its genes."""
         spec, first = self.stages[stage], position == 0
         side = self.stage_inputs(resolution)[stage + (not first)]
@@ -207,7 +250,8 @@ class SearchSpace:
         mid, stride = make_divisible(cin * expand), spec.stride if first else 1
         se = make_divisible(mid // 4) if spec.se else 0
         skip = stride == 1 and cin == cout
-        return OpSpec("mbconv", side, side, cin, mid, cout, kernel, stride, spec.act, se, skip)
+        start, middle = kernel if isinstance(kernel, tuple) else (0, kernel)
+        return OpSpec(spec.block, side, side, cin, mid, cout, middle, stride, spec.act, se, skip, start=start)
 
     def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
         """(slot, stage, position) of every block that the subnet has."""
@@ -230,3 +274,8 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """The space as a JSON object; ``load_space`` reads it back."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def _size(kernel: Kernel) -> Kernel:
+    """What kernels are ordered by: the depthwise on the expanded channels costs more."""
+    return kernel[::-1] if isinstance(kernel, tuple) else kernel

@@ -24,9 +24,12 @@ def weight_shapes(op: OpSpec) -> dict[str, tuple[int, ...]]:
         mix: dict[str, tuple[int, ...]] = {"mix.weight": (op.mid, op.cin)} if op.mid else {}
         return {**mix, "linear.weight": (op.cout, op.mid or op.cin), "linear.bias": (op.cout,)}
     shapes: dict[str, tuple[int, ...]] = {}
-    if op.mid != op.cin:
+    if op.start:
+        shapes |= {"start.conv.weight": (op.cin, 1, op.start, op.start), **_bn("start.bn", op.cin)}
+    if op.expands:
         shapes |= {"expand.conv.weight": (op.mid, op.cin, 1, 1), **_bn("expand.bn", op.mid)}
-    shapes |= {"depthwise.conv.weight": (op.mid, 1, op.kernel, op.kernel), **_bn("depthwise.bn", op.mid)}
+    if op.kernel:
+        shapes |= {"depthwise.conv.weight": (op.mid, 1, op.kernel, op.kernel), **_bn("depthwise.bn", op.mid)}
     if op.se:
         shapes |= {"se.reduce.weight": (op.se, op.mid, 1, 1), "se.reduce.bias": (op.se,)}
         shapes |= {"se.expand.weight": (op.mid, op.se, 1, 1), "se.expand.bias": (op.mid,)}

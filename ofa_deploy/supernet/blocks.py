@@ -63,22 +63,23 @@ class SqueezeExcitation(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual block."""
+    """Inverted residual block, or a universal inverted bottleneck: what the op does not have is None."""
 
     def __init__(self, op: OpSpec) -> None:
         super().__init__()
-        self.expand = ConvBN(op.cin, op.mid, act=op.act) if op.mid != op.cin else None
-        self.depthwise = ConvBN(op.mid, op.mid, op.kernel, op.stride, groups=op.mid, act=op.act)
+        self.start = ConvBN(op.cin, op.cin, op.start, op.start_stride, groups=op.cin) if op.start else None
+        self.expand = ConvBN(op.cin, op.mid, act=op.act) if op.expands else None
+        depthwise = ConvBN(op.mid, op.mid, op.kernel, op.stride, groups=op.mid, act=op.act) if op.kernel else None
+        self.depthwise = depthwise
         self.se = SqueezeExcitation(op.mid, op.se) if op.se else None
         self.project = ConvBN(op.mid, op.cout)
         self.skip = op.skip
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, cin, h, w] -> [N, cout, h / stride, w / stride]``."""
-        y = self.expand(x) if self.expand is not None else x
-        y = self.depthwise(y)
-        y = self.se(y) if self.se is not None else y
-        y = self.project(y)
+        y = x
+        for layer in (self.start, self.expand, self.depthwise, self.se, self.project):
+            y = layer(y) if layer is not None else y
         return x + y if self.skip else y
 
 
@@ -109,11 +110,15 @@ class Classifier(nn.Module):
 
 def make_block(op: OpSpec) -> nn.Module:
     """The module that executes an op."""
-    return {"stem": Stem, "mbconv": MBConv, "head": Head, "classifier": Classifier}[op.kind](op)
+    return {"stem": Stem, "mbconv": MBConv, "uib": MBConv, "head": Head, "classifier": Classifier}[op.kind](op)
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Draw all weights anew from one seed: He-normal convolutions, a small classifier, identity batch norm."""
+    """Draw all weights anew from one seed: He-normal convolutions, a small classifier, identity batch norm.
+
+    The depthwise layers before expansions begin as the identity: subnets with and without one then start from nearly
+    the same function, and disturb each other less in the weights that they share.
+    """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -126,3 +131,6 @@ def initialise(model: nn.Module, seed: int) -> None:
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()
+    for block in model.modules():
+        if isinstance(block, MBConv) and block.start is not None:
+            nn.init.dirac_(block.start.conv.weight, block.start.conv.groups)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa_deploy.space import OpSpec
+from ofa_deploy.space.network import BLOCKS
 from ofa_deploy.supernet.blocks import BN_EPS, activate
 from ofa_deploy.supernet.synchronised import batch_norm, group_around
 
@@ -24,7 +25,7 @@ def run_op(op: OpSpec, x: Tensor, weights: Tensors, training: bool) -> Tensor:
     """
     if op.kind == "classifier":
         return _classifier(op, x, weights)
-    if op.kind == "mbconv":
+    if op.kind in BLOCKS:
         return _mbconv(op, x, weights, training)
     y = _conv_bn(x, weights, "", training, op.act, op.stride)
     return y.mean((2, 3)) if op.kind == "head" else y.contiguous(memory_format=torch.channels_last)  # as in Stem
@@ -43,8 +44,9 @@ def _conv_bn(
 
 
 def _mbconv(op: OpSpec, x: Tensor, w: Tensors, training: bool) -> Tensor:
-    y = _conv_bn(x, w, "expand.", training, op.act) if op.mid != op.cin else x
-    y = _conv_bn(y, w, "depthwise.", training, op.act, op.stride, op.mid)
+    y = _conv_bn(x, w, "start.", training, "none", op.start_stride, op.cin) if op.start else x
+    y = _conv_bn(y, w, "expand.", training, op.act) if op.expands else y
+    y = _conv_bn(y, w, "depthwise.", training, op.act, op.stride, op.mid) if op.kernel else y
     if op.se:
         gate = F.relu_(F.conv2d(y.mean((2, 3), keepdim=True), w["se.reduce.weight"], w["se.reduce.bias"]))
         y = y * F.hardsigmoid(F.conv2d(gate, w["se.expand.weight"], w["se.expand.bias"]))

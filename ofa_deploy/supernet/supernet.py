@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ofa_deploy.supernet.subnet import Subnet
 
 
 class Supernet(nn.Module):
-    """The largest subnet's modules, and one kernel transform per slot and pair of neighbouring kernel sizes.
+    """The largest subnet's modules, and one kernel transform per depthwise and pair of neighbouring kernel sizes.
 
     A subnet uses the leading blocks of every stage, the leading channels of every layer, and the centre of every
     depthwise kernel, multiplied by the transforms on the way to its size. Which subnet runs is an argument: nothing
@@ -33,10 +33,11 @@ class Supernet(nn.Module):
         for name, op in zip(network.names, network.ops, strict=True):
             self.add_module(name, make_block(op))
         for stage, position in space.slots:
-            depthwise = self.get_submodule(f"s{stage}b{position}.depthwise")
-            for large, small in _steps(space, stage):
-                transform = nn.Parameter(torch.eye(small * small))
-                depthwise.register_parameter(_transform_name(large, small), transform)
+            for layer in space.stages[stage].depthwise_sizes:
+                for large, small in _steps(space, stage, layer):
+                    transform = nn.Parameter(torch.eye(small * small))
+                    depthwise = self.get_submodule(f"s{stage}b{position}.{layer}")
+                    depthwise.register_parameter(_transform_name(large, small), transform)
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """Run one subnet.
@@ -69,24 +70,29 @@ class Supernet(nn.Module):
         return subnet.train(self.training)
 
     @torch.no_grad()
-    def sort_channels(self) -> None:
-        """Reorder every block's expanded channels, the most important first; the largest subnet's function stays.
+    def sort_channels(self, trained: SearchSpace | None = None) -> None:
+        """Reorder every block's expanded channels, the most important first.
 
         Importance is the sum of absolute projection weights; squeezed channels are sorted by their expansion's
-        (Once-for-All §3.2, elastic width). Blocks without expansion keep their order, which is their input's.
+        (Once-for-All §3.3, elastic width). Blocks without expansion keep their order, which is their input's.
+
+        Args:
+            trained: a part of the space whose subnets keep their function, but for rounding: channels move only between
+                the widths that its subnets have. Without it, the largest subnet alone does.
         """
-        for block in self.children():
+        for name, block in self.named_children():
             if not isinstance(block, MBConv) or block.expand is None:
                 continue
-            order = _importance(block.project.conv.weight)
-            for layer in (block.expand, block.depthwise):
+            mids, squeezes = _used_channels(trained, name) if trained is not None else ((), ())
+            order = _importance(block.project.conv.weight, mids)
+            for layer in filter(None, (block.expand, block.depthwise)):
                 statistics = [layer.bn.running_mean, layer.bn.running_var]
                 _permute([layer.conv.weight, *layer.bn.parameters(), *statistics], order)
             _permute([block.project.conv.weight], order, dim=1)
             if block.se is not None:
                 _permute([block.se.expand.weight, block.se.expand.bias], order)
                 _permute([block.se.reduce.weight], order, dim=1)
-                squeezed = _importance(block.se.expand.weight)
+                squeezed = _importance(block.se.expand.weight, squeezes)
                 _permute([block.se.reduce.weight, block.se.reduce.bias], squeezed)
                 _permute([block.se.expand.weight], squeezed, dim=1)
 
@@ -96,17 +102,17 @@ class Supernet(nn.Module):
         for part, shape in weight_shapes(op).items():
             owner, _, leaf = part.rpartition(".")
             value = getattr(block.get_submodule(owner), leaf)
-            if part == "depthwise.conv.weight" and value.shape[-1] != op.kernel:
-                sliced[part] = self._kernel(name, value[: op.mid], op.kernel)
+            if value.dim() == 4 and value.shape[-1] != shape[-1]:
+                sliced[part] = self._kernel(name, owner.removesuffix(".conv"), value[: shape[0]], shape[-1])
             else:
                 sliced[part] = value[tuple(map(slice, shape))]
         return sliced
 
-    def _kernel(self, name: str, weight: Tensor, kernel: int) -> Tensor:
+    def _kernel(self, name: str, layer: str, weight: Tensor, kernel: int) -> Tensor:
         """``[C, 1, K, K] -> [C, 1, kernel, kernel]``: centre crop and transform, one kernel size after the other."""
         stage = int(name[1 : name.index("b")])
-        depthwise = self.get_submodule(f"{name}.depthwise")
-        for large, small in _steps(self.space, stage):
+        depthwise = self.get_submodule(f"{name}.{layer}")
+        for large, small in _steps(self.space, stage, layer):
             if small < kernel:
                 break
             edge = (large - small) // 2
@@ -115,19 +121,31 @@ class Supernet(nn.Module):
         return weight
 
 
-def _steps(space: SearchSpace, stage: int) -> list[tuple[int, int]]:
-    """Neighbouring kernel sizes of a stage, largest first: ``[(7, 5), (5, 3)]``."""
-    sizes = sorted(space.stages[stage].kernels, reverse=True)
-    return list(pairwise(sizes))
+def _steps(space: SearchSpace, stage: int, layer: str) -> list[tuple[int, int]]:
+    """Neighbouring kernel sizes of a depthwise layer of a stage's blocks, largest first: ``[(7, 5), (5, 3)]``."""
+    return list(pairwise(reversed(space.stages[stage].depthwise_sizes[layer])))
 
 
 def _transform_name(large: int, small: int) -> str:
     return f"transform_{large}to{small}"
 
 
-def _importance(weight: Tensor) -> Tensor:
-    """Order of a convolution's input channels ``weight[out, in, 1, 1]``, the most important first."""
-    return torch.argsort(weight.abs().sum((0, 2, 3)), descending=True, stable=True)
+def _used_channels(space: SearchSpace, name: str) -> tuple[set[int], set[int]]:
+    """How many expanded, and how many squeezed, channels the block of that name has in the subnets of a space."""
+    stage, position = map(int, name[1:].split("b"))
+    spec, resolution = space.stages[stage], max(space.resolutions)
+    choices = product(space.widths, spec.expands)
+    ops = [space.block(stage, position, resolution, width, max(spec.kernels), expand) for width, expand in choices]
+    return {op.mid for op in ops}, {op.se for op in ops}
+
+
+def _importance(weight: Tensor, bounds: Iterable[int]) -> Tensor:
+    """Order of a convolution's input channels ``weight[out, in, 1, 1]``: those between two bounds stay between them,
+    the most important first."""
+    magnitude = weight.abs().sum((0, 2, 3))
+    inner = sorted({0, len(magnitude), *bounds})
+    parts = [a + torch.argsort(magnitude[a:b], descending=True, stable=True) for a, b in pairwise(inner)]
+    return torch.cat(parts)
 
 
 def _permute(tensors: Iterable[Tensor | None], order: Tensor, dim: int = 0) -> None:

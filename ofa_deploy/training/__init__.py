@@ -1,8 +1,8 @@
-"""Data sets, the sandwich training loop with exact resume, batch-norm recalibration and evaluation."""
+"""Data sets, training by schedules with exact resume, batch-norm recalibration and evaluation."""
 
 from ofa_deploy.training.data import Data, batches, load_data, trained_data
 from ofa_deploy.training.distributed import ALONE, TIMEOUT, World, join_world
-from ofa_deploy.training.evaluation import Evaluation, evaluate, recalibrate, specialise
+from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all, recalibrate, specialise, specialise_all
 from ofa_deploy.training.images import prepare, resize
 from ofa_deploy.training.loop import train_supernet
 
@@ -14,12 +14,14 @@ __all__ = [
     "World",
     "batches",
     "evaluate",
+    "evaluate_all",
     "join_world",
     "load_data",
     "prepare",
     "recalibrate",
     "resize",
     "specialise",
+    "specialise_all",
     "train_supernet",
     "trained_data",
 ]

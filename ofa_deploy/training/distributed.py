@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from ofa_deploy.supernet import PeerLostError, reaching_peers
 
 BUCKET = 1 << 22  # values that travel together
 TIMEOUT = 600.0  # seconds
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class World:
                 dist.all_reduce(values, group=self.group)
         return values
 
-    def total(self, values: dict[str, float]) -> dict[str, float]:
+    def total(self, values: dict[Name, float]) -> dict[Name, float]:
         """Add up named numbers over the processes."""
         self.check_agent()
         return dict(

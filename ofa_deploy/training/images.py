@@ -33,5 +33,6 @@ def resize(x: Tensor, resolution: int) -> Tensor:
 def prepare(images: Tensor, resolution: int, mean: Channels, std: Channels) -> Tensor:
     """What a network sees: ``[N, C, h, w]`` bytes, or floats from 0 to 1, resized and then normalised per channel."""
     x = images.float().div(255) if images.dtype == torch.uint8 else images
-    x = (resize(x, resolution) - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    centre, scale = (torch.tensor(values, device=x.device).view(-1, 1, 1) for values in (mean, std))
+    x = (resize(x, resolution) - centre) / scale
     return x.contiguous(memory_format=torch.channels_last)

@@ -1,10 +1,8 @@
-"""Training a supernet with the sandwich rule and in-place distillation (US-Nets, Yu & Huang, ICCV 2019, §3; BigNAS, Yu
-et al., ECCV 2020, §3.1), resumable to the bit."""
+"""Training a supernet by its recipe's schedule, resumable to the bit."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,18 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ofa_deploy.config import TrainRecipe
-from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.space import Arch, PopulationCodec, SearchSpace, load_space
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
 from ofa_deploy.supernet import Supernet, initialise, save_supernet, synchronised
-from ofa_deploy.training.data import Data, batches, load_data
+from ofa_deploy.training.data import Data, load_data
 from ofa_deploy.training.distributed import ALONE, World
-from ofa_deploy.training.evaluation import BATCH_SIZE, evaluate, specialise
-from ofa_deploy.training.images import prepare
+from ofa_deploy.training.evaluation import evaluate_all, specialise, specialise_all
+from ofa_deploy.training.guards import Guards
+from ofa_deploy.training.optimiser import make_optimiser, update_average
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
+from ofa_deploy.training.schedules import Phase, plan
 from ofa_deploy.training.state import TrainingState, finished, keep_metrics, recipe_json
+from ofa_deploy.training.steps import Outcome, Step
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -40,9 +40,10 @@ def train_supernet(
 
     Args:
         folder: receives ``supernet.safetensors`` (the result, batch norm recalibrated for the largest subnet),
-            ``metrics.jsonl`` (a line a step) and, until the end, ``checkpoint.safetensors``.
+            ``metrics.jsonl`` (a line for each step and each evaluation) and, until the end, ``checkpoint.safetensors``.
         resume: continue from the checkpoint if there is one.
-        report: called after every step with epoch, epochs, step, steps, loss and images_per_second.
+        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and after
+            evaluations with valid_largest and valid_smallest.
         world: the processes that train together; its main one alone reads and writes the folder, and reports.
 
     Returns:
@@ -51,7 +52,7 @@ def train_supernet(
     Raises:
         UsageError: recipe, space and data do not fit, another recipe was trained here, or an unfinished run is here
             and ``resume`` was not asked for.
-        OfaDeployError: the loss is no longer finite, or the folder cannot be written.
+        OfaDeployError: a guard stops it (``guards.Guards.check``), or the folder cannot be written.
     """
     result, checkpoint = folder / "supernet.safetensors", folder / "checkpoint.safetensors"
     if world.ask_main(lambda: finished(result, recipe)):
@@ -65,9 +66,9 @@ def train_supernet(
             run.state.restore(checkpoint, recipe)
         run.state.copy_from_main(world)
         run.train(checkpoint)
-        summary = run.conclude()
+        supernet, summary = run.conclude()
         if world.is_main:
-            save_supernet(result, run.state.supernet, summary)
+            save_supernet(result, supernet, summary)
             checkpoint.unlink(missing_ok=True)
     return result
 
@@ -86,24 +87,32 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
 
 
 class _Run:
-    """One training run: recipe, data, supernet, optimiser."""
+    """One training run: recipe, data, phases, supernet, optimiser."""
 
     def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World) -> None:
         self.recipe, self.report, self.world = recipe, report if world.is_main else None, world
         self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
-        space = load_space(recipe.space)
+        self.device = choose_device(recipe.device, world)
+        self.space = load_space(recipe.space)
         with world.one_by_one():
             self.data = load_data(recipe.data)
-        _check_fit(space, self.data)
+        _check_fit(self.space, self.data)
         self.per_epoch = steps_per_epoch(recipe, self.data.train)
-        self.steps = recipe.epochs * self.per_epoch
         self.batch = min(recipe.batch_size, len(self.data.train))
-        supernet = Supernet(space)
-        initialise(supernet, recipe.seed)
-        self.codec = PopulationCodec(space)
-        self.optimizer = _optimizer(supernet, recipe)
-        buffers = {name: self.optimizer.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
+        self.phases = plan(recipe, self.space, self.per_epoch)
+        self.steps = self.phases[-1].end
+        self.codecs = {phase: PopulationCodec(phase.space) for phase in self.phases}
+        self.guards = Guards(self.data.num_classes, watch_from=round((recipe.warmup_epochs + 1) * self.per_epoch))
+        self._build()
+
+    def _build(self) -> None:
+        supernet = Supernet(self.space)
+        initialise(supernet, self.recipe.seed)
+        self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
+        buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
         self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
+        if self.recipe.ema:
+            self.state.copy("average", supernet)
 
     def train(self, checkpoint: Path) -> None:
         """Run all steps from the state's on, with a checkpoint now and then and one at the end."""
@@ -114,130 +123,150 @@ class _Run:
         started = saved = time.monotonic() - state.seconds
         with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
             for images, labels in train_batches(self.data.train, recipe, state.step, self.world):
-                if state.step >= self.steps:
+                if state.step >= self.steps or self._exhausted():
                     break
                 before = time.monotonic()
-                line = self._step(images, labels)
+                line = self._step(images.to(self.device), labels.to(self.device))
+                line["images_per_second"] = round(self.batch / (time.monotonic() - before), 1)
+                log.write(json.dumps(line) + "\n")
+                if valid := self._validate():
+                    log.write(json.dumps({key: line[key] for key in ("step", "epoch", "phase")} | valid) + "\n")
                 now = time.monotonic()
                 state.seconds = now - started
-                line["images_per_second"] = round(self.batch / (now - before), 1)
-                log.write(json.dumps(line) + "\n")
                 due = now - saved >= recipe.checkpoint_seconds or state.step == self.steps
-                if due and self.world.is_main:
+                if due and self.world.is_main and not self.guards.suspicious:
                     state.save(checkpoint, recipe)
                     saved = time.monotonic()
                 if self.report is not None:
-                    self.report({**line, "epochs": recipe.epochs, "steps": self.steps})
+                    self.report({**line, **valid, "epochs": recipe.epochs, "steps": self.steps})
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
         step = self.state.step
-        if 0 < step == round(self.recipe.largest_epochs * self.per_epoch):
-            self._start_shrinking()
-        rate = learning_rate(self.recipe, step, self.steps, self.per_epoch)
-        for group in self.optimizer.param_groups:
+        phase = next(phase for phase in self.phases if step < phase.end)
+        if 0 < step == phase.first:
+            self._start(phase)
+        rate = phase.rate.at(step)
+        for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=False)
-        losses = self.world.total(self._sandwich(images, labels))
+        self.optimiser.zero_grad(set_to_none=False)
+        figures = self._figures(self._gradients(phase, images, labels))
         self.world.sum_gradients(self.state.supernet.parameters())
-        if not all(math.isfinite(value) for value in losses.values()):
-            raise OfaDeployError(
-                f"the loss is not finite at step {step + 1}: lower lr in the recipe (now {self.recipe.lr}); "
-                "the last checkpoint is kept"
-            )
-        self.optimizer.step()
+        self._update(phase)
         self.state.step += 1
-        return {"step": step + 1, "epoch": step // self.per_epoch + 1, "lr": rate, **losses}
+        return {"step": step + 1, "epoch": step // self.per_epoch + 1, "phase": phase.name, "lr": rate, **figures}
 
-    def _sandwich(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """Gradients of the largest subnet on the labels, and of the others on the largest one's soft outputs.
+    def _gradients(self, phase: Phase, images: Tensor, labels: Tensor) -> Outcome:
+        """This process's share of a step's gradients, added to the parameters'."""
+        step = Step(self.recipe, self.data, images, labels, self.batch)
+        archs = step_archs(self.codecs[phase], self.recipe, self.state.step, phase.subnets)
+        if self.recipe.schedule == "progressive":
+            return step.progressive(self.state.supernet, archs, self.state.copies.get("teacher"))
+        others = [phase.space.smallest, *archs] if phase.name == "sandwich" else []
+        return step.sandwich(self.state.supernet, phase.space.largest, others)
 
-        Everything is this process's share of the mean over the whole batch.
-        """
-        share = len(labels) / self.batch
-        largest = self.codec.space.largest
-        logits = self._logits(images, largest)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing) * share
-        loss.backward()
-        teacher = logits.detach().log_softmax(1)
-        distill = [self._distil(images, arch, teacher, share) for arch in self._students()]
-        return {
-            "loss": loss.item(),
-            "distill": sum(distill) / max(len(distill), 1),
-            "accuracy": int((teacher.argmax(1) == labels).sum()) / self.batch,
-        }
+    def _figures(self, outcome: Outcome) -> dict[str, float]:
+        """A step's figures over all processes, once the guards have looked at them."""
+        own = {"": outcome.losses, **outcome.tallies}
+        total = self.world.total({(name, key): value for name, sums in own.items() for key, value in sums.items()})
+        tallies = {name: {key: total[name, key] for key in sums} for name, sums in own.items()}
+        losses = tallies.pop("")
+        self.guards.check(self.state.step + 1, losses, tallies, self.recipe.lr)
+        first = next(iter(tallies.values()))
+        return {**losses, "accuracy": first["hits"] / first["count"]}
 
-    def _students(self) -> list[Arch]:
-        if self.state.step < self.recipe.largest_epochs * self.per_epoch:
-            return []
-        return [self.codec.space.smallest, *step_archs(self.codec, self.recipe, self.state.step)]
+    def _update(self, phase: Phase) -> None:
+        """Let the gradients move the weights, and these their average."""
+        if self.recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.state.supernet.parameters(), self.recipe.clip_norm)
+        self.optimiser.step()
+        if "average" in self.state.copies:
+            done = self.state.step - phase.first
+            update_average(self.state.copies["average"], self.state.supernet, self.recipe.ema, done)
 
-    def _distil(self, images: Tensor, arch: Arch, teacher: Tensor, share: float) -> float:
-        student = self._logits(images, arch).log_softmax(1)
-        loss = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * share
-        loss.backward()
-        return loss.item()
-
-    def _logits(self, images: Tensor, arch: Arch) -> Tensor:
-        return self.state.supernet(prepare(images, arch.resolution, self.data.mean, self.data.std), arch)
-
-    def _start_shrinking(self) -> None:
-        """The largest subnet has been trained alone: let its most important channels lead, and momentum start anew."""
-        self.state.supernet.sort_channels()
-        for buffer in self.state.momentum.values():
+    def _start(self, phase: Phase) -> None:
+        """Prepare for what a phase opens: channels in order of importance; momentum and average start anew."""
+        state = self.state
+        if self.recipe.schedule == "progressive" and "teacher" not in state.copies:
+            state.copy("teacher", state.evaluated)
+        if phase.trained is not None:
+            state.supernet.sort_channels(phase.trained)
+        for buffer in state.momentum.values():
             buffer.zero_()
+        if "average" in state.copies:
+            state.copy("average", state.supernet)
 
-    def conclude(self) -> dict[str, Any]:
-        """Recalibrate the supernet's own statistics, for its largest subnet; the summary for the file's header."""
-        supernet, data, space = self.state.supernet.eval(), self.data, self.codec.space
-        largest = specialise(supernet, space.largest, data, self.recipe.accuracy.recalibration_images, self.world)
+    def _validate(self) -> dict[str, float]:
+        """Held-out accuracies of the whole space's largest and smallest subnets, where the recipe asks for them now."""
+        every, step = self.recipe.evaluate_every * self.per_epoch, self.state.step
+        if not every or (step % every and step != self.steps):
+            return {}
+        valid = {f"valid_{name}": accuracy for name, accuracy in self._accuracies(self.state.evaluated).items()}
+        if self.recipe.patience and step > self.phases[-1].first:
+            self._remember(valid)
+        return valid
+
+    def _accuracies(self, supernet: Supernet) -> dict[str, float]:
+        archs = {"largest": self.space.largest, "smallest": self.space.smallest}
+        accuracy = self.recipe.accuracy
+        subnets = specialise_all(supernet, list(archs.values()), self.data, accuracy.recalibration_images, self.world)
+        results = evaluate_all(subnets, list(archs.values()), self.data, accuracy.images, self.world)
+        return {name: result.accuracy for name, result in zip(archs, results, strict=True)}
+
+    def _remember(self, valid: dict[str, float]) -> None:
+        """Note which accuracies are the best so far, and keep the weights that were best on the whole."""
+        state = self.state
+        if any(accuracy > state.best.get(name, -1) for name, accuracy in valid.items()):
+            state.best["step"] = state.step
+        if sum(valid.values()) > state.best.get("sum", -1):
+            state.best["sum"] = sum(valid.values())
+            state.copy("best", state.evaluated)
+        for name, accuracy in valid.items():
+            state.best[name] = max(accuracy, state.best.get(name, accuracy))
+
+    def _exhausted(self) -> bool:
+        """Whether the last phase has brought nothing better for as long as the recipe allows."""
+        patience = self.recipe.patience * self.per_epoch
+        return bool(self.state.best) and self.state.step - self.state.best["step"] >= patience
+
+    def conclude(self) -> tuple[Supernet, dict[str, Any]]:
+        """The supernet, its own statistics recalibrated for its largest subnet, and the summary for its file."""
+        supernet = self.state.copies.get("best", self.state.evaluated).eval()
+        images = self.recipe.accuracy.recalibration_images
+        largest = specialise(supernet, self.space.largest, self.data, images, self.world)
         supernet.load_state_dict(dict(largest.named_buffers()), strict=False)
-        held_out = batches(data.valid, space.largest.resolution, BATCH_SIZE, data.mean, data.std, world=self.world)
-        return {
+        return supernet, {
             "recipe": recipe_json(self.recipe),
-            "data": data.name,
-            "mean": list(data.mean),
-            "std": list(data.std),
-            "labels": list(data.classes),
-            "fingerprint": data.fingerprint,
+            "data": self.data.name,
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "labels": list(self.data.classes),
+            "fingerprint": self.data.fingerprint,
             "epochs": self.recipe.epochs,
-            "steps": self.steps,
+            "steps": self.state.step,
             "seconds": round(self.state.seconds, 1),
-            "train": self.world.ask_main(lambda: last_epoch(self.metrics, self.recipe.epochs)),
-            "valid": {"largest": evaluate(largest, held_out, self.world).accuracy},
+            "train": self.world.ask_main(lambda: last_epoch(self.metrics)),
+            "valid": self._accuracies(supernet),
         }
 
 
-def learning_rate(recipe: TrainRecipe, step: int, steps: int, per_epoch: int) -> float:
-    """Linear warm-up, then a cosine to zero (SGDR, Loshchilov & Hutter, ICLR 2017, §3, without restarts)."""
-    warm = min(recipe.warmup_epochs * per_epoch, steps - 1)
-    if step < warm:
-        return recipe.lr * (step + 1) / (warm + 1)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+def choose_device(wanted: str, world: World) -> torch.device:
+    """The device of a recipe.
+
+    Raises:
+        UsageError: it wants a GPU, but there is none, or fewer than processes.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: cuda, but torch finds no GPU here: set device: auto or cpu in the recipe")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return world.device("cuda")
 
 
-def last_epoch(metrics: Path, epoch: int) -> dict[str, float]:
+def last_epoch(metrics: Path) -> dict[str, float]:
     """Means of the last epoch's training metrics."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    last = [line for line in lines if line["epoch"] == epoch]
+    last = [line for line in lines if "loss" in line and line["epoch"] == lines[-1]["epoch"]]
     return {key: sum(line[key] for line in last) / len(last) for key in ("loss", "distill", "accuracy")}
-
-
-def _optimizer(supernet: Supernet, recipe: TrainRecipe) -> torch.optim.SGD:
-    """SGD with Nesterov momentum; decay on convolution and linear weights only.
-
-    Gradients and buffers exist from the start: a parameter that no subnet of a step uses must not make that step, or a
-    resume after it, any different.
-    """
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in supernet.named_parameters():
-        parameter.grad = torch.zeros_like(parameter)
-        (decayed if name.endswith("weight") and parameter.ndim > 1 else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    for parameter in supernet.parameters():
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimizer
 
 
 def _check_fit(space: SearchSpace, data: Data) -> None:

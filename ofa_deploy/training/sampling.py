@@ -46,9 +46,13 @@ def train_batches(
             yield images, labels
 
 
-def step_archs(codec: PopulationCodec, recipe: TrainRecipe, step: int) -> list[Arch]:
-    """The random subnets of one step."""
-    return codec.decode(codec.sample(recipe.random_subnets, _rng(recipe, _ARCHS, step)))
+def step_archs(codec: PopulationCodec, recipe: TrainRecipe, step: int, count: int) -> list[Arch]:
+    """The random subnets of one step: of the progressive schedule, all at one resolution, for which its teacher runs
+    once."""
+    population = codec.sample(count, _rng(recipe, _ARCHS, step))
+    if recipe.schedule == "progressive":
+        population[:, 0] = population[0, 0]
+    return codec.decode(population)
 
 
 def _rng(recipe: TrainRecipe, purpose: int, *where: int) -> np.random.Generator:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from ofa_deploy.training.data import check_unchanged
 from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
-_FREE = {"accuracy", "checkpoint_seconds", "data.corrupt_limit", "data.root", "data.workers"}
+_FREE = {"accuracy", "checkpoint_seconds", "data.corrupt_limit", "data.root", "data.workers", "device"}
 
 
 @dataclass
@@ -29,6 +31,9 @@ class TrainingState:
 
     Attributes:
         momentum: SGD's buffer of every parameter.
+        copies: other weights of the same space, none of them trained: ``average`` over the steps, frozen ``teacher``,
+            ``best`` by the evaluations so far.
+        best: what the best evaluations were, and when.
         step: steps done.
         seconds: spent so far, over all runs.
         fingerprint: of the images that it is trained on.
@@ -36,16 +41,26 @@ class TrainingState:
 
     supernet: Supernet
     momentum: dict[str, Tensor]
+    copies: dict[str, Supernet] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
     fingerprint: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def evaluated(self) -> Supernet:
+        """The weights that count: the average over the steps, where there is one."""
+        return self.copies.get("average", self.supernet)
+
+    def copy(self, name: str, source: Supernet) -> None:
+        """Keep a copy of some weights, instead of one of that name."""
+        self.copies[name] = deepcopy(source).requires_grad_(False)
+
     def save(self, path: Path, recipe: TrainRecipe) -> None:
         """Write the state as safetensors, with its recipe and space as JSON in the header."""
-        tensors = {f"model.{name}": value for name, value in self.supernet.state_dict().items()}
-        tensors |= {f"momentum.{name}": value for name, value in self.momentum.items()}
-        header = {"kind": "training checkpoint", "step": self.step, "seconds": self.seconds, **_identity(recipe)}
-        write_tensors(path, tensors, {**header, "fingerprint": self.fingerprint})
+        header = {"kind": "training checkpoint", "step": self.step, "seconds": self.seconds, "best": self.best}
+        header |= {"copies": list(self.copies), "fingerprint": self.fingerprint}
+        write_tensors(path, self._tensors(), {**header, **_identity(recipe)})
 
     def restore(self, path: Path, recipe: TrainRecipe) -> None:
         """Take over a saved state.
@@ -57,19 +72,31 @@ class TrainingState:
         header, tensors = read_tensors(path, "training checkpoint")
         check_same_recipe(path, header, recipe)
         check_unchanged(recipe.data.name, self.fingerprint, header.get("fingerprint"), f"{path} was written")
-        targets = {f"model.{name}": value for name, value in self.supernet.state_dict().items()}
-        targets |= {f"momentum.{name}": value for name, value in self.momentum.items()}
-        if targets.keys() != tensors.keys():
+        self._make_copies(header.get("copies", []))
+        targets = self._tensors()
+        if {name: value.shape for name, value in targets.items()} != {name: v.shape for name, v in tensors.items()}:
             raise UsageError(f"{path} does not hold the weights of its space; remove it and train anew")
         with torch.no_grad():
             for name, value in targets.items():
                 value.copy_(tensors[name])
-        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        self.step, self.seconds, self.best = int(header["step"]), float(header["seconds"]), header.get("best", {})
 
     def copy_from_main(self, world: World) -> None:
         """Take over the main process's state, which alone needs the checkpoint's file."""
-        world.copy_from_main([*self.supernet.state_dict().values(), *self.momentum.values()])
-        self.step, self.seconds = world.ask_main(lambda: [self.step, self.seconds])
+        self._make_copies(world.ask_main(lambda: list(self.copies)))
+        world.copy_from_main(self._tensors().values())
+        self.step, self.seconds, self.best = world.ask_main(lambda: [self.step, self.seconds, self.best])
+
+    def _make_copies(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self.copies:
+                self.copy(name, self.supernet)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"momentum.{name}": value for name, value in self.momentum.items()}
+        for prefix, supernet in {"model": self.supernet, **self.copies}.items():
+            tensors |= {f"{prefix}.{name}": value for name, value in supernet.state_dict().items()}
+        return tensors
 
 
 def finished(path: Path, recipe: TrainRecipe) -> bool:

@@ -14,12 +14,12 @@ ASKED = {"precision": "fp32", "batch": 1, "threads": 1}
 TWO = [("torch", "cpu"), ("onnxruntime", "CPUExecutionProvider")]
 
 
-@pytest.mark.parametrize("opset", [13, 17])
-def test_logits_equal_onnx_runtimes_on_random_networks(opset):
+@pytest.mark.parametrize(("opset", "space"), [(13, "small_28"), (17, "small_28"), (17, "uib_28")])
+def test_logits_equal_onnx_runtimes_on_random_networks(opset, space):
     before = os.sched_getaffinity(0)
     runtimes = [open_runtime({"runtime": name, "provider": provider, **ASKED}, 0) for name, provider in TWO]
     os.sched_setaffinity(0, before)
-    target, codec = resolve_target("local").model_copy(update={"opset": opset}), PopulationCodec(load_space("small_28"))
+    target, codec = resolve_target("local").model_copy(update={"opset": opset}), PopulationCodec(load_space(space))
     for arch in codec.decode(codec.sample(5, np.random.default_rng(opset))):
         model = network_item(codec.space.network(arch), arch, target).model
         ours, theirs = (runtime.load({}, lambda model=model: model).outputs()[0] for runtime in runtimes)

@@ -130,8 +130,17 @@ def test_a_heat_map_puts_every_block_where_its_channels_resolution_kernel_and_ex
     assert len(middle["columns"]) == 2 * 3 * 3
     assert len({(cell["line"], cell["column"]) for cell in middle["cells"]}) == len(middle["cells"]) == 5 * 18
     cell = next(cell for cell in middle["cells"] if cell["key"] == "mbconv-28x28-c40-m160-o40-k5-s1-relu-se40-skip")
-    assert middle["columns"][cell["column"]] == {"resolution": 224, "kernel": 5, "expand": 4.0}
+    assert middle["columns"][cell["column"]] == {"resolution": 224, "start": None, "kernel": 5, "expand": 4.0}
     assert [column["resolution"] for column in ends["columns"]] == [None, 160, 224]
+
+
+def test_a_heat_map_has_a_table_for_each_kind_of_block():
+    keys = [f"uib-14x14-c16-m48-o16{start}-k{kernel}-s1-relu-skip" for start in ("", "-start3") for kernel in (0, 5)]
+    own, other, ends = heat_map({"key": key} for key in [key for key, _ in blocks()] + keys)["tables"]
+    assert {line["kind"] for line in own["lines"]} == {"mbconv"}
+    assert [line["kind"] for line in other["lines"]] == ["uib"]
+    assert [(column["start"], column["kernel"]) for column in other["columns"]] == [(0, 0), (0, 5), (3, 0), (3, 5)]
+    assert {line["kind"] for line in ends["lines"]} == {"stem", "classifier"}
 
 
 def test_a_heat_map_tells_sizes_apart_where_it_cannot_tell_the_resolution():

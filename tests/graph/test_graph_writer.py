@@ -55,9 +55,12 @@ def reference(network, weights, x, calibrate=False):
             x = act(F.linear(x, t[f"{name}.mix.weight"])) if op.mid else x
             x = F.linear(x, t[f"{name}.linear.weight"], t[f"{name}.linear.bias"])
         else:
-            if op.mid != op.cin:
+            if op.start:  # of a uib: no activation follows, and it has the stride only where it is the only depthwise
+                x = conv_bn(x, f"{name}.start.", 1 if op.kernel else op.stride, op.cin)
+            if op.kind == "uib" or op.mid != op.cin:
                 x = act(conv_bn(x, f"{name}.expand."))
-            x = act(conv_bn(x, f"{name}.depthwise.", op.stride, op.mid))
+            if op.kernel:
+                x = act(conv_bn(x, f"{name}.depthwise.", op.stride, op.mid))
             if op.se:
                 gate = F.conv2d(x.mean((2, 3), keepdim=True), *(t[f"{name}.se.reduce.{p}"] for p in ("weight", "bias")))
                 gate = F.conv2d(F.relu(gate), *(t[f"{name}.se.expand.{p}"] for p in ("weight", "bias")))
@@ -93,7 +96,7 @@ def test_every_preset_matches_torch(name, opset):
         model = write_onnx(network, weights, profile(opset=opset, batch=2))
         onnx.checker.check_model(model, full_check=True)
         ops = {node.op_type for node in model.graph.node}
-        assert ("HardSwish" in ops) == (opset >= 14)
+        assert ("HardSwish" in ops) == (opset >= 14 and any(op.act == "hswish" for op in network.ops))
         assert np.abs(run(model, x) - want).max() <= 1e-4
 
 
@@ -103,6 +106,11 @@ def test_every_preset_matches_torch(name, opset):
         OpSpec("stem", 17, 15, 3, 0, 8, 3, 2, "relu6"),
         OpSpec("mbconv", 9, 9, 8, 8, 8, 7, 1, "relu6", 0, True),
         OpSpec("mbconv", 9, 7, 8, 24, 16, 5, 2, "hswish", 8),
+        OpSpec("uib", 9, 7, 8, 16, 24, 0, 1, "relu"),
+        OpSpec("uib", 9, 7, 8, 16, 8, 0, 1, "relu", skip=True, start=3),
+        OpSpec("uib", 9, 7, 8, 16, 24, 0, 2, "relu", start=5),
+        OpSpec("uib", 9, 7, 8, 8, 24, 3, 2, "relu6"),
+        OpSpec("uib", 9, 7, 8, 16, 24, 5, 2, "hswish", start=3),
         OpSpec("head", 7, 7, 16, 0, 32, 1, 1, "none"),
         OpSpec("classifier", 1, 1, 32, 16, 10, 1, 1, "relu6"),
         OpSpec("classifier", 1, 1, 32, 0, 10, 1, 1, "none"),

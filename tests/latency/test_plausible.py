@@ -38,7 +38,7 @@ def spoil(found, i, ms):
 
 
 @pytest.mark.parametrize("device", ["phone", "cpu", "gpu"])
-@pytest.mark.parametrize("space", ["tiny_16", "small_28", "ofa_mbv3_w1.2"])
+@pytest.mark.parametrize("space", ["tiny_16", "small_28", "uib_28", "ofa_mbv3_w1.2"])
 def test_honest_tables_pass_and_so_do_their_parts(space, device):
     refuse_implausible(claims(space, device))
     for count in (1, 2, 3, 8, 20):

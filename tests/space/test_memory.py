@@ -69,6 +69,19 @@ def test_every_form_of_a_block(mid: int, cout: int, se: int, skip: bool) -> None
     assert (4 * op_weights(op), 4 * BATCH * op_activations(op)) == brute_force(Network.single(op))
 
 
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("kernel", [0, 5])
+@pytest.mark.parametrize("mid", [16, 64])
+@pytest.mark.parametrize(("cout", "stride", "skip"), [(16, 1, True), (240, 1, False), (24, 2, False)])
+def test_every_form_of_a_universal_bottleneck(
+    start: int, kernel: int, mid: int, cout: int, stride: int, skip: bool
+) -> None:
+    if stride > 1 and not start + kernel:
+        return  # there is no such block
+    op = OpSpec("uib", 9, 9, 16, mid, cout, kernel, stride, "relu", skip=skip, start=start)
+    assert (4 * op_weights(op), 4 * BATCH * op_activations(op)) == brute_force(Network.single(op))
+
+
 def test_a_block_by_hand() -> None:
     op = OpSpec("mbconv", 8, 8, 4, 24, 4, 3, 1, "relu", skip=True)
     assert op_activations(op) == 64 * (4 + 24 + 24)  # the depthwise convolution, while the skip waits

@@ -62,7 +62,7 @@ def test_parameters_are_those_of_the_space(name):
     assert sum(p.numel() for p in Supernet(space).parameters()) == supernet_params(space)
 
 
-@pytest.mark.parametrize("name", ["small_28", "tiny_16", "mixed", "ofa_mbv3_w1.0"])
+@pytest.mark.parametrize("name", ["small_28", "uib_28", "tiny_16", "mixed", "ofa_mbv3_w1.0"])
 def test_extracted_subnets_compute_what_the_supernet_does(name):
     space = MIXED if name == "mixed" else load_space(name)
     big = name.startswith("ofa")
@@ -154,7 +154,7 @@ def test_gradients_reach_every_weight():
     assert [name for name, p in supernet.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-@pytest.mark.parametrize("space", [MIXED, load_space("small_28")])
+@pytest.mark.parametrize("space", [MIXED, load_space("small_28"), load_space("uib_28")])
 def test_sorting_channels_keeps_the_largest_and_puts_the_important_first(space):
     supernet, x = make(space), images(space, space.largest)
     smaller = replace(space.largest, expands=space.smallest.expands)

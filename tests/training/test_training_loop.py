@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.supernet import load_supernet, read_summary
 from ofa_deploy.training import train_supernet
-from ofa_deploy.training.loop import learning_rate
 
 SPACE = {
     "name": "dwarf",
@@ -221,12 +219,3 @@ def test_a_folder_of_images_resumes_to_the_same_bits(tmp_path):
     summary = read_summary(whole / "supernet.safetensors")[1]
     assert summary["labels"] == ["cat", "dog"]
     assert summary["fingerprint"]["images"] == 18
-
-
-def test_learning_rate_warms_up_and_falls_to_zero():
-    plan = recipe(lr=0.4, warmup_epochs=1, epochs=5)
-    rates = [learning_rate(plan, step, 50, 10) for step in range(50)]
-    assert rates[10] == max(rates) == pytest.approx(0.4)
-    assert all(a < b for a, b in pairwise(rates[:11]))
-    assert all(a > b for a, b in pairwise(rates[10:]))
-    assert 0 < rates[-1] < 0.001

@@ -10,8 +10,13 @@ export function heatMap(tables, fake) {
   return [legend(scale, fake), ...tables.map((one) => h("div.card.scroll.heat", {tabindex: 0, role: "region", "aria-label": caption(one)}, grid(one, scale)))];
 }
 
-const isMbconv = ({lines}) => lines[0].kind === "mbconv";
-const caption = (one) => (isMbconv(one) ? "MBConv blocks by channels, resolution, kernel and expansion" : "Stem, head and classifier by resolution");
+const BLOCKS = {
+  mbconv: {caption: "MBConv blocks by channels, resolution, kernel and expansion", levels: ["resolution", "kernel", "expand"]},
+  uib: {caption: "Universal inverted bottlenecks by channels, resolution, kernels and expansion", levels: ["resolution", "start", "kernel", "expand"]},
+};
+const ENDS = {caption: "Stem, head and classifier by resolution", levels: ["resolution"]};
+const shape = ({lines}) => BLOCKS[lines[0].kind] ?? ENDS;
+const caption = (one) => shape(one).caption;
 
 /** Where a latency stands between the lowest and the highest: 0 to 1, by its logarithm. */
 function heat(value, {low, high}) {
@@ -36,15 +41,16 @@ function grid(one, scale) {
   return h("table", {}, h("caption", {}, caption(one)), h("thead", {}, heads(one)), h("tbody", {}, body));
 }
 
-/** One line of headings for the resolution, and for MBConv blocks one each for kernel and expansion. */
+/** One line of headings for the resolution, and for blocks of stages one each for their kernels and expansion. */
 function heads(one) {
   const say = {
     resolution: (column) => (column.resolution ? `${column.resolution} px` : "any"),
-    kernel: (column) => `k ${column.kernel}`,
+    start: (column) => (column.start ? `k ${column.start}` : "none"),
+    kernel: (column) => (column.kernel ? `k ${column.kernel}` : "none"),
     expand: (column) => `× ${column.expand}`,
   };
-  const names = {resolution: "network input", kernel: "kernel", expand: "expansion"};
-  const levels = isMbconv(one) ? ["resolution", "kernel", "expand"] : ["resolution"];
+  const names = {resolution: "network input", start: "first kernel", kernel: "kernel", expand: "expansion"};
+  const {levels} = shape(one);
   return levels.map((level, depth) => {
     const upto = levels.slice(0, depth + 1);
     const groups = [];
