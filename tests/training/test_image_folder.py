@@ -47,8 +47,9 @@ def test_train_and_val(tmp_path):
     assert (data.classes, data.num_classes, data.in_channels) == (("cat", "dog"), 2, 3)
     image, label = data.test[3]
     assert (image.shape, image.dtype, label, int(image.float().mean())) == ((3, 16, 16), torch.uint8, 1, 41)
-    x, y = next(iter(batches(data.test, 12, 3, data.mean, data.std)))
-    assert (x.shape, x.dtype, y.tolist()) == ((3, 3, 12, 12), torch.float32, [0, 0, 1])
+    pairs = list(batches(data.test, 12, 3, data.mean, data.std))  # four images: two batches of two
+    assert [y.tolist() for _, y in pairs] == [[0, 0], [1, 1]]
+    assert {(x.shape, x.dtype) for x, _ in pairs} == {((2, 3, 12, 12), torch.float32)}
 
 
 @pytest.mark.parametrize("below", ["", "train"])
