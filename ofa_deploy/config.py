@@ -16,6 +16,10 @@ OptionalKernel = Literal[0, 3, 5, 7]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Augmentation = Literal[
+    "crop", "flip", "random_resized_crop", "color_jitter", "randaugment", "trivial", "random_erasing", "cutout"
+]
 
 
 PUBLISHED: Final = "published"  # the runtime of a table that was imported: nothing here measures under its condition
@@ -74,15 +78,41 @@ class SpaceDocument(Document):
     bn_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
-class DataConfig(Document):
-    """Images: which data set, where, and how they are split and varied."""
+class Normalisation(Document):
+    """Mean and standard deviation of every channel, of pixels scaled to 0…1."""
 
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Bound, ...], Field(min_length=1)]
+
+
+class DataConfig(Document):
+    """Images: which data set, where, and how they are split, read and varied.
+
+    Attributes:
+        root: where it lies; an ``image_folder``'s has ``train/CLASS/…`` and, where published, ``test/CLASS/…`` (or
+            ``val``), or just ``CLASS/…``; an ``npz``'s is the file.
+        valid: images held out of the training split, a number or a share: accuracies are estimated on them.
+        test: the share held out as test images of an ``image_folder`` or ``npz`` without any.
+        augment: how training images are varied; ``training/augmentation.py`` says what each word means.
+        normalise: by what was ``measured`` on training images, by ``imagenet``'s published figures, or by those given.
+        channels: of an ``image_folder``: grey, RGB, or RGBA.
+        size: side of an ``image_folder``'s items in pixels; the other data sets have one size.
+        resize: the shorter side of an ``image_folder``'s image before its centre is cropped to ``size``.
+        workers: processes that read an ``image_folder``; ``auto``: one for each core but one.
+        corrupt_limit: so many of an ``image_folder``'s images (a number or a share) may be unreadable.
+    """
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "npz"]
     root: Path | None = None
-    valid: Positive = 5000  # images held out of the training split: accuracies are estimated on them
-    augment: tuple[Literal["crop", "flip"], ...] = ()
-    size: Positive = 224  # side of an image_folder's items, in pixels; the other data sets have one size
-    workers: Annotated[int, Field(ge=0)] = 0  # processes that read an image_folder
+    valid: Positive | Share = 5000
+    test: Share = 0.2
+    augment: tuple[Augmentation, ...] = ()
+    normalise: Literal["measured", "imagenet"] | Normalisation = "measured"
+    channels: Literal[1, 3, 4] = 3
+    size: Positive = 224
+    resize: Positive | None = None  # default: size
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
+    corrupt_limit: Annotated[int, Field(ge=0)] | Share = 10
 
 
 class AccuracyConfig(Document):

@@ -20,7 +20,7 @@ from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
-from ofa_deploy.training import ALONE, Data, World, batches, load_data, specialise
+from ofa_deploy.training import ALONE, Data, World, batches, load_data, specialise, trained_data
 
 SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
 SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
@@ -156,7 +156,7 @@ def load_subject(
             raise UsageError(f"the supernet was imported from {subject.source['file']}, without its images")
         if recipe is None:
             raise UsageError("the supernet's file does not say what it was trained on")
-        subject.data = load_data(recipe.data)
+        subject.data = trained_data(recipe.data, summary)
         subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy, world)
     except UsageError as error:
         subject.data_error = str(error)

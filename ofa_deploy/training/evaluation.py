@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import Arch
@@ -17,6 +16,7 @@ from ofa_deploy.supernet import Subnet, Supernet
 from ofa_deploy.training.data import Data, raw_batches
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import prepare
+from ofa_deploy.training.sources import Images
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 SharedBatches = Iterable[tuple[Sequence[Tensor], Tensor]]  # an input for each of some models, and the labels of all
@@ -150,7 +150,7 @@ def evaluate_all(
 
 
 def _shared_batches(
-    dataset: Dataset, archs: Sequence[Arch], data: Data, limit: int | None, world: World
+    dataset: Images, archs: Sequence[Arch], data: Data, limit: int | None, world: World
 ) -> Iterator[tuple[Sequence[Tensor], Tensor]]:
     """Every batch is read once, and resized once for each resolution."""
     for images, labels in raw_batches(dataset, BATCH_SIZE, limit, world=world):

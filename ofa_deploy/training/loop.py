@@ -102,7 +102,7 @@ class _Run:
             self.data = load_data(recipe.data)
         _check_fit(self.space, self.data)
         self.per_epoch = steps_per_epoch(recipe, self.data.train)
-        self.batch = min(recipe.batch_size, len(self.data.train))  # type: ignore[arg-type]
+        self.batch = min(recipe.batch_size, len(self.data.train))
         self.phases = plan(recipe, self.space, self.per_epoch)
         self.steps = self.phases[-1].end
         self.codecs = {phase: PopulationCodec(phase.space) for phase in self.phases}
@@ -116,7 +116,7 @@ class _Run:
             inherit(supernet, load_supernet(init)[0])
         self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
         buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
-        self.state = TrainingState(supernet, buffers)
+        self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
         if self.recipe.ema:
             self.state.copy("average", supernet)
 
@@ -245,6 +245,8 @@ class _Run:
             "data": self.data.name,
             "mean": list(self.data.mean),
             "std": list(self.data.std),
+            "labels": list(self.data.classes),
+            "fingerprint": self.data.fingerprint,
             "epochs": self.recipe.epochs,
             "steps": self.state.step,
             "seconds": round(self.state.seconds, 1),
