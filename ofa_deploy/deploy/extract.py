@@ -22,8 +22,7 @@ from ofa_deploy.fleet.models import has_blocks, load_model, load_table
 from ofa_deploy.fleet.profiling import Progress, profile
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, confidence_interval, differences
-from ofa_deploy.search import Constraints, Problem, SearchResult, search
-from ofa_deploy.search.evolution import Point, fastest
+from ofa_deploy.search import Constraints, Point, Problem, SearchResult, fastest, search
 from ofa_deploy.space import Network, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet

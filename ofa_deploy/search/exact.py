@@ -207,8 +207,7 @@ def _prices(score: Separable, cost: Separable) -> tuple[np.ndarray, np.ndarray]:
     unit = max(float(score.spread[0]), 1e-9)
     hopeless = np.zeros(len(prices), dtype=bool)
     for k in range(prices.shape[1]):
-        one = replace(cost, constant=cost.constant[:, [k]], value=cost.value[..., [k]])
-        hopeless |= least(one)[1] > TOLERANCE
+        hopeless |= least(cost.only(k))[1] > TOLERANCE
     for _ in range(SWEEPS if prices.shape[1] > 1 else 1):
         for k in range(prices.shape[1]):
             low, high = np.zeros(len(prices)), np.full(len(prices), unit)

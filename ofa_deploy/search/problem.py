@@ -228,6 +228,12 @@ class Problem:
         most = activations(self.codec).take(ids).max(axis=0) if peak else 0.0
         return self.value_bytes * (total + self.batch * most) / 1e6
 
+    def means(self, population: Population) -> np.ndarray:
+        """Predicted mean latency in ms of every member."""
+        if self.latency is None:
+            raise UsageError("this problem has no latency model")
+        return self.latency(population)[0]
+
     def upper(self, population: Population) -> np.ndarray:
         """Upper latency bound in ms of every member."""
         upper = self._bounds(population)[1]

@@ -131,30 +131,57 @@ class Separable:
             total += self.value[size, i, picks[:, i]]
         return total
 
+    def only(self, k: int) -> Separable:
+        """One of the K values by itself."""
+        parts = (part[..., [k]] for part in (self.constant, self.value, self.error, self.spread))
+        return Separable(self.slots, *parts)
+
+    def shifted(self, by: np.ndarray) -> Separable:
+        """The sum plus a constant, ``[K]``."""
+        return replace(self, constant=self.constant + by)
+
     @property
     def holds(self) -> np.ndarray:
         """Which of the K values are sums over blocks indeed."""
         return self.error <= ADDITIVE * np.maximum(self.spread, 1e-12)
 
 
-def separate(slots: Slots, function: Callable[[Population], np.ndarray], samples: int = 256) -> Separable:
-    """The sum over slots that agrees with a function ``[N] → [N, K]`` on subnets that differ in one slot; whether it
-    agrees on all others is then tried on random ones."""
-    rows, marks = _sweep(slots)
-    asked = np.repeat(rows[None], slots.sizes, axis=0)
-    for size, part in enumerate(asked):
-        part[:, 0], part[:, 1] = divmod(size, slots.shape[1])
-    checked = slots.codec.sample(samples, np.random.default_rng(0))
-    answers = function(np.concatenate([*asked, checked]))
-    truth, got = answers[asked[..., 0].size :], answers[: asked[..., 0].size].reshape(slots.sizes, len(rows), -1)
-    value = np.zeros((slots.sizes, len(slots.all), slots.C + 1, got.shape[2]))
-    for j, mark in enumerate(marks, 1):
-        if mark is not None:
-            value[:, mark.slot, mark.choices] += (got[:, j] - got[:, mark.base]).reshape(slots.sizes, 1, -1)
-    nothing = np.zeros(got.shape[2])
-    made = Separable(slots, got[:, 0], value, nothing, nothing)
-    error = np.nan_to_num(np.abs(made(checked) - truth).max(axis=0), nan=np.inf)
-    return replace(made, error=error, spread=np.ptp(truth, axis=0))
+class Sweep:
+    """The subnets that a function must be asked for to find its sum over slots: some that differ in one slot, at every
+    resolution and width, and random ones to try the sum on.
+
+    Attributes:
+        population: the subnets.
+    """
+
+    def __init__(self, slots: Slots, samples: int = 256) -> None:
+        rows, self._marks = _sweep(slots)
+        asked = np.repeat(rows[None], slots.sizes, axis=0)
+        for size, part in enumerate(asked):
+            part[:, 0], part[:, 1] = divmod(size, slots.shape[1])
+        self.slots, self._count = slots, len(rows)
+        random = slots.codec.sample(samples, np.random.default_rng(0))
+        self.population: Population = np.concatenate([slots.codec.canonicalise(np.concatenate(asked)), random])
+
+    def read(self, answers: np.ndarray) -> Separable:
+        """The sum, from the function's ``[N, K]`` values of the population."""
+        asked = self.slots.sizes * self._count
+        truth, got = answers[asked:], answers[:asked].reshape(self.slots.sizes, self._count, -1)
+        value = np.zeros((self.slots.sizes, len(self.slots.all), self.slots.C + 1, got.shape[2]))
+        for j, mark in enumerate(self._marks, 1):
+            if mark is not None:
+                value[:, mark.slot, mark.choices] += (got[:, j] - got[:, mark.base]).reshape(self.slots.sizes, 1, -1)
+        nothing = np.zeros(got.shape[2])
+        made = Separable(self.slots, got[:, 0], value, nothing, nothing)
+        error = np.nan_to_num(np.abs(made(self.population[asked:]) - truth).max(axis=0), nan=np.inf)
+        return replace(made, error=error, spread=np.ptp(truth, axis=0))
+
+
+def separate(slots: Slots, function: Callable[[Population], np.ndarray]) -> Separable:
+    """The sum over slots that agrees with a function ``[N] → [N, K]`` on subnets that differ in one slot; ``holds``
+    tells whether it agrees on random ones."""
+    sweep = Sweep(slots)
+    return sweep.read(function(sweep.population))
 
 
 @dataclass(frozen=True)
