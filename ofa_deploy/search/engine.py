@@ -82,13 +82,26 @@ class AskTell:
         InfeasibleBudget: no subnet meets the constraints; names the fastest one's latency.
     """
 
-    def __init__(self, problem: Problem, strategy: str = "evolution", seed: int = 0, evaluations: int = EVALUATIONS):
+    def __init__(
+        self,
+        problem: Problem,
+        strategy: str = "evolution",
+        seed: int = 0,
+        evaluations: int = EVALUATIONS,
+        patient: bool = False,
+    ) -> None:
+        """Start a strategy.
+
+        Args:
+            evaluations: how many subnets the caller means to assess in all.
+            patient: whether to go on where nothing better was found for long.
+        """
         run = find_strategy(strategy)
         anchors = nearest_feasible(problem)
         anchors = anchors[problem.violation(anchors) == 0]
         if not len(anchors):
             raise InfeasibleBudget(explain_infeasible(problem))
-        self.setting = Setting(problem, anchors, evaluations, np.random.default_rng(seed))
+        self.setting = Setting(problem, anchors, evaluations, np.random.default_rng(seed), patient)
         self._questions: Iterator[Population] = run(self.setting)
         self._waiting = self.setting.memory.fresh(anchors)
 
@@ -139,7 +152,7 @@ def search(
     """
     clock = _Clock(time_limit)
     limit = evaluations or (EVALUATIONS if time_limit is None else MOST)
-    asking = AskTell(problem, strategy, seed, limit)
+    asking = AskTell(problem, strategy, seed, limit, patient=time_limit is not None)
     while (left := limit - len(asking.memory)) > 0 and len(rows := asking.ask()[:left]):
         asking.tell(rows, problem.assess(rows))
         clock.note(asking.memory)

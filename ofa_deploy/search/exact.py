@@ -10,7 +10,7 @@ a growing g until enough of them are feasible: the best of those is then proven 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -59,19 +59,14 @@ def solve(score: Separable, cost: Separable, keep: int = 1, feasible: Check | No
         return Solution(rows, values, -np.inf, True)
     gap, bound = FIRST_GAP * max(float(score.spread[0]), 1e-9), losses.top
     while (found := losses.within(gap)) is not None:
-        rows = found[(cost(found) <= TOLERANCE).all(axis=1)]
-        rows = rows if feasible is None else rows[feasible(rows)]
-        values = score(rows)[:, 0]
-        order = np.argsort(-values, kind="stable")[:keep]
-        rows, values = rows[order], values[order]
+        rows, values = found.best(losses.slots, keep, feasible)
         bound = max(losses.top - gap, float(values.max(initial=-np.inf)))
-        if (values >= losses.top - gap).sum() == keep:
-            break
-        if gap > losses.most:
+        if (values >= losses.top - gap).sum() == keep or gap > losses.most:
             bound = float(values.max(initial=-np.inf))
             break
         gap *= GROWTH
-    return Solution(rows, values, bound, bool(len(values) and values[0] >= bound) or bound == -np.inf)
+    proven = bool(len(values) and values[0] >= bound) or bound == -np.inf
+    return Solution(rows, values, bound, proven)
 
 
 def least(cost: Separable) -> tuple[Population, np.ndarray]:
@@ -91,10 +86,16 @@ class _Losses:
         depth: for every stage ``[sizes, depths]``.
     """
 
-    slots: Slots
+    score: Separable
+    cost: Separable
     bounds: np.ndarray
     slot: np.ndarray
     depth: list[np.ndarray]
+
+    @property
+    def slots(self) -> Slots:
+        """The genes."""
+        return self.score.slots
 
     @property
     def top(self) -> float:
@@ -111,26 +112,26 @@ class _Losses:
 
     def best(self) -> Population:
         """The subnet that loses nothing, for every resolution and width."""
-        rows = []
-        for size in range(self.slots.sizes):
-            depths = np.array([[depth[size].argmin() for depth in self.depth]])
-            picks = self.slot[size].argmin(axis=1)[None]
-            rows.append(self.slots.codec.canonicalise(self.slots.rows(size, depths, picks)))
-        return np.concatenate(rows)
+        depths = np.stack([depth.argmin(axis=1) for depth in self.depth], axis=1)
+        rows = self.slots.rows(self.slot.argmin(axis=2), depths)
+        rows[:, 0], rows[:, 1] = np.divmod(np.arange(len(rows)), self.slots.shape[1])
+        return self.slots.codec.canonicalise(rows)
 
-    def within(self, gap: float) -> Population | None:
-        """All subnets that lose at most ``gap`` against the best bound; None where they are too many."""
+    def within(self, gap: float) -> _Partial | None:
+        """All subnets that lose at most ``gap`` against the best bound and keep within the costs; None where there are
+        too many to look at."""
         found, room = [], PARTIAL
         for size in np.flatnonzero(self.bounds >= self.top - gap):
-            rows = self._of_size(int(size), gap - (self.top - self.bounds[size]), room)
-            if rows is None:
+            part = self._of_size(int(size), gap - (self.top - self.bounds[size]), room)
+            if part is None:
                 return None
-            room -= len(rows)
-            found.append(rows)
-        return np.concatenate(found)
+            room -= len(part.loss)
+            found.append(part.only((part.sums[:, 1:] <= TOLERANCE).all(axis=1)))
+        return _Partial.all(found)
 
-    def _of_size(self, size: int, gap: float, room: int) -> Population | None:
-        whole = _Partial(np.zeros(1), np.zeros((1, 0), dtype=np.int16))
+    def _of_size(self, size: int, gap: float, room: int) -> _Partial | None:
+        start = np.concatenate([self.score.constant[size], self.cost.constant[size]])[None]
+        whole = _Partial(np.zeros(1), start, np.array([[size]], dtype=np.int16))
         for stage, members in enumerate(self.slots.stages):
             parts = []
             for depth, loss in enumerate(self.depth[stage][size]):
@@ -139,38 +140,46 @@ class _Losses:
                     if part is None:
                         return None
                     parts.append(part)
-            stages = _Partial(np.concatenate([p.loss for p in parts]), np.concatenate([p.picks for p in parts]))
-            order = np.argsort(stages.loss, kind="stable")
-            joined = whole.joined(_Partial(stages.loss[order], stages.picks[order]), gap, room)
+            stages = _Partial.all(parts)
+            joined = whole.joined(stages.only(np.argsort(stages.loss, kind="stable")), gap, room)
             if joined is None:
                 return None
             whole = joined
-        widths = np.cumsum([0] + [1 + len(members) for members in self.slots.stages])
-        depths = whole.picks[:, widths[:-1]]
-        return self.slots.rows(size, depths, np.delete(whole.picks, widths[:-1], axis=1))
+        return whole
 
     def _of_stage(self, size: int, members: list[int], depth: int, loss: float, gap: float) -> _Partial | None:
         """A stage at one depth: the depth's gene, then the choices at its slots."""
-        part: _Partial | None = _Partial(np.array([loss]), np.array([[depth]], dtype=np.int16))
+        kinds = 1 + self.cost.constant.shape[1]
+        part: _Partial | None = _Partial(np.array([loss]), np.zeros((1, kinds)), np.array([[depth]], dtype=np.int16))
         for i in members:
             if part is None:
                 return None
-            slot = self.slots.all[i]
+            slot, picks = self.slots.all[i], np.array([self.slots.C])
+            losses = np.zeros(1)
             if slot.present[depth]:
-                order = np.argsort(self.slot[size, i], kind="stable")[: slot.choices]
-                choices = _Partial(self.slot[size, i][order], order[:, None].astype(np.int16))
-            else:
-                choices = _Partial(np.zeros(1), np.array([[self.slots.C]], dtype=np.int16))
-            part = part.joined(choices, gap, PARTIAL)
+                picks = np.argsort(self.slot[size, i], kind="stable")[: slot.choices]
+                losses = self.slot[size, i][picks]
+            sums = np.concatenate([self.score.value[size, i, picks], self.cost.value[size, i, picks]], axis=1)
+            part = part.joined(_Partial(losses, sums, picks[:, None].astype(np.int16)), gap, PARTIAL)
         return part
 
 
 @dataclass(frozen=True)
 class _Partial:
-    """Choices for some of the genes, and what they lose together."""
+    """Choices for some of the genes: what each loses, the score and the costs that it adds up to, and the choices."""
 
     loss: np.ndarray
+    sums: np.ndarray
     picks: np.ndarray
+
+    @classmethod
+    def all(cls, parts: list[_Partial]) -> _Partial:
+        """One after another."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def only(self, which: np.ndarray) -> _Partial:
+        """Some of them."""
+        return _Partial(self.loss[which], self.sums[which], self.picks[which])
 
     def joined(self, other: _Partial, gap: float, room: int) -> _Partial | None:
         """All pairs that lose at most ``gap``; None where there are more than ``room``. The other's losses rise."""
@@ -180,7 +189,27 @@ class _Partial:
         mine = np.repeat(np.arange(len(counts)), counts)
         theirs = np.arange(len(mine)) - np.repeat(np.cumsum(counts) - counts, counts)
         picks = np.concatenate([self.picks[mine], other.picks[theirs]], axis=1)
-        return _Partial(self.loss[mine] + other.loss[theirs], picks)
+        return _Partial(self.loss[mine] + other.loss[theirs], self.sums[mine] + other.sums[theirs], picks)
+
+    def best(self, slots: Slots, keep: int, feasible: Check | None) -> tuple[Population, np.ndarray]:
+        """The feasible ones of the highest scores, and these scores."""
+        order = np.argsort(-self.sums[:, 0], kind="stable")
+        values, rows = self.sums[order, 0], np.zeros((0, len(slots.codec.choices)), dtype=np.int8)
+        kept, start = np.zeros(0, dtype=int), 0
+        while len(kept) < keep and start < len(order):
+            part = order[start : start + 4 * keep]
+            fresh = self._rows(slots, part)
+            fits = np.ones(len(part), dtype=bool) if feasible is None else feasible(fresh)
+            rows, kept = np.concatenate([rows, fresh[fits]]), np.append(kept, start + np.flatnonzero(fits))
+            start += len(part)
+        return rows[:keep], values[kept[:keep]]
+
+    def _rows(self, slots: Slots, which: np.ndarray) -> Population:
+        picks = self.picks[which]
+        starts = np.cumsum([1] + [1 + len(members) for members in slots.stages])[:-1]
+        rows = slots.rows(np.delete(picks, [0, *starts], axis=1), picks[:, starts])
+        rows[:, 0], rows[:, 1] = np.divmod(picks[:, 0], slots.shape[1])
+        return rows
 
 
 def _losses(score: Separable, cost: Separable, prices: np.ndarray) -> _Losses:
@@ -197,7 +226,7 @@ def _losses(score: Separable, cost: Separable, prices: np.ndarray) -> _Losses:
         total = best[:, members] @ present
         bounds = bounds + total.max(axis=1)
         depth.append(total.max(axis=1, keepdims=True) - total)
-    return _Losses(slots, bounds, best[..., None] - worth, depth)
+    return _Losses(score, cost, bounds, best[..., None] - worth, depth)
 
 
 def _prices(score: Separable, cost: Separable) -> tuple[np.ndarray, np.ndarray]:

@@ -5,12 +5,14 @@ Everything here is bounded, so that no budget can make a search run for ever.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ofa_deploy.search.exact import least
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.tables import Slots, separate
-from ofa_deploy.space import Population
+from ofa_deploy.space import Population, PopulationCodec
 
 UNITS = {
     "macs": (1e6, "M MACs"),
@@ -69,16 +71,23 @@ def _fastest(problem: Problem, row: np.ndarray) -> tuple[np.ndarray, float]:
         row, best = moves[upper.argmin()], float(upper.min())
 
 
-def repair(problem: Problem, population: Population, anchors: Population, rng: np.random.Generator) -> Population:
+def repair(
+    codec: PopulationCodec,
+    feasible: Callable[[Population], np.ndarray],
+    population: Population,
+    anchors: Population,
+    rng: np.random.Generator,
+) -> Population:
     """Feasible subnets near the given ones: genes become those of a feasible anchor, in random order and no more than
     are needed, as far as bisection finds out.
 
     Args:
+        feasible: which members meet the constraints, ``bool[N]``.
         anchors: feasible subnets; each member is led to a random one of them.
     """
-    population = problem.codec.canonicalise(population)
-    bad = np.flatnonzero(problem.violation(population) > 0)
-    if not len(bad) or not len(anchors):
+    population = codec.canonicalise(population)
+    bad = np.flatnonzero(~feasible(population))
+    if not len(bad):
         return population
     rows, goal = population[bad], anchors[rng.integers(0, len(anchors), len(bad))]
     turn = rng.permuted(np.repeat(np.arange(rows.shape[1])[None], len(bad), axis=0), axis=1)
@@ -86,8 +95,8 @@ def repair(problem: Problem, population: Population, anchors: Population, rng: n
     found = goal.copy()
     for _ in range(rows.shape[1].bit_length()):
         middle = (low + high) // 2
-        mixed = problem.codec.canonicalise(np.where(turn < middle[:, None], goal, rows))
-        fits = problem.violation(mixed) == 0
+        mixed = codec.canonicalise(np.where(turn < middle[:, None], goal, rows))
+        fits = feasible(mixed)
         found[fits] = mixed[fits]
         low, high = np.where(fits, low, middle + 1), np.where(fits, middle, high)
     population[bad] = found

@@ -46,15 +46,13 @@ class Memory:
         unknown = np.full(len(population), np.nan)
         latency, upper = (unknown if value is None else value for value in (found.latency, found.upper))
         values = np.stack([found.fitness, found.accuracy, latency, upper, found.violation], axis=1)
-        for row, value in zip(population, values, strict=True):
-            self._put(row, value)
-
-    def _put(self, row: np.ndarray, value: np.ndarray) -> None:
-        place = self._places.setdefault(row.tobytes(), len(self._places))
-        if place == len(self._rows):
+        new = {key: i for i, key in enumerate(map(bytes, population)) if key not in self._places}
+        start, end, taken = len(self), len(self) + len(new), list(new.values())
+        while end > len(self._rows):
             self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
             self._values = np.concatenate([self._values, np.zeros_like(self._values)])
-        self._rows[place], self._values[place] = row, value
+        self._rows[start:end], self._values[start:end] = population[taken], values[taken]
+        self._places.update(zip(new, range(start, end), strict=True))
 
     def of(self, population: Population) -> np.ndarray:
         """What is known of assessed subnets, ``float64[N, 5]``; a subnet that was not assessed has fitness −inf."""

@@ -76,14 +76,13 @@ class Around:
         kept = apart[one, two]
         one, two = one[kept], two[kept]
         gain, cost = self.gain[one] + self.gain[two], self.cost[one] + self.cost[two]
-        fits = (cost <= self.room).all(axis=1)
-        pairs = _top(np.where(fits, gain, -np.inf), COMBINATIONS)
+        pairs = _top(gain, COMBINATIONS, (cost <= self.room).all(axis=1))
         start = _top(gain - (cost - self.room) @ self._prices(), PAIRS)
         one3, two3 = one[start], two[start]
         fits = apart[one3] & apart[two3]
         for k in range(len(self.room)):
             fits &= cost[start, k][:, None] + self.cost[:, k] <= self.room[k]
-        triples = _top(np.where(fits, gain[start][:, None] + self.gain, -np.inf).ravel(), COMBINATIONS)
+        triples = _top((gain[start][:, None] + self.gain).ravel(), COMBINATIONS, fits.ravel())
         first, third = np.divmod(triples, len(self.moves))
         both = self._with(self._with(self.row, one3[first]), third)
         return np.concatenate([self._with(self._with(self.row, one[pairs]), two[pairs]), both])
@@ -102,12 +101,10 @@ class Around:
         return np.where(moves != self.row, moves, rows)
 
 
-def _top(values: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the largest values, best first, without those that are −inf; of equals the first."""
-    if len(values) > count:
-        bound = np.partition(values, len(values) - count)[len(values) - count]
-        places = np.flatnonzero(values >= bound)
-    else:
-        places = np.arange(len(values))
-    places = places[np.argsort(-values[places], kind="stable")][:count]
-    return places[values[places] > -np.inf]
+def _top(values: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:
+    """Positions of the largest values among the allowed ones, best first; of equals the first."""
+    places = np.arange(len(values)) if allowed is None else np.flatnonzero(allowed)
+    if len(places) > count:
+        kept = values[places]
+        places = places[kept >= np.partition(kept, len(kept) - count)[len(kept) - count]]
+    return places[np.argsort(-values[places], kind="stable")][:count]

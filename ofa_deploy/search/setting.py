@@ -9,6 +9,7 @@ import numpy as np
 
 from ofa_deploy.search.exact import Solution, solve
 from ofa_deploy.search.feasible import repair
+from ofa_deploy.search.gate import Gate
 from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.surrogate import ELITE, fit_surrogate
@@ -24,6 +25,7 @@ class Setting:
         anchors: feasible subnets, from which there is always a way on.
         evaluations: how many subnets may be assessed in all, as far as that is known beforehand.
         rng: the only source of chance.
+        patient: whether to go on where nothing better was found for long.
         proof: where the accuracy is a sum over blocks: the optimum, and the bound that proves it.
     """
 
@@ -31,6 +33,7 @@ class Setting:
     anchors: Population
     evaluations: int
     rng: np.random.Generator
+    patient: bool = False
     memory: Memory = field(init=False)
     proof: Solution | None = None
 
@@ -49,15 +52,20 @@ class Setting:
 
     def repaired(self, population: Population) -> Population:
         """Feasible subnets near the given ones."""
-        return repair(self.problem, population, self.anchors, self.rng)
+        return repair(self.problem.codec, self.feasible, population, self.anchors, self.rng)
 
     def random(self, count: int) -> Population:
         """Random feasible subnets."""
         return self.repaired(self.problem.codec.sample(count, self.rng))
 
+    @cached_property
+    def gate(self) -> Gate:
+        """The constraints as look-ups."""
+        return Gate(self.problem, workers=1)
+
     def feasible(self, population: Population) -> np.ndarray:
         """Whether all constraints hold, ``bool[N]``."""
-        return self.problem.violation(population) == 0
+        return self.gate.check(population).feasible
 
     def elites(self) -> tuple[Population, np.ndarray]:
         """The fittest feasible subnets with a known accuracy, at most ``ELITE`` of them, and their accuracies."""

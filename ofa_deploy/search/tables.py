@@ -96,10 +96,9 @@ class Slots:
         kernels, expands = np.split(population[:, self.kernel0 :].astype(np.intp), 2, axis=1)
         return np.where(self.codec.active(population), kernels * self._expands + expands, self.C)
 
-    def rows(self, size: int, depths: np.ndarray, picks: np.ndarray) -> Population:
-        """Subnets of one resolution and width from their depths' genes and their choices at every slot."""
+    def rows(self, picks: np.ndarray, depths: np.ndarray) -> Population:
+        """Subnets at the first resolution and width, from their choices at every slot and their depths' genes."""
         population = np.zeros((len(depths), len(self.codec.choices)), dtype=np.int8)
-        population[:, 0], population[:, 1] = divmod(size, self.shape[1])
         population[:, self.depth0 : self.kernel0] = depths
         kernels, expands = np.divmod(np.where(picks == self.C, 0, picks), self._expands)
         population[:, self.kernel0 :] = np.concatenate([kernels, expands], axis=1)

@@ -21,6 +21,7 @@ WARM = 256  # solutions of the surrogate that are evaluated
 MEMBERS = 4  # that climb at the same time
 EACH = 4000  # evaluations for which another one is worth it
 PARENTS = 12
+PATIENCE = 40  # peaks in a row that are no higher than the highest
 DISTANCE = 4  # genes in which the first members differ at least
 CROSSED = 0.5  # share of children with two parents
 RATES = (0.02, 0.12)  # of mutation, with two parents and with one
@@ -42,7 +43,7 @@ def evolution(setting: Setting) -> Iterator[Population]:
 def _climbs(setting: Setting) -> Iterator[Population]:
     moves, peaks = Moves(setting.slots), _Peaks(setting)
     members = peaks.first(int(np.clip(setting.evaluations // EACH, 1, MEMBERS)))
-    while True:
+    while setting.patient or peaks.vain < PATIENCE:
         around = [moves.of(row) for row in members]
         yield np.concatenate(around)
         tried = _combined(setting, members, around)
@@ -59,28 +60,33 @@ def _climbs(setting: Setting) -> Iterator[Population]:
 
 def _combined(setting: Setting, members: Population, around: list[Population]) -> list[Population]:
     """For every member the feasible ones of its promising combinations of changes."""
-    memory, problem = setting.memory, setting.problem
-    here = problem.excess(members)
-    there = np.split(problem.excess(np.concatenate(around)), np.cumsum([len(near) for near in around])[:-1])
-    found = []
-    for row, near, excess, moved in zip(members, around, here, there, strict=True):
+    memory, problem, found = setting.memory, setting.problem, []
+    for row, near, excess in zip(members, around, problem.excess(members), strict=True):
         gain = memory.of(near)[:, 1] - memory.of(row[None])[0, 1]
         gain = np.where(np.isfinite(gain), gain, UNKNOWN)
-        combined = Around(row, near, gain, np.nan_to_num(moved - excess, nan=1e9), -excess).combined()
-        found.append(problem.codec.canonicalise(combined))
+        cost = setting.cost(near) - setting.cost(row[None])
+        found.append(problem.codec.canonicalise(Around(row, near, gain, cost, -excess).combined()))
     fits = np.split(setting.feasible(np.concatenate(found)), np.cumsum([len(rows) for rows in found])[:-1])
     return [rows[fit] for rows, fit in zip(found, fits, strict=True)]
 
 
 class _Peaks:
-    """Subnets that no change improves, and the children of the best of them."""
+    """Subnets that no change improves, and the children of the best of them.
+
+    Attributes:
+        vain: how many came in a row that were no higher than the highest.
+    """
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._rows = np.zeros((0, len(setting.problem.codec.choices)), dtype=np.int8)
+        self.vain, self._highest = 0, -np.inf
 
     def add(self, row: np.ndarray) -> None:
         """Keep a peak among the parents if it is good enough."""
+        height = self._setting.memory.of(row[None])[0, 0]
+        self.vain = 0 if height > self._highest else self.vain + 1
+        self._highest = max(height, self._highest)
         rows = np.unique(np.concatenate([self._rows, row[None]]), axis=0)
         fitness = self._setting.memory.of(rows)[:, 0]
         self._rows = rows[np.argsort(-fitness, kind="stable")[:PARENTS]]
