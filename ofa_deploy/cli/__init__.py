@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 import ofa_deploy
-from ofa_deploy.cli import agents, deploying, fleet, measuring, pipelines, spaces, tables, training
+from ofa_deploy.cli import agents, deploying, fleet, measuring, pipelines, searching, spaces, tables, training
 from ofa_deploy.errors import OfaDeployError
 
 
@@ -38,7 +38,7 @@ def cli(context: click.Context, workspace: Path | None) -> None:
     context.obj = workspace
 
 
-for group in (pipelines, training, measuring, deploying, fleet, agents, tables, spaces):
+for group in (pipelines, training, measuring, deploying, searching, fleet, agents, tables, spaces):
     for command in group.COMMANDS:
         cli.add_command(command)
 

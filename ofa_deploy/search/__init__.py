@@ -1,5 +1,6 @@
 """The best subnet under constraints. No I/O: latency and accuracy come in as functions of whole populations."""
 
+from ofa_deploy.search.compare import Compared, Interval, compare
 from ofa_deploy.search.engine import AskTell, Point, SearchResult, Step, search
 from ofa_deploy.search.feasible import fastest, nearest_feasible
 from ofa_deploy.search.gate import Gate, Verdicts
@@ -11,15 +12,18 @@ __all__ = [
     "STRATEGIES",
     "AskTell",
     "Assessment",
+    "Compared",
     "Constraints",
     "Device",
     "Gate",
+    "Interval",
     "Latency",
     "Point",
     "Problem",
     "SearchResult",
     "Step",
     "Verdicts",
+    "compare",
     "fastest",
     "nearest_feasible",
     "search",

@@ -115,7 +115,9 @@ def explain_infeasible(problem: Problem) -> str:
                 f"(at confidence {bounds.confidence:g}); ask for --max-ms {upper * 1.005:.3g} or more"
             )
         fast = f", the fastest {upper:.4g} ms"
-    told = [f"{100 * e:+.0f} % of {n}" for n, e in zip(problem.names, problem.excess(smallest)[0], strict=True) if "@" in n]
+    told = [
+        f"{100 * e:+.0f} % of {n}" for n, e in zip(problem.names, problem.excess(smallest)[0], strict=True) if "@" in n
+    ]
     told += [_told(problem, smallest, name) for name in problem.counted if name.startswith("max_")]
     least_told = f": the smallest has {' and '.join(told)}{fast}" if told or fast else ""
     largest = codec.encode([codec.space.largest])

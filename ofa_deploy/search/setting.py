@@ -74,9 +74,14 @@ class Setting:
         order = order[(values[order, 4] == 0) & np.isfinite(values[order, 0])]
         return self.memory.rows[order], values[order, 1]
 
-    def surrogate(self) -> Separable:
-        """A sum over blocks that is near the accuracy of the elites."""
-        return fit_surrogate(self.slots, *self.elites())
+    def known(self) -> tuple[Population, np.ndarray]:
+        """All subnets with a known accuracy, feasible or not, and their accuracies."""
+        accuracy = self.memory.values[:, 1]
+        return self.memory.rows[np.isfinite(accuracy)], accuracy[np.isfinite(accuracy)]
+
+    def surrogate(self, everywhere: bool = False) -> Separable:
+        """A sum over blocks that is near the accuracy of the elites, or ``everywhere`` of all that is known."""
+        return fit_surrogate(self.slots, *(self.known() if everywhere else self.elites()))
 
     def solved(self, score: Separable, keep: int) -> Solution:
         """The best feasible subnets by a sum over blocks."""

@@ -36,7 +36,8 @@ def evolution(setting: Setting) -> Iterator[Population]:
         return
     yield setting.random(min(WARM, max(setting.evaluations // 16, 8)))
     if setting.evaluations >= EACH and setting.cost.holds.all():
-        yield setting.solved(setting.surrogate(), WARM).rows
+        for everywhere in (True, False):
+            yield setting.solved(setting.surrogate(everywhere), WARM).rows
     yield from _climbs(setting)
 
 
