@@ -203,8 +203,9 @@ def _count(problem: Problem, name: str, constraint: str | None) -> Column:
     if constraint is None:
         return Column(name, total)
     bound = sign * problem.constraints.bounds[constraint]
+    unit = 1 / (abs(bound) or 1.0)
     least, most = _peaks(problem) if what == "memory_mb" else (0.0, 0.0)
-    return Column(name, total, *_rounded(bound - most, bound - least), constraint, 1 / abs(bound), -sign)
+    return Column(name, total, *_rounded(bound - most, bound - least), constraint, unit, -bound * unit)
 
 
 def _peaks(problem: Problem) -> tuple[float, float]:

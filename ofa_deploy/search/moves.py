@@ -1,7 +1,7 @@
-"""Steps from one subnet to better ones: single changes, and what becomes possible when two or three go together.
+"""Steps from one subnet to better ones: single changes, and what becomes possible when a few go together.
 
 A change that gains accuracy usually costs latency, and under a tight budget it needs another one that gives latency
-back. All single changes of a subnet are assessed, feasible or not; what two or three of them would gain and cost
+back. All single changes of a subnet are assessed, feasible or not; what several of them would gain and cost
 together is estimated by adding up, and the most promising combinations are assessed in turn.
 """
 
@@ -14,8 +14,9 @@ import numpy as np
 from ofa_deploy.search.tables import Slots
 from ofa_deploy.space import Population
 
-COMBINATIONS = 150  # that are tried of each kind
-PAIRS = 300  # that are tried as the beginning of a triple
+DEPTH = 3  # changes that go together at most
+COMBINATIONS = 60  # that are tried of each number of changes
+BEAM = 300  # that may grow by another change
 
 
 class Moves:
@@ -67,25 +68,27 @@ class Around:
     room: np.ndarray
 
     def combined(self) -> Population:
-        """The most promising pairs and triples of changes that touch different genes, as far as adding up tells."""
-        if len(self.moves) < 2:
-            return self.moves[:0]
-        touched = self.moves != self.row
-        one, two = np.triu_indices(len(self.moves), 1)
-        apart = ~(touched.astype(np.float32) @ touched.T.astype(np.float32) > 0)
-        kept = apart[one, two]
-        one, two = one[kept], two[kept]
-        gain, cost = self.gain[one] + self.gain[two], self.cost[one] + self.cost[two]
-        pairs = _top(gain, COMBINATIONS, (cost <= self.room).all(axis=1))
-        start = _top(gain - (cost - self.room) @ self._prices(), PAIRS)
-        one3, two3 = one[start], two[start]
-        fits = apart[one3] & apart[two3]
-        for k in range(len(self.room)):
-            fits &= cost[start, k][:, None] + self.cost[:, k] <= self.room[k]
-        triples = _top((gain[start][:, None] + self.gain).ravel(), COMBINATIONS, fits.ravel())
-        first, third = np.divmod(triples, len(self.moves))
-        both = self._with(self._with(self.row, one3[first]), third)
-        return np.concatenate([self._with(self._with(self.row, one[pairs]), two[pairs]), both])
+        """The most promising sets of two to ``DEPTH`` changes that touch different genes, as far as adding up tells.
+
+        Sets that break a constraint are kept, too, while they grow: another change may make up for it.
+        """
+        count = len(self.moves)
+        touched = (self.moves != self.row).astype(np.float32)
+        apart = ~(touched @ touched.T > 0)
+        prices, tags = self._prices(), np.random.default_rng(0).integers(0, 1 << 60, count)
+        sets = _Sets(np.arange(count)[:, None], self.gain, self.cost, np.triu(apart), tags)
+        found = []
+        for _ in range(DEPTH - 1):
+            gain = sets.gain[:, None] + self.gain
+            allowed = sets.free.copy()
+            for k, room in enumerate(self.room):
+                allowed &= sets.cost[:, [k]] + self.cost[:, k] <= room
+            fitting = _top(gain.ravel(), COMBINATIONS, allowed.ravel())
+            found.append(self._rows(np.column_stack([sets.members[fitting // count], fitting % count])))
+            worth = gain - (sets.cost @ prices)[:, None] - self.cost @ prices
+            kept = _top(worth.ravel(), BEAM, sets.free.ravel())
+            sets = sets.grown(kept // count, kept % count, self, apart, tags)
+        return np.concatenate(found)
 
     def _prices(self) -> np.ndarray:
         """What a unit of each constraint's room is worth: the median gain for its cost."""
@@ -96,9 +99,36 @@ class Around:
                 prices[k] = max(float(np.median(self.gain[rising] / cost[rising])), 0.0)
         return prices
 
-    def _with(self, rows: Population, which: np.ndarray) -> Population:
-        moves = self.moves[which]
-        return np.where(moves != self.row, moves, rows)
+    def _rows(self, members: np.ndarray) -> Population:
+        rows = np.repeat(self.row[None], len(members), axis=0)
+        for which in members.T:
+            moves = self.moves[which]
+            rows = np.where(moves != self.row, moves, rows)
+        return rows
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """Sets of changes, all of one size: their members, what they gain and cost, what they can still take (``[B, M]``),
+    and a number that is the same for the same members in another order."""
+
+    members: np.ndarray
+    gain: np.ndarray
+    cost: np.ndarray
+    free: np.ndarray
+    tag: np.ndarray
+
+    def grown(self, which: np.ndarray, by: np.ndarray, around: Around, apart: np.ndarray, tags: np.ndarray) -> _Sets:
+        """Some of the sets, each with one more change; each result once."""
+        _, first = np.unique(self.tag[which] + tags[by], return_index=True)
+        which, by = which[np.sort(first)], by[np.sort(first)]
+        return _Sets(
+            np.column_stack([self.members[which], by]),
+            self.gain[which] + around.gain[by],
+            self.cost[which] + around.cost[by],
+            apart[self.members[which]].all(axis=1) & apart[by],
+            self.tag[which] + tags[by],
+        )
 
 
 def _top(values: np.ndarray, count: int, allowed: np.ndarray | None = None) -> np.ndarray:

@@ -59,7 +59,7 @@ class Constraints:
 
     def __post_init__(self) -> None:
         for name, value in self.bounds.items():
-            if not (isfinite(value) and value > 0):
+            if not (isfinite(value) and (value > 0 or (value == 0 and name == "max_large_kernels"))):
                 raise UsageError(f"{name.replace('_', '-')} must be a positive number, not {value}")
         if self.max_energy_mj is not None:
             raise UsageError(
@@ -185,6 +185,12 @@ class Problem:
         """By how much every constraint is exceeded, as a fraction of its bound; negative: room: ``float64[N, K]``."""
         return self._bounds(population)[2]
 
+    @property
+    def confident(self) -> bool:
+        """Whether every latency bound is asked for with a confidence of at least one half: ``additive`` is a bound."""
+        own = self.constraints.confidence if self.constraints.max_ms is not None else 1.0
+        return min([own, *(device.confidence for device in self.others)]) >= 0.5
+
     def additive(self, population: Population) -> np.ndarray:
         """Lower bounds of ``excess`` that are sums over blocks, ``float64[N, K]``: of a latency its mean (where the
         confidence is at least one half), of the memory its weights."""
@@ -243,7 +249,8 @@ class Problem:
 
 
 def _scaled(name: str, value: np.ndarray, bound: float) -> np.ndarray:
-    return 1 - value / bound if name.startswith("min_") else value / bound - 1
+    above = (value - bound) / (bound or 1.0)  # a bound of 0 is exceeded by the count itself
+    return -above if name.startswith("min_") else above
 
 
 def _stacked(columns: list[np.ndarray], count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from ofa_deploy.search.strategies.exact import proved
 from ofa_deploy.space import Population
 
 WARM = 256  # solutions of the surrogate that are evaluated
-MEMBERS = 4  # that climb at the same time
+MEMBERS = 2  # that climb at the same time
 EACH = 4000  # evaluations for which another one is worth it
 PARENTS = 12
 PATIENCE = 40  # peaks in a row that are no higher than the highest

@@ -44,5 +44,6 @@ def proved(setting: Setting) -> Iterator[Population]:
 
 
 def _bounds_hold(setting: Setting, score: Separable) -> bool:
-    """Whether the constraints' lower bounds are sums over blocks indeed."""
-    return bool(setting.cost.holds.all()) and bool(np.isfinite(score.constant).all())
+    """Whether the constraints have lower bounds that are sums over blocks, and no accuracy is missing."""
+    sums = setting.problem.confident and setting.cost.holds.all()
+    return bool(sums and np.isfinite(score.constant).all() and np.isfinite(score.value).all())
