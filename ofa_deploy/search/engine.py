@@ -16,7 +16,7 @@ from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.space import Arch, Population
 
-EVALUATIONS = 24_000
+EVALUATIONS = 20_000
 MOST = 5_000_000  # where time is the limit: what is remembered must fit in memory
 IDLE = 50  # questions in a row that were all answered before: nothing new comes of it
 BATCH = 4096  # subnets assessed at once, so that a time limit is kept
@@ -141,7 +141,7 @@ def search(
     Args:
         problem: the space, the objective, the constraints.
         strategy: one of ``STRATEGIES``.
-        evaluations: how many subnets to assess at most; 24 000 by default where there is no time limit.
+        evaluations: how many subnets to assess at most; 20 000 by default where there is no time limit.
         finalists: how many of the best to return.
         time_limit: seconds after which the best so far is returned.
 

@@ -128,7 +128,7 @@ class Gate:
                 list(pool.map(work, range(0, count, CHUNK)))
         everything = deviations or not self._additive
         again = np.arange(count) if everything else np.flatnonzero(possible & ~feasible)
-        exact = self.problem.excess(population[again])
+        exact = self.problem.excess(population[again]) if len(again) else np.zeros((0, len(self.problem.names)))
         feasible[again] = (exact <= 0).all(axis=1)
         return Verdicts(self.problem, feasible, self._columns, sums, again, exact)
 
