@@ -12,7 +12,19 @@ from pathlib import Path
 import click
 
 import ofa_deploy
-from ofa_deploy.cli import agents, deploying, fleet, importing, measuring, pipelines, scaling, spaces, tables, training
+from ofa_deploy.cli import (
+    agents,
+    deploying,
+    fleet,
+    importing,
+    measuring,
+    pipelines,
+    scaling,
+    searching,
+    spaces,
+    tables,
+    training,
+)
 from ofa_deploy.errors import OfaDeployError
 
 
@@ -38,7 +50,8 @@ def cli(context: click.Context, workspace: Path | None) -> None:
     context.obj = workspace
 
 
-for group in (pipelines, training, measuring, deploying, fleet, agents, tables, importing, spaces, scaling):
+GROUPS = (pipelines, training, measuring, deploying, searching, fleet, agents, tables, importing, spaces, scaling)
+for group in GROUPS:
     for command in group.COMMANDS:
         cli.add_command(command)
 

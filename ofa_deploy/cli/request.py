@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from ofa_deploy.search import Constraints
 
-OPTIONS = (
+BOUND_OPTIONS = (
     click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
     click.option("--max-ms", type=float, help="Latency budget in ms."),
     click.option(
@@ -27,7 +27,14 @@ OPTIONS = (
     click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
     click.option("--max-params", type=float, help="Bound on parameters."),
     click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes)."),
+    click.option("--max-layers", type=float, help="Bound on blocks, stem, head and classifier counted."),
+    click.option("--max-large-kernels", type=float, help="Bound on blocks whose kernel is larger than 5×5."),
+    click.option("--min-macs", type=float, help="Lower bound on multiply-accumulates."),
+    click.option("--min-params", type=float, help="Lower bound on parameters."),
     click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
+)
+OPTIONS = (
+    *BOUND_OPTIONS,
     click.option("--seed", default=0, show_default=True),
     click.option(
         "--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]"
@@ -65,9 +72,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
-        from ofa_deploy.search import Constraints
-
-        constraints = _checked(Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)}))
+        constraints = _constraints(options)
         names = [field.name for field in fields(Request) if field.name != "constraints"]
         request = Request(constraints, **{name: options.pop(name) for name in names})
         return command(*arguments, request=request, **options)
@@ -77,9 +82,28 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
+def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--target`` and the bounds, as its arguments ``target`` and ``constraints``."""
+
+    @wraps(command)
+    def collected(*arguments: Any, **options: Any) -> Any:
+        return command(*arguments, constraints=_constraints(options), **options)
+
+    for option in reversed(BOUND_OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def _constraints(options: dict[str, Any]) -> Constraints:
+    """Take the bounds out of a command's options."""
+    from ofa_deploy.search import Constraints
+
+    return _checked(Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)}))
+
+
 def _checked(constraints: Constraints) -> Constraints:
     from ofa_deploy.errors import UsageError
 
     if not constraints.bounds:
-        raise UsageError("give a budget: --max-ms, --max-macs, --max-params or --max-memory-mb")
+        raise UsageError("give a budget: --max-ms, --max-macs, --max-params, --max-memory-mb or another bound")
     return constraints

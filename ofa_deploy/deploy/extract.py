@@ -22,8 +22,7 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
-from ofa_deploy.search import Constraints, Problem, SearchResult, search
-from ofa_deploy.search.evolution import Point, fastest
+from ofa_deploy.search import Constraints, Point, Problem, SearchResult, fastest, search
 from ofa_deploy.space import Network, PopulationCodec
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
