@@ -107,7 +107,7 @@ class _Judge:
         return self._gate
 
     def _open(self, name: str) -> Gate:
-        from ofa_deploy.deploy.extract import ready_model
+        from ofa_deploy.deploy.ready import ready_model
         from ofa_deploy.fleet import resolve_target
         from ofa_deploy.search import Gate, Problem
         from ofa_deploy.space import PopulationCodec, load_space
