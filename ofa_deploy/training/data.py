@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import prepare
 from ofa_deploy.training.sources import FolderImages, Images, TensorImages
 
+Batches = Iterable[tuple[Tensor, Tensor]]  # inputs and labels
+SharedBatches = Iterable[tuple[Sequence[Tensor], Tensor]]  # an input for each of several models, and the labels
 _SPLIT_SEED = 20  # the split belongs to the data: it must not change with a recipe's seed
 
 
@@ -94,6 +96,15 @@ def raw_batches(
         return zip(*pairs, strict=True)
     indices = [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
     return iter(DataLoader(dataset, batch_sampler=indices[own], num_workers=workers))
+
+
+def shared_batches(
+    data: Data, dataset: Dataset, resolutions: Sequence[int], batch_size: int, limit: int | None, world: World = ALONE
+) -> SharedBatches:
+    """The batches of ``batches`` in several resolutions, read once and resized once for each that is different."""
+    for images, labels in raw_batches(dataset, batch_size, limit, world=world):
+        sized = {resolution: prepare(images, resolution, data.mean, data.std) for resolution in set(resolutions)}
+        yield [sized[resolution] for resolution in resolutions], labels
 
 
 def _moments(data: TensorImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
