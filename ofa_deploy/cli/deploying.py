@@ -56,6 +56,7 @@ def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[Se
         from ofa_deploy.accuracy import load_predictor
 
         predictor = load_predictor(workspace, request.accuracy)
+        click.echo(predictor.summary(), err=True)
         return predictor.codec.space, predictor
     subject = subject_of(workspace, request, tell)
     return subject.space, subject.predictor
