@@ -42,8 +42,8 @@ def train_supernet(
         folder: receives ``supernet.safetensors`` (the result, batch norm recalibrated for the largest subnet),
             ``metrics.jsonl`` (a line for each step and each evaluation) and, until the end, ``checkpoint.safetensors``.
         resume: continue from the checkpoint if there is one.
-        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and after
-            evaluations with valid_largest and valid_smallest.
+        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and
+            valid_largest and valid_smallest once they are known.
         world: the processes that train together; its main one alone reads and writes the folder, and reports.
 
     Returns:
@@ -125,6 +125,7 @@ class _Run:
             keep_metrics(self.metrics, state.step)
         state.supernet.train()
         started = saved = time.monotonic() - state.seconds
+        known: dict[str, float] = {}
         with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
             for images, labels in train_batches(self.data.train, recipe, state.step, self.world):
                 if state.step >= self.steps or self._exhausted():
@@ -135,6 +136,7 @@ class _Run:
                 log.write(json.dumps(line) + "\n")
                 if valid := self._validate():
                     log.write(json.dumps({key: line[key] for key in ("step", "epoch", "phase")} | valid) + "\n")
+                    known = valid
                 now = time.monotonic()
                 state.seconds = now - started
                 due = now - saved >= recipe.checkpoint_seconds or state.step == self.steps
@@ -142,7 +144,7 @@ class _Run:
                     state.save(checkpoint, recipe)
                     saved = time.monotonic()
                 if self.report is not None:
-                    self.report({**line, **valid, "epochs": recipe.epochs, "steps": self.steps})
+                    self.report({**line, **known, "epochs": recipe.epochs, "steps": self.steps})
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
         step = self.state.step
