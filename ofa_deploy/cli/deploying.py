@@ -47,10 +47,14 @@ def the_subject(
         raise UsageError("--space and --random-weights go together; a trained supernet brings its own space")
     predictor = load_predictor(workspace, accuracy) if accuracy else None
     if space_name:
-        return random_subject(load_space(space_name), seed, predictor)
-    path = find_supernet(workspace, supernet)
-    click.echo(f"supernet: {path}", err=True)
-    return load_subject(workspace, path, lambda p: tell("evaluate subnets", p), predictor=predictor)
+        subject = random_subject(load_space(space_name), seed, predictor)
+    else:
+        path = find_supernet(workspace, supernet)
+        click.echo(f"supernet: {path}", err=True)
+        subject = load_subject(workspace, path, lambda p: tell("evaluate subnets", p), predictor=predictor)
+    if predictor:
+        subject.accuracy(subject.codec)  # says at once that it knows other subnets, not after measuring
+    return subject
 
 
 def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None]:
