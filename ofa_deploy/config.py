@@ -402,6 +402,11 @@ def shipped_folder(folder: str) -> Path:
     return installed if installed.is_dir() else package.parent / folder
 
 
+def line_of(source: str | Path | Mapping[str, Any], *key: str) -> str:
+    """``FILE:LINE`` of a key of a document that was read; of a mapping that was no file, nothing."""
+    return "" if isinstance(source, Mapping) else f"{source}:{_read_yaml(Path(source))[1][key]}"
+
+
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
     """A YAML file's mapping, and the line of every key."""
     try:

@@ -114,8 +114,8 @@ def _published(base: SearchSpace, phi: float, scaling: Scaling) -> dict[str, Any
     """The preset for whole steps of the published base and coefficients, whose authors rounded by hand."""
     from ofa_deploy.space import PRESETS, Scaling
 
-    preset = PRESETS.get(f"efficientnet_b{phi:g}")
-    if preset is None or base.name != "efficientnet_b0" or scaling != Scaling():
+    preset = PRESETS.get(f"efficientnet_b{phi:.0f}") if phi.is_integer() else None
+    if preset is None or base != PRESETS["efficientnet_b0"] or scaling != Scaling():
         return None
     return {"space": preset.name, **_counts(preset)}
 

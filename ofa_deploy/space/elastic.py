@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,18 +21,24 @@ def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
     return replace(whole, widths=(max(space.widths),))
 
 
-def make_elastic(base: SearchSpace, elastic: ElasticDocument) -> SearchSpace:
+def make_elastic(
+    base: SearchSpace, elastic: ElasticDocument, line_of: Callable[[str], str] = lambda choice: ""
+) -> SearchSpace:
     """Give a base's largest network choices that are no larger than its own, and those always.
 
     Args:
         elastic: ``depth``: blocks of every stage more than the base has, 0 or less, where at least one block stays;
             ``kernel``, ``expand``: choices of every block, of which each stage takes those up to its own; ``width``:
             multipliers up to 1; ``resolution``: pixels. What is None stays as the base has it.
+        line_of: where a field of ``elastic`` is written, for messages.
 
     Raises:
-        UsageError: a choice that is larger than any of the base's.
+        UsageError: a choice that is larger than any of the base's, or that it cannot have.
     """
-    _check(base, elastic)
+    for field in elastic.model_fields_set:
+        if wrong := _wrong(base, field, getattr(elastic, field) or ()):
+            at = line_of(field) or f"space {base.name}"
+            raise UsageError(f"{at}: elastic.{field}: {wrong}")
     stages = tuple(_stage(stage, elastic) for stage in base.stages)
     widths = base.widths if elastic.width is None else _up_to(elastic.width, 1.0)
     resolutions = base.resolutions
@@ -62,21 +69,19 @@ def _up_to(choices: Any, most: Any) -> tuple[Any, ...]:
     return tuple(sorted({choice for choice in choices if choice <= most} | {most}))
 
 
-def _check(base: SearchSpace, elastic: ElasticDocument) -> None:
+def _wrong(base: SearchSpace, field: str, choices: Sequence[float]) -> str:
+    """Why the base cannot have such choices; nothing where it can."""
     kernels = [kernel for stage in base.stages for kernel in stage.kernels if isinstance(kernel, int)]
+    if field == "kernel" and choices and not kernels:
+        return "the base has no mbconv blocks; a uib's kernels are pairs, given in its stages"
+    if field == "width" and choices and base.widths != (1.0,):
+        return f"the base must have the width 1.0 alone, not {list(base.widths)}"
     most = {
         "depth": 0,
         "kernel": max(kernels, default=0),
         "expand": max(max(stage.expands) for stage in base.stages),
         "width": 1.0,
         "resolution": max(base.resolutions),
-    }
-    if elastic.width is not None and base.widths != (1.0,):
-        raise UsageError(f"space {base.name}: elastic.width needs a base of one width, not of {list(base.widths)}")
-    for name, largest in most.items():
-        for choice in getattr(elastic, name) or ():
-            if choice > largest:
-                raise UsageError(
-                    f"space {base.name}: elastic.{name}: {choice:g} is larger than the base's {largest:g}; the base is "
-                    "the largest subnet"
-                )
+    }[field]
+    too_large = [choice for choice in choices if choice > most]
+    return f"{too_large[0]:g} is larger than the base's {most:g}; the base is the largest subnet" if too_large else ""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.config import SpaceDocument, read_document
+from ofa_deploy.config import SpaceDocument, line_of, read_document
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.elastic import make_elastic
 from ofa_deploy.space.scaling import rescale
@@ -146,7 +146,7 @@ def load_space(source: str | Path | Mapping[str, Any]) -> SearchSpace:
     """A space from a preset's name, a YAML file, or an already parsed mapping.
 
     A mapping may start from a preset or another file with ``base:`` and change any field, or make its largest subnet
-    ``elastic:``; it then needs a ``name`` of its own.
+    ``elastic:``; it then needs a ``name`` of its own. The base of a file lies beside it, or where you stand.
 
     Raises:
         UsageError: an unknown preset, or a document with an unknown or wrong key.
@@ -154,13 +154,14 @@ def load_space(source: str | Path | Mapping[str, Any]) -> SearchSpace:
     return _load(source, ())
 
 
-def _load(source: str | Path | Mapping[str, Any], above: tuple[str, ...]) -> SearchSpace:
+def _load(source: str | Path | Mapping[str, Any], above: tuple[Path, ...]) -> SearchSpace:
     """``above``: the files whose bases lead here."""
     if isinstance(source, (str, Path)) and str(source) in PRESETS:
         return PRESETS[str(source)]
     if isinstance(source, (str, Path)) and not str(source).endswith((".yaml", ".yml")):
         raise UsageError(f"unknown space {str(source)!r}; presets: {', '.join(PRESETS)}, or a path that ends in .yaml")
-    if str(source) in above:
+    place = () if isinstance(source, Mapping) else (Path(source).resolve(),)
+    if set(place) & set(above):
         raise UsageError(f"space {source}: its base is, by way of others, itself")
     document = read_document(SpaceDocument, source)
     fields = {k: v for k, v in document.model_dump(exclude_none=True).items() if k not in ("base", "elastic")}
@@ -169,8 +170,12 @@ def _load(source: str | Path | Mapping[str, Any], above: tuple[str, ...]) -> Sea
     if document.base is None:
         found = SearchSpace(**fields)
     else:
-        found = replace(_load(document.base, (*above, str(source))), **fields)
-    return found if document.elastic is None else make_elastic(found, document.elastic)
+        beside = [path.parent / document.base for path in place]
+        base = next((path for path in beside if path.is_file()), document.base)
+        found = replace(_load(base, (*above, *place)), **fields)
+    if document.elastic is None:
+        return found
+    return make_elastic(found, document.elastic, lambda choice: line_of(source, "elastic", choice))
 
 
 def _stage(space: str, position: int, fields: Mapping[str, Any]) -> StageSpec:

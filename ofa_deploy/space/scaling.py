@@ -11,7 +11,7 @@ import numpy as np
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.spec import RESOLUTION_RANGE, SearchSpace, make_divisible
 
-WIDEST = 1 << 14  # channels; EfficientNet-B7's widest layer has 3840
+WIDEST, DEEPEST = 1 << 14, 1 << 8  # channels, and blocks of a stage; EfficientNet-B7's largest are 3840 and 13
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def rescale(base: SearchSpace, name: str, width: float, depth: float, resolution
     no more than 10 %, depths up; resolutions to whole pixels.
 
     Raises:
-        UsageError: a resolution or a width is out of range.
+        UsageError: a resolution, a width or a depth is out of range.
     """
     resolutions = tuple(sorted({round(side * resolution) for side in base.resolutions}))
     low, high = RESOLUTION_RANGE
@@ -69,10 +69,13 @@ def rescale(base: SearchSpace, name: str, width: float, depth: float, resolution
     def channels(count: int) -> int:
         return make_divisible(count * width) if count else 0
 
-    stages = tuple(
-        replace(stage, width=channels(stage.width), depths=tuple(sorted({ceil(d * depth) for d in stage.depths})))
-        for stage in base.stages
-    )
+    def depths(choices: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted({max(1, ceil(choice * depth)) for choice in choices}))
+
+    stages = tuple(replace(stage, width=channels(stage.width), depths=depths(stage.depths)) for stage in base.stages)
+    deepest = max(max(stage.depths) for stage in stages)
+    if deepest > DEEPEST:
+        raise UsageError(f"{name}: a stage of {deepest:.3g} blocks is more than {DEEPEST}; take a smaller phi")
     widest = max(channels(base.head_width), *(stage.width * max(stage.expands) for stage in stages))
     if widest > WIDEST:
         raise UsageError(f"{name}: layers of {widest:.0f} channels are more than {WIDEST}; take a smaller phi")

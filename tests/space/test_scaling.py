@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from math import ceil
 
 import numpy as np
@@ -58,6 +59,10 @@ def test_scaling_follows_its_rule(phi):
     assert network_macs(scaled.network(scaled.largest)) > 0
 
 
+def test_every_stage_keeps_a_block():
+    assert {stage.depths for stage in compound(B0, -1e6, Scaling(gamma=1.0), "least").stages} == {(1,)}
+
+
 def test_a_scaled_base_comes_back_from_its_json():
     scaled = compound(B0, 1.5, Scaling(1.1, 1.2, 1.1), "mine")
     assert load_space(scaled.to_json()) == scaled
@@ -69,7 +74,8 @@ def test_a_scaled_base_comes_back_from_its_json():
         (float("nan"), (1.2, 1.1, 1.15), "phi must be a finite number"),
         (float("inf"), (1.2, 1.1, 1.15), "phi must be a finite number"),
         (1e9, (1.2, 1.1, 1.15), "too large"),
-        (30, (1.2, 1.1, 1.0), "channels are more than"),
+        (25, (2.0, 1.0, 1.0), "blocks is more than 256"),
+        (30, (1.0, 1.1, 1.0), "channels are more than"),
         (12, (1.2, 1.1, 1.15), "not from 16 to 1024 pixels"),
         (1, (0.9, 1.1, 1.15), "alpha must be a number of at least 1"),
         (1, (1.2, float("nan"), 1.15), "beta must be a number"),
@@ -110,14 +116,14 @@ def test_an_elastic_base_is_its_own_largest_subnet():
     assert [network_macs(space.network(arch)) for arch in codec.decode(population)] == list(codec.macs(population))
 
 
-def test_an_elastic_base_may_be_a_file(tmp_path):
-    import yaml
-
+def test_an_elastic_base_may_be_a_file_beside_it(tmp_path):
     path = tmp_path / "scaled.yaml"
-    path.write_text(yaml.safe_dump(compound(B0, 0.5, Scaling(), "scaled").to_json()))
-    space = load_space({"name": "mine", "base": str(path), "elastic": {"expand": [4]}})
+    path.write_text(json.dumps(compound(B0, 0.5, Scaling(), "scaled").to_json()))
+    (tmp_path / "mine.yaml").write_text("name: mine\nbase: scaled.yaml\nelastic: {expand: [4]}\n")
+    space = load_space(tmp_path / "mine.yaml")
     assert space.name == "mine"
     assert space.stages[1].expands == (4, 6)
+    assert load_space({"name": "mine", "base": str(path), "elastic": {"expand": [4]}}) == space
     assert largest_alone(space, "alone").stages[1].expands == (6,)
 
 
@@ -137,11 +143,25 @@ def test_choices_beyond_the_base_are_refused(choices, message):
         elastic(**choices)
 
 
-def test_a_file_cannot_be_its_own_base(tmp_path):
-    path = tmp_path / "a.yaml"
-    path.write_text(f"name: a\nbase: {path}\n")
+def test_uib_blocks_and_bases_of_several_widths_say_what_they_cannot():
+    with pytest.raises(UsageError, match="a uib's kernels are pairs"):
+        load_space({"name": "mine", "base": "uib_16", "elastic": {"kernel": [3]}})
+    two = {"name": "mine", "base": "efficientnet_b0", "widths": [0.5, 1.0]}
+    with pytest.raises(UsageError, match=r"elastic.width: the base must have the width 1.0 alone, not \[0.5, 1.0\]"):
+        load_space({**two, "elastic": {"width": [0.75]}})
+
+
+def test_a_choice_beyond_the_base_is_found_by_its_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("name: a\nbase: efficientnet_b0\nelastic:\n  depth: [-1]\n  kernel: [3, 7]\n")
+    with pytest.raises(UsageError, match=r"a.yaml:5: elastic.kernel: 7 is larger"):
+        load_space(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("base", ["a.yaml", "./a.yaml", "../{folder}/a.yaml"])
+def test_a_file_cannot_be_its_own_base(tmp_path, base):
+    (tmp_path / "a.yaml").write_text(f"name: a\nbase: {base.format(folder=tmp_path.name)}\n")
     with pytest.raises(UsageError, match="itself"):
-        load_space(path)
+        load_space(tmp_path / "a.yaml")
 
 
 def test_an_op_of_before_has_the_usual_epsilon():
