@@ -127,9 +127,9 @@ class Gate:
                 for answer, limits in zip((feasible, possible), self._limits, strict=True):
                     answer[part] = _all(np.less_equal(sums, limits[: len(sums)], out=buffers.flags[: len(sums)]))
 
-        if len(edges) == 2:
+        if count <= CHUNK:
             work((0, count))
-        else:
+        else:  # a thread for each core is ours; the matrix product must not start its own
             with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
                 list(pool.map(work, pairwise(edges.tolist())))
         everything = deviations or not self._additive
