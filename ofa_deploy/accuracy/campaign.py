@@ -11,7 +11,7 @@ from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.space import Arch, PopulationCodec
 from ofa_deploy.store import Store
 from ofa_deploy.supernet import Supernet
-from ofa_deploy.training import Data, batches, evaluate, specialise
+from ofa_deploy.training import ALONE, Data, Evaluation, World, batches, evaluate, specialise
 
 SPLIT = "valid"
 BATCH = 256
@@ -22,25 +22,51 @@ class Campaign:
 
     Attributes:
         supernet_id: sha256 of the supernet's file: evaluations of other weights are never taken for these.
+        world: the processes that share the work; the others are in ``follow``.
     """
 
-    def __init__(self, store: Store, supernet_id: str, supernet: Supernet, data: Data, config: AccuracyConfig) -> None:
+    def __init__(
+        self,
+        store: Store,
+        supernet_id: str,
+        supernet: Supernet,
+        data: Data,
+        config: AccuracyConfig,
+        world: World = ALONE,
+    ) -> None:
         self._store, self._supernet, self._data, self._config = store, supernet, data, config
-        self.supernet_id = supernet_id
+        self.supernet_id, self.world = supernet_id, world
         self._known = {row["key"]: float(row["accuracy"]) for row in store.evaluations(supernet_id, SPLIT)}
 
     def accuracy(self, arch: Arch, role: str = "fit") -> float:
         """Accuracy of a subnet with recalibrated batch norm on the held-out images, a fraction."""
         if arch.key not in self._known:
-            subnet = specialise(self._supernet, arch, self._data, self._config.recalibration_images)
-            data = self._data
-            images = batches(data.valid, arch.resolution, BATCH, data.mean, data.std, self._config.images)
-            result = evaluate(subnet, images)
+            order = {"arch": arch.to_json(), "config": self._config.model_dump()}
+            self.world.ask_main(lambda: order)
+            result = _evaluate(self._supernet, arch, self._data, self._config, self.world)
             self._store.add_evaluation(
                 self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, SPLIT, role
             )
             self._known[arch.key] = result.accuracy
         return self._known[arch.key]
+
+
+def follow(supernet: Supernet, data: Data, world: World) -> None:
+    """Take a share in every evaluation of the main process's campaign, until that is over (``let_go``)."""
+    while order := world.ask_main(lambda: None):
+        arch = supernet.space.canonical(order["arch"])
+        _evaluate(supernet, arch, data, AccuracyConfig.model_validate(order["config"]), world)
+
+
+def let_go(world: World) -> None:
+    """The main process's campaign is over, or there was none."""
+    world.ask_main(lambda: None)
+
+
+def _evaluate(supernet: Supernet, arch: Arch, data: Data, config: AccuracyConfig, world: World) -> Evaluation:
+    subnet = specialise(supernet, arch, data, config.recalibration_images, world)
+    images = batches(data.valid, arch.resolution, BATCH, data.mean, data.std, config.images, world=world)
+    return evaluate(subnet, images, world)
 
 
 def run_campaign(

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_deploy.accuracy import AccuracyPredictor, Campaign, run_campaign
+from ofa_deploy.accuracy import AccuracyPredictor, Campaign, follow, let_go, run_campaign
 from ofa_deploy.config import TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, random_weights
+from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
-from ofa_deploy.training import Data, batches, load_data, specialise
+from ofa_deploy.training import ALONE, Data, World, batches, load_data, specialise
 
 SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
 SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
@@ -126,14 +126,22 @@ def find_supernet(workspace: Workspace, given: Path | None) -> Path:
 
 
 def load_subject(
-    workspace: Workspace, path: Path, progress: Callable[[dict], None] | None = None, seed: int = 0
+    workspace: Workspace,
+    path: Path,
+    progress: Callable[[dict], None] | None = None,
+    seed: int = 0,
+    world: World = ALONE,
 ) -> Subject:
     """Load a supernet with its data and its accuracy predictor; evaluates subnets first where there is no predictor.
+
+    Args:
+        world: the processes that share the evaluation; all but this main one are in ``follow_subject``.
 
     Raises:
         UsageError: the file is no supernet, or it or the predictor is truncated.
     """
     supernet, summary = load_supernet(path)
+    world.copy_from_main(supernet.state_dict().values())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     recipe = read_document(TrainRecipe, summary["recipe"]) if "recipe" in summary else None
     subject = Subject(supernet.space, recipe.name if recipe else path.stem, digest, supernet, path, recipe, seed=seed)
@@ -141,11 +149,19 @@ def load_subject(
         if recipe is None:
             raise UsageError("the supernet's file does not say what it was trained on")
         subject.data = load_data(recipe.data)
-        subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy)
+        subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy, world)
     except UsageError as error:
         subject.data_error = str(error)
     subject.predictor = _predictor(subject, path.with_name(PREDICTOR), progress)
+    let_go(world)
     return subject
+
+
+def follow_subject(recipe: TrainRecipe, world: World) -> None:
+    """Help the main process's ``load_subject``; everything but the images comes from there."""
+    supernet = Supernet(load_space(recipe.space)).eval()
+    world.copy_from_main(supernet.state_dict().values())
+    follow(supernet, load_data(recipe.data), world)
 
 
 def _predictor(subject: Subject, file: Path, progress: Callable[[dict], None] | None) -> AccuracyPredictor | None:

@@ -4,14 +4,18 @@ from ofa_deploy.supernet.blocks import initialise
 from ofa_deploy.supernet.checkpoint import load_supernet, read_summary, read_tensors, save_supernet, write_tensors
 from ofa_deploy.supernet.subnet import Subnet
 from ofa_deploy.supernet.supernet import Supernet
+from ofa_deploy.supernet.synchronised import PeerLostError, reaching_peers, synchronised
 
 __all__ = [
+    "PeerLostError",
     "Subnet",
     "Supernet",
     "initialise",
     "load_supernet",
+    "reaching_peers",
     "read_summary",
     "read_tensors",
     "save_supernet",
+    "synchronised",
     "write_tensors",
 ]

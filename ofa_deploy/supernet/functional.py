@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ofa_deploy.space import OpSpec
 from ofa_deploy.space.network import BLOCKS
 from ofa_deploy.supernet.blocks import BN_EPS, activate
+from ofa_deploy.supernet.synchronised import batch_norm, group_around
 
 Tensors = Mapping[str, Tensor]
 
@@ -35,6 +36,8 @@ def _conv_bn(
 ) -> Tensor:
     kernel = w[f"{prefix}conv.weight"]
     y = F.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, groups=groups)
+    if training and (group := group_around()) is not None:
+        return activate(batch_norm(y, w[f"{prefix}bn.weight"], w[f"{prefix}bn.bias"], BN_EPS, group), act)
     mean, var = (None, None) if training else (w[f"{prefix}bn.running_mean"], w[f"{prefix}bn.running_var"])
     y = F.batch_norm(y, mean, var, w[f"{prefix}bn.weight"], w[f"{prefix}bn.bias"], training, 0.0, BN_EPS)
     return activate(y, act)

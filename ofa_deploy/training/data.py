@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset
 
 from ofa_deploy.config import DataConfig
 from ofa_deploy.errors import UsageError
 from ofa_deploy.training import sources
+from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import prepare
 from ofa_deploy.training.sources import FolderImages, Images, TensorImages
 
@@ -70,22 +71,26 @@ def batches(
     std: tuple[float, ...],
     limit: int | None = None,
     workers: int = 0,
+    world: World = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Un-augmented images for evaluation and recalibration, in the data set's order.
 
     Yields:
         (float32 ``[B, C, resolution, resolution]``, normalised; int64 labels ``[B]``), of the first ``limit`` images.
+        Of several processes the one with rank r gets the batches r, r + size, …
     """
     count = min(limit or len(dataset), len(dataset))  # type: ignore[arg-type]
-    for images, labels in _raw(dataset, count, batch_size, workers):
+    for images, labels in _raw(dataset, count, batch_size, workers, world):
         yield prepare(images, resolution, mean, std), labels
 
 
-def _raw(dataset: Dataset, count: int, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _raw(dataset: Dataset, count: int, batch_size: int, workers: int, world: World) -> Iterator[tuple[Tensor, Tensor]]:
+    own = slice(world.rank, None, world.size)
     if isinstance(dataset, TensorImages):
-        pairs = (dataset.images[:count].split(batch_size), dataset.labels[:count].split(batch_size))
+        pairs = (dataset.images[:count].split(batch_size)[own], dataset.labels[:count].split(batch_size)[own])
         return zip(*pairs, strict=True)
-    return iter(DataLoader(Subset(dataset, range(count)), batch_size, num_workers=workers))
+    indices = [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+    return iter(DataLoader(dataset, batch_sampler=indices[own], num_workers=workers))
 
 
 def _moments(data: TensorImages) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,9 @@ from torch.nn import functional as F
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace, load_space
-from ofa_deploy.supernet import Supernet, initialise, save_supernet
+from ofa_deploy.supernet import Supernet, initialise, save_supernet, synchronised
 from ofa_deploy.training.data import Data, batches, load_data
+from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.evaluation import BATCH_SIZE, evaluate, specialise
 from ofa_deploy.training.images import prepare
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
@@ -28,16 +30,20 @@ from ofa_deploy.training.state import TrainingState, finished, keep_metrics, rec
 Report = Callable[[dict[str, Any]], None]
 
 
-def train_supernet(recipe: TrainRecipe, folder: Path, resume: bool = False, report: Report | None = None) -> Path:
+def train_supernet(
+    recipe: TrainRecipe, folder: Path, resume: bool = False, report: Report | None = None, world: World = ALONE
+) -> Path:
     """Train a supernet, or finish the training that a kill interrupted.
 
-    On a CPU, with the same number of threads, a resumed run ends with the same bits as one that was never interrupted.
+    On a CPU, with the same number of processes and threads, a resumed run ends with the same bits as one that was never
+    interrupted; with another number, with the same weights but for rounding.
 
     Args:
         folder: receives ``supernet.safetensors`` (the result, batch norm recalibrated for the largest subnet),
             ``metrics.jsonl`` (a line a step) and, until the end, ``checkpoint.safetensors``.
         resume: continue from the checkpoint if there is one.
         report: called after every step with epoch, epochs, step, steps, loss and images_per_second.
+        world: the processes that train together; its main one alone reads and writes the folder, and reports.
 
     Returns:
         The path of the supernet; where this recipe's is already there, nothing is trained.
@@ -48,17 +54,21 @@ def train_supernet(recipe: TrainRecipe, folder: Path, resume: bool = False, repo
         OfaDeployError: the loss is no longer finite, or the folder cannot be written.
     """
     result, checkpoint = folder / "supernet.safetensors", folder / "checkpoint.safetensors"
-    if finished(result, recipe):
+    if world.ask_main(lambda: finished(result, recipe)):
         return result
-    if checkpoint.exists() and not resume:
+    unfinished = world.ask_main(checkpoint.exists)
+    if unfinished and not resume:
         raise UsageError(f"{checkpoint} is an unfinished training: pass --resume to continue it, or remove {folder}")
-    with _torch_settings(recipe.threads):
-        run = _Run(recipe, folder, report)
-        if checkpoint.exists():
+    with _torch_settings(recipe.threads), synchronised(world.group):
+        run = _Run(recipe, folder, report, world)
+        if unfinished and world.is_main:
             run.state.restore(checkpoint, recipe)
+        run.state.copy_from_main(world)
         run.train(checkpoint)
-        save_supernet(result, run.state.supernet, run.conclude())
-    checkpoint.unlink(missing_ok=True)
+        summary = run.conclude()
+        if world.is_main:
+            save_supernet(result, run.state.supernet, summary)
+            checkpoint.unlink(missing_ok=True)
     return result
 
 
@@ -78,13 +88,16 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
 class _Run:
     """One training run: recipe, data, supernet, optimiser."""
 
-    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None) -> None:
-        self.recipe, self.report, self.metrics = recipe, report, folder / "metrics.jsonl"
+    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World) -> None:
+        self.recipe, self.report, self.world = recipe, report if world.is_main else None, world
+        self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
         space = load_space(recipe.space)
-        self.data = load_data(recipe.data)
+        with world.one_by_one():
+            self.data = load_data(recipe.data)
         _check_fit(space, self.data)
         self.per_epoch = steps_per_epoch(recipe, self.data.train)
         self.steps = recipe.epochs * self.per_epoch
+        self.batch = min(recipe.batch_size, len(self.data.train))  # type: ignore[arg-type]
         supernet = Supernet(space)
         initialise(supernet, recipe.seed)
         self.codec = PopulationCodec(space)
@@ -95,20 +108,22 @@ class _Run:
     def train(self, checkpoint: Path) -> None:
         """Run all steps from the state's on, with a checkpoint now and then and one at the end."""
         state, recipe = self.state, self.recipe
-        keep_metrics(self.metrics, state.step)
+        if self.world.is_main:
+            keep_metrics(self.metrics, state.step)
         state.supernet.train()
         started = saved = time.monotonic() - state.seconds
         with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
-            for images, labels in train_batches(self.data.train, recipe, state.step):
+            for images, labels in train_batches(self.data.train, recipe, state.step, self.world):
                 if state.step >= self.steps:
                     break
                 before = time.monotonic()
                 line = self._step(images, labels)
                 now = time.monotonic()
                 state.seconds = now - started
-                line["images_per_second"] = round(len(labels) / (now - before), 1)
+                line["images_per_second"] = round(self.batch / (now - before), 1)
                 log.write(json.dumps(line) + "\n")
-                if now - saved >= recipe.checkpoint_seconds or state.step == self.steps:
+                due = now - saved >= recipe.checkpoint_seconds or state.step == self.steps
+                if due and self.world.is_main:
                     state.save(checkpoint, recipe)
                     saved = time.monotonic()
                 if self.report is not None:
@@ -122,7 +137,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=False)
-        losses = self._sandwich(images, labels)
+        losses = self.world.total(self._sandwich(images, labels))
+        self.world.sum_gradients(self.state.supernet.parameters())
         if not all(math.isfinite(value) for value in losses.values()):
             raise OfaDeployError(
                 f"the loss is not finite at step {step + 1}: lower lr in the recipe (now {self.recipe.lr}); "
@@ -133,17 +149,21 @@ class _Run:
         return {"step": step + 1, "epoch": step // self.per_epoch + 1, "lr": rate, **losses}
 
     def _sandwich(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """Gradients of the largest subnet on the labels, and of the others on the largest one's soft outputs."""
+        """Gradients of the largest subnet on the labels, and of the others on the largest one's soft outputs.
+
+        Everything is this process's share of the mean over the whole batch.
+        """
+        share = len(labels) / self.batch
         largest = self.codec.space.largest
         logits = self._logits(images, largest)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing) * share
         loss.backward()
         teacher = logits.detach().log_softmax(1)
-        distill = [self._distil(images, arch, teacher) for arch in self._students()]
+        distill = [self._distil(images, arch, teacher, share) for arch in self._students()]
         return {
             "loss": loss.item(),
             "distill": sum(distill) / max(len(distill), 1),
-            "accuracy": float((teacher.argmax(1) == labels).float().mean()),
+            "accuracy": int((teacher.argmax(1) == labels).sum()) / self.batch,
         }
 
     def _students(self) -> list[Arch]:
@@ -151,9 +171,9 @@ class _Run:
             return []
         return [self.codec.space.smallest, *step_archs(self.codec, self.recipe, self.state.step)]
 
-    def _distil(self, images: Tensor, arch: Arch, teacher: Tensor) -> float:
+    def _distil(self, images: Tensor, arch: Arch, teacher: Tensor, share: float) -> float:
         student = self._logits(images, arch).log_softmax(1)
-        loss = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+        loss = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * share
         loss.backward()
         return loss.item()
 
@@ -169,9 +189,9 @@ class _Run:
     def conclude(self) -> dict[str, Any]:
         """Recalibrate the supernet's own statistics, for its largest subnet; the summary for the file's header."""
         supernet, data, space = self.state.supernet.eval(), self.data, self.codec.space
-        largest = specialise(supernet, space.largest, data, self.recipe.accuracy.recalibration_images)
+        largest = specialise(supernet, space.largest, data, self.recipe.accuracy.recalibration_images, self.world)
         supernet.load_state_dict(dict(largest.named_buffers()), strict=False)
-        held_out = batches(data.valid, space.largest.resolution, BATCH_SIZE, data.mean, data.std)
+        held_out = batches(data.valid, space.largest.resolution, BATCH_SIZE, data.mean, data.std, world=self.world)
         return {
             "recipe": recipe_json(self.recipe),
             "data": data.name,
@@ -180,8 +200,8 @@ class _Run:
             "epochs": self.recipe.epochs,
             "steps": self.steps,
             "seconds": round(self.state.seconds, 1),
-            "train": last_epoch(self.metrics, self.recipe.epochs),
-            "valid": {"largest": evaluate(largest, held_out).accuracy},
+            "train": self.world.ask_main(lambda: last_epoch(self.metrics, self.recipe.epochs)),
+            "valid": {"largest": evaluate(largest, held_out, self.world).accuracy},
         }
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.space import Arch, PopulationCodec
+from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import augment
 from ofa_deploy.training.sources import FolderImages, TensorImages
 from ofa_deploy.training.torchvision_shim import torchvision_module
@@ -24,17 +25,24 @@ def steps_per_epoch(recipe: TrainRecipe, dataset: Dataset) -> int:
     return max(1, len(dataset) // recipe.batch_size)  # type: ignore[arg-type]
 
 
-def train_batches(dataset: Dataset, recipe: TrainRecipe, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Augmented bytes ``[B, C, H, W]`` and labels ``[B]`` of every step from ``first_step`` on, without end."""
+def train_batches(
+    dataset: Dataset, recipe: TrainRecipe, first_step: int, world: World = ALONE
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented bytes ``[B, C, H, W]`` and labels ``[B]`` of every step from ``first_step`` on, without end.
+
+    Of several processes each gets its part of the batch, with the augmentation that the whole batch would have.
+    """
     per_epoch = steps_per_epoch(recipe, dataset)
     epoch, skipped = divmod(first_step, per_epoch)
     while True:
         order = _rng(recipe, _ORDER, epoch).permutation(len(dataset))  # type: ignore[arg-type]
         chunks = [order[i * recipe.batch_size : (i + 1) * recipe.batch_size] for i in range(per_epoch)]
         if isinstance(dataset, TensorImages):
-            yield from _from_memory(dataset, recipe, chunks, epoch * per_epoch, skipped)
+            yield from _from_memory(dataset, recipe, chunks, epoch * per_epoch, skipped, world)
         else:
-            yield from _from_files(dataset, recipe, chunks[skipped:], epoch)
+            yield from _from_files(
+                dataset, recipe, [chunk[world.part(len(chunk))] for chunk in chunks[skipped:]], epoch
+            )
         epoch, skipped = epoch + 1, 0
 
 
@@ -48,12 +56,13 @@ def _rng(recipe: TrainRecipe, stream: int, *where: int) -> np.random.Generator:
 
 
 def _from_memory(
-    dataset: TensorImages, recipe: TrainRecipe, chunks: Sequence[np.ndarray], before: int, skipped: int
+    dataset: TensorImages, recipe: TrainRecipe, chunks: Sequence[np.ndarray], before: int, skipped: int, world: World
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for position, chunk in islice(enumerate(chunks), skipped, None):
         chosen = torch.from_numpy(chunk)
         rng = _rng(recipe, _AUGMENT, before + position)
-        yield augment(dataset.images[chosen], recipe.data.augment, rng), dataset.labels[chosen]
+        own = world.part(len(chosen))
+        yield augment(dataset.images[chosen], recipe.data.augment, rng)[own], dataset.labels[chosen][own]
 
 
 def _from_files(

@@ -15,6 +15,7 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import load_space
 from ofa_deploy.supernet import Supernet, read_summary, read_tensors, write_tensors
+from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
 _FREE = {"accuracy", "checkpoint_seconds", "data.root", "data.workers"}
@@ -58,6 +59,11 @@ class TrainingState:
             for name, value in targets.items():
                 value.copy_(tensors[name])
         self.step, self.seconds = int(header["step"]), float(header["seconds"])
+
+    def copy_from_main(self, world: World) -> None:
+        """Take over the main process's state, which alone needs the checkpoint's file."""
+        world.copy_from_main([*self.supernet.state_dict().values(), *self.momentum.values()])
+        self.step, self.seconds = world.ask_main(lambda: [self.step, self.seconds])
 
 
 def finished(path: Path, recipe: TrainRecipe) -> bool:
