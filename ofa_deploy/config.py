@@ -11,11 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ofa_deploy.errors import UsageError
 
-Activation = Literal["relu", "relu6", "hswish"]
+Activation = Literal["relu", "relu6", "hswish", "silu"]
 OptionalKernel = Literal[0, 3, 5, 7]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Augmentation = Literal[
+    "crop", "flip", "random_resized_crop", "color_jitter", "randaugment", "trivial", "random_erasing", "cutout"
+]
 
 
 PUBLISHED: Final = "published"  # the runtime of a table that was imported: nothing here measures under its condition
@@ -40,15 +44,27 @@ class StageDocument(Document):
     kernels: tuple[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel], ...] = (3, 5, 7)
     expands: tuple[Annotated[float, Field(ge=1)], ...] = (3, 4, 6)
     block: Literal["mbconv", "uib"] = "mbconv"
+    squeeze: Literal["expanded", "input"] = "expanded"
+
+
+class ElasticDocument(Document):
+    """Choices up to those of a base; ``space.make_elastic`` says what they mean."""
+
+    depth: tuple[Annotated[int, Field(le=0)], ...] | None = None
+    kernel: tuple[Literal[3, 5, 7], ...] | None = None
+    expand: tuple[Annotated[float, Field(ge=1)], ...] | None = None
+    width: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
+    resolution: tuple[Annotated[int, Field(ge=16, le=1024)], ...] | None = None
 
 
 class SpaceDocument(Document):
-    """A search space; ``base`` names a preset whose fields it starts from."""
+    """A search space; ``base`` names a preset or a file whose fields it starts from, ``elastic`` gives it choices."""
 
     name: str
     base: str | None = None
+    elastic: ElasticDocument | None = None
     stages: tuple[StageDocument, ...] | None = None
-    resolutions: tuple[Annotated[int, Field(ge=16, le=320)], ...] | None = None
+    resolutions: tuple[Annotated[int, Field(ge=16, le=1024)], ...] | None = None
     widths: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     in_channels: Positive | None = None
     num_classes: Positive | None = None
@@ -59,17 +75,44 @@ class SpaceDocument(Document):
     head_width: Positive | None = None
     feature_width: Annotated[int, Field(ge=0)] | None = None
     head_act: Activation | None = None
+    bn_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class Normalisation(Document):
+    """Mean and standard deviation of every channel, of pixels scaled to 0…1."""
+
+    mean: Annotated[tuple[float, ...], Field(min_length=1)]
+    std: Annotated[tuple[Bound, ...], Field(min_length=1)]
 
 
 class DataConfig(Document):
-    """Images: which data set, where, and how they are split and varied."""
+    """Images: which data set, where, and how they are split, read and varied.
 
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder"]
+    Attributes:
+        root: where it lies; an ``image_folder``'s has ``train/CLASS/…`` and, where published, ``test/CLASS/…`` (or
+            ``val``), or just ``CLASS/…``; an ``npz``'s is the file.
+        valid: images held out of the training split, a number or a share: accuracies are estimated on them.
+        test: the share held out as test images of an ``image_folder`` or ``npz`` without any.
+        augment: how training images are varied; ``training/augmentation.py`` says what each word means.
+        normalise: by what was ``measured`` on training images, by ``imagenet``'s published figures, or by those given.
+        channels: of an ``image_folder``: grey, RGB, or RGBA.
+        size: side of an ``image_folder``'s items in pixels; the other data sets have one size.
+        resize: the shorter side of an ``image_folder``'s image before its centre is cropped to ``size``.
+        workers: processes that read an ``image_folder``; ``auto``: one for each core but one.
+        corrupt_limit: so many of an ``image_folder``'s images (a number or a share) may be unreadable.
+    """
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "npz"]
     root: Path | None = None
-    valid: Positive = 5000  # images held out of the training split: accuracies are estimated on them
-    augment: tuple[Literal["crop", "flip"], ...] = ()
-    size: Positive = 224  # side of an image_folder's items, in pixels; the other data sets have one size
-    workers: Annotated[int, Field(ge=0)] = 0  # processes that read an image_folder
+    valid: Positive | Share = 5000
+    test: Share = 0.2
+    augment: tuple[Augmentation, ...] = ()
+    normalise: Literal["measured", "imagenet"] | Normalisation = "measured"
+    channels: Literal[1, 3, 4] = 3
+    size: Positive = 224
+    resize: Positive | None = None  # default: size
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
+    corrupt_limit: Annotated[int, Field(ge=0)] | Share = 10
 
 
 class AccuracyConfig(Document):
@@ -135,6 +178,7 @@ class TrainRecipe(Document):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     space: str | dict[str, Any]
+    init: Path | None = None  # a supernet's file: the largest subnet starts from its largest one's weights
     data: DataConfig
     epochs: Positive
     batch_size: Positive = 128
@@ -356,6 +400,11 @@ def shipped_folder(folder: str) -> Path:
     package = Path(__file__).parent
     installed = package / "data" / folder
     return installed if installed.is_dir() else package.parent / folder
+
+
+def line_of(source: str | Path | Mapping[str, Any], *key: str) -> str:
+    """``FILE:LINE`` of a key of a document that was read; of a mapping that was no file, nothing."""
+    return "" if isinstance(source, Mapping) else f"{source}:{_read_yaml(Path(source))[1][key]}"
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:

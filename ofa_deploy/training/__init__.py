@@ -1,6 +1,6 @@
 """Data sets, training by schedules with exact resume, batch-norm recalibration and evaluation."""
 
-from ofa_deploy.training.data import Data, batches, load_data
+from ofa_deploy.training.data import Data, batches, load_data, trained_data
 from ofa_deploy.training.distributed import ALONE, TIMEOUT, World, join_world
 from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all
 from ofa_deploy.training.images import prepare, resize
@@ -25,4 +25,5 @@ __all__ = [
     "specialise",
     "specialise_all",
     "train_supernet",
+    "trained_data",
 ]

@@ -1,25 +1,33 @@
-"""Data sets by name, split into train, valid (held out of the published training split) and test."""
+"""Data sets by name, split into train, valid (held out of the training split) and test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from ofa_deploy.config import DataConfig
+from ofa_deploy.config import DataConfig, Normalisation
 from ofa_deploy.errors import UsageError
 from ofa_deploy.training import sources
+from ofa_deploy.training.arrays import TensorImages
+from ofa_deploy.training.augmentation import check_channels
+from ofa_deploy.training.damage import note
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import prepare
-from ofa_deploy.training.sources import FolderImages, Images, TensorImages
+from ofa_deploy.training.loading import Reader, stream
+from ofa_deploy.training.sources import Images
+from ofa_deploy.training.splits import portion, shuffled, stratified
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # inputs and labels
 SharedBatches = Iterable[tuple[Sequence[Tensor], Tensor]]  # an input for each of several models, and the labels
-_SPLIT_SEED = 20  # the split belongs to the data: it must not change with a recipe's seed
+IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # as torchvision publishes them
+_MEASURED = 1024  # image files of which mean and standard deviation are taken
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -27,19 +35,32 @@ class Data:
     """Images of one data set; every item is (bytes ``[C, H, W]``, label).
 
     Attributes:
-        train, valid: the shuffled parts of the published training split, always the same.
-        test: the published test split; nothing is chosen by it.
-        mean, std: per channel, of the training images scaled to 0…1.
+        train, valid: parts of the training split, always the same.
+        test: the test split; nothing is chosen by it.
+        mean, std: per channel, of images scaled to 0…1.
+        classes: what the labels mean.
+        fingerprint: tells whether two data sets, and so their splits, are the same: how many images and test images
+            there are, and a sha256 over them.
     """
 
     name: str
-    train: Dataset
-    valid: Dataset
-    test: Dataset
+    train: Images
+    valid: Images
+    test: Images
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    num_classes: int
-    in_channels: int
+    classes: tuple[str, ...]
+    fingerprint: dict[str, Any]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        """How many channels an image has."""
+        return len(self.mean)
 
 
 def load_data(config: DataConfig) -> Data:
@@ -49,69 +70,138 @@ def load_data(config: DataConfig) -> Data:
         UsageError: the files are in none of the places looked at, are damaged, or leave nothing to train on.
     """
     train, test, classes = sources.read(config)
-    if config.valid >= len(train):
-        raise UsageError(f"data.valid: {config.valid} of {len(train)} training images held out leaves none to train on")
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(train))
-    valid, rest = take(train, order[: config.valid]), take(train, order[config.valid :])
-    mean, std = _moments(rest) if isinstance(rest, TensorImages) else (sources.IMAGENET_MEAN, sources.IMAGENET_STD)
-    return Data(config.name, rest, valid, test, mean, std, classes, len(mean))
+    parts = [train] if test is None else [train, test]
+    fingerprint = {
+        "images": len(train),
+        "test": 0 if test is None else len(test),
+        "sha256": hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest(),
+    }
+    if config.name in ("image_folder", "npz"):
+        train = train.take(stratified(np.asarray(train.labels)))
+    else:  # their published splits are balanced, and figures rest on this order
+        train = train.take(shuffled(len(train)))
+    if test is None:
+        test, train = _hold_out(train, config.test, "data.test")
+        note(f"{config.name} {config.root} has no test images: {len(test)} of {len(test) + len(train)} are held out")
+    valid, train = _hold_out(train, config.valid, "data.valid")
+    known = _normalisation(config, train)
+    check_channels(config.augment, len(known.mean))
+    return Data(config.name, train, valid, test, known.mean, known.std, classes, fingerprint)
 
 
-def take(images: Images, indices: np.ndarray) -> Images:
-    """Some of the images, in the order given."""
-    if isinstance(images, TensorImages):
-        chosen = torch.from_numpy(indices)
-        return TensorImages(images.images[chosen], images.labels[chosen])
-    return FolderImages([images.files[i] for i in indices], images.size)
+def trained_data(config: DataConfig, summary: Mapping[str, Any]) -> Data:
+    """The data that a supernet was trained on, normalised as then.
+
+    Args:
+        summary: the supernet's.
+
+    Raises:
+        UsageError: as ``load_data``; or the data has changed.
+    """
+    known = Normalisation(mean=summary["mean"], std=summary["std"])
+    data = load_data(config.model_copy(update={"normalise": known}))
+    check_unchanged(data.name, data.fingerprint, summary.get("fingerprint"), "the supernet was trained")
+    return data
+
+
+def check_unchanged(name: str, now: Mapping[str, Any], before: Mapping[str, Any] | None, since: str) -> None:
+    """Refuse data that is no longer what it was: other images would be held out, some that were trained on among them.
+
+    Args:
+        now, before: fingerprints; none where none was kept.
+        since: what happened then.
+
+    Raises:
+        UsageError: they differ.
+    """
+    if before and before != now:
+        counts = [
+            f"{fingerprint['images']} training and {fingerprint['test']} test images" for fingerprint in (before, now)
+        ]
+        raise UsageError(
+            f"the images of {name} have changed since {since} (then {counts[0]}, now {counts[1]}): restore them, or "
+            "train under another name"
+        )
 
 
 def batches(
-    dataset: Dataset,
+    dataset: Images,
     resolution: int,
     batch_size: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
     limit: int | None = None,
-    workers: int = 0,
     world: World = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Un-augmented images for evaluation and recalibration, in the data set's order.
+    """Un-augmented images for evaluation and recalibration, in the data set's order, without damaged ones.
 
     Yields:
         (float32 ``[B, C, resolution, resolution]``, normalised; int64 labels ``[B]``), of the first ``limit`` images.
         Of several processes the one with rank r gets the batches r, r + size, …
     """
-    for images, labels in raw_batches(dataset, batch_size, limit, workers, world):
+    for images, labels in raw_batches(dataset, batch_size, limit, world):
         yield prepare(images, resolution, mean, std), labels
 
 
 def raw_batches(
-    dataset: Dataset, batch_size: int, limit: int | None = None, workers: int = 0, world: World = ALONE
+    dataset: Images, batch_size: int, limit: int | None = None, world: World = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of ``batches`` as they are stored: bytes ``[B, C, H, W]``, and labels."""
-    count = min(limit or len(dataset), len(dataset))  # type: ignore[arg-type]
-    own = slice(world.rank, None, world.size)
+    count, own = min(limit or len(dataset), len(dataset)), slice(world.rank, None, world.size)
     if isinstance(dataset, TensorImages):
         pairs = (dataset.images[:count].split(batch_size)[own], dataset.labels[:count].split(batch_size)[own])
         return zip(*pairs, strict=True)
-    indices = [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
-    return iter(DataLoader(dataset, batch_sampler=indices[own], num_workers=workers))
+    # of nearly equal size, so that the last one is not small enough to be damaged altogether
+    requests = [part.tolist() for part in np.array_split(np.arange(count), math.ceil(count / batch_size))]
+    return ((images, labels) for images, labels in stream(Reader(dataset), requests[own]) if len(labels))
 
 
 def shared_batches(
-    data: Data, dataset: Dataset, resolutions: Sequence[int], batch_size: int, limit: int | None, world: World = ALONE
+    data: Data, images: Images, resolutions: Sequence[int], batch_size: int, limit: int | None, world: World = ALONE
 ) -> SharedBatches:
     """The batches of ``batches`` in several resolutions, read once and resized once for each that is different."""
-    for images, labels in raw_batches(dataset, batch_size, limit, world=world):
-        sized = {resolution: prepare(images, resolution, data.mean, data.std) for resolution in set(resolutions)}
+    for batch, labels in raw_batches(images, batch_size, limit, world=world):
+        sized = {resolution: prepare(batch, resolution, data.mean, data.std) for resolution in set(resolutions)}
         yield [sized[resolution] for resolution in resolutions], labels
 
 
-def _moments(data: TensorImages) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _hold_out(images: Images, part: float, key: str) -> tuple[Images, Images]:
+    """The first images, a number or a share, and the rest."""
+    count, places = portion(part, len(images)), np.arange(len(images))
+    if not 0 < count < len(images):
+        left = "leaves none to train on" if count else "is none"
+        raise UsageError(
+            f"{key}: {count} of {len(images)} training images held out {left}; a share such as 0.2 is fine"
+        )
+    return images.take(places[:count]), images.take(places[count:])
+
+
+def _normalisation(config: DataConfig, train: Images) -> Normalisation:
+    channels = config.channels if config.name == "image_folder" else train[0][0].shape[0]
+    if config.normalise == "measured":
+        return _moments(images for images, _ in raw_batches(train, _BATCH, _sample(train)))
+    given = IMAGENET if config.normalise == "imagenet" else config.normalise
+    if len(given.mean) != channels or len(given.std) != channels:
+        raise UsageError(f"data.normalise: {len(given.mean)} means and {len(given.std)} stds for {channels} channels")
+    return given
+
+
+def _sample(train: Images) -> int:
+    return len(train) if isinstance(train, TensorImages) else min(_MEASURED, len(train))
+
+
+def _moments(images: Iterable[Tensor]) -> Normalisation:
     """Mean and standard deviation of bytes / 255 per channel, from exact histograms: no rounding, no big copy."""
+    counts = [np.stack([_histogram(channel) for channel in batch.unbind(1)]) for batch in images]
+    if not counts:
+        raise UsageError("none of the training images can be read; repair or replace them")
     values, moments = np.arange(256) / 255, []
-    for channel in range(data.images.shape[1]):
-        share = np.bincount(data.images[:, channel].numpy().ravel(), minlength=256) / data.images[:, channel].numel()
+    for count in np.sum(counts, axis=0):
+        share = count / count.sum()
         mean = float(share @ values)
         moments.append((mean, max(float(share @ (values - mean) ** 2), 1e-12) ** 0.5))
-    return tuple(m for m, _ in moments), tuple(s for _, s in moments)
+    return Normalisation(mean=tuple(m for m, _ in moments), std=tuple(s for _, s in moments))
+
+
+def _histogram(pixels: Tensor) -> np.ndarray:
+    return np.bincount(pixels.numpy().ravel(), minlength=256)

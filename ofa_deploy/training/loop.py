@@ -16,7 +16,7 @@ from torch import Tensor
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
-from ofa_deploy.supernet import Supernet, initialise, save_supernet, synchronised
+from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
 from ofa_deploy.training.data import Data, load_data
 from ofa_deploy.training.devices import choose_device
 from ofa_deploy.training.distributed import ALONE, World
@@ -63,7 +63,7 @@ def train_supernet(
     if unfinished and not resume:
         raise UsageError(f"{checkpoint} is an unfinished training: pass --resume to continue it, or remove {folder}")
     with _torch_settings(recipe.threads), synchronised(world.group):
-        run = _Run(recipe, folder, report, world)
+        run = _Run(recipe, folder, report, world, fresh=not unfinished)
         if unfinished and world.is_main:
             run.state.restore(checkpoint, recipe)
         run.state.copy_from_main(world)
@@ -91,28 +91,34 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
 class _Run:
     """One training run: recipe, data, phases, supernet, optimiser."""
 
-    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World) -> None:
+    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World, fresh: bool) -> None:
         self.recipe, self.report, self.world = recipe, report if world.is_main else None, world
         self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
+        if recipe.compile and world.size > 1:
+            raise UsageError(
+                "compile: true is for a single process: leave it out of the recipe, or start without torchrun"
+            )
         self.device = choose_device(recipe.device, world)
         self.space = load_space(recipe.space)
         with world.one_by_one():
             self.data = load_data(recipe.data)
         _check_fit(self.space, self.data)
         self.per_epoch = steps_per_epoch(recipe, self.data.train)
-        self.batch = min(recipe.batch_size, len(self.data.train))  # type: ignore[arg-type]
+        self.batch = min(recipe.batch_size, len(self.data.train))
         self.phases = plan(recipe, self.space, self.per_epoch)
         self.steps = self.phases[-1].end
         self.codecs = {phase: PopulationCodec(phase.space) for phase in self.phases}
         self.guards = Guards(self.data.num_classes, watch_from=round((recipe.warmup_epochs + 1) * self.per_epoch))
-        self._build()
+        self._build(self.recipe.init if fresh else None)
 
-    def _build(self) -> None:
+    def _build(self, init: Path | None) -> None:
         supernet = Supernet(self.space)
         initialise(supernet, self.recipe.seed)
+        if init is not None:
+            inherit(supernet, load_supernet(init)[0])
         self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
         buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
-        self.state = TrainingState(supernet, buffers)
+        self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
         if self.recipe.ema:
             self.state.copy("average", supernet)
 
@@ -243,6 +249,8 @@ class _Run:
             "data": self.data.name,
             "mean": list(self.data.mean),
             "std": list(self.data.std),
+            "labels": list(self.data.classes),
+            "fingerprint": self.data.fingerprint,
             "epochs": self.recipe.epochs,
             "steps": self.state.step,
             "seconds": round(self.state.seconds, 1),

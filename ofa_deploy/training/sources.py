@@ -13,77 +13,37 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ofa_deploy.config import DataConfig
 from ofa_deploy.errors import UsageError
+from ofa_deploy.training.arrays import TensorImages, read_arrays
+from ofa_deploy.training.damage import Damage
+from ofa_deploy.training.folders import find_splits
+from ofa_deploy.training.loading import FolderImages
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 _DEBIAN = Path("/usr/share/datasets")
 _CIFAR_URL = "https://www.cs.toronto.edu/~kriz"
 _CIFAR_MD5 = {10: "c32a1d4ab5d03f1284b67883e8d87530", 100: "03b5dce01913d631647c71ecec9e9cb8"}
 _DAMAGED = (OSError, EOFError, ValueError, zlib.error, tarfile.TarError)
 
 
-class TensorImages(Dataset):
-    """Images of one size, all in memory: bytes ``[N, C, H, W]`` and int64 labels ``[N]``."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.images, self.labels = images, labels
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
-
-
-class FolderImages(Dataset):
-    """Image files of any size, read when asked for.
-
-    Attributes:
-        files: (path, label) of every image.
-        size: an item's height and width: the shorter side is resized to it, and the centre cropped.
-    """
-
-    def __init__(self, files: Sequence[tuple[str, int]], size: int) -> None:
-        self.files, self.size = list(files), size
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        functional = torchvision_module("transforms.v2.functional")
-        image, label = self.image(index)
-        return functional.center_crop(functional.resize(image, [self.size], antialias=True), [self.size]), label
-
-    def image(self, index: int) -> tuple[Tensor, int]:
-        """The image as stored, bytes ``[3, h, w]``, and its label."""
-        from PIL import Image, UnidentifiedImageError
-
-        path, label = self.files[index]
-        try:
-            with Image.open(path) as image:
-                pixels = np.array(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise UsageError(f"{path} is no readable image ({error}); remove or replace it") from error
-        return torch.from_numpy(pixels).permute(2, 0, 1), label
-
-
 Images = TensorImages | FolderImages
+Splits = tuple[Images, Images | None, tuple[str, ...]]
 
 
-def read(config: DataConfig) -> tuple[Images, Images, int]:
-    """The published training split, the published test split, and the number of classes."""
-    if config.name == "digits":
-        return *_digits(), 10
+def read(config: DataConfig) -> Splits:
+    """The training split, the test split or None, and the names of the classes."""
     if config.name == "image_folder":
         return _image_folder(config)
+    if config.name == "npz":
+        return read_arrays(config.root)
+    if config.name == "digits":
+        return *_digits(), _numbers(10)
     if config.name in ("mnist", "fashion_mnist"):
-        return *_mnist(config), 10
-    classes = {"cifar10": 10, "cifar100": 100}[config.name]
-    return *_cifar(config, classes), classes
+        return *_mnist(config), _FASHION if config.name == "fashion_mnist" else _numbers(10)
+    return _cifar(config, {"cifar10": 10, "cifar100": 100}[config.name])
 
 
 def data_root() -> Path:
@@ -148,6 +108,8 @@ def _idx_pair(folder: Path, part: str) -> TensorImages:
     labels = _idx(_packed(folder / f"{part}-labels-idx1-ubyte"), 1)
     if len(images) != len(labels):
         raise UsageError(f"{folder}: {part} has {len(images)} images but {len(labels)} labels; fetch the files again")
+    if not len(labels) or int(labels.max()) > 9:
+        raise UsageError(f"{folder}: {part} is damaged (no images, or a label that is no class); fetch the files again")
     return TensorImages(images[:, None], labels.long())
 
 
@@ -164,8 +126,8 @@ def _idx(path: Path, dimensions: int) -> Tensor:
         raise UsageError(f"{path} is damaged or no IDX file ({error}); remove it and fetch it again") from error
 
 
-def _cifar(config: DataConfig, classes: int) -> tuple[TensorImages, TensorImages]:
-    """The binary version: records of label bytes (CIFAR-100: coarse, fine) and 3×32×32 pixels."""
+def _cifar(config: DataConfig, classes: int) -> tuple[TensorImages, TensorImages, tuple[str, ...]]:
+    """The binary version: records of label bytes (CIFAR-100: coarse, fine) and 3×32×32 pixels, and a list of names."""
     root = config.root or data_root()
     archive = root / f"cifar-{classes}-binary.tar.gz"
     unpacked = root / ("cifar-10-batches-bin" if classes == 10 else "cifar-100-binary")
@@ -175,12 +137,22 @@ def _cifar(config: DataConfig, classes: int) -> tuple[TensorImages, TensorImages
         _download(config.name, f"{root} as {archive.name} or {unpacked.name}/", lambda: utils.download_url(*fetch))
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if classes == 10 else ["train.bin"]
     test = "test_batch.bin" if classes == 10 else "test.bin"
-    content = _members(unpacked if unpacked.is_dir() else archive, unpacked.name, [*names, test])
-    label_bytes = 1 if classes == 10 else 2
-    parts = {name: _cifar_records(root, name, raw, label_bytes) for name, raw in content.items()}
+    source = unpacked if unpacked.is_dir() else archive
+    content = _members(source, unpacked.name, [*names, test])
+    parts = {name: _cifar_records(root, name, raw, classes) for name, raw in content.items()}
     train = [parts[name] for name in names]
     images, labels = (torch.cat(list(tensors)) for tensors in zip(*train, strict=True))
-    return TensorImages(images, labels), TensorImages(*parts[test])
+    return TensorImages(images, labels), TensorImages(*parts[test]), _cifar_names(source, unpacked.name, classes)
+
+
+def _cifar_names(source: Path, folder: str, classes: int) -> tuple[str, ...]:
+    """What the archive calls its classes; numbers where somebody has left that out."""
+    file = "batches.meta.txt" if classes == 10 else "fine_label_names.txt"
+    try:
+        names = tuple(_members(source, folder, [file])[file].decode(errors="replace").split())
+    except UsageError:
+        names = ()
+    return names if len(names) == classes else _numbers(classes)
 
 
 def _members(source: Path, folder: str, names: Sequence[str]) -> dict[str, bytes]:
@@ -194,27 +166,24 @@ def _members(source: Path, folder: str, names: Sequence[str]) -> dict[str, bytes
         raise UsageError(f"{source} is damaged or incomplete ({error}); remove it and fetch it again") from error
 
 
-def _cifar_records(root: Path, name: str, raw: bytes, label_bytes: int) -> tuple[Tensor, Tensor]:
+def _cifar_records(root: Path, name: str, raw: bytes, classes: int) -> tuple[Tensor, Tensor]:
+    label_bytes = 1 if classes == 10 else 2
     record = label_bytes + 3 * 32 * 32
     if not raw or len(raw) % record:
         raise UsageError(f"{root}: {name} is truncated ({len(raw)} bytes, records of {record}); fetch it again")
     rows = torch.from_numpy(np.frombuffer(raw, np.uint8).reshape(-1, record).copy())
-    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1].long()
+    labels = rows[:, label_bytes - 1].long()
+    if int(labels.max()) >= classes:
+        raise UsageError(f"{root}: {name} is damaged (label {int(labels.max())} of {classes} classes); fetch it again")
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), labels
 
 
-def _image_folder(config: DataConfig) -> tuple[FolderImages, FolderImages, int]:
-    """``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``root/val``)."""
-    if config.root is None:
-        raise UsageError("data.root: an image_folder needs the folder that holds train/<class>/ and test/<class>/")
-    test = _first([config.root / "test", config.root / "val"], Path.is_dir)
-    if test is None or not (config.root / "train").is_dir():
-        raise UsageError(f"data.root: {config.root} needs the folders train/<class>/ and test/<class>/ (or val/)")
-    datasets = torchvision_module("datasets")
-    try:
-        parts = [datasets.ImageFolder(str(folder)) for folder in (config.root / "train", test)]
-    except FileNotFoundError as error:
-        raise UsageError(f"data.root: {config.root}: {str(error).splitlines()[0]}") from error
-    if parts[0].classes != parts[1].classes:
-        raise UsageError(f"data.root: {config.root}: train and {test.name} have different classes")
-    train, held = (FolderImages(part.samples, config.size) for part in parts)
-    return train, held, len(parts[0].classes)
+def _image_folder(config: DataConfig) -> Splits:
+    train, test = find_splits(config.root)
+    damage = Damage(config.corrupt_limit, len(train.labels) + (len(test.labels) if test else 0))
+    held = FolderImages(test, config, damage) if test else None
+    return FolderImages(train, config, damage), held, train.classes
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(count))

@@ -18,10 +18,11 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import load_space
 from ofa_deploy.supernet import Supernet, read_summary, read_tensors, write_tensors
+from ofa_deploy.training.data import check_unchanged
 from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
-_FREE = {"accuracy", "checkpoint_seconds", "data.root", "data.workers", "device"}
+_FREE = {"accuracy", "checkpoint_seconds", "data.corrupt_limit", "data.root", "data.workers", "device"}
 
 
 @dataclass
@@ -35,6 +36,7 @@ class TrainingState:
         best: what the best evaluations were, and when.
         step: steps done.
         seconds: spent so far, over all runs.
+        fingerprint: of the images that it is trained on.
     """
 
     supernet: Supernet
@@ -43,6 +45,7 @@ class TrainingState:
     best: dict[str, float] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @property
     def evaluated(self) -> Supernet:
@@ -56,16 +59,19 @@ class TrainingState:
     def save(self, path: Path, recipe: TrainRecipe) -> None:
         """Write the state as safetensors, with its recipe and space as JSON in the header."""
         header = {"kind": "training checkpoint", "step": self.step, "seconds": self.seconds, "best": self.best}
-        write_tensors(path, self._tensors(), {**header, "copies": list(self.copies), **_identity(recipe)})
+        header |= {"copies": list(self.copies), "fingerprint": self.fingerprint}
+        write_tensors(path, self._tensors(), {**header, **_identity(recipe)})
 
     def restore(self, path: Path, recipe: TrainRecipe) -> None:
         """Take over a saved state.
 
         Raises:
-            UsageError: the file is damaged, or belongs to a different recipe; names the key that differs.
+            UsageError: the file is damaged, or belongs to other images or a different recipe; names the key that
+                differs.
         """
         header, tensors = read_tensors(path, "training checkpoint")
         check_same_recipe(path, header, recipe)
+        check_unchanged(recipe.data.name, self.fingerprint, header.get("fingerprint"), f"{path} was written")
         self._make_copies(header.get("copies", []))
         targets = self._tensors()
         if {name: value.shape for name, value in targets.items()} != {name: v.shape for name, v in tensors.items()}:
@@ -113,7 +119,7 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
         UsageError: names the first key that differs, with both values.
     """
     now = _flat(_identity(recipe))
-    before = _flat({"recipe": _completed(header.get("recipe", {})), "space": header.get("space", {})})
+    before = _flat(_completed({"recipe": header.get("recipe", {}), "space": header.get("space", {})}))
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key) and key.removeprefix("recipe.") not in _FREE:
             raise UsageError(
@@ -122,12 +128,13 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
             )
 
 
-def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe in which later versions' settings are at their defaults, which change nothing."""
+def _completed(header: dict[str, Any]) -> dict[str, Any]:
+    """A recipe and a space in which later versions' settings are at their defaults, which change nothing."""
     try:
-        return recipe_json(TrainRecipe.model_validate(recipe))
-    except ValidationError:  # of no version known here: it differs in any case
-        return recipe
+        recipe = recipe_json(TrainRecipe.model_validate(header["recipe"]))
+        return {"recipe": recipe, "space": load_space(header["space"]).to_json()}
+    except (ValidationError, UsageError):  # of no version known here: it differs in any case
+        return header
 
 
 def recipe_json(recipe: TrainRecipe) -> dict[str, Any]:

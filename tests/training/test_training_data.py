@@ -11,11 +11,10 @@ import types
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from ofa_deploy.config import DataConfig
 from ofa_deploy.errors import UsageError
-from ofa_deploy.training import batches, load_data, sources
+from ofa_deploy.training import load_data, sources, trained_data
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
 RNG = np.random.default_rng(0)
@@ -131,6 +130,51 @@ def test_holding_out_everything_is_refused():
         load_data(DataConfig(name="digits"))
 
 
+def test_labels_are_named(tmp_path):
+    write_mnist(tmp_path)
+    assert load_data(fashion(root=tmp_path)).classes[9] == "Ankle boot"
+    assert load_data(DataConfig(name="digits", valid=237)).classes == tuple("0123456789")
+
+
+def test_the_fingerprint_tells_data_apart(tmp_path):
+    write_mnist(tmp_path)
+    config = fashion(root=tmp_path)
+    first, again = load_data(config).fingerprint, load_data(config).fingerprint
+    assert first == again
+    assert (first["images"], first["test"]) == (40, 10)
+    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(idx(np.zeros(10, np.uint8))))
+    assert load_data(config).fingerprint["sha256"] != first["sha256"]
+
+
+def test_trained_data_is_normalised_as_then_and_refused_when_it_has_changed(tmp_path):
+    write_mnist(tmp_path)
+    config = fashion(root=tmp_path)
+    summary = {"mean": [0.3], "std": [0.2], "fingerprint": load_data(config).fingerprint}
+    data = trained_data(config, summary)
+    assert (data.mean, data.std) == ((0.3,), (0.2,))
+    assert trained_data(config, {"mean": [0.3], "std": [0.2]}).mean == (0.3,)
+    write_mnist(tmp_path, train=41)
+    with pytest.raises(
+        UsageError, match=r"have changed since .*\(then 40 training and 10 test images, now 41 training"
+    ):
+        trained_data(config, summary)
+
+
+def test_a_share_can_be_held_out(tmp_path):
+    write_mnist(tmp_path)
+    data = load_data(DataConfig(name="mnist", root=tmp_path, valid=0.25))
+    assert (len(data.train), len(data.valid)) == (30, 10)
+
+
+@pytest.mark.parametrize("labels", [np.full(40, 10, np.uint8), np.zeros(0, np.uint8)])
+def test_labels_of_no_class_are_refused(tmp_path, labels):
+    write_mnist(tmp_path, train=len(labels))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    with pytest.raises(UsageError, match="train is damaged"):
+        load_data(fashion(root=tmp_path))
+
+
 def test_digits_need_no_files():
     data = load_data(DataConfig(name="digits", valid=237))
     assert (len(data.train), len(data.valid), len(data.test)) == (1200, 237, 360)
@@ -167,6 +211,7 @@ def test_cifar_is_read_from_its_binary_version(tmp_path, classes, packed):
     assert (len(data.train), data.num_classes, data.in_channels) == (6 * len(names) - 2, classes, 3)
     assert np.array_equal(data.test.images.numpy(), parts[test_name][1])
     assert np.array_equal(data.test.labels.numpy(), parts[test_name][2])
+    assert data.classes == tuple(str(i) for i in range(classes))
     if packed:
         archive = tmp_path / f"cifar-{classes}-binary.tar.gz"
         archive.write_bytes(archive.read_bytes()[:5000])
@@ -176,44 +221,23 @@ def test_cifar_is_read_from_its_binary_version(tmp_path, classes, packed):
         load_data(DataConfig(name=f"cifar{classes}", root=tmp_path, valid=2))
 
 
+def test_cifar_names_its_classes_and_refuses_labels_of_none(tmp_path):
+    folder = tmp_path / "cifar-100-binary"
+    folder.mkdir()
+    for name in ("train.bin", "test.bin"):
+        (folder / name).write_bytes(cifar_record(100, 6)[0])
+    (folder / "fine_label_names.txt").write_text("\n".join(f"name_{i}" for i in range(100)) + "\n\n")
+    config = DataConfig(name="cifar100", root=tmp_path, valid=2)
+    assert load_data(config).classes[99] == "name_99"
+    (folder / "test.bin").write_bytes(b"\x01\x64" + bytes(3072))
+    with pytest.raises(UsageError, match=r"test\.bin is damaged \(label 100 of 100 classes\)"):
+        load_data(config)
+
+
 @pytest.mark.usefixtures("offline")
 def test_a_missing_cifar_says_what_is_looked_for(tmp_path):
     with pytest.raises(UsageError, match=r"cifar-10-binary\.tar\.gz"):
         load_data(DataConfig(name="cifar10", root=tmp_path))
-
-
-def write_folder(root, held="test"):
-    for split, count in (("train", 6), (held, 2)):
-        for c, name in enumerate(("cat", "dog")):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(np.full((20 + i, 30, 3), 40 * c + i, np.uint8)).save(folder / f"{i}.png")
-
-
-def test_image_folder(tmp_path):
-    write_folder(tmp_path, "val")
-    data = load_data(DataConfig(name="image_folder", root=tmp_path, valid=4, size=16))
-    assert (len(data.train), len(data.valid), len(data.test), data.num_classes) == (8, 4, 4, 2)
-    image, label = data.test[3]
-    assert (image.shape, image.dtype, label, int(image.float().mean())) == ((3, 16, 16), torch.uint8, 1, 41)
-    x, y = next(iter(batches(data.test, 12, 3, data.mean, data.std)))
-    assert (x.shape, x.dtype, y.tolist()) == ((3, 3, 12, 12), torch.float32, [0, 0, 1])
-
-
-def test_a_wrong_image_folder_is_one_line(tmp_path):
-    config = DataConfig(name="image_folder", root=tmp_path, valid=2, size=16)
-    with pytest.raises(UsageError, match="needs the folders train/<class>/"):
-        load_data(config)
-    with pytest.raises(UsageError, match=r"data\.root"):
-        load_data(DataConfig(name="image_folder"))
-    write_folder(tmp_path)
-    (tmp_path / "test" / "dog" / "0.png").write_bytes(b"no image")
-    with pytest.raises(UsageError, match=r"0\.png is no readable image"):
-        list(load_data(config).test)
-    (tmp_path / "test" / "dog").rename(tmp_path / "test" / "cow")
-    with pytest.raises(UsageError, match="different classes"):
-        load_data(config)
 
 
 def test_torchvision_imports_here():

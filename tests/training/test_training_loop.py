@@ -210,5 +210,12 @@ def test_a_folder_of_images_resumes_to_the_same_bits(tmp_path):
     train_supernet(recipe(**changes), whole, resume=False, report=None)
     with pytest.raises(Stop):
         train_supernet(recipe(**changes), stopped, resume=False, report=stop_after(6))
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "train" / "cat" / "new.png")
+    with pytest.raises(UsageError, match=r"have changed since .*then 18 training and 4 test images, now 19"):
+        train_supernet(recipe(**changes), stopped, resume=True, report=None)
+    (tmp_path / "images" / "train" / "cat" / "new.png").unlink()
     train_supernet(recipe(**changes), stopped, resume=True, report=None)
     assert_same_result(stopped, whole)
+    summary = read_summary(whole / "supernet.safetensors")[1]
+    assert summary["labels"] == ["cat", "dog"]
+    assert summary["fingerprint"]["images"] == 18

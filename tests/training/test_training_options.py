@@ -218,6 +218,16 @@ def test_a_supernet_of_an_older_recipe_is_still_that_recipes(tmp_path):
         train_supernet(recipe(**changes, distill="alpha"), tmp_path)
 
 
+def test_a_training_that_an_older_version_began_goes_on(tmp_path):
+    with pytest.raises(Stop):
+        train_supernet(recipe(), tmp_path, report=stop_after(3))
+    header, tensors = read_tensors(tmp_path / "checkpoint.safetensors", "training checkpoint")
+    del header["space"]["bn_eps"], header["space"]["stages"][0]["squeeze"]
+    write_tensors(tmp_path / "checkpoint.safetensors", tensors, header)
+    train_supernet(recipe(), tmp_path, resume=True)
+    assert len(metrics(tmp_path)) == STEPS
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="torch finds no GPU here: set device: auto or cpu"):
