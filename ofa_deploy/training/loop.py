@@ -18,10 +18,12 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
 from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
 from ofa_deploy.training.data import Data, load_data
+from ofa_deploy.training.devices import choose_device
 from ofa_deploy.training.distributed import ALONE, World
-from ofa_deploy.training.evaluation import evaluate_all, specialise, specialise_all
+from ofa_deploy.training.evaluation import evaluate_all
 from ofa_deploy.training.guards import Guards
 from ofa_deploy.training.optimiser import make_optimiser, update_average
+from ofa_deploy.training.recalibration import specialise, specialise_all
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
 from ofa_deploy.training.schedules import Phase, plan
 from ofa_deploy.training.state import TrainingState, finished, keep_metrics, recipe_json
@@ -255,19 +257,6 @@ class _Run:
             "train": self.world.ask_main(lambda: last_epoch(self.metrics)),
             "valid": self._accuracies(supernet),
         }
-
-
-def choose_device(wanted: str, world: World) -> torch.device:
-    """The device of a recipe.
-
-    Raises:
-        UsageError: it wants a GPU, but there is none, or fewer than processes.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: cuda, but torch finds no GPU here: set device: auto or cpu in the recipe")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return world.device("cuda")
 
 
 def last_epoch(metrics: Path) -> dict[str, float]:
