@@ -157,11 +157,11 @@ def raw_batches(
 
 
 def shared_batches(
-    data: Data, dataset: Images, resolutions: Sequence[int], batch_size: int, limit: int | None, world: World = ALONE
+    data: Data, images: Images, resolutions: Sequence[int], batch_size: int, limit: int | None, world: World = ALONE
 ) -> SharedBatches:
     """The batches of ``batches`` in several resolutions, read once and resized once for each that is different."""
-    for images, labels in raw_batches(dataset, batch_size, limit, world=world):
-        sized = {resolution: prepare(images, resolution, data.mean, data.std) for resolution in set(resolutions)}
+    for batch, labels in raw_batches(images, batch_size, limit, world=world):
+        sized = {resolution: prepare(batch, resolution, data.mean, data.std) for resolution in set(resolutions)}
         yield [sized[resolution] for resolution in resolutions], labels
 
 
