@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ofa_deploy.errors import UsageError
 
-Activation = Literal["relu", "relu6", "hswish"]
+Activation = Literal["relu", "relu6", "hswish", "silu"]
 OptionalKernel = Literal[0, 3, 5, 7]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
@@ -44,15 +44,27 @@ class StageDocument(Document):
     kernels: tuple[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel], ...] = (3, 5, 7)
     expands: tuple[Annotated[float, Field(ge=1)], ...] = (3, 4, 6)
     block: Literal["mbconv", "uib"] = "mbconv"
+    squeeze: Literal["expanded", "input"] = "expanded"
+
+
+class ElasticDocument(Document):
+    """Choices up to those of a base; ``space.make_elastic`` says what they mean."""
+
+    depth: tuple[Annotated[int, Field(le=0)], ...] | None = None
+    kernel: tuple[Literal[3, 5, 7], ...] | None = None
+    expand: tuple[Annotated[float, Field(ge=1)], ...] | None = None
+    width: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
+    resolution: tuple[Annotated[int, Field(ge=16, le=1024)], ...] | None = None
 
 
 class SpaceDocument(Document):
-    """A search space; ``base`` names a preset whose fields it starts from."""
+    """A search space; ``base`` names a preset or a file whose fields it starts from, ``elastic`` gives it choices."""
 
     name: str
     base: str | None = None
+    elastic: ElasticDocument | None = None
     stages: tuple[StageDocument, ...] | None = None
-    resolutions: tuple[Annotated[int, Field(ge=16, le=320)], ...] | None = None
+    resolutions: tuple[Annotated[int, Field(ge=16, le=1024)], ...] | None = None
     widths: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     in_channels: Positive | None = None
     num_classes: Positive | None = None
@@ -63,6 +75,7 @@ class SpaceDocument(Document):
     head_width: Positive | None = None
     feature_width: Annotated[int, Field(ge=0)] | None = None
     head_act: Activation | None = None
+    bn_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
 
 
 class Normalisation(Document):
@@ -165,6 +178,7 @@ class TrainRecipe(Document):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     space: str | dict[str, Any]
+    init: Path | None = None  # a supernet's file: the largest subnet starts from its largest one's weights
     data: DataConfig
     epochs: Positive
     batch_size: Positive = 128
@@ -386,6 +400,11 @@ def shipped_folder(folder: str) -> Path:
     package = Path(__file__).parent
     installed = package / "data" / folder
     return installed if installed.is_dir() else package.parent / folder
+
+
+def line_of(source: str | Path | Mapping[str, Any], *key: str) -> str:
+    """``FILE:LINE`` of a key of a document that was read; of a mapping that was no file, nothing."""
+    return "" if isinstance(source, Mapping) else f"{source}:{_read_yaml(Path(source))[1][key]}"
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:

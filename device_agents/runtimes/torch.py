@@ -185,4 +185,5 @@ OPS = {
     "HardSwish": lambda torch, given: torch.nn.functional.hardswish,
     "Mul": lambda torch, given: torch.mul,
     "Relu": lambda torch, given: torch.relu,
+    "Sigmoid": lambda torch, given: torch.sigmoid,
 }

@@ -1,6 +1,20 @@
-"""Accuracies of many subnets, and the predictor that is fitted on them. Knows no latency and no device."""
+"""Accuracies of many subnets, and the predictors that know them. Knows no latency and no device.
 
-from ofa_deploy.accuracy.campaign import Campaign, follow, let_go, run_campaign
+``campaign`` evaluates subnets, for which it needs torch; it is not imported here, so that a search by prediction alone
+starts without it.
+"""
+
+from ofa_deploy.accuracy.objective import Predictor, keep_predictor, load_predictor, objective, read_predictor
 from ofa_deploy.accuracy.predictor import AccuracyPredictor
+from ofa_deploy.accuracy.published import PublishedPredictor, import_predictor
 
-__all__ = ["AccuracyPredictor", "Campaign", "follow", "let_go", "run_campaign"]
+__all__ = [
+    "AccuracyPredictor",
+    "Predictor",
+    "PublishedPredictor",
+    "import_predictor",
+    "keep_predictor",
+    "load_predictor",
+    "objective",
+    "read_predictor",
+]

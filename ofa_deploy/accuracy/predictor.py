@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import safetensors
-from safetensors.numpy import save
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import load, save
 from scipy import stats
 
 from ofa_deploy.errors import UsageError
@@ -122,12 +122,22 @@ class AccuracyPredictor:
         Raises:
             UsageError: the content is truncated, or was fitted on another space.
         """
-        try:
-            arrays = {name: np.array(array) for name, array in safetensors.numpy.load(content).items()}
-            size = int.from_bytes(content[:8], "little")
-            card = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["card"])
-        except (safetensors.SafetensorError, ValueError, KeyError) as broken:
-            raise UsageError("the accuracy predictor is truncated or not one; fit it again") from broken
+        card = read_card(content)
         if card["space"] != codec.space.name:
             raise UsageError(f"the accuracy predictor was fitted on {card['space']}, not on {codec.space.name}")
-        return cls(codec, arrays, card["error"])
+        return cls(codec, {name: np.array(array) for name, array in load(content).items()}, card["error"])
+
+
+def read_card(content: bytes) -> dict[str, Any]:
+    """What a predictor's file says of itself; its weights are whole when this returns.
+
+    Raises:
+        UsageError: the content is truncated, or no predictor.
+    """
+    try:
+        deserialize(content)
+        size = int.from_bytes(content[:8], "little")
+        card = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["card"])
+        return {"space": card["space"], "error": card["error"], **card}
+    except (SafetensorError, ValueError, KeyError, TypeError) as broken:
+        raise UsageError("the accuracy predictor is truncated or not one; fit or import it again") from broken

@@ -12,7 +12,19 @@ from pathlib import Path
 import click
 
 import ofa_deploy
-from ofa_deploy.cli import agents, deploying, fleet, measuring, pipelines, spaces, tables, training
+from ofa_deploy.cli import (
+    agents,
+    deploying,
+    fleet,
+    importing,
+    measuring,
+    pipelines,
+    scaling,
+    searching,
+    spaces,
+    tables,
+    training,
+)
 from ofa_deploy.errors import OfaDeployError
 
 
@@ -38,7 +50,8 @@ def cli(context: click.Context, workspace: Path | None) -> None:
     context.obj = workspace
 
 
-for group in (pipelines, training, measuring, deploying, fleet, agents, tables, spaces):
+GROUPS = (pipelines, training, measuring, deploying, searching, fleet, agents, tables, importing, spaces, scaling)
+for group in GROUPS:
     for command in group.COMMANDS:
         cli.add_command(command)
 
@@ -48,6 +61,8 @@ def main() -> None:
     # read when torch is loaded: OpenMP threads that wait for each other by spinning for long starve as soon as another
     # process wants a core; training then all but stops
     os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    # likewise: a lost connection is one line of ours; torch's own adds a page of stack frames
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from ofa_deploy.search import Constraints
 
-OPTIONS = (
+BOUND_OPTIONS = (
     click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
     click.option("--max-ms", type=float, help="Latency budget in ms."),
     click.option(
@@ -27,11 +27,19 @@ OPTIONS = (
     click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
     click.option("--max-params", type=float, help="Bound on parameters."),
     click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes)."),
+    click.option("--max-layers", type=float, help="Bound on blocks, stem, head and classifier counted."),
+    click.option("--max-large-kernels", type=float, help="Bound on blocks whose kernel is larger than 5×5."),
+    click.option("--min-macs", type=float, help="Lower bound on multiply-accumulates."),
+    click.option("--min-params", type=float, help="Lower bound on parameters."),
     click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
+)
+OPTIONS = (
+    *BOUND_OPTIONS,
     click.option("--seed", default=0, show_default=True),
     click.option(
         "--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]"
     ),
+    click.option("--accuracy", help="An imported accuracy predictor's name.  [default: the supernet's own]"),
     click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
     click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
@@ -46,6 +54,7 @@ class Request:
     target: str
     seed: int
     supernet: Path | None
+    accuracy: str | None
     space_name: str | None
     random_weights: bool
     as_json: bool
@@ -54,6 +63,7 @@ class Request:
     def options(self) -> list[str]:
         """The words of a command that asks for the same, but for the supernet that it finds."""
         words = ["--target", self.target, *self.constraints.options, "--seed", str(self.seed)]
+        words += ["--accuracy", self.accuracy] if self.accuracy else []
         return words + (["--space", self.space_name, "--random-weights"] if self.space_name else [])
 
 
@@ -62,9 +72,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
-        from ofa_deploy.search import Constraints
-
-        constraints = _checked(Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)}))
+        constraints = _constraints(options)
         names = [field.name for field in fields(Request) if field.name != "constraints"]
         request = Request(constraints, **{name: options.pop(name) for name in names})
         return command(*arguments, request=request, **options)
@@ -74,9 +82,28 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
+def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command ``--target`` and the bounds, as its arguments ``target`` and ``constraints``."""
+
+    @wraps(command)
+    def collected(*arguments: Any, **options: Any) -> Any:
+        return command(*arguments, constraints=_constraints(options), **options)
+
+    for option in reversed(BOUND_OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def _constraints(options: dict[str, Any]) -> Constraints:
+    """Take the bounds out of a command's options."""
+    from ofa_deploy.search import Constraints
+
+    return _checked(Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)}))
+
+
 def _checked(constraints: Constraints) -> Constraints:
     from ofa_deploy.errors import UsageError
 
     if not constraints.bounds:
-        raise UsageError("give a budget: --max-ms, --max-macs, --max-params or --max-memory-mb")
+        raise UsageError("give a budget: --max-ms, --max-macs, --max-params, --max-memory-mb or another bound")
     return constraints

@@ -1,4 +1,4 @@
-"""`lut`, `import`: latency tables to look at, to compare, and to take from elsewhere."""
+"""`lut`: latency tables to look at, to compare, and to take from files."""
 
 from __future__ import annotations
 
@@ -239,34 +239,11 @@ def import_file(
     from ofa_deploy.store import Workspace
 
     space = optional_space(space_name)
-    _keep(Workspace.open(workspace), read_file(file, space, name, resolution), name, space, as_json)
+    keep_table(Workspace.open(workspace), read_file(file, space, name, resolution), name, space, as_json)
 
 
-@click.group("import")
-def import_group() -> None:
-    """Take what others published."""
-
-
-@import_group.command("ofa-latency")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Of the target that the table becomes.")
-@click.option("--space", "space_name", default="ofa_mbv3_w1.2", show_default=True, help="What was measured.")
-@json_option
-@click.pass_obj
-def ofa_latency(workspace: Path | None, folder: Path, name: str, space_name: str, as_json: bool) -> None:
-    """Take once-for-all's published latency tables: a folder of RESOLUTION_lookup_table.yaml files.
-
-    Example: ofa-deploy import ofa-latency note10/ --name note10
-    """
-    from ofa_deploy.latency import read_ofa_tables
-    from ofa_deploy.space import load_space
-    from ofa_deploy.store import Workspace
-
-    space = load_space(space_name)
-    _keep(Workspace.open(workspace), read_ofa_tables(folder, name, space), name, space, as_json)
-
-
-def _keep(workspace: Workspace, table: LatencyTable, name: str, space: SearchSpace | None, as_json: bool) -> None:
+def keep_table(workspace: Workspace, table: LatencyTable, name: str, space: SearchSpace | None, as_json: bool) -> None:
+    """Keep an imported table as a target's, and say what it covers."""
     from ofa_deploy.fleet.importing import covered, import_table
 
     kept = import_table(workspace, table, name)
@@ -285,4 +262,4 @@ def _keep(workspace: Workspace, table: LatencyTable, name: str, space: SearchSpa
     click.echo(f"next: ofa-deploy search --target {name} --max-ms …, or ofa-deploy predict --target {name} ARCH.json")
 
 
-COMMANDS = (lut, import_group)
+COMMANDS = (lut,)

@@ -16,7 +16,7 @@ import onnxruntime
 import ofa_deploy
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
-from ofa_deploy.deploy.subject import subject_facts
+from ofa_deploy.deploy.subject import INHERITED, subject_facts
 from ofa_deploy.errors import GateFailed, OpNotProfiled
 from ofa_deploy.export import parity, run_onnx, write_bundle
 from ofa_deploy.latency import Row, differences
@@ -251,6 +251,11 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
     elif subject.data is None:
         notes.append(f"Accuracy was not measured: {subject.data_error}")
+    if subject.source is not None:
+        notes.append(INHERITED)
+    if subject.predictor is not None and "note" in subject.predictor.error:
+        its = subject.predictor.error
+        notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
     then, now = chosen.predictor.table.condition, chosen.record["condition"]
     changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:

@@ -12,18 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ofa_deploy.accuracy import AccuracyPredictor, Campaign, follow, let_go, run_campaign
+from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
+from ofa_deploy.accuracy.campaign import Campaign, follow, let_go, run_campaign
 from ofa_deploy.config import TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
-from ofa_deploy.training import ALONE, Data, World, batches, load_data, specialise, trained_data
+from ofa_deploy.training import ALONE, Data, World, batches, load_data, trained_data
 
 SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
 SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
 BATCH = 256
+INHERITED = (
+    "Batch norm was not recalibrated: the subnet has its share of the imported supernet's statistics, as "
+    "once-for-all's own extracted subnets have before recalibration on images."
+)
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Subject:
         name: for people: the recipe's name, or the space's with "random weights".
         supernet: None where weights are random.
         recipe: how the supernet was trained; None where that is unknown.
+        source: the published file that the supernet was imported from, if it was.
         data: its images; None where they cannot be found, with the reason in ``data_error``.
         predictor: None where no accuracy is known; search then prefers more MACs.
         sha256: of the supernet's file, or of the space and seed.
@@ -46,9 +52,10 @@ class Subject:
     supernet: Supernet | None = None
     path: Path | None = None
     recipe: TrainRecipe | None = None
+    source: dict[str, Any] | None = None
     data: Data | None = None
     data_error: str | None = None
-    predictor: AccuracyPredictor | None = None
+    predictor: Predictor | None = None
     campaign: Campaign | None = None
     seed: int = 0
 
@@ -59,30 +66,26 @@ class Subject:
 
     def accuracy(self, codec: PopulationCodec) -> Callable[[Population], np.ndarray]:
         """The objective of a search: predicted accuracy, or without a predictor a score that grows with MACs."""
-        predictor = self.predictor
-        if predictor is None:
-            largest = float(codec.macs(codec.encode([codec.space.largest]))[0])
-            return lambda population: codec.macs(population) / largest
-        # the codec may list fewer resolutions than the predictor knows
-        known = np.array([self.space.resolutions.index(r) for r in codec.space.resolutions], dtype=np.int8)
-
-        def predicted(population: Population) -> np.ndarray:
-            population = population.copy()
-            population[:, 0] = known[population[:, 0]]
-            return np.clip(predictor.predict(population)[0], 0.0, 1.0)
-
-        return predicted
+        return objective(codec, self.predictor)
 
     def subnet(self, arch: Arch) -> Subnet:
-        """A subnet as a static module, in eval mode, with recalibrated batch norm where there is data."""
+        """A subnet as a static module, in eval mode, with recalibrated batch norm where there is data.
+
+        An imported supernet's subnets inherit its statistics: it was published without its images, to be used so.
+
+        Raises:
+            OfaDeployError: the supernet was trained here, and the images to recalibrate it with are gone.
+        """
         if self.supernet is None:
             network = self.space.network(arch)
             module = Subnet(network)
             module.load_weights(random_weights(network, self.seed))
             return module.eval()
-        if self.data is None or self.recipe is None:
+        if self.source is not None:
+            return self.supernet.extract(arch)
+        if self.campaign is None:
             raise OfaDeployError(f"{self.name}: batch norm cannot be recalibrated without its data: {self.data_error}")
-        return specialise(self.supernet, arch, self.data, self.recipe.accuracy.recalibration_images)
+        return self.campaign.subnets([arch])[0]
 
     def images(self, arch: Arch, count: int) -> np.ndarray:
         """Images for checking numbers, ``float32[count, C, R, R]``: held-out ones, or noise without data."""
@@ -104,10 +107,10 @@ class Subject:
         return {"labels": labels, "predicted": predicted}
 
 
-def random_subject(space: SearchSpace, seed: int = 0) -> Subject:
-    """A space whose weights are random: latency can be studied, accuracy cannot."""
+def random_subject(space: SearchSpace, seed: int = 0, predictor: Predictor | None = None) -> Subject:
+    """A space whose weights are random: latency can be studied, accuracy cannot but by a predictor of others."""
     digest = hashlib.sha256(f"{space.to_json()} seed {seed}".encode()).hexdigest()
-    return Subject(space, f"{space.name} (random weights)", digest, seed=seed)
+    return Subject(space, f"{space.name} (random weights)", digest, predictor=predictor, seed=seed)
 
 
 def find_supernet(workspace: Workspace, given: Path | None) -> Path:
@@ -131,11 +134,13 @@ def load_subject(
     progress: Callable[[dict], None] | None = None,
     seed: int = 0,
     world: World = ALONE,
+    predictor: Predictor | None = None,
 ) -> Subject:
     """Load a supernet with its data and its accuracy predictor; evaluates subnets first where there is no predictor.
 
     Args:
         world: the processes that share the evaluation; all but this main one are in ``follow_subject``.
+        predictor: takes the place of the supernet's own.
 
     Raises:
         UsageError: the file is no supernet, or it or the predictor is truncated.
@@ -145,14 +150,17 @@ def load_subject(
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     recipe = read_document(TrainRecipe, summary["recipe"]) if "recipe" in summary else None
     subject = Subject(supernet.space, recipe.name if recipe else path.stem, digest, supernet, path, recipe, seed=seed)
+    subject.source = summary.get("source")
     try:
+        if subject.source is not None:
+            raise UsageError(f"the supernet was imported from {subject.source['file']}, without its images")
         if recipe is None:
             raise UsageError("the supernet's file does not say what it was trained on")
         subject.data = trained_data(recipe.data, summary)
         subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy, world)
     except UsageError as error:
         subject.data_error = str(error)
-    subject.predictor = _predictor(subject, path.with_name(PREDICTOR), progress)
+    subject.predictor = predictor or _predictor(subject, path.with_name(PREDICTOR), progress)
     let_go(world)
     return subject
 
@@ -188,6 +196,7 @@ def subject_facts(subject: Subject) -> dict[str, Any]:
         "random_weights": subject.supernet is None,
         "space": subject.space.to_json(),
         "recipe": subject.recipe.model_dump(mode="json") if subject.recipe else None,
+        "source": subject.source,
         "predictor": subject.predictor.error if subject.predictor else None,
         "torch": torch.__version__,
     }

@@ -20,6 +20,7 @@ import onnx
 from scipy.stats import norm
 
 from device_agents.summary import summarise
+from ofa_deploy.accuracy import objective, read_predictor
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
 from ofa_deploy.space import (
@@ -243,14 +244,9 @@ def _accuracy(bundle: Bundle) -> Figures:
         figures["accuracy.measured"] = float(np.mean(np.equal(test["labels"], test["predicted"])))
         figures["accuracy.n"] = len(test["labels"])
     if (bundle.folder / PREDICTOR).is_file():
-        from ofa_deploy.accuracy import (
-            AccuracyPredictor,
-        )  # loads the training half; only a bundle with a predictor needs it
-
         codec = PopulationCodec(bundle.space)
-        predictor = AccuracyPredictor.from_bytes(codec, (bundle.folder / PREDICTOR).read_bytes())
-        predicted = predictor.predict(codec.encode([bundle.arch]))[0]
-        figures["accuracy.predicted"] = float(np.clip(predicted, 0.0, 1.0)[0])
+        predictor = read_predictor(codec, (bundle.folder / PREDICTOR).read_bytes())
+        figures["accuracy.predicted"] = float(objective(codec, predictor)(codec.encode([bundle.arch]))[0])
     return figures
 
 

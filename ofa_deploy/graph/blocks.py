@@ -13,9 +13,14 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import OpSpec
 
-BN_EPSILON = 1e-5
 HARD_SWISH_OPSET = 14  # the first opset with a HardSwish op
 HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}  # relu6(x + 3) / 6, as in MobileNetV3; ONNX's own default alpha is 0.2
+PLAIN: dict[str, tuple[str, dict[str, float]]] = {  # activations that are one node
+    "relu": ("Relu", {}),
+    "sigmoid": ("Sigmoid", {}),
+    "hsigmoid": ("HardSigmoid", HARD_SIGMOID),
+}
+GATED = {"silu": "sigmoid", "hswish": "hsigmoid"}  # those that are the product of their input and its gate
 
 
 class NodeList:
@@ -55,7 +60,7 @@ class NodeList:
         """Append a weight as it is; returns its name."""
         return self.constant(name, self._weights[name])
 
-    def conv_bn(self, x: str, name: str, stride: int = 1, groups: int = 1) -> str:
+    def conv_bn(self, x: str, name: str, eps: float, stride: int = 1, groups: int = 1) -> str:
         """A convolution with its batch norm folded in, in float64: ``w·s`` and ``beta − mean·s``, ``s = gamma/σ``."""
         kernel = self._weights[f"{name}conv.weight"].astype(np.float64)
         gamma, beta, mean, var = (
@@ -63,7 +68,7 @@ class NodeList:
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         with np.errstate(invalid="ignore", over="ignore"):  # ``constant`` reports what is not finite
-            scale = gamma / np.sqrt(var + BN_EPSILON)
+            scale = gamma / np.sqrt(var + eps)
             folded = {"weight": kernel * scale[:, None, None, None], "bias": beta - mean * scale}
         inputs = [x, *(self.constant(f"{name}conv.{part}", value) for part, value in folded.items())]
         return self._conv(f"{name}conv", inputs, kernel.shape[2], stride, groups)
@@ -77,54 +82,54 @@ class NodeList:
         return self.add("Conv", name, inputs, **shape)
 
     def activation(self, x: str, name: str, act: str) -> str:
-        """``relu``, ``relu6``, ``hswish``, or nothing for ``none``."""
+        """An activation by its name in ``OpSpec``, a gate's sigmoid, or nothing for ``none``."""
         if act == "none":
             return x
-        if act == "relu":
-            return self.add("Relu", name, [x])
+        if act in PLAIN:
+            op_type, attributes = PLAIN[act]
+            return self.add(op_type, name, [x], **attributes)
         if act == "relu6":
             bounds = [self.constant(f"{name}.{k}", np.array(v)) for k, v in (("min", 0.0), ("max", 6.0))]
             return self.add("Clip", name, [x, *bounds])
-        if act != "hswish":
+        if act not in GATED:
             raise OfaDeployError(f"{name}: no ONNX form of activation {act!r} is known")
-        if self._target.opset >= HARD_SWISH_OPSET and "HardSwish" not in self._target.forbidden_ops:
+        if act == "hswish" and self._target.opset >= HARD_SWISH_OPSET and "HardSwish" not in self._target.forbidden_ops:
             return self.add("HardSwish", name, [x])
-        gate = self.add("HardSigmoid", f"{name}.gate", [x], **HARD_SIGMOID)
-        return self.add("Mul", name, [x, gate])
+        return self.add("Mul", name, [x, self.activation(x, f"{name}.gate", GATED[act])])
 
 
 def _stem(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    x = out.conv_bn(x, f"{name}.", op.stride)
+    x = out.conv_bn(x, f"{name}.", op.eps, op.stride)
     return out.activation(x, f"{name}.act", op.act)
 
 
 def _mbconv(out: NodeList, op: OpSpec, name: str, x: str) -> str:
     source = x
     if op.start:
-        x = out.conv_bn(x, f"{name}.start.", op.start_stride, groups=op.cin)
+        x = out.conv_bn(x, f"{name}.start.", op.eps, op.start_stride, groups=op.cin)
     if op.expands:
-        x = out.conv_bn(x, f"{name}.expand.")
+        x = out.conv_bn(x, f"{name}.expand.", op.eps)
         x = out.activation(x, f"{name}.expand.act", op.act)
     if op.kernel:
-        x = out.conv_bn(x, f"{name}.depthwise.", op.stride, groups=op.mid)
+        x = out.conv_bn(x, f"{name}.depthwise.", op.eps, op.stride, groups=op.mid)
         x = out.activation(x, f"{name}.depthwise.act", op.act)
     if op.se:
-        x = _squeeze_excitation(out, f"{name}.se", x)
-    x = out.conv_bn(x, f"{name}.project.")
+        x = _squeeze_excitation(out, f"{name}.se", x, op.gate_acts)
+    x = out.conv_bn(x, f"{name}.project.", op.eps)
     return out.add("Add", f"{name}.skip", [x, source]) if op.skip else x
 
 
-def _squeeze_excitation(out: NodeList, name: str, x: str) -> str:
+def _squeeze_excitation(out: NodeList, name: str, x: str, acts: tuple[str, str]) -> str:
     gate = out.add("GlobalAveragePool", f"{name}.pool", [x])
     gate = out.conv_bias(gate, f"{name}.reduce")
-    gate = out.activation(gate, f"{name}.act", "relu")
+    gate = out.activation(gate, f"{name}.act", acts[0])
     gate = out.conv_bias(gate, f"{name}.expand")
-    gate = out.add("HardSigmoid", f"{name}.gate", [gate], **HARD_SIGMOID)
+    gate = out.activation(gate, f"{name}.gate", acts[1])
     return out.add("Mul", f"{name}.scale", [x, gate])
 
 
 def _head(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    x = out.conv_bn(x, f"{name}.")
+    x = out.conv_bn(x, f"{name}.", op.eps)
     x = out.activation(x, f"{name}.act", op.act)
     x = out.add("GlobalAveragePool", f"{name}.pool", [x])
     return out.add("Flatten", f"{name}.flatten", [x], axis=1)

@@ -145,7 +145,7 @@ def traits(op: OpSpec) -> list[float]:
     kind = [3.0 * (op.kind == name) for name in ("stem", "head", "classifier")]
     wide = op.mid / op.cin if op.mid else 1.0
     shape = [np.log2(op.cin * op.cout) / 2, np.log2(op.h * op.w) / 2, np.log2(op.stride), np.log2(wide)]
-    return [*shape, op.kernel / 2, op.start / 2, float(op.se > 0), float(op.act == "hswish"), *kind]
+    return [*shape, op.kernel / 2, op.start / 2, float(op.se > 0), float(op.act in ("hswish", "silu")), *kind]
 
 
 def interpolate(

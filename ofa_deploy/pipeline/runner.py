@@ -24,7 +24,8 @@ from ofa_deploy.config import (
 )
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundle import build_bundle
-from ofa_deploy.deploy.extract import budgets_between, extract, ready_model
+from ofa_deploy.deploy.extract import budgets_between, extract
+from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import SUPERNET, Subject, load_subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle

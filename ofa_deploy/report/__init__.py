@@ -5,6 +5,7 @@ from ofa_deploy.report.comparison import render_comparison
 from ofa_deploy.report.facts import SIMULATED
 from ofa_deploy.report.html import render_html
 from ofa_deploy.report.markdown import render_markdown
+from ofa_deploy.report.scaling import render_scaling
 
 __all__ = [
     "SIMULATED",
@@ -13,4 +14,5 @@ __all__ = [
     "render_comparison",
     "render_html",
     "render_markdown",
+    "render_scaling",
 ]

@@ -1,6 +1,30 @@
 """The best subnet under constraints. No I/O: latency and accuracy come in as functions of whole populations."""
 
-from ofa_deploy.search.evolution import SearchResult, search
-from ofa_deploy.search.problem import Assessment, Constraints, Latency, Problem
+from ofa_deploy.search.compare import Compared, Interval, compare
+from ofa_deploy.search.engine import AskTell, Point, SearchResult, Step, search
+from ofa_deploy.search.feasible import fastest, nearest_feasible
+from ofa_deploy.search.gate import Gate, Verdicts
+from ofa_deploy.search.problem import BOUNDS, Assessment, Constraints, Device, Latency, Problem
+from ofa_deploy.search.strategies import STRATEGIES
 
-__all__ = ["Assessment", "Constraints", "Latency", "Problem", "SearchResult", "search"]
+__all__ = [
+    "BOUNDS",
+    "STRATEGIES",
+    "AskTell",
+    "Assessment",
+    "Compared",
+    "Constraints",
+    "Device",
+    "Gate",
+    "Interval",
+    "Latency",
+    "Point",
+    "Problem",
+    "SearchResult",
+    "Step",
+    "Verdicts",
+    "compare",
+    "fastest",
+    "nearest_feasible",
+    "search",
+]

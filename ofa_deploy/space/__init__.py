@@ -12,9 +12,11 @@ from ofa_deploy.space.counts import (
     op_weights,
     supernet_params,
 )
+from ofa_deploy.space.elastic import largest_alone, make_elastic
 from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.population import Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
+from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
 from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, make_divisible
 from ofa_deploy.space.weights import check_weights, random_weights, weight_shapes
 
@@ -25,11 +27,16 @@ __all__ = [
     "OpSpec",
     "Population",
     "PopulationCodec",
+    "Scaling",
     "SearchSpace",
     "StageSpec",
     "check_weights",
+    "compound",
+    "grid",
+    "largest_alone",
     "load_space",
     "make_divisible",
+    "make_elastic",
     "network_macs",
     "network_memory",
     "network_params",
@@ -40,6 +47,7 @@ __all__ = [
     "op_params",
     "op_weights",
     "random_weights",
+    "rescale",
     "supernet_params",
     "weight_shapes",
 ]

@@ -75,7 +75,7 @@ def op_counts(op: OpSpec) -> dict[str, int]:
 
     ``dense_macs`` and ``depthwise_macs``; ``weights``; the values that are read from (``input``) and written to
     (``output``) its neighbours; ``inside``: those that its kernels leave for each other; and the ``kernels``. Batch
-    norm, ReLUs and the skip's addition are fused into their convolutions; a hard swish is a kernel of its own.
+    norm, ReLUs and the skip's addition are fused into their convolutions; a hard swish or a SiLU is a kernel by itself.
     """
     tensors = _between(op)
     depthwise = _depthwise_macs(op) if op.kind in BLOCKS else 0
@@ -92,7 +92,7 @@ def op_counts(op: OpSpec) -> dict[str, int]:
 
 def _between(op: OpSpec) -> list[int]:
     """Values in each of the tensors that a block's kernels leave for each other, all but the last kernel's."""
-    spatial, passes = prod(op.out_hw), 2 if op.act == "hswish" else 1
+    spatial, passes = prod(op.out_hw), 2 if op.act in ("hswish", "silu") else 1
     if op.kind == "stem":
         return [op.cout * spatial] * (passes - 1)
     if op.kind == "head":

@@ -41,10 +41,11 @@ class OpSpec:
         cin, mid, cout: channels in, inside and out.
         kernel, stride: of the depthwise (mbconv, uib) or the only convolution; padding is ``kernel // 2``. A uib's
             kernel is that of the depthwise after its expansion, 0 for none.
-        act: ``relu``, ``relu6``, ``hswish`` or ``none``.
+        act: ``relu``, ``relu6``, ``hswish``, ``silu`` or ``none``.
         se: squeezed channels of the squeeze-excitation, 0 for none.
         skip: whether the input is added to the output.
         start: kernel of the depthwise before a uib's expansion, 0 for none.
+        eps: what batch norm adds to the variance. It changes no latency, and is no part of ``key``.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class OpSpec:
     se: int = 0
     skip: bool = False
     start: int = 0
+    eps: float = 1e-5
 
     @cached_property
     def key(self) -> str:
@@ -84,6 +86,12 @@ class OpSpec:
     def expands(self) -> bool:
         """Whether a block of a stage has a 1×1 expansion."""
         return self.kind == "uib" or self.mid != self.cin
+
+    @property
+    def gate_acts(self) -> tuple[str, str]:
+        """Activations of the squeeze-excitation: of the squeezed channels, and of the gate. EfficientNet's blocks have
+        SiLU and a sigmoid there (Tan & Le, ICML 2019, §4), MobileNetV3's ReLU and a hard sigmoid (§5.3)."""
+        return ("silu", "sigmoid") if self.act == "silu" else ("relu", "hsigmoid")
 
     @property
     def start_stride(self) -> int:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.config import SpaceDocument, read_document
+from ofa_deploy.config import SpaceDocument, line_of, read_document
 from ofa_deploy.errors import UsageError
+from ofa_deploy.space.elastic import make_elastic
+from ofa_deploy.space.scaling import rescale
 from ofa_deploy.space.spec import Kernel, SearchSpace, StageSpec
 
 
@@ -84,11 +86,53 @@ _UIB_16 = replace(
     head_act="relu",
 )
 
+_EFFICIENTNET_B0 = SearchSpace(
+    # One network, whose widths, depths and resolution are scaled (Tan & Le, ICML 2019, table 1).
+    name="efficientnet_b0",
+    stages=tuple(
+        StageSpec(width, stride, "silu", True, (depth,), (kernel,), (expand,), squeeze="input")
+        for expand, width, depth, kernel, stride in (
+            (1, 16, 1, 3, 1),
+            (6, 24, 2, 3, 2),
+            (6, 40, 2, 5, 2),
+            (6, 80, 3, 3, 2),
+            (6, 112, 3, 5, 1),
+            (6, 192, 4, 5, 2),
+            (6, 320, 1, 3, 1),
+        )
+    ),
+    resolutions=(224,),
+    stem_width=32,
+    stem_act="silu",
+    first_block=False,
+    head_width=1280,
+    feature_width=0,
+    head_act="silu",
+)
+_EFFICIENTNETS = (  # the authors' own factors of width and depth, and resolutions, which are not the rule's
+    (1.0, 1.0, 224, 1e-5),
+    (1.0, 1.1, 240, 1e-5),
+    (1.1, 1.2, 260, 1e-5),
+    (1.2, 1.4, 300, 1e-5),
+    (1.4, 1.8, 380, 1e-5),
+    (1.6, 2.2, 456, 1e-3),
+    (1.8, 2.6, 528, 1e-3),
+    (2.0, 3.1, 600, 1e-3),
+)
+
+
+def _efficientnet(phi: int) -> SearchSpace:
+    width, depth, resolution, bn_eps = _EFFICIENTNETS[phi]
+    scaled = rescale(_EFFICIENTNET_B0, f"efficientnet_b{phi}", width, depth, resolution / 224)
+    return replace(scaled, bn_eps=bn_eps)
+
+
 PRESETS: dict[str, SearchSpace] = {
     space.name: space
     for space in (
         _ofa_mbv3("ofa_mbv3_w1.0", (24, 40, 80, 112, 160), 16, 960, 1280),
         _ofa_mbv3("ofa_mbv3_w1.2", (32, 48, 96, 136, 192), 24, 1152, 1536),
+        *map(_efficientnet, range(len(_EFFICIENTNETS))),
         _SMALL_28,
         _SMALL_32,
         _TINY_16,
@@ -101,24 +145,37 @@ PRESETS: dict[str, SearchSpace] = {
 def load_space(source: str | Path | Mapping[str, Any]) -> SearchSpace:
     """A space from a preset's name, a YAML file, or an already parsed mapping.
 
-    A mapping may start from a preset with ``base:`` and change any field; it then needs a ``name`` of its own.
+    A mapping may start from a preset or another file with ``base:`` and change any field, or make its largest subnet
+    ``elastic:``; it then needs a ``name`` of its own. The base of a file lies beside it, or where you stand.
 
     Raises:
         UsageError: an unknown preset, or a document with an unknown or wrong key.
     """
+    return _load(source, ())
+
+
+def _load(source: str | Path | Mapping[str, Any], above: tuple[Path, ...]) -> SearchSpace:
+    """``above``: the files whose bases lead here."""
     if isinstance(source, (str, Path)) and str(source) in PRESETS:
         return PRESETS[str(source)]
     if isinstance(source, (str, Path)) and not str(source).endswith((".yaml", ".yml")):
         raise UsageError(f"unknown space {str(source)!r}; presets: {', '.join(PRESETS)}, or a path that ends in .yaml")
+    place = () if isinstance(source, Mapping) else (Path(source).resolve(),)
+    if set(place) & set(above):
+        raise UsageError(f"space {source}: its base is, by way of others, itself")
     document = read_document(SpaceDocument, source)
-    fields = {k: v for k, v in document.model_dump(exclude_none=True).items() if k != "base"}
+    fields = {k: v for k, v in document.model_dump(exclude_none=True).items() if k not in ("base", "elastic")}
     if "stages" in fields:
         fields["stages"] = tuple(_stage(document.name, i, stage) for i, stage in enumerate(fields["stages"]))
     if document.base is None:
-        return SearchSpace(**fields)
-    if document.base not in PRESETS:
-        raise UsageError(f"space {document.name}: unknown base {document.base!r}; presets: {', '.join(PRESETS)}")
-    return replace(PRESETS[document.base], **fields)
+        found = SearchSpace(**fields)
+    else:
+        beside = [path.parent / document.base for path in place]
+        base = next((path for path in beside if path.is_file()), document.base)
+        found = replace(_load(base, (*above, *place)), **fields)
+    if document.elastic is None:
+        return found
+    return make_elastic(found, document.elastic, lambda choice: line_of(source, "elastic", choice))
 
 
 def _stage(space: str, position: int, fields: Mapping[str, Any]) -> StageSpec:

@@ -13,7 +13,7 @@ from typing import Any
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.network import BLOCKS, Network, OpSpec
 
-RESOLUTION_RANGE = (16, 320)
+RESOLUTION_RANGE = (16, 1024)
 
 Kernel = int | tuple[int, int]  # of an mbconv's depthwise; of a uib's two, (before, after) its expansion, 0 for none
 
@@ -32,7 +32,9 @@ class StageSpec:
         width: output channels at width multiplier 1.0.
         stride: of the first block.
         act: activation inside the blocks.
-        se: whether blocks have squeeze-excitation (squeezed to a quarter of the expanded channels).
+        se: whether blocks have squeeze-excitation.
+        squeeze: of which channels it keeps a quarter: the block's ``expanded`` ones (MobileNetV3), or its ``input``
+            (EfficientNet).
         depths, kernels, expands: the choices of the stage's block count, and of each block. A uib's kernels are pairs,
             and one pair has the largest of both.
         block: kind of the blocks, ``mbconv`` or ``uib``.
@@ -49,6 +51,7 @@ class StageSpec:
     kernels: tuple[Kernel, ...] = (3, 5, 7)
     expands: tuple[float, ...] = (3, 4, 6)
     block: str = "mbconv"
+    squeeze: str = "expanded"
 
     def __post_init__(self) -> None:
         pairs = [kernel for kernel in self.kernels if isinstance(kernel, tuple)]
@@ -118,6 +121,7 @@ class SearchSpace:
         first_block: whether a fixed MBConv (kernel 3, stride 1, expand 1, relu) of the stem's width follows it.
         head_width: channels of the last 1×1 convolution before pooling.
         feature_width: width of the linear layer before the classifier; 0 for none.
+        bn_eps: what batch norm adds to variances.
     """
 
     name: str
@@ -133,6 +137,7 @@ class SearchSpace:
     head_width: int = 960
     feature_width: int = 1280
     head_act: str = "hswish"
+    bn_eps: float = 1e-5
 
     @cached_property
     def slots(self) -> tuple[tuple[int, int], ...]:
@@ -174,7 +179,7 @@ class SearchSpace:
     def canonical(self, arch: Arch | Mapping[str, Any]) -> Arch:
         """Check a subnet against this space and normalise its unused slots.
 
-        Any resolution from 16 to 320 is accepted, for counting; ``width`` may be absent where the space has one.
+        Any resolution in ``RESOLUTION_RANGE`` is accepted, for counting; ``width`` may be absent where there is one.
 
         Raises:
             UsageError: names the first field that does not belong to this space.
@@ -219,17 +224,18 @@ class SearchSpace:
 
     def fixed_ops(self, resolution: int, width: float) -> tuple[list[OpSpec], list[OpSpec]]:
         """The blocks that no gene but resolution and width changes: those before and those after the stages."""
-        stem = self.channels(self.stem_width, width)
-        before = [OpSpec("stem", resolution, resolution, self.in_channels, 0, stem, 3, self.stem_stride, self.stem_act)]
+        stem, eps = self.channels(self.stem_width, width), self.bn_eps
+        first = (self.in_channels, 0, stem, 3, self.stem_stride)
+        before = [OpSpec("stem", resolution, resolution, *first, self.stem_act, eps=eps)]
         if self.first_block:
             h, w = before[0].out_hw
-            before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True))
+            before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True, eps=eps))
         h = self.stage_inputs(resolution)[-1]
         last = self.channels(self.stages[-1].width, width)
         head = self.channels(self.head_width, width)
         feature = self.channels(self.feature_width, width) if self.feature_width else 0
         after = [
-            OpSpec("head", h, h, last, 0, head, 1, 1, self.head_act),
+            OpSpec("head", h, h, last, 0, head, 1, 1, self.head_act, eps=eps),
             OpSpec("classifier", 1, 1, head, feature, self.num_classes, 1, 1, self.head_act if feature else "none"),
         ]
         return before, after
@@ -248,10 +254,12 @@ class SearchSpace:
         before = self.stages[stage - 1].width if stage else self.stem_width
         cin, cout = self.channels(before if first else spec.width, width), self.channels(spec.width, width)
         mid, stride = make_divisible(cin * expand), spec.stride if first else 1
-        se = make_divisible(mid // 4) if spec.se else 0
+        squeezed = make_divisible(mid // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
+        se = squeezed if spec.se else 0
         skip = stride == 1 and cin == cout
         start, middle = kernel if isinstance(kernel, tuple) else (0, kernel)
-        return OpSpec(spec.block, side, side, cin, mid, cout, middle, stride, spec.act, se, skip, start=start)
+        conv = (cin, mid, cout, middle, stride)
+        return OpSpec(spec.block, side, side, *conv, spec.act, se, skip, start=start, eps=self.bn_eps)
 
     def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
         """(slot, stage, position) of every block that the subnet has."""

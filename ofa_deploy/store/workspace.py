@@ -38,7 +38,7 @@ class Workspace:
         """
         root = Path(path or os.environ.get(VARIABLE) or DEFAULT).absolute()
         try:
-            for folder in ("supernets", "tables", "audits", "bundles"):
+            for folder in ("supernets", "accuracy", "tables", "audits", "bundles"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
@@ -50,6 +50,11 @@ class Workspace:
     def supernets(self) -> Path:
         """Checkpoints."""
         return self.root / "supernets"
+
+    @property
+    def accuracy(self) -> Path:
+        """Imported accuracy predictors, by name."""
+        return self.root / "accuracy"
 
     @property
     def tables(self) -> Path:

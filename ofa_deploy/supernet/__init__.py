@@ -2,6 +2,7 @@
 
 from ofa_deploy.supernet.blocks import initialise
 from ofa_deploy.supernet.checkpoint import load_supernet, read_summary, read_tensors, save_supernet, write_tensors
+from ofa_deploy.supernet.inherit import inherit
 from ofa_deploy.supernet.subnet import Subnet
 from ofa_deploy.supernet.supernet import Supernet
 from ofa_deploy.supernet.synchronised import PeerLostError, reaching_peers, synchronised
@@ -10,6 +11,7 @@ __all__ = [
     "PeerLostError",
     "Subnet",
     "Supernet",
+    "inherit",
     "initialise",
     "load_supernet",
     "reaching_peers",

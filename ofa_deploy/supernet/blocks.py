@@ -8,25 +8,32 @@ from torch.nn import functional as F
 
 from ofa_deploy.space import OpSpec
 
-BN_EPS = 1e-5
+_ACTIVATIONS = {
+    "relu": F.relu_,
+    "relu6": F.relu6,
+    "hswish": F.hardswish,
+    "silu": F.silu,
+    "hsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+}
 
 
 def activate(x: Tensor, act: str) -> Tensor:
     """Apply an activation by name; may work in place on ``x``, which must be an intermediate result."""
     if act == "none":
         return x
-    return {"relu": F.relu_, "relu6": F.relu6, "hswish": F.hardswish}[act](x)
+    return _ACTIVATIONS[act](x)
 
 
 class ConvBN(nn.Module):
     """Convolution without bias, batch norm, activation."""
 
     def __init__(
-        self, cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "none"
+        self, cin: int, cout: int, eps: float, kernel: int = 1, stride: int = 1, groups: int = 1, act: str = "none"
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(cin, cout, kernel, stride, kernel // 2, groups=groups, bias=False)
-        self.bn = nn.BatchNorm2d(cout, eps=BN_EPS)
+        self.bn = nn.BatchNorm2d(cout, eps=eps)
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +48,7 @@ class Stem(ConvBN):
     """
 
     def __init__(self, op: OpSpec) -> None:
-        super().__init__(op.cin, op.cout, op.kernel, op.stride, act=op.act)
+        super().__init__(op.cin, op.cout, op.eps, op.kernel, op.stride, act=op.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, cin, h, w] -> [N, cout, h / stride, w / stride]``."""
@@ -49,17 +56,18 @@ class Stem(ConvBN):
 
 
 class SqueezeExcitation(nn.Module):
-    """Channel gate: mean, 1×1 reduce, relu, 1×1 expand, hard sigmoid (MobileNetV3 §5.3)."""
+    """Channel gate: mean, 1×1 reduce, activation, 1×1 expand, sigmoid or hard sigmoid (``OpSpec.gate_acts``)."""
 
-    def __init__(self, channels: int, squeezed: int) -> None:
+    def __init__(self, op: OpSpec) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(channels, squeezed, 1)
-        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.reduce = nn.Conv2d(op.mid, op.se, 1)
+        self.expand = nn.Conv2d(op.se, op.mid, 1)
+        self.inner, self.outer = op.gate_acts
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` times its gate."""
-        gate = self.expand(F.relu_(self.reduce(x.mean((2, 3), keepdim=True))))
-        return x * F.hardsigmoid(gate)
+        squeezed = activate(self.reduce(x.mean((2, 3), keepdim=True)), self.inner)
+        return x * activate(self.expand(squeezed), self.outer)
 
 
 class MBConv(nn.Module):
@@ -67,12 +75,12 @@ class MBConv(nn.Module):
 
     def __init__(self, op: OpSpec) -> None:
         super().__init__()
-        self.start = ConvBN(op.cin, op.cin, op.start, op.start_stride, groups=op.cin) if op.start else None
-        self.expand = ConvBN(op.cin, op.mid, act=op.act) if op.expands else None
-        depthwise = ConvBN(op.mid, op.mid, op.kernel, op.stride, groups=op.mid, act=op.act) if op.kernel else None
-        self.depthwise = depthwise
-        self.se = SqueezeExcitation(op.mid, op.se) if op.se else None
-        self.project = ConvBN(op.mid, op.cout)
+        self.start = ConvBN(op.cin, op.cin, op.eps, op.start, op.start_stride, groups=op.cin) if op.start else None
+        self.expand = ConvBN(op.cin, op.mid, op.eps, act=op.act) if op.expands else None
+        inner = (op.mid, op.mid, op.eps, op.kernel, op.stride, op.mid, op.act)
+        self.depthwise = ConvBN(*inner) if op.kernel else None
+        self.se = SqueezeExcitation(op) if op.se else None
+        self.project = ConvBN(op.mid, op.cout, op.eps)
         self.skip = op.skip
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,7 +95,7 @@ class Head(ConvBN):
     """1×1 convolution, batch norm, activation and global average pooling."""
 
     def __init__(self, op: OpSpec) -> None:
-        super().__init__(op.cin, op.cout, act=op.act)
+        super().__init__(op.cin, op.cout, op.eps, act=op.act)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, cin, h, w] -> [N, cout]``."""

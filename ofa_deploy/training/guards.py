@@ -36,7 +36,7 @@ class Guards:
     @property
     def suspicious(self) -> bool:
         """Whether something is wrong, if not for long enough to stop: nothing should be saved now."""
-        return self._high > 0 or any(steps for steps, _ in self._equal.values())
+        return self._high > 0 or any(4 * steps > COLLAPSED for steps, _ in self._equal.values())
 
     def check(
         self, step: int, losses: Mapping[str, float], tallies: Mapping[str, Mapping[str, float]], lr: float

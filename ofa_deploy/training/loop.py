@@ -16,12 +16,14 @@ from torch import Tensor
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
-from ofa_deploy.supernet import Supernet, initialise, save_supernet, synchronised
+from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
 from ofa_deploy.training.data import Data, load_data
+from ofa_deploy.training.devices import choose_device
 from ofa_deploy.training.distributed import ALONE, World
-from ofa_deploy.training.evaluation import evaluate_all, specialise, specialise_all
+from ofa_deploy.training.evaluation import evaluate_all
 from ofa_deploy.training.guards import Guards
 from ofa_deploy.training.optimiser import make_optimiser, update_average
+from ofa_deploy.training.recalibration import specialise, specialise_all
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
 from ofa_deploy.training.schedules import Phase, plan
 from ofa_deploy.training.state import TrainingState, finished, keep_metrics, recipe_json
@@ -42,8 +44,8 @@ def train_supernet(
         folder: receives ``supernet.safetensors`` (the result, batch norm recalibrated for the largest subnet),
             ``metrics.jsonl`` (a line for each step and each evaluation) and, until the end, ``checkpoint.safetensors``.
         resume: continue from the checkpoint if there is one.
-        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and after
-            evaluations with valid_largest and valid_smallest.
+        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and
+            valid_largest and valid_smallest once they are known.
         world: the processes that train together; its main one alone reads and writes the folder, and reports.
 
     Returns:
@@ -61,7 +63,7 @@ def train_supernet(
     if unfinished and not resume:
         raise UsageError(f"{checkpoint} is an unfinished training: pass --resume to continue it, or remove {folder}")
     with _torch_settings(recipe.threads), synchronised(world.group):
-        run = _Run(recipe, folder, report, world)
+        run = _Run(recipe, folder, report, world, fresh=not unfinished)
         if unfinished and world.is_main:
             run.state.restore(checkpoint, recipe)
         run.state.copy_from_main(world)
@@ -89,9 +91,13 @@ def _torch_settings(threads: int | None) -> Iterator[None]:
 class _Run:
     """One training run: recipe, data, phases, supernet, optimiser."""
 
-    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World) -> None:
+    def __init__(self, recipe: TrainRecipe, folder: Path, report: Report | None, world: World, fresh: bool) -> None:
         self.recipe, self.report, self.world = recipe, report if world.is_main else None, world
         self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
+        if recipe.compile and world.size > 1:
+            raise UsageError(
+                "compile: true is for a single process: leave it out of the recipe, or start without torchrun"
+            )
         self.device = choose_device(recipe.device, world)
         self.space = load_space(recipe.space)
         with world.one_by_one():
@@ -103,11 +109,13 @@ class _Run:
         self.steps = self.phases[-1].end
         self.codecs = {phase: PopulationCodec(phase.space) for phase in self.phases}
         self.guards = Guards(self.data.num_classes, watch_from=round((recipe.warmup_epochs + 1) * self.per_epoch))
-        self._build()
+        self._build(self.recipe.init if fresh else None)
 
-    def _build(self) -> None:
+    def _build(self, init: Path | None) -> None:
         supernet = Supernet(self.space)
         initialise(supernet, self.recipe.seed)
+        if init is not None:
+            inherit(supernet, load_supernet(init)[0])
         self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
         buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
         self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
@@ -121,6 +129,7 @@ class _Run:
             keep_metrics(self.metrics, state.step)
         state.supernet.train()
         started = saved = time.monotonic() - state.seconds
+        known: dict[str, float] = {}
         with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
             for images, labels in train_batches(self.data.train, recipe, state.step, self.world):
                 if state.step >= self.steps or self._exhausted():
@@ -131,6 +140,7 @@ class _Run:
                 log.write(json.dumps(line) + "\n")
                 if valid := self._validate():
                     log.write(json.dumps({key: line[key] for key in ("step", "epoch", "phase")} | valid) + "\n")
+                    known = valid
                 now = time.monotonic()
                 state.seconds = now - started
                 due = now - saved >= recipe.checkpoint_seconds or state.step == self.steps
@@ -138,7 +148,7 @@ class _Run:
                     state.save(checkpoint, recipe)
                     saved = time.monotonic()
                 if self.report is not None:
-                    self.report({**line, **valid, "epochs": recipe.epochs, "steps": self.steps})
+                    self.report({**line, **known, "epochs": recipe.epochs, "steps": self.steps})
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
         step = self.state.step
@@ -247,19 +257,6 @@ class _Run:
             "train": self.world.ask_main(lambda: last_epoch(self.metrics)),
             "valid": self._accuracies(supernet),
         }
-
-
-def choose_device(wanted: str, world: World) -> torch.device:
-    """The device of a recipe.
-
-    Raises:
-        UsageError: it wants a GPU, but there is none, or fewer than processes.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: cuda, but torch finds no GPU here: set device: auto or cpu in the recipe")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return world.device("cuda")
 
 
 def last_epoch(metrics: Path) -> dict[str, float]:

@@ -119,7 +119,7 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
         UsageError: names the first key that differs, with both values.
     """
     now = _flat(_identity(recipe))
-    before = _flat({"recipe": _completed(header.get("recipe", {})), "space": header.get("space", {})})
+    before = _flat(_completed({"recipe": header.get("recipe", {}), "space": header.get("space", {})}))
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key) and key.removeprefix("recipe.") not in _FREE:
             raise UsageError(
@@ -128,12 +128,13 @@ def check_same_recipe(path: Path, header: dict[str, Any], recipe: TrainRecipe) -
             )
 
 
-def _completed(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe in which later versions' settings are at their defaults, which change nothing."""
+def _completed(header: dict[str, Any]) -> dict[str, Any]:
+    """A recipe and a space in which later versions' settings are at their defaults, which change nothing."""
     try:
-        return recipe_json(TrainRecipe.model_validate(recipe))
-    except ValidationError:  # of no version known here: it differs in any case
-        return recipe
+        recipe = recipe_json(TrainRecipe.model_validate(header["recipe"]))
+        return {"recipe": recipe, "space": load_space(header["space"]).to_json()}
+    except (ValidationError, UsageError):  # of no version known here: it differs in any case
+        return header
 
 
 def recipe_json(recipe: TrainRecipe) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from dashboard_data import HOSTILE, beat, blocks, seed
+from dashboard_data import HOSTILE, beat, blocks, record, seed
 
 from ofa_deploy.fleet import create_app
 from ofa_deploy.fleet.agents import LocalServer
@@ -101,6 +101,17 @@ def test_a_heat_map_shows_the_right_numbers(visit):
     assert max(shades) == 100
     expect(page.get_by_role("table", name="Whole networks")).to_contain_text("61.3")
     assert page.get_by_text("SIMULATED").count() == 0
+
+
+def test_a_heat_map_of_universal_bottlenecks_has_both_kernels(visit, fleet):
+    forms = {"-k0": 1.5, "-k5": 2.5, "-start3-k0": 3.5, "-start3-k5": 4.5}
+    keys = {f"uib-14x14-c16-m48-o16{form}-s1-relu-skip": ms for form, ms in forms.items()}
+    fleet[1].store.add_measurements([record("sim-1", key, ms, simulated=True) for key, ms in keys.items()])
+    table = visit("device/sim-1").get_by_role("table", name="Universal inverted bottlenecks")
+    expect(table.locator("tbody tr")).to_have_count(1)
+    heads = [line.locator("th").all_inner_texts() for line in table.locator("thead tr").all()]
+    assert heads[1:3] == [["first kernel", "none", "k 3"], ["kernel", "none", "k 5", "none", "k 5"]]
+    assert [float(text) for text in table.locator("td").all_inner_texts()] == list(forms.values())
 
 
 def test_a_simulated_table_says_so(visit):

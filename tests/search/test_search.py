@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.errors import InfeasibleBudget, UsageError
-from ofa_deploy.search import Constraints, Problem, search
-from ofa_deploy.search.evolution import fastest
+from ofa_deploy.search import Constraints, Problem, fastest, search
 from ofa_deploy.space import Population, PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("tiny_16"))

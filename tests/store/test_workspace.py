@@ -13,7 +13,7 @@ from ofa_deploy.store.models import Base
 def test_workspace_creates_its_folders_and_opens_again(tmp_path):
     for _ in range(2):
         with Workspace.open(tmp_path / "a" / "ws") as ws:
-            assert all(folder.is_dir() for folder in (ws.supernets, ws.tables, ws.bundles))
+            assert all(folder.is_dir() for folder in (ws.supernets, ws.accuracy, ws.tables, ws.bundles))
             assert (ws.root / "ofa.db").is_file()
 
 

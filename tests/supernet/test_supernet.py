@@ -167,6 +167,22 @@ def test_sorting_channels_keeps_the_largest_and_puts_the_important_first(space):
     assert torch.equal(importance, importance.sort(descending=True).values)
 
 
+@pytest.mark.parametrize("space", [MIXED, load_space("small_28"), load_space("uib_28")])
+def test_sorting_channels_keeps_every_subnet_that_was_trained(space):
+    stages = tuple(replace(stage, expands=tuple(sorted(stage.expands)[1:])) for stage in space.stages)
+    trained = replace(space, stages=stages, widths=space.widths[-1:])
+    supernet, x = make(space).train(), images(space, space.largest)
+    kept = [replace(a, resolution=space.largest.resolution) for a in [trained.smallest, *archs(trained, 4)]]
+    with torch.no_grad():
+        before, narrow = [supernet(x, arch) for arch in kept], supernet(x, space.smallest)
+        old = {name: value.clone() for name, value in supernet.state_dict().items()}
+        supernet.sort_channels(trained)
+        for arch, expected in zip(kept, before, strict=True):
+            assert torch.allclose(supernet(x, arch), expected, rtol=1e-3, atol=1e-3)
+        assert not torch.allclose(supernet(x, space.smallest), narrow, rtol=1e-3, atol=1e-3)
+    assert any(not torch.equal(value, old[name]) for name, value in supernet.state_dict().items())
+
+
 def test_weights_are_named_and_shaped_as_the_space_says():
     supernet, arch = make(MIXED), archs(MIXED, 1)[-1]
     subnet = supernet.extract(arch)

@@ -1,0 +1,117 @@
+"""Zero-cost proxies: scores that order untrained networks, from one batch of images and at most two passes.
+
+- ``synflow``: Σ |w · ∂R/∂w| with all weights made positive, batch norm left out and an input of ones, where R is the
+  sum of the outputs (Tanaka et al., NeurIPS 2020, §5). Needs no data. Its logarithm is given: the sum spans decades.
+- ``grad_norm``: sum over convolutions and linear layers of the norm of the loss's gradient (Abdelfattah et al., ICLR
+  2021, §3.1).
+- ``fisher``: Σ over channels of ½ · mean over images of (Σ over pixels of activation · its gradient)² (Turner et al.,
+  ICLR 2020, §3; as a proxy in Abdelfattah et al., §3.1).
+- ``naswot``: log-determinant of the kernel of how many units answer alike to each pair of images (Mellor et al., ICML
+  2021, §3).
+
+All grow with the promise of a network. They compare networks that saw the same batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.supernet import Subnet
+from ofa_deploy.supernet.blocks import ConvBN
+
+DATA_PROXIES = ("grad_norm", "fisher", "naswot")
+PROXIES = ("synflow", *DATA_PROXIES)
+
+
+def proxy_scores(
+    subnet: Subnet, images: Tensor, labels: Tensor, proxies: tuple[str, ...] = PROXIES
+) -> dict[str, float]:
+    """Scores of one network, with whatever weights it has; its weights and statistics stay as they are.
+
+    Those that need images share one forward and one backward pass.
+
+    Args:
+        images, labels: one batch, ``[N, C, R, R]`` normalised and ``[N]``.
+
+    Raises:
+        UsageError: an unknown proxy.
+    """
+    if unknown := set(proxies) - set(PROXIES):
+        raise UsageError(f"unknown proxy {sorted(unknown)[0]!r}; known: {', '.join(PROXIES)}")
+    scores = {}
+    if "synflow" in proxies:
+        scores["synflow"] = _synflow(subnet)
+    if set(proxies) & set(DATA_PROXIES):
+        scores |= _from_batch(subnet, images, labels)
+    return {name: scores[name] for name in proxies}
+
+
+def _synflow(subnet: Subnet) -> float:
+    # doubles: products of positive weights through all layers leave the range of floats
+    network = copy.deepcopy(subnet).double().eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_parameters()
+                module.running_var.sub_(module.eps)  # type: ignore[union-attr]  # so that it is the identity
+        for parameter in network.parameters():
+            parameter.abs_()
+    with torch.enable_grad():
+        network(torch.ones(1, *subnet.network.input_shape, dtype=torch.double)).sum().backward()
+    weights = _weights(network)
+    total = sum(float((w.detach() * w.grad).abs().sum()) for w in weights if w.grad is not None)
+    return float(torch.log(torch.tensor(total, dtype=torch.double)))
+
+
+def _from_batch(subnet: Subnet, images: Tensor, labels: Tensor) -> dict[str, float]:
+    network = copy.deepcopy(subnet).train()
+    outputs: list[Tensor] = []
+    signs: list[Tensor] = []
+
+    def keep_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        output = output.clone()  # the next block may work in place
+        output.retain_grad()
+        outputs.append(output)
+        return output.clone()
+
+    def keep_signs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        signs.append((output > 0).flatten(1).float())
+
+    for module in network.modules():
+        if isinstance(module, ConvBN):
+            module.register_forward_hook(keep_output)
+            if module.act != "none":
+                module.bn.register_forward_hook(keep_signs)
+    with torch.enable_grad():
+        F.cross_entropy(network(images), labels).backward()
+    gradients = [w.grad for w in _weights(network) if w.grad is not None]
+    return {
+        "grad_norm": float(sum(gradient.norm() for gradient in gradients)),
+        "fisher": sum(_fisher(output) for output in outputs),
+        "naswot": _log_determinant(signs),
+    }
+
+
+def _fisher(output: Tensor) -> float:
+    """Half the mean square, over images, of each channel's activation times gradient, summed over channels."""
+    if output.grad is None:
+        return 0.0
+    # the loss is a mean over images: times N, so that the score does not fall with the batch
+    change = (output.detach() * output.grad).reshape(*output.shape[:2], -1).sum(2) * len(output)
+    return float(0.5 * change.square().mean(0).sum())
+
+
+def _log_determinant(signs: list[Tensor]) -> float:
+    """Of the kernel ``[N, N]``; minus infinity where nothing tells two images apart."""
+    kernel = sum((sign @ sign.T + (1 - sign) @ (1 - sign).T).double() for sign in signs)
+    return float(torch.linalg.slogdet(kernel).logabsdet) if isinstance(kernel, Tensor) else -math.inf
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]

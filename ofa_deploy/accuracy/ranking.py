@@ -1,0 +1,77 @@
+"""How far a ranking of subnets can be trusted: against the same networks, trained alone.
+
+Inherited weights may order subnets otherwise than training each of them would (Yu et al., "Evaluating the search phase
+of neural architecture search", ICLR 2020, §4). Training is noisy too: two seeds do not agree with each other entirely,
+and no score can be asked to agree with one seed better than another seed does. That is the ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)  # percentiles
+
+
+def agreement(scores: np.ndarray, labels: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Kendall's τ of one score with the labels of every seed, averaged, with a 95 % bootstrap interval over networks.
+
+    Args:
+        scores: ``float[N]``, of N networks.
+        labels: ``float[S, N]``, their accuracies when trained alone, by seed.
+
+    Returns:
+        ``tau``, ``low``, ``high``; NaN where a ranking cannot be compared, such as one of equal scores.
+    """
+    return _interval(np.mean([_resampled(scores, label, seed) for label in labels], axis=0))
+
+
+def ceiling(labels: np.ndarray, seed: int = 0) -> dict[str, float]:
+    """Kendall's τ between the labels of every two seeds, averaged; as ``agreement``.
+
+    Args:
+        labels: ``float[S, N]``, S at least 2.
+    """
+    pairs = [(i, j) for i in range(len(labels)) for j in range(i)]
+    return _interval(np.mean([_resampled(labels[i], labels[j], seed) for i, j in pairs], axis=0))
+
+
+def ranking_audit(networks: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
+    """Every score against training alone.
+
+    Args:
+        networks: of each, ``alone``: accuracies by seed; ``scores``: by name, with ``inherited`` among them, the
+            accuracy with the supernet's weights, a fraction.
+
+    Returns:
+        ``networks``: how many; ``ceiling``; ``scores``: by name ``tau``, ``low``, ``high``; ``gap``: mean and
+        extremes of inherited minus alone, fractions.
+    """
+    labels = np.array([network["alone"] for network in networks], dtype=float).T
+    columns = {name: np.array([n["scores"][name] for n in networks], dtype=float) for name in networks[0]["scores"]}
+    gaps = columns["inherited"] - labels.mean(0)
+    return {
+        "networks": len(networks),
+        "seeds": len(labels),
+        "ceiling": ceiling(labels, seed) if len(labels) > 1 else None,
+        "scores": {name: agreement(column, labels, seed) for name, column in columns.items()},
+        "gap": {"mean": float(gaps.mean()), "least": float(gaps.min()), "most": float(gaps.max())},
+    }
+
+
+def _resampled(one: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
+    """Kendall's τ-b of two scores of N networks, and of as many networks drawn with replacement, ``RESAMPLES`` times:
+    ``float[1 + RESAMPLES]``, the first over the networks themselves."""
+    count, rng = len(one), np.random.default_rng(seed)
+    rows = np.concatenate([[np.arange(count)], rng.integers(0, count, (RESAMPLES, count))])
+    first, second = (np.sign(score[rows][:, :, None] - score[rows][:, None, :]) for score in (one, other))
+    with np.errstate(invalid="ignore"):  # NaN where all are equal
+        return (first * second).sum((1, 2)) / np.sqrt((first**2).sum((1, 2)) * (second**2).sum((1, 2)))
+
+
+def _interval(taus: np.ndarray) -> dict[str, float]:
+    low, high = np.nanpercentile(taus, INTERVAL) if not np.isnan(taus).all() else (np.nan, np.nan)
+    return {"tau": float(taus[0]), "low": float(low), "high": float(high)}

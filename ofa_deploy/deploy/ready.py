@@ -1,0 +1,63 @@
+"""A target's latency model, ready for a search; no torch, so that a search by prediction alone starts without it."""
+
+from __future__ import annotations
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.errors import OpNotProfiled, UsageError
+from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet.models import has_blocks, load_model, load_table
+from ofa_deploy.fleet.profiling import Progress, profile
+from ofa_deploy.latency import LatencyModel, LatencyTable
+from ofa_deploy.space import PopulationCodec, SearchSpace
+from ofa_deploy.store import Workspace
+
+
+def ready_model(
+    fleet: Fleet | None,
+    workspace: Workspace,
+    target: TargetProfile,
+    space: SearchSpace,
+    statistic: str = "p50",
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
+) -> tuple[LatencyModel, PopulationCodec]:
+    """The target's latency model, and the part of a space that its table covers; profiles where nothing is covered.
+
+    Args:
+        fleet: None forbids to profile.
+
+    Raises:
+        OpNotProfiled: nothing is covered and profiling is forbidden.
+        UsageError: the table is an imported one with a single value a block, and p90 or p99 is asked.
+    """
+    table = load_table(workspace, target)
+    if statistic != "p50" and "statistic" in table.condition:
+        raise UsageError(f"the imported table of {target.name} has one value a block, no {statistic}; use p50")
+    covered = [r for r in space.resolutions if not _missing(table, space, r)]
+    if few := () if table.rows or has_blocks(workspace, target) else _measured_whole(table, space):
+        few_space = space.with_resolutions(few)
+        return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
+    if not covered:
+        if fleet is None:
+            table.require(PopulationCodec(space, table.per_resolution).op_keys)
+            raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
+        table, covered = (
+            profile(fleet, workspace, target, space, protocol=protocol, progress=progress),
+            list(space.resolutions),
+        )
+    return LatencyModel(table, statistic=statistic), PopulationCodec(space.with_resolutions(tuple(covered)))
+
+
+def _measured_whole(table: LatencyTable, space: SearchSpace) -> tuple[int, ...]:
+    """The resolutions at which only whole networks of a space were measured, by ``profile --few``."""
+    known = [set(row.ops) for row in table.networks.values()]
+
+    def some(resolution: int) -> bool:
+        ops = {op.key for op in PopulationCodec(space.with_resolutions((resolution,))).ops}
+        return any(network <= ops for network in known)
+
+    return tuple(resolution for resolution in space.resolutions if some(resolution))
+
+
+def _missing(table: LatencyTable, space: SearchSpace, resolution: int) -> list[str]:
+    return table.missing(PopulationCodec(space.with_resolutions((resolution,)), table.per_resolution).op_keys)

@@ -1,0 +1,225 @@
+"""Functions of a subnet that add up over its blocks, as tables: what a block at a slot contributes.
+
+Latency means, multiply-accumulates and parameters are such sums, at every resolution and width: a constant for what
+no other gene changes, and a value for each slot that the subnet has and the choice it makes there. A table is found by
+asking the function for a few hundred subnets that differ in one slot, so it need not be known how it is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+
+from ofa_deploy.space import Population, PopulationCodec
+from ofa_deploy.space.counts import op_table
+
+LARGE_KERNEL = 5  # a kernel is large if it is larger than this
+ADDITIVE = 1e-6  # a function is a sum over blocks if it differs from one by no more, as a fraction of its range
+
+
+@lru_cache(maxsize=64)
+def block_counts(codec: PopulationCodec, what: str) -> np.ndarray:
+    """``float64[M + 1]``: what every block of ``codec.ops`` adds to a network, and 0 for the empty slot.
+
+    Args:
+        what: ``macs``, ``params``, ``memory_mb`` (its weights, in values), ``layers`` or ``large_kernels``.
+    """
+    if what == "layers":
+        return np.array([1.0] * len(codec.ops) + [0.0])
+    if what == "large_kernels":
+        return np.array([float(np.max(op.kernel) > LARGE_KERNEL) for op in codec.ops] + [0.0])
+    return op_table(codec.ops, "weights" if what == "memory_mb" else what)
+
+
+@lru_cache(maxsize=64)
+def activations(codec: PopulationCodec) -> np.ndarray:
+    """``float64[M + 1]``: values that must be in memory at once to run every block, and 0 for the empty slot."""
+    return op_table(codec.ops, "activations")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place where a subnet may have a block.
+
+    Attributes:
+        stage: whose depth decides whether the block is there.
+        kernel, expand: its genes.
+        kernels, expands: their numbers of choices; together they are choice ``kernel * expands + expand``.
+        present: for each choice of the stage's depth, whether the slot is used.
+    """
+
+    stage: int
+    kernel: int
+    expand: int
+    kernels: int
+    expands: int
+    present: tuple[bool, ...]
+
+    @property
+    def choices(self) -> int:
+        """How many different blocks it may hold."""
+        return self.kernels * self.expands
+
+
+class Slots:
+    """The genes of a space, slot by slot. ``C`` is the most choices that a slot has; choice C is an absent block."""
+
+    def __init__(self, codec: PopulationCodec) -> None:
+        space, count = codec.space, len(codec.space.slots)
+        self.codec, self.depth0, self.kernel0 = codec, 2, 2 + len(space.stages)
+        self.shape = (int(codec.choices[0]), int(codec.choices[1]))
+        self.all: list[Slot] = []
+        for i, (stage, position) in enumerate(space.slots):
+            kernel, expand = self.kernel0 + i, self.kernel0 + count + i
+            present = tuple(position < depth for depth in space.stages[stage].depths)
+            sizes = (int(codec.choices[kernel]), int(codec.choices[expand]))
+            self.all.append(Slot(stage, kernel, expand, *sizes, present))
+        self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(space.stages))]
+        self.C = max(slot.choices for slot in self.all)
+        self._expands = np.array([slot.expands for slot in self.all])
+
+    @property
+    def sizes(self) -> int:
+        """Combinations of resolution and width."""
+        return self.shape[0] * self.shape[1]
+
+    def size(self, population: Population) -> np.ndarray:
+        """Number of the combination of resolution and width, ``int64[N]``."""
+        return population[:, 0].astype(np.intp) * self.shape[1] + population[:, 1]
+
+    def picks(self, population: Population) -> np.ndarray:
+        """Choice at every slot, ``int64[N, slots]``; C where there is no block."""
+        kernels, expands = np.split(population[:, self.kernel0 :].astype(np.intp), 2, axis=1)
+        return np.where(self.codec.active(population), kernels * self._expands + expands, self.C)
+
+    def rows(self, picks: np.ndarray, depths: np.ndarray) -> Population:
+        """Subnets at the first resolution and width, from their choices at every slot and their depths' genes."""
+        population = np.zeros((len(depths), len(self.codec.choices)), dtype=np.int8)
+        population[:, self.depth0 : self.kernel0] = depths
+        kernels, expands = np.divmod(np.where(picks == self.C, 0, picks), self._expands)
+        population[:, self.kernel0 :] = np.concatenate([kernels, expands], axis=1)
+        return population
+
+
+@dataclass(frozen=True)
+class Separable:
+    """A function of a subnet that is a sum over its slots, with ``K`` values.
+
+    Attributes:
+        constant: ``float64[sizes, K]``.
+        value: ``float64[sizes, slots, C + 1, K]``; 0 at choice C, the absent block.
+        error: the largest deviation from the function it was made from, on random subnets, ``float64[K]``.
+        spread: the range of the function there.
+    """
+
+    slots: Slots
+    constant: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+    spread: np.ndarray
+
+    def __call__(self, population: Population) -> np.ndarray:
+        """The function of every subnet, ``float64[N, K]``."""
+        size, picks = self.slots.size(population), self.slots.picks(population)
+        total = self.constant[size]
+        for i in range(picks.shape[1]):
+            total += self.value[size, i, picks[:, i]]
+        return total
+
+    def only(self, k: int) -> Separable:
+        """One of the K values by itself."""
+        parts = (part[..., [k]] for part in (self.constant, self.value, self.error, self.spread))
+        return Separable(self.slots, *parts)
+
+    def shifted(self, by: np.ndarray) -> Separable:
+        """The sum plus a constant, ``[K]``."""
+        return replace(self, constant=self.constant + by)
+
+    @property
+    def holds(self) -> np.ndarray:
+        """Which of the K values are sums over blocks indeed."""
+        return self.error <= ADDITIVE * np.maximum(self.spread, 1e-12)
+
+
+class Sweep:
+    """The subnets that a function must be asked for to find its sum over slots: some that differ in one slot, at every
+    resolution and width, and random ones to try the sum on.
+
+    Attributes:
+        population: the subnets.
+    """
+
+    def __init__(self, slots: Slots, samples: int = 256) -> None:
+        rows, self._marks = _sweep(slots)
+        asked = np.repeat(rows[None], slots.sizes, axis=0)
+        for size, part in enumerate(asked):
+            part[:, 0], part[:, 1] = divmod(size, slots.shape[1])
+        self.slots, self._count = slots, len(rows)
+        random = slots.codec.sample(samples, np.random.default_rng(0))
+        self.population: Population = np.concatenate([slots.codec.canonicalise(np.concatenate(asked)), random])
+
+    def read(self, answers: np.ndarray) -> Separable:
+        """The sum, from the function's ``[N, K]`` values of the population."""
+        asked = self.slots.sizes * self._count
+        truth, got = answers[asked:], answers[:asked].reshape(self.slots.sizes, self._count, -1)
+        value = np.zeros((self.slots.sizes, len(self.slots.all), self.slots.C + 1, got.shape[2]))
+        for j, mark in enumerate(self._marks, 1):
+            if mark is not None:
+                value[:, mark.slot, mark.choices] += (got[:, j] - got[:, mark.base]).reshape(self.slots.sizes, 1, -1)
+        nothing = np.zeros(got.shape[2])
+        made = Separable(self.slots, got[:, 0], value, nothing, nothing)
+        error = np.nan_to_num(np.abs(made(self.population[asked:]) - truth).max(axis=0), nan=np.inf)
+        return replace(made, error=error, spread=np.ptp(truth, axis=0))
+
+
+def separate(slots: Slots, function: Callable[[Population], np.ndarray]) -> Separable:
+    """The sum over slots that agrees with a function ``[N] → [N, K]`` on subnets that differ in one slot; ``holds``
+    tells whether it agrees on random ones."""
+    sweep = Sweep(slots)
+    return sweep.read(function(sweep.population))
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """What the difference between two subnets of a sweep says: the value of some choices at a slot."""
+
+    slot: int
+    choices: slice
+    base: int
+
+
+def _sweep(slots: Slots) -> tuple[Population, list[_Mark | None]]:
+    """Subnets at the first resolution and width, and what each but the first tells.
+
+    The first has every depth at its smallest. Then come all other depths, one at a time: each adds to the value of the
+    first slot that it uses and the depth before did not. Then the deepest one, and it with another choice at one slot.
+    """
+    rows = [np.zeros(len(slots.codec.choices), dtype=np.int8)]
+    marks: list[_Mark | None] = []
+    deepest = rows[0].copy()
+    for stage, members in enumerate(slots.stages):
+        gene = slots.depth0 + stage
+        used = [sum(slots.all[i].present[d] for i in members) for d in range(slots.codec.choices[gene])]
+        order = np.argsort(used, kind="stable")
+        rows[0][gene], deepest[gene] = order[0], order[-1]
+    for stage, members in enumerate(slots.stages):
+        gene, base = slots.depth0 + stage, 0
+        used = [sum(slots.all[i].present[d] for i in members) for d in range(slots.codec.choices[gene])]
+        for before, depth in pairwise(np.argsort(used, kind="stable")):
+            rows.append(rows[0].copy())
+            rows[-1][gene] = depth
+            marks.append(_Mark(members[used[before]], slice(0, slots.C), base))
+            base = len(rows) - 1
+    rows.append(deepest)
+    marks.append(None)
+    base = len(rows) - 1
+    for i, slot in enumerate(slots.all):
+        for choice in range(1, slot.choices):
+            rows.append(deepest.copy())
+            rows[-1][slot.kernel], rows[-1][slot.expand] = divmod(choice, slot.expands)
+            marks.append(_Mark(i, slice(choice, choice + 1), base))
+    return np.array(rows), marks
