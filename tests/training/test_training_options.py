@@ -237,7 +237,7 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
 
 def test_subnets_of_a_progressive_step_share_a_resolution_and_are_open():
     space = load_space(SPACE)
-    run = loop._Run(recipe(**PROGRESSIVE), loop.Path("unused"), None, ALONE)
+    run = loop._Run(recipe(**PROGRESSIVE), loop.Path("unused"), None, ALONE, fresh=True)
     for phase in run.phases:
         codec = PopulationCodec(phase.space)
         for step in range(phase.first, phase.end):
