@@ -44,8 +44,8 @@ def train_supernet(
         folder: receives ``supernet.safetensors`` (the result, batch norm recalibrated for the largest subnet),
             ``metrics.jsonl`` (a line for each step and each evaluation) and, until the end, ``checkpoint.safetensors``.
         resume: continue from the checkpoint if there is one.
-        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and
-            valid_largest and valid_smallest once they are known.
+        report: called after every step with done and total, its line of the metrics, and valid_largest and
+            valid_smallest once they are known.
         world: the processes that train together; its main one alone reads and writes the folder, and reports.
 
     Returns:
@@ -148,7 +148,7 @@ class _Run:
                     state.save(checkpoint, recipe)
                     saved = time.monotonic()
                 if self.report is not None:
-                    self.report({**line, **known, "epochs": recipe.epochs, "steps": self.steps})
+                    self.report({"done": line.pop("step"), "total": self.steps, **line, **known})
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
         step = self.state.step

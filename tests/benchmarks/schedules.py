@@ -110,7 +110,7 @@ def teller(name: str) -> Any:
         nonlocal last
         if time.monotonic() - last > 30:
             last = time.monotonic()
-            print(f"{name}: step {line['step']} of {line['steps']}, loss {line['loss']:.3f}", file=sys.stderr)
+            print(f"{name}: step {line['done']} of {line['total']}, loss {line['loss']:.3f}", file=sys.stderr)
 
     return tell
 
