@@ -17,8 +17,11 @@ from ofa_deploy.cli.spaces import read_arch
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
     from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.search import Compared
     from ofa_deploy.space import SearchSpace
     from ofa_deploy.store import Workspace
+
+EVALUATIONS = 1000  # of each strategy, to compare them
 
 
 def the_subject(
@@ -44,10 +47,14 @@ def the_subject(
         raise UsageError("--space and --random-weights go together; a trained supernet brings its own space")
     predictor = load_predictor(workspace, accuracy) if accuracy else None
     if space_name:
-        return random_subject(load_space(space_name), seed, predictor)
-    path = find_supernet(workspace, supernet)
-    click.echo(f"supernet: {path}", err=True)
-    return load_subject(workspace, path, lambda p: tell("evaluate subnets", p), predictor=predictor)
+        subject = random_subject(load_space(space_name), seed, predictor)
+    else:
+        path = find_supernet(workspace, supernet)
+        click.echo(f"supernet: {path}", err=True)
+        subject = load_subject(workspace, path, lambda p: tell("evaluate subnets", p), predictor=predictor)
+    if predictor:
+        subject.accuracy(subject.codec)  # says at once that it knows other subnets, not after measuring
+    return subject
 
 
 def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None]:
@@ -56,6 +63,7 @@ def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[Se
         from ofa_deploy.accuracy import load_predictor
 
         predictor = load_predictor(workspace, request.accuracy)
+        click.echo(predictor.summary(), err=True)
         return predictor.codec.space, predictor
     subject = subject_of(workspace, request, tell)
     return subject.space, subject.predictor
@@ -70,19 +78,37 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 @click.command()
 @request_options
 @click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
+@click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
+@click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most.")
+@click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
 @click.pass_obj
-def search(workspace: Path | None, request: Request, time_limit: float | None) -> None:
+def search(
+    workspace: Path | None,
+    request: Request,
+    time_limit: float | None,
+    strategies: tuple[str, ...],
+    evaluations: int | None,
+    seeds: int | None,
+) -> None:
     """Find the best subnet by prediction alone; nothing is measured.
+
+    --compare N runs every strategy, or those named by --strategy, with N seeds: at equal time with --time-limit, else
+    at equal --evaluations.
 
     Example: ofa-deploy search --target local --max-ms 2 --json
     """
     from ofa_deploy.accuracy import objective
     from ofa_deploy.deploy.ready import ready_model
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.search import Problem
+    from ofa_deploy.search import STRATEGIES, Problem, compare
     from ofa_deploy.search import search as run
+    from ofa_deploy.search.strategies import find_strategy
     from ofa_deploy.store import Workspace
 
+    for name in strategies:
+        find_strategy(name)
+    if seeds is None and len(strategies) > 1:
+        raise click.UsageError("several strategies need --compare N")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened)
     with progress() as tell:
@@ -90,7 +116,13 @@ def search(workspace: Path | None, request: Request, time_limit: float | None) -
         model, codec = ready_model(None, opened, found, space, asked.statistic)
         latency = model.bind(codec).predict
         problem = Problem(codec, objective(codec, predictor), latency, asked, found.batch, found.precision)
-        result = run(problem, request.seed, time_limit=time_limit)
+        if seeds is not None:
+            limit = evaluations or (None if time_limit else EVALUATIONS)
+            runs = range(request.seed, request.seed + seeds)
+            _tell_compared(compare(problem, strategies or list(STRATEGIES), runs, limit, time_limit), request.as_json)
+            return
+        name = strategies[0] if strategies else "evolution"
+        result = run(problem, request.seed, name, evaluations, time_limit=time_limit)
     best = result.best
     answer = {
         "arch": best.arch.to_json(),
@@ -99,6 +131,11 @@ def search(workspace: Path | None, request: Request, time_limit: float | None) -
         "upper_ms": best.upper_ms,
         "evaluations": result.evaluations,
         "seconds": result.seconds,
+        "strategy": result.strategy,
+        "bound": result.bound if predictor else None,
+        "regret": result.regret if predictor else None,
+        "proven": result.proven,
+        "trace": [vars(step) for step in result.trace],
         "simulated": model.table.simulated,
     }
     if request.as_json:
@@ -110,6 +147,17 @@ def search(workspace: Path | None, request: Request, time_limit: float | None) -
         f"under {best.upper_ms:.4g} ms at {asked.confidence:g} "
         f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
     )
+
+
+def _tell_compared(found: list[Compared], as_json: bool) -> None:
+    if as_json:
+        emit([one.to_json() for one in found])
+        return
+    for one in sorted(found, key=lambda compared: -compared.best.mean):
+        interval = f"{one.best.mean:.4f} ({one.best.low:.4f} to {one.best.high:.4f})"
+        gain = "" if one.gain is None else "  beats random" if one.beats_random else "  does not beat random"
+        volume = "" if one.hypervolume is None else f"  hypervolume {one.hypervolume.mean:.3f}"
+        click.echo(f"{one.strategy:17} {interval}{volume}  {one.evaluations:.0f} subnets, {one.seconds:.2f} s{gain}")
 
 
 @click.command()

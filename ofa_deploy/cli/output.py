@@ -68,6 +68,7 @@ def _bars() -> Iterator[Tell]:
 
 def _lines() -> Tell:
     last: dict[str, float] = {}
+    begun: dict[str, tuple[float, float]] = {}  # when, and how much was done then
 
     def tell(what: str, numbers: dict[str, Any]) -> None:
         done, total, text = _split(numbers)
@@ -75,7 +76,14 @@ def _lines() -> Tell:
         if what in last and not finished and time.monotonic() - last[what] < LINE_SECONDS:
             return
         last[what] = time.monotonic()
+        since, before = begun.setdefault(what, (last[what], done))
         count = f" {done:g}/{total:g}" if total else ""
-        click.echo(f"{what}{count}  {text}".rstrip(), err=True)
+        left = _left((last[what] - since) / (done - before) * (total - done)) if total and total > done > before else ""
+        click.echo(f"{what}{count}  {left}{text}".rstrip(), err=True)
 
     return tell
+
+
+def _left(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d} left  "

@@ -254,9 +254,8 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     if subject.source is not None:
         notes.append(INHERITED)
     if subject.predictor is not None and "note" in subject.predictor.error:
-        notes.append(
-            f"The predicted accuracy is {subject.predictor.error['what']}'s: {subject.predictor.error['note']}."
-        )
+        its = subject.predictor.error
+        notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
     then, now = chosen.predictor.table.condition, chosen.record["condition"]
     changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:

@@ -20,7 +20,7 @@ from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
-from ofa_deploy.training import ALONE, Data, World, batches, load_data, specialise, trained_data
+from ofa_deploy.training import ALONE, Data, World, batches, load_data, trained_data
 
 SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
 SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
@@ -83,9 +83,9 @@ class Subject:
             return module.eval()
         if self.source is not None:
             return self.supernet.extract(arch)
-        if self.data is None or self.recipe is None:
+        if self.campaign is None:
             raise OfaDeployError(f"{self.name}: batch norm cannot be recalibrated without its data: {self.data_error}")
-        return specialise(self.supernet, arch, self.data, self.recipe.accuracy.recalibration_images)
+        return self.campaign.subnets([arch])[0]
 
     def images(self, arch: Arch, count: int) -> np.ndarray:
         """Images for checking numbers, ``float32[count, C, R, R]``: held-out ones, or noise without data."""

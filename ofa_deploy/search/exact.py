@@ -126,7 +126,7 @@ class _Losses:
             if part is None:
                 return None
             room -= len(part.loss)
-            found.append(part.only((part.sums[:, 1:] <= TOLERANCE).all(axis=1)))
+            found.append(part.only(np.all(part.sums[:, 1:] <= TOLERANCE, axis=1)))
         return _Partial.all(found)
 
     def _of_size(self, size: int, gap: float, room: int) -> _Partial | None:

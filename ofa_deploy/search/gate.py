@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import inf, prod
+from itertools import pairwise
+from math import floor, inf, prod
 
 import numpy as np
 from scipy.stats import norm
@@ -24,11 +25,12 @@ from ofa_deploy.search.tables import Separable, Slots, activations, block_counts
 from ofa_deploy.space import Population
 
 CHUNK = 8192  # subnets at a time: what they need stays in the caches
-ENTRIES = 1 << 18  # most entries of one table
+ENTRIES = 1 << 12  # most entries of one table: all tables together stay in a cache
 ROUNDING = 1e-5  # sums in single precision are surer than this
 WIDEST = 2.0  # a subnet's relative deviation is taken to be at most so many times the largest of a random sample
 SAMPLE = 512
 SHOWN = ("macs", "params")
+WHOLE = ("layers", "large_kernels")
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Verdicts:
         again: positions of the subnets that were looked at in double precision.
     """
 
-    problem: Problem
+    gate: Gate
+    population: Population
     feasible: np.ndarray
-    _columns: list[Column]
-    _sums: np.ndarray
+    _values: np.ndarray
     again: np.ndarray
     _exact: np.ndarray
 
@@ -51,30 +53,29 @@ class Verdicts:
     def values(self) -> dict[str, np.ndarray]:
         """Means ``latency_ms`` (with a latency model; of further devices ``latency_ms@NAME``), ``macs`` and
         ``params``, each ``float32[N]``."""
-        columns = enumerate(self._columns)
-        return {c.name: self._sums[:, j] for j, c in columns if c.name in SHOWN or c.name.startswith("latency_ms")}
+        return {column.name: self._values[:, j] for j, column in enumerate(self.gate.columns) if column.shown}
 
     @cached_property
     def excess(self) -> np.ndarray:
         """By how much each constraint is exceeded, as a fraction of its bound (negative: room), ``float64[N, K]`` in
         the order of ``problem.names``. Where a mean alone rejects a subnet, its deviation is not counted."""
-        excess = np.zeros((len(self.feasible), len(self.problem.names)))
-        for j, column in enumerate(self._columns):
+        names, sums = self.gate.problem.names, self.gate.sums(self.population)
+        excess = np.zeros((len(self.feasible), len(names)))
+        for j, column in enumerate(self.gate.columns):
             if column.constraint is not None:
-                place = self.problem.names.index(column.constraint)
-                excess[:, place] = self._sums[:, j] * column.scale + column.offset
+                excess[:, names.index(column.constraint)] = sums[:, j] * column.scale + column.offset
         excess[self.again] = self._exact
         return excess
 
     def reasons(self, i: int) -> dict[str, float]:
         """Why one subnet is rejected: the excess of every constraint that it breaks."""
-        return {name: float(e) for name, e in zip(self.problem.names, self.excess[i], strict=True) if not e <= 0}
+        return {name: float(e) for name, e in zip(self.gate.problem.names, self.excess[i], strict=True) if not e <= 0}
 
     @property
     def counts(self) -> dict[str, int]:
         """How many subnets break each constraint; one that breaks several counts for each."""
         broken = (~(self.excess <= 0)).sum(axis=0)
-        return dict(zip(self.problem.names, broken.tolist(), strict=True))
+        return dict(zip(self.gate.problem.names, broken.tolist(), strict=True))
 
 
 class Gate:
@@ -90,20 +91,20 @@ class Gate:
             OpNotProfiled: a block of the space was never measured.
         """
         self.problem, self.workers = problem, workers or os.cpu_count() or 1
-        slots, self._columns = Slots(problem.codec), _columns(problem)
+        slots, self.columns = Slots(problem.codec), _columns(problem)
         sums = separate(slots, self._sums)
         self._additive = bool(sums.holds.all())
         groups = list(_groups(slots))
         self._weights = np.stack([_weights(slots, group) for group in groups], axis=1)
-        width = 1 << (len(self._columns) - 1).bit_length()  # numpy copies entries of such sizes fastest
+        width = 1 << (len(self.columns) - 1).bit_length()  # numpy copies entries of such sizes fastest
         self._tables = [_table(sums, group, width, first=i == 0) for i, group in enumerate(groups)]
         limits = np.full((2, width), inf, dtype=np.float32)
-        limits[:, : len(self._columns)] = np.transpose([(column.sure, column.possible) for column in self._columns])
+        limits[:, : len(self.columns)] = np.transpose([(column.sure, column.possible) for column in self.columns])
         self._limits = [np.repeat(row[None], CHUNK, axis=0) for row in limits]
 
     def _sums(self, population: Population) -> np.ndarray:
         ids = self.problem.codec.op_ids(population)
-        return np.stack([column.sum(population, ids) for column in self._columns], axis=1)
+        return np.stack([column.sum(population, ids) for column in self.columns], axis=1)
 
     def check(self, population: Population, deviations: bool = False) -> Verdicts:
         """The verdict on every member.
@@ -112,35 +113,71 @@ class Gate:
             population: encoded subnets, ``int8[N, G]``; canonical or not.
             deviations: whether every excess counts its deviation; slower, the verdicts are the same.
         """
-        count = len(population)
-        sums = np.empty((count, self._tables[0].shape[1]), dtype=np.float32)
+        count, shown = len(population), sum(column.shown for column in self.columns)
+        values = np.empty((count, shown), dtype=np.float32)
         feasible, possible = np.empty(count, dtype=bool), np.empty(count, dtype=bool)
+        edges = np.linspace(0, count, self.workers + 1).astype(int) if count > CHUNK else np.array([0, count])
 
-        def work(start: int) -> None:
-            part = slice(start, start + CHUNK)
-            self._check(population[part], sums[part], feasible[part], possible[part])
+        def work(span: tuple[int, int]) -> None:
+            buffers = self._buffers(min(CHUNK, count))
+            for start in range(*span, CHUNK):
+                part = slice(start, min(start + CHUNK, span[1]))
+                sums = self._sum(population[part], buffers)
+                values[part] = sums[:, :shown]
+                for answer, limits in zip((feasible, possible), self._limits, strict=True):
+                    answer[part] = _all(np.less_equal(sums, limits[: len(sums)], out=buffers.flags[: len(sums)]))
 
-        if self.workers == 1 or count <= CHUNK:
-            for start in range(0, count, CHUNK):
-                work(start)
-        else:
+        if count <= CHUNK:
+            work((0, count))
+        else:  # a thread for each core is ours; the matrix product must not start its own
             with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
-                list(pool.map(work, range(0, count, CHUNK)))
+                list(pool.map(work, pairwise(edges.tolist())))
         everything = deviations or not self._additive
         again = np.arange(count) if everything else np.flatnonzero(possible & ~feasible)
         exact = self.problem.excess(population[again]) if len(again) else np.zeros((0, len(self.problem.names)))
         feasible[again] = (exact <= 0).all(axis=1)
-        return Verdicts(self.problem, feasible, self._columns, sums, again, exact)
+        return Verdicts(self, population, feasible, values, again, exact)
 
-    def _check(self, population: Population, sums: np.ndarray, sure: np.ndarray, possible: np.ndarray) -> None:
-        index = (population.astype(np.float32) @ self._weights).T.astype(np.intp)
-        part = np.empty_like(sums)
-        self._tables[0].take(index[0], axis=0, out=sums, mode="clip")
-        for table, places in zip(self._tables[1:], index[1:], strict=True):
-            table.take(places, axis=0, out=part, mode="clip")
+    def sums(self, population: Population) -> np.ndarray:
+        """What every member has in each column, ``float32[N, columns]``."""
+        parts = [population[start : start + CHUNK] for start in range(0, max(len(population), 1), CHUNK)]
+        sums = [self._sum(part, self._buffers(len(part)))[:, : len(self.columns)] for part in parts]
+        return np.concatenate(sums)
+
+    def _buffers(self, count: int) -> _Buffers:
+        groups, width = len(self._tables), self._tables[0].shape[1]
+        return _Buffers(
+            genes=np.empty((count, len(self._weights)), dtype=np.float32),
+            products=np.empty((count, groups), dtype=np.float32),
+            places=np.empty((groups, count), dtype=np.intp),
+            sums=np.empty((count, width), dtype=np.float32),
+            part=np.empty((count, width), dtype=np.float32),
+            flags=np.empty((count, width), dtype=bool),
+        )
+
+    def _sum(self, population: Population, buffers: _Buffers) -> np.ndarray:
+        count = len(population)
+        places, sums, part = buffers.places[:, :count], buffers.sums[:count], buffers.part[:count]
+        np.copyto(buffers.genes[:count], population)
+        np.matmul(buffers.genes[:count], self._weights, out=buffers.products[:count])
+        np.copyto(places, buffers.products[:count].T, casting="unsafe")
+        self._tables[0].take(places[0], axis=0, out=sums, mode="clip")
+        for table, where in zip(self._tables[1:], places[1:], strict=True):
+            table.take(where, axis=0, out=part, mode="clip")
             sums += part
-        for answer, limits in zip((sure, possible), self._limits, strict=True):
-            answer[:] = _all(sums <= limits[: len(sums)])
+        return sums
+
+
+@dataclass(frozen=True)
+class _Buffers:
+    """What a thread needs for a chunk: fresh memory for every chunk would cost more than the work in it."""
+
+    genes: np.ndarray
+    products: np.ndarray
+    places: np.ndarray
+    sums: np.ndarray
+    part: np.ndarray
+    flags: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -151,6 +188,7 @@ class Column:
         name: the value's, or the constraint's where the value is not one that is told.
         sum: from a population and its blocks' numbers to the values, ``float64[N]``.
         sure: with less the constraint holds for certain; ``possible``: with more it is broken for certain.
+        shown: whether it is one of ``Verdicts.values``; those come first.
         constraint: the one it decides, if any; its ``excess`` is at least the value times ``scale`` plus ``offset``.
     """
 
@@ -159,6 +197,7 @@ class Column:
     sure: float = inf
     possible: float = inf
     constraint: str | None = None
+    shown: bool = True
     scale: float = 0.0
     offset: float = 0.0
 
@@ -188,7 +227,7 @@ def _latency(problem: Problem, suffix: str, latency: Latency, bound: float | Non
     stretched = np.nan_to_num(1 + deviations * WIDEST * (stds / means).max(), nan=inf)
     other = bound / stretched if stretched > 0 else inf
     limits = _rounded(min(bound, other), max(bound, other))
-    return Column(f"latency_ms{suffix}", mean, *limits, f"max_ms{suffix}", 1 / bound, -1.0)
+    return Column(f"latency_ms{suffix}", mean, *limits, f"max_ms{suffix}", True, 1 / bound, -1.0)
 
 
 def _count(problem: Problem, name: str, constraint: str | None) -> Column:
@@ -201,11 +240,14 @@ def _count(problem: Problem, name: str, constraint: str | None) -> Column:
         return table.take(ids).sum(axis=0)
 
     if constraint is None:
-        return Column(name, total)
+        return Column(name, total, shown=name in SHOWN)
     bound = sign * problem.constraints.bounds[constraint]
     unit = 1 / (abs(bound) or 1.0)
+    if what in WHOLE:  # small whole numbers have no rounding
+        middle = floor(bound) + 0.5
+        return Column(name, total, middle, middle, constraint, False, unit, -bound * unit)
     least, most = _peaks(problem) if what == "memory_mb" else (0.0, 0.0)
-    return Column(name, total, *_rounded(bound - most, bound - least), constraint, unit, -bound * unit)
+    return Column(name, total, *_rounded(bound - most, bound - least), constraint, name in SHOWN, unit, -bound * unit)
 
 
 def _peaks(problem: Problem) -> tuple[float, float]:

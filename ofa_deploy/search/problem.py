@@ -200,7 +200,9 @@ class Problem:
         return _stacked(columns, len(population))
 
     def _bounds(self, population: Population) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
-        latency, upper, columns = None, None, []
+        latency: np.ndarray | None = None
+        upper: np.ndarray | None = None
+        columns: list[np.ndarray] = []
         if self.latency is not None and self.constraints.max_ms is None:
             latency, std = self.latency(population)
             upper = latency + self.deviations * std

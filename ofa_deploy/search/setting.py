@@ -91,5 +91,4 @@ class Setting:
         """The constraints with what they exceed their lower bounds by, so that enough of the solutions are feasible."""
         rows = self.memory.best(64)
         missing = self.problem.excess(rows) - self.problem.additive(rows)
-        shift = np.nan_to_num(np.median(missing, axis=0)) if len(rows) else 0.0
-        return self.cost.shifted(shift)
+        return self.cost.shifted(np.nan_to_num(np.median(missing, axis=0)))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from ofa_deploy.space import OpSpec
 from ofa_deploy.space.network import BLOCKS
 from ofa_deploy.supernet.blocks import activate
+from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.synchronised import batch_norm, group_around
 
 Tensors = Mapping[str, Tensor]
@@ -35,7 +36,7 @@ def _conv_bn(
     x: Tensor, w: Tensors, prefix: str, training: bool, eps: float, act: str = "none", stride: int = 1, groups: int = 1
 ) -> Tensor:
     kernel = w[f"{prefix}conv.weight"]
-    y = F.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, groups=groups)
+    y = depthwise_conv(x, kernel, stride) if groups > 1 else F.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2)
     if training and (group := group_around()) is not None:
         return activate(batch_norm(y, w[f"{prefix}bn.weight"], w[f"{prefix}bn.bias"], eps, group), act)
     mean, var = (None, None) if training else (w[f"{prefix}bn.running_mean"], w[f"{prefix}bn.running_var"])

@@ -2,15 +2,17 @@
 
 from ofa_deploy.training.data import Data, batches, load_data, trained_data
 from ofa_deploy.training.distributed import ALONE, TIMEOUT, World, join_world
-from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all, recalibrate, specialise, specialise_all
+from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all
 from ofa_deploy.training.images import prepare, resize
 from ofa_deploy.training.loop import train_supernet
+from ofa_deploy.training.recalibration import RecalibrationCache, recalibrate, specialise, specialise_all
 
 __all__ = [
     "ALONE",
     "TIMEOUT",
     "Data",
     "Evaluation",
+    "RecalibrationCache",
     "World",
     "batches",
     "evaluate",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from ofa_deploy.training.loading import Reader, stream
 from ofa_deploy.training.sources import Images
 from ofa_deploy.training.splits import portion, shuffled, stratified
 
+Batches = Iterable[tuple[Tensor, Tensor]]  # inputs and labels
+SharedBatches = Iterable[tuple[Sequence[Tensor], Tensor]]  # an input for each of several models, and the labels
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # as torchvision publishes them
 _MEASURED = 1024  # image files of which mean and standard deviation are taken
 _BATCH = 256
@@ -152,6 +154,15 @@ def raw_batches(
     # of nearly equal size, so that the last one is not small enough to be damaged altogether
     requests = [part.tolist() for part in np.array_split(np.arange(count), math.ceil(count / batch_size))]
     return ((images, labels) for images, labels in stream(Reader(dataset), requests[own]) if len(labels))
+
+
+def shared_batches(
+    data: Data, images: Images, resolutions: Sequence[int], batch_size: int, limit: int | None, world: World = ALONE
+) -> SharedBatches:
+    """The batches of ``batches`` in several resolutions, read once and resized once for each that is different."""
+    for batch, labels in raw_batches(images, batch_size, limit, world=world):
+        sized = {resolution: prepare(batch, resolution, data.mean, data.std) for resolution in set(resolutions)}
+        yield [sized[resolution] for resolution in resolutions], labels
 
 
 def _hold_out(images: Images, part: float, key: str) -> tuple[Images, Images]:

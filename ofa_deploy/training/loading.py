@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from multiprocessing.context import BaseContext
@@ -127,7 +128,7 @@ def stream(reader: Reader, requests: Iterable[list[Any]]) -> Iterator[tuple[Tens
         batch_sampler=requests,
         num_workers=images.workers,
         collate_fn=_join,
-        worker_init_fn=_leave_interrupts_to_parent,
+        worker_init_fn=_live_and_die_with_parent,
         multiprocessing_context=_context() if images.workers else None,
     )
     try:
@@ -156,9 +157,18 @@ def _cores() -> int:
     return max(1, own // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
-def _leave_interrupts_to_parent(_worker: int) -> None:
-    """A Ctrl-C reaches all processes of a terminal; the parent ends its workers."""
+def _live_and_die_with_parent(_worker: int) -> None:
+    """A Ctrl-C reaches all processes of a terminal, and the parent ends its workers; one that is killed cannot, and
+    torch's own watch looks at the wrong process, the one that the worker was forked from."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_after_parent, daemon=True).start()
+
+
+def _leave_after_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @cache

@@ -18,10 +18,12 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
 from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
 from ofa_deploy.training.data import Data, load_data
+from ofa_deploy.training.devices import choose_device
 from ofa_deploy.training.distributed import ALONE, World
-from ofa_deploy.training.evaluation import evaluate_all, specialise, specialise_all
+from ofa_deploy.training.evaluation import evaluate_all
 from ofa_deploy.training.guards import Guards
 from ofa_deploy.training.optimiser import make_optimiser, update_average
+from ofa_deploy.training.recalibration import specialise, specialise_all
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
 from ofa_deploy.training.schedules import Phase, plan
 from ofa_deploy.training.state import TrainingState, finished, keep_metrics, recipe_json
@@ -42,8 +44,8 @@ def train_supernet(
         folder: receives ``supernet.safetensors`` (the result, batch norm recalibrated for the largest subnet),
             ``metrics.jsonl`` (a line for each step and each evaluation) and, until the end, ``checkpoint.safetensors``.
         resume: continue from the checkpoint if there is one.
-        report: called after every step with epoch, epochs, step, steps, loss and images_per_second, and
-            valid_largest and valid_smallest once they are known.
+        report: called after every step with done and total, its line of the metrics, and valid_largest and
+            valid_smallest once they are known.
         world: the processes that train together; its main one alone reads and writes the folder, and reports.
 
     Returns:
@@ -146,7 +148,7 @@ class _Run:
                     state.save(checkpoint, recipe)
                     saved = time.monotonic()
                 if self.report is not None:
-                    self.report({**line, **known, "epochs": recipe.epochs, "steps": self.steps})
+                    self.report({"done": line.pop("step"), "total": self.steps, **line, **known})
 
     def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
         step = self.state.step
@@ -255,19 +257,6 @@ class _Run:
             "train": self.world.ask_main(lambda: last_epoch(self.metrics)),
             "valid": self._accuracies(supernet),
         }
-
-
-def choose_device(wanted: str, world: World) -> torch.device:
-    """The device of a recipe.
-
-    Raises:
-        UsageError: it wants a GPU, but there is none, or fewer than processes.
-    """
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: cuda, but torch finds no GPU here: set device: auto or cpu in the recipe")
-    if wanted == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return world.device("cuda")
 
 
 def last_epoch(metrics: Path) -> dict[str, float]:

@@ -31,6 +31,9 @@ use std::time::Instant;
 const LAYERS: usize = 20;
 const KINDS: u64 = 9;
 
+#[derive(PartialEq, Eq, Hash)]
+struct Layer { position: u32, kernel: u32, expand: u32 }
+
 #[derive(Clone, Copy)]
 struct Cost { ms: f64, flops: f64 }
 
@@ -38,11 +41,12 @@ fn main() {
     let count: usize = std::env::args().nth(1).unwrap().parse().unwrap();
     let mut state: u64 = 88172645463325252;
     let mut next = move || { state ^= state << 13; state ^= state >> 7; state ^= state << 17; state };
-    let mut table: HashMap<(u8, u8), Cost> = HashMap::new();
+    let mut table: HashMap<Layer, Cost> = HashMap::new();
     for layer in 0..LAYERS as u8 {
         for kind in 0..KINDS as u8 {
             let ms = 0.5 + (next() % 1000) as f64 / 1000.0;
-            table.insert((layer, kind), Cost { ms, flops: 1e7 * ms });
+            let key = Layer { position: layer as u32, kernel: kind as u32 / 3, expand: kind as u32 % 3 };
+            table.insert(key, Cost { ms, flops: 1e7 * ms });
         }
     }
     let candidates: Vec<[u8; LAYERS]> = (0..count)
@@ -53,7 +57,8 @@ fn main() {
     for candidate in &candidates {
         let (mut ms, mut flops, mut layers, mut large) = (0.0, 0.0, 0, 0);
         for (layer, &kind) in candidate.iter().enumerate() {
-            if let Some(cost) = table.get(&(layer as u8, kind)) {
+            let key = Layer { position: layer as u32, kernel: kind as u32 / 3, expand: kind as u32 % 3 };
+            if let Some(cost) = table.get(&key) {
                 ms += cost.ms; flops += cost.flops; layers += 1;
                 if kind >= 6 { large += 1 }
             }

@@ -193,7 +193,8 @@ def test_arch_is_hashable_and_immutable() -> None:
 def test_keys_come_back_as_blocks() -> None:
     for space in PRESETS.values():
         for op in PopulationCodec(space).ops:
-            assert OpSpec.from_key(op.key) == OpSpec.from_key(op.key_at(224)) == op
+            plain = replace(op, eps=OpSpec.eps)  # the key is silent about what changes no latency
+            assert OpSpec.from_key(op.key) == OpSpec.from_key(op.key_at(224)) == plain
     for key in (
         "",
         "stem",

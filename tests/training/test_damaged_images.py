@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
+import sys
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +194,39 @@ def test_auto_workers_leave_a_core_free(tmp_path, monkeypatch):
     assert images.workers == 1
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     assert images.workers == 0
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from ofa_deploy.config import DataConfig
+from ofa_deploy.training import load_data
+from ofa_deploy.training.loading import Reader, stream
+
+class Slow(Reader):
+    def __getitem__(self, request):
+        (Path(sys.argv[1]) / f"{os.getpid()}.pid").touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    data = load_data(DataConfig(name="image_folder", root=root, valid=4, size=16, workers=2, normalise="imagenet"))
+    list(stream(Slow(data.train), [[0], [1]]))
+"""
+
+
+def test_a_killed_process_leaves_no_reading_ones_behind(tmp_path):
+    root, script = write_images(tmp_path / "images"), tmp_path / "killed.py"
+    script.write_text(KILLED)
+    with subprocess.Popen([sys.executable, str(script), str(root)], stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: len(list(root.glob("*.pid"))) == 2)
+        process.kill()
+    for path in root.glob("*.pid"):
+        wait_until(lambda pid=int(path.stem): not Path(f"/proc/{pid}").exists())
+
+
+def wait_until(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)

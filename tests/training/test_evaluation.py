@@ -11,7 +11,17 @@ from ofa_deploy.config import DataConfig
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.supernet import Supernet, initialise
-from ofa_deploy.training import batches, evaluate, evaluate_all, load_data, recalibrate, specialise, specialise_all
+from ofa_deploy.training import (
+    RecalibrationCache,
+    batches,
+    evaluate,
+    evaluate_all,
+    load_data,
+    recalibrate,
+    recalibration,
+    specialise,
+    specialise_all,
+)
 
 SPACE = load_space("tiny_16")
 
@@ -96,3 +106,21 @@ def test_many_subnets_in_one_pass_are_the_same_as_one_by_one(data):
         assert all(torch.equal(value, state[name]) for name, value in found.state_dict().items())
         images = batches(data.valid, arch.resolution, 256, data.mean, data.std, limit=120)
         assert np.array_equal(result.predicted, evaluate(alone, images).predicted)
+
+
+def test_a_subnet_is_recalibrated_once_and_comes_out_the_same(data, monkeypatch):
+    supernet = Supernet(SPACE)
+    initialise(supernet, 0)
+    archs, passes = [SPACE.largest, SPACE.smallest], []
+    real = recalibration.shared_batches
+    monkeypatch.setattr(recalibration, "shared_batches", lambda *given: passes.append(len(given[2])) or real(*given))
+    cache = RecalibrationCache(supernet, data, 100)
+    (first,), again = cache.subnets(archs[:1]), cache.subnets([*archs, *archs])
+    assert passes == [1, 1]
+    alone = [specialise(supernet, arch, data, 100) for arch in archs]
+    for found, expected in zip([first, *again], [alone[0], *alone, *alone], strict=True):
+        weights = expected.weights()
+        assert not found.training
+        assert all(np.array_equal(value, weights[name]) for name, value in found.weights().items())
+    again[0].stem.conv.weight.data.zero_()
+    assert torch.equal(again[2].stem.conv.weight, first.stem.conv.weight)

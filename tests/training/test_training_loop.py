@@ -72,7 +72,7 @@ class Stop(Exception):
 
 def stop_after(step):
     def report(progress):
-        if progress["step"] == step:
+        if progress["done"] == step:
             raise Stop
 
     return report
@@ -95,7 +95,7 @@ def test_a_run_leaves_a_supernet_its_metrics_and_its_summary(reference):
     assert [line["epoch"] for line in lines] == [1 + i // 6 for i in range(STEPS)]
     assert [line["distill"] > 0 for line in lines] == [i >= 3 for i in range(STEPS)]
     assert np.mean([line["loss"] for line in lines[-3:]]) < np.mean([line["loss"] for line in lines[:3]])
-    assert seen[-1].items() >= {"epoch": 3, "epochs": 3, "step": STEPS, "steps": STEPS}.items()
+    assert seen[-1].items() >= {"epoch": 3, "done": STEPS, "total": STEPS}.items()
     assert all(line["images_per_second"] > 0 for line in seen)
     space, summary = read_summary(folder / "supernet.safetensors")
     assert space.name == "dwarf"

@@ -14,6 +14,8 @@ from ofa_deploy.supernet import Supernet, initialise, load_supernet, read_summar
 from ofa_deploy.training import guards, loop, train_supernet
 from ofa_deploy.training.distributed import ALONE
 from ofa_deploy.training.optimiser import update_average
+from ofa_deploy.training.sampling import step_archs
+from ofa_deploy.training.schedules import plan
 from tests.training import test_training_loop
 from tests.training.test_training_loop import RECIPE, SPACE, STEPS, Stop, assert_same_result, metrics, stop_after
 
@@ -237,11 +239,10 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
 
 def test_subnets_of_a_progressive_step_share_a_resolution_and_are_open():
     space = load_space(SPACE)
-    run = loop._Run(recipe(**PROGRESSIVE), loop.Path("unused"), None, ALONE)
-    for phase in run.phases:
+    for phase in plan(recipe(**PROGRESSIVE), space, STEPS // 3):
         codec = PopulationCodec(phase.space)
         for step in range(phase.first, phase.end):
-            archs = loop.step_archs(codec, run.recipe, step, 4)
+            archs = step_archs(codec, recipe(**PROGRESSIVE), step, 4)
             assert len({arch.resolution for arch in archs}) == 1
             assert all(space.canonical(arch).resolution in (16, 20) for arch in archs)
             assert phase.name != "largest" or {arch.depths for arch in archs} == {space.largest.depths}

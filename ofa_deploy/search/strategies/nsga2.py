@@ -39,8 +39,8 @@ def _objectives(setting: Setting, population: Population) -> np.ndarray:
 
 def _ranks(objectives: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every point the number of its front, 0 the best, and its crowding distance within it."""
-    no_worse = (objectives[:, None] <= objectives[None]).all(axis=2)
-    dominates = no_worse & (objectives[:, None] < objectives[None]).any(axis=2)
+    no_worse = np.all(objectives[:, None] <= objectives[None], axis=2)
+    dominates: np.ndarray = no_worse & np.any(objectives[:, None] < objectives[None], axis=2)
     rank, crowding = np.full(len(objectives), -1), np.zeros(len(objectives))
     front = 0
     while (rank < 0).any():

@@ -1,0 +1,30 @@
+"""Where a training computes."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import nn
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.training.distributed import World
+
+
+def choose_device(wanted: str, world: World) -> torch.device:
+    """The device of a recipe: ``cpu``, ``cuda``, or ``auto`` for a GPU where there is one.
+
+    Raises:
+        UsageError: it wants a GPU, but there is none, or there are fewer than processes.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UsageError("device: cuda, but torch finds no GPU here: set device: auto or cpu in the recipe")
+    if wanted == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it
+    return world.device("cuda")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model's weights lie."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
