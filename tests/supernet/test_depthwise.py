@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ofa_deploy.supernet import depthwise
 from ofa_deploy.supernet.depthwise import depthwise_conv
 
 CASES = [(k, stride, (9, 6)) for k in (3, 5, 7) for stride in (1, 2)] + [(7, 2, (2, 2)), (5, 1, (1, 1)), (5, 3, (8, 7))]
@@ -16,6 +17,11 @@ def make(kernel: int, size: tuple[int, int], dtype: torch.dtype = torch.float64)
     generator = torch.Generator().manual_seed(kernel)
     x = torch.randn(3, 4, *size, generator=generator, dtype=dtype).contiguous(memory_format=torch.channels_last)
     return x.requires_grad_(), torch.randn(4, 1, kernel, kernel, generator=generator, dtype=dtype, requires_grad=True)
+
+
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["image by image", "oneDNN"])
+def both_ways(request, monkeypatch):
+    monkeypatch.setattr(depthwise, "WORTH_A_CALL", request.param)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "size"), CASES)
