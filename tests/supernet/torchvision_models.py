@@ -28,5 +28,6 @@ def random_efficientnet(phi: int, side: int = 64, classes: int = 1000) -> nn.Mod
 
 
 def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference of a logit, relative to how much logits differ from image to image."""
-    return float((found - expected).abs().max() / expected.std(0).mean())
+    """The largest difference of a logit, relative to the largest logit: rounding grows on its way through any network
+    of random weights, whoever computes it."""
+    return float((found - expected).abs().max() / expected.abs().max())
