@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ofa_deploy.errors import UsageError
@@ -73,21 +74,22 @@ def source_of(path: Path, what: str) -> dict[str, str]:
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a torch file, without running anything that it may hold.
+    """The named tensors of a torch file, or of a ``.safetensors`` one, without running anything that it may hold.
 
     Raises:
         UsageError: the file is missing, damaged, or holds anything but a state.
     """
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
+    kind = "safetensors" if path.suffix == ".safetensors" else "torch"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = load_file(path) if kind != "torch" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle raises whatever it likes
         reason = str(error).strip().partition("\n")[0][:120]
         raise UsageError(
-            f"{path} is no torch file of plain tensors, or it is damaged ({type(error).__name__}: {reason}); "
+            f"{path} is no {kind} file of plain tensors, or it is damaged ({type(error).__name__}: {reason}); "
             "nothing of it was run; download it again"
         ) from error
     state = found.get("state_dict", found) if isinstance(found, Mapping) else None

@@ -18,7 +18,7 @@ def import_torchvision(path: Path, space: SearchSpace) -> tuple[Supernet, dict[s
     """Read a state of one of torchvision's EfficientNets.
 
     Args:
-        path: a torch file that holds the state, or a dict with it as ``state_dict``.
+        path: a torch or safetensors file that holds the state, or a dict with it as ``state_dict``.
         space: ``efficientnet_b0`` to ``efficientnet_b7``, or another space of one subnet with such blocks; only the
             number of classes may differ from the file's, which is then asked for by name.
 

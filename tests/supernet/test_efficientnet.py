@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from ofa_deploy.errors import UsageError
@@ -72,9 +73,17 @@ def test_another_networks_weights_are_refused(b0, tmp_path):
         import_torchvision(tmp_path / "less.pth", load_space("efficientnet_b0"))
     with pytest.raises(UsageError, match="none of torchvision's"):
         import_torchvision(path, load_space("tiny_16"))
-    (tmp_path / "cut.pth").write_bytes(path.read_bytes()[:10000])
-    with pytest.raises(UsageError, match="damaged"):
-        import_torchvision(tmp_path / "cut.pth", load_space("efficientnet_b0"))
+    for name in ("cut.pth", "cut.safetensors"):
+        (tmp_path / name).write_bytes(path.read_bytes()[:10000])
+        with pytest.raises(UsageError, match="damaged"):
+            import_torchvision(tmp_path / name, load_space("efficientnet_b0"))
+
+
+def test_a_safetensors_file_holds_the_same(b0, tmp_path):
+    model, path = b0
+    save_file(model.state_dict(), tmp_path / "b0.safetensors")
+    one, other = (import_torchvision(p, load_space("efficientnet_b0"))[0] for p in (path, tmp_path / "b0.safetensors"))
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
 ELASTIC = {"depth": [-1], "kernel": [3], "expand": [4], "width": [0.5], "resolution": [32]}
