@@ -1,6 +1,6 @@
 """How far EfficientNet's logits are from torchvision's with the same random weights and batch-norm statistics.
 
-    python tests/benchmarks/efficientnet_parity.py [--side 128]
+    python -m tests.benchmarks.efficientnet_parity [--side 128]
 
 All eight networks, in evaluation mode, at one resolution: they are fully convolutional. Prints one JSON document.
 """
@@ -16,18 +16,12 @@ import torch
 
 from ofa_deploy.space import load_space, network_params
 from ofa_deploy.supernet.torchvision_weights import import_torchvision
-from ofa_deploy.training.torchvision_shim import torchvision_module
+from tests.supernet.torchvision_models import distance, random_efficientnet
 
 
 def compare(phi: int, side: int, folder: Path) -> dict[str, float]:
-    """Parameters, and the largest difference of a logit relative to the largest logit."""
-    torch.manual_seed(phi)
-    model = getattr(torchvision_module("models"), f"efficientnet_b{phi}")(weights=None).eval()
-    for name, value in model.state_dict().items():
-        if name.endswith("running_var"):
-            value.uniform_(1e-4, 1.0)
-        elif name.endswith("running_mean"):
-            value.normal_(0, 0.1)
+    """Parameters, and the largest difference of a logit relative to how much logits differ from image to image."""
+    model = random_efficientnet(phi, side)
     torch.save(model.state_dict(), folder / "weights.pth")
     space = load_space(f"efficientnet_b{phi}")
     supernet = import_torchvision(folder / "weights.pth", space)[0]
@@ -38,7 +32,7 @@ def compare(phi: int, side: int, folder: Path) -> dict[str, float]:
     params = sum(value.numel() for value in model.parameters())
     if params != network_params(space.network(space.largest)):
         raise SystemExit(f"{space.name} has other parameters than torchvision's")
-    return {"params": params, "relative": float((found - expected).abs().max() / expected.abs().max())}
+    return {"params": params, "distance": distance(found, expected)}
 
 
 def main() -> None:

@@ -14,45 +14,28 @@ from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import load_space, network_macs
 from ofa_deploy.supernet import Supernet, inherit, initialise
 from ofa_deploy.supernet.torchvision_weights import import_torchvision
-from ofa_deploy.training.torchvision_shim import torchvision_module
+from tests.supernet.torchvision_models import distance, random_efficientnet
 
 SIDE = 64  # fully convolutional: every resolution shows the same
 
 
-def theirs(phi, seed=0, classes=1000):
-    """A torchvision EfficientNet with random weights and statistics."""
-    torch.manual_seed(seed)
-    model = getattr(torchvision_module("models"), f"efficientnet_b{phi}")(weights=None, num_classes=classes).eval()
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if name.endswith("running_var"):
-                value.uniform_(1e-4, 1.0)  # small ones too, where epsilon counts
-            elif name.endswith("running_mean"):
-                value.normal_(0, 0.1)
-    return model
-
-
 @pytest.fixture(scope="module")
 def b0(tmp_path_factory):
-    model, path = theirs(0), tmp_path_factory.mktemp("b0") / "b0.pth"
+    model, path = random_efficientnet(0), tmp_path_factory.mktemp("b0") / "b0.pth"
     torch.save(model.state_dict(), path)
     return model, path
 
 
-def relative(one, other):
-    return float((one - other).abs().max() / other.abs().max())
-
-
 @pytest.mark.parametrize("phi", [0, 5])
 def test_logits_are_torchvisions(phi, tmp_path):
-    model, images = theirs(phi), torch.randn(2, 3, SIDE, SIDE)
+    model, images = random_efficientnet(phi), torch.randn(2, 3, SIDE, SIDE)
     torch.save(model.state_dict(), tmp_path / "weights.pth")
     supernet, summary = import_torchvision(tmp_path / "weights.pth", load_space(f"efficientnet_b{phi}"))
     arch = supernet.space.canonical({**supernet.space.largest.to_json(), "resolution": SIDE})
     with torch.inference_mode():
         expected = model(images)
-        assert relative(supernet(images, arch), expected) < 1e-4
-        assert relative(supernet.extract(arch).eval()(images), expected) < 1e-4
+        assert distance(supernet(images, arch), expected) < 1e-4
+        assert distance(supernet.extract(arch).eval()(images), expected) < 1e-4
     assert summary["source"]["file"] == "weights.pth"
 
 
@@ -75,7 +58,7 @@ def test_the_graph_computes_the_same(b0):
         session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         with torch.inference_mode():
             expected = model(image)
-        assert relative(torch.from_numpy(session.run(None, {"input": image.numpy()})[0]), expected) < 1e-4
+        assert distance(torch.from_numpy(session.run(None, {"input": image.numpy()})[0]), expected) < 1e-4
 
 
 def test_another_networks_weights_are_refused(b0, tmp_path):
@@ -109,7 +92,7 @@ def test_a_supernet_inherits_a_trained_base(b0):
     images = torch.randn(2, 3, 48, 48)
     arch = base.space.canonical({**base.space.largest.to_json(), "resolution": 48})
     with torch.inference_mode():
-        assert relative(supernet(images, supernet.space.largest), base(images, arch)) < 1e-4
+        assert distance(supernet(images, supernet.space.largest), base(images, arch)) < 1e-4
         assert supernet(images, supernet.space.smallest).shape == (2, 1000)
 
 
