@@ -25,6 +25,11 @@ def choose_device(wanted: str, world: World) -> torch.device:
     return world.device("cuda")
 
 
+def computing_in(precision: str, device: torch.device) -> torch.autocast:
+    """Within: layers compute in a recipe's precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's weights lie."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

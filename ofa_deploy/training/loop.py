@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
+from ofa_deploy.space import Arch, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
+from ofa_deploy.training.compiling import Forward, compiled
 from ofa_deploy.training.data import Data, load_data
 from ofa_deploy.training.devices import choose_device
 from ofa_deploy.training.distributed import ALONE, World
@@ -119,6 +121,7 @@ class _Run:
         self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
         buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
         self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
+        self.forward: Forward = supernet
         if self.recipe.ema:
             self.state.copy("average", supernet)
 
@@ -128,6 +131,8 @@ class _Run:
         if self.world.is_main:
             keep_metrics(self.metrics, state.step)
         state.supernet.train()
+        if recipe.compile:
+            self.forward = compiled(state.supernet, self._fixed_archs(), recipe)
         started = saved = time.monotonic() - state.seconds
         known: dict[str, float] = {}
         with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
@@ -170,9 +175,15 @@ class _Run:
         step = Step(self.recipe, self.data, images, labels, self.batch)
         archs = step_archs(self.codecs[phase], self.recipe, self.state.step, phase.subnets)
         if self.recipe.schedule == "progressive":
-            return step.progressive(self.state.supernet, archs, self.state.copies.get("teacher"))
+            return step.progressive(self.forward, archs, self.state.copies.get("teacher"))
         others = [phase.space.smallest, *archs] if phase.name == "sandwich" else []
-        return step.sandwich(self.state.supernet, phase.space.largest, others)
+        return step.sandwich(self.forward, phase.space.largest, others)
+
+    def _fixed_archs(self) -> list[Arch]:
+        """The subnets that come again in every step of some phase, or in all resolutions of one."""
+        if self.recipe.schedule == "sandwich":
+            return [self.space.largest, self.space.smallest]
+        return [replace(self.space.largest, resolution=resolution) for resolution in self.space.resolutions]
 
     def _figures(self, outcome: Outcome) -> dict[str, float]:
         """A step's figures over all processes, once the guards have looked at them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.space import Arch
 from ofa_deploy.supernet import Supernet
+from ofa_deploy.training.compiling import Forward
 from ofa_deploy.training.data import Data
+from ofa_deploy.training.devices import computing_in
 from ofa_deploy.training.distillation import distillation
 from ofa_deploy.training.guards import tally
 from ofa_deploy.training.images import prepare
-
-Forward = Callable[[Tensor, Arch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,5 @@ class Step:
     def _logits(self, forward: Forward, arch: Arch) -> Tensor:
         if arch.resolution not in self._sized:
             self._sized[arch.resolution] = prepare(self._images, arch.resolution, self._data.mean, self._data.std)
-        low = self._recipe.precision == "bf16"
-        with torch.autocast(self._images.device.type, torch.bfloat16, enabled=low):
-            logits = forward(self._sized[arch.resolution], arch)
-        return logits.float() if low else logits
+        with computing_in(self._recipe.precision, self._images.device):
+            return forward(self._sized[arch.resolution], arch).float()

@@ -134,6 +134,29 @@ def test_low_precision_is_used_and_is_close(tmp_path):
     assert 1e-4 < gap < 0.2
 
 
+def test_compiling_changes_nothing_but_rounding(tmp_path):
+    eager = momentum_after_a_step(tmp_path / "eager")
+    found = momentum_after_a_step(tmp_path / "compiled", compile=True)
+    for name, value in eager.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_a_compiler_that_fails_is_done_without(tmp_path, monkeypatch, capsys):
+    def broken(*_, **__):
+        def run(*_):
+            raise RuntimeError("no C++ compiler\nwas found")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    eager = momentum_after_a_step(tmp_path / "eager")
+    found = momentum_after_a_step(tmp_path / "compiled", compile=True)
+    assert all(torch.equal(value, found[name]) for name, value in eager.items())
+    assert capsys.readouterr().err == (
+        "ofa-deploy: torch.compile does not work here (no C++ compiler); training goes on without\n"
+    )
+
+
 def test_progress_tells_held_out_accuracies(tmp_path):
     seen = []
     train_supernet(recipe(evaluate_every=2), tmp_path, report=seen.append)
