@@ -19,6 +19,7 @@ from ofa_deploy.cli import (
     importing,
     measuring,
     pipelines,
+    predictors,
     scaling,
     searching,
     spaces,
@@ -50,7 +51,20 @@ def cli(context: click.Context, workspace: Path | None) -> None:
     context.obj = workspace
 
 
-GROUPS = (pipelines, training, measuring, deploying, searching, fleet, agents, tables, importing, spaces, scaling)
+GROUPS = (
+    pipelines,
+    training,
+    predictors,
+    measuring,
+    deploying,
+    searching,
+    fleet,
+    agents,
+    tables,
+    importing,
+    spaces,
+    scaling,
+)
 for group in GROUPS:
     for command in group.COMMANDS:
         cli.add_command(command)
