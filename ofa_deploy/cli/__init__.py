@@ -15,6 +15,7 @@ import ofa_deploy
 from ofa_deploy.cli import (
     agents,
     deploying,
+    finetuning,
     fleet,
     importing,
     measuring,
@@ -50,7 +51,20 @@ def cli(context: click.Context, workspace: Path | None) -> None:
     context.obj = workspace
 
 
-GROUPS = (pipelines, training, measuring, deploying, searching, fleet, agents, tables, importing, spaces, scaling)
+GROUPS = (
+    pipelines,
+    training,
+    measuring,
+    deploying,
+    finetuning,
+    searching,
+    fleet,
+    agents,
+    tables,
+    importing,
+    spaces,
+    scaling,
+)
 for group in GROUPS:
     for command in group.COMMANDS:
         cli.add_command(command)
