@@ -12,7 +12,7 @@ from ofa_deploy.space.counts import (
     op_weights,
     supernet_params,
 )
-from ofa_deploy.space.elastic import largest_alone, make_elastic
+from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
 from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.population import Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
@@ -32,6 +32,7 @@ __all__ = [
     "StageSpec",
     "check_weights",
     "compound",
+    "frozen",
     "grid",
     "largest_alone",
     "load_space",
