@@ -52,6 +52,7 @@ class Campaign:
     ) -> None:
         self._store, self._supernet, self._config = store, supernet, config
         self.supernet_id, self.world = supernet_id, world
+        self._sampled = data.sampled
         self._looks = {split: look(data, config, split) for split in QUARTERS}
         caches = [
             RecalibrationCache(supernet, self._looks[split], config.recalibration_images)
@@ -84,7 +85,7 @@ class Campaign:
             results = evaluate_all(subnets, unknown, self._looks[split], world=self.world)
             for (arch, role), result in zip(new.values(), results, strict=True):
                 self._store.add_evaluation(
-                    self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, split, role
+                    self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, self._stored(split), role
                 )
                 known[arch.key] = result.accuracy
         return [known[arch.key] for arch in archs]
@@ -93,9 +94,13 @@ class Campaign:
         """Static modules in evaluation mode, with recalibrated batch norm."""
         return self._subnets(archs, "valid")
 
+    def _stored(self, split: str) -> str:
+        """Under which name the store keeps a look: a sample's few images are no substitute for the data set's."""
+        return f"{split}-sample" if self._sampled else split
+
     def _known_in(self, split: str) -> dict[str, float]:
         if split not in self._known:
-            rows = self._store.evaluations(self.supernet_id, split)
+            rows = self._store.evaluations(self.supernet_id, self._stored(split))
             self._known[split] = {row["key"]: float(row["accuracy"]) for row in rows}
         return self._known[split]
 

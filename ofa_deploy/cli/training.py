@@ -75,4 +75,41 @@ def _train(
     click.echo("next: ofa-deploy profile --target local")
 
 
-COMMANDS = (train_supernet,)
+@click.command()
+@click.argument("supernet", required=False, type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder.")
+@click.option("--random", type=click.IntRange(min=1), default=20, show_default=True, help="Subnets in the card.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which subnets these are.")
+@click.option("--json", "as_json", is_flag=True, help="The card as JSON on stdout.")
+@click.pass_obj
+def pack(workspace: Path | None, supernet: Path | None, output: Path, random: int, seed: int, as_json: bool) -> None:
+    """A supernet's folder to give away: weights, accuracy predictor, sample images, and a card with test accuracies.
+
+    With it subnets can be extracted where the data set is not. SUPERNET is a file or a folder.
+    [default: the newest one of the workspace]
+
+    Example: ofa-deploy pack -o fashion_mnist
+    """
+    import json
+
+    from ofa_deploy.deploy.packing import pack as write
+    from ofa_deploy.deploy.subject import find_supernet, load_subject
+    from ofa_deploy.store import Workspace
+
+    opened = Workspace.open(workspace)
+    with progress() as tell:
+        subject = load_subject(opened, find_supernet(opened, supernet), lambda p: tell("evaluate subnets", p))
+        file = write(subject, output, random, seed, lambda p: tell("test subnets", p))
+    card = json.loads(file.read_bytes())
+    if as_json:
+        emit(card)
+        return
+    test, size = card["test"], sum(path.stat().st_size for path in output.iterdir())
+    click.echo(
+        f"{output}: {size / 1e6:.2f} MB; on {test['images']} test images the largest subnet has "
+        f"{test['largest']['accuracy']:.2%}, the smallest {test['smallest']['accuracy']:.2%}, "
+        f"{test['random']['n']} random ones at least {test['random']['least']:.2%}"
+    )
+
+
+COMMANDS = (train_supernet, pack)

@@ -255,6 +255,12 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
     elif subject.data is None:
         notes.append(f"Accuracy was not measured: {subject.data_error}")
+    elif subject.data.sampled:
+        count = len(subject.data.test)
+        notes.append(
+            f"Accuracy was measured on the {count} test images that came with the supernet: {subject.data.name} is not "
+            "at hand here."
+        )
     if subject.source is not None:
         notes.append(INHERITED)
     if chosen.tuned is not None:

@@ -124,7 +124,7 @@ def _trainable(subject: Subject, tuning: Tuning) -> tuple[Supernet, TrainRecipe,
         raise UsageError(f"{subject.name} does not say how it was trained: name a recipe with -c")
     if tuning.recipe is None and subject.data is None:
         raise OfaDeployError(f"{subject.name} cannot be trained on: {subject.data_error}")
-    data = load_data(recipe.data) if tuning.recipe or subject.data is None else subject.data
+    data = load_data(recipe.data) if tuning.recipe or subject.data is None or subject.data.sampled else subject.data
     return subject.supernet, recipe, data
 
 

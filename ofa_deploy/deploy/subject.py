@@ -22,9 +22,9 @@ from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
-from ofa_deploy.training import ALONE, Data, World, batches, load_data, trained_data
+from ofa_deploy.training import ALONE, Data, World, batches, load_data, read_sample, trained_data
 
-SUPERNET, PREDICTOR = "supernet.safetensors", "predictor.safetensors"
+SUPERNET, PREDICTOR, SAMPLE = "supernet.safetensors", "predictor.safetensors", "sample.npz"
 SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
 BATCH = 256
 INHERITED = (
@@ -173,11 +173,21 @@ def open_subject(workspace: Workspace, path: Path, seed: int = 0, world: World =
             raise UsageError(f"the supernet was imported from {subject.source['file']}, without its images")
         if recipe is None:
             raise UsageError("the supernet's file does not say what it was trained on")
-        subject.data = trained_data(recipe.data, summary)
+        subject.data = _images(recipe, summary, path.with_name(SAMPLE))
         subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy, world)
     except UsageError as error:
         subject.data_error = str(error)
     return subject
+
+
+def _images(recipe: TrainRecipe, summary: dict[str, Any], sample: Path) -> Data:
+    """The data that a supernet was trained on; where it is not at hand, the sample that came with the supernet."""
+    if not sample.exists():
+        return trained_data(recipe.data, summary)
+    try:
+        return trained_data(recipe.data, summary, fetch=False)
+    except UsageError:
+        return read_sample(sample, recipe.data.name, summary)
 
 
 def follow_subject(recipe: TrainRecipe, world: World) -> None:

@@ -7,6 +7,7 @@ from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all
 from ofa_deploy.training.images import prepare, resize
 from ofa_deploy.training.loop import train_supernet
 from ofa_deploy.training.recalibration import RecalibrationCache, recalibrate, specialise, specialise_all
+from ofa_deploy.training.sample import read_sample, write_sample
 
 __all__ = [
     "ALONE",
@@ -23,6 +24,7 @@ __all__ = [
     "join_world",
     "load_data",
     "prepare",
+    "read_sample",
     "recalibrate",
     "resize",
     "specialise",
@@ -30,4 +32,5 @@ __all__ = [
     "train_supernet",
     "trained_data",
     "training_id",
+    "write_sample",
 ]

@@ -51,7 +51,7 @@ def read_arrays(path: Path | None) -> tuple[TensorImages, TensorImages | None, t
     """
     if path is None:
         raise UsageError("data.root: npz needs the .npz file with the arrays images and labels")
-    arrays = _load(path)
+    arrays = load_archive(path, "write it with numpy.savez")
     train, test = _pair(path, arrays, ""), _pair(path, arrays, "test_") if "test_images" in arrays else None
     count = int(train.labels.max()) + 1
     names = tuple(str(name) for name in arrays.get("classes", range(count)))
@@ -64,7 +64,12 @@ def read_arrays(path: Path | None) -> tuple[TensorImages, TensorImages | None, t
     return train, test, names
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def load_archive(path: Path, remedy: str) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file; nothing is unpickled.
+
+    Raises:
+        UsageError: it is missing or damaged; ends with the remedy.
+    """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -72,7 +77,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             return dict(archive)
     except _UNREADABLE as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
-        raise UsageError(f"data.root: {path} is no readable .npz file ({reason}); write it with numpy.savez") from error
+        raise UsageError(f"{path} is no readable .npz file ({reason}); {remedy}") from error
 
 
 def _pair(path: Path, arrays: dict[str, np.ndarray], prefix: str) -> TensorImages:

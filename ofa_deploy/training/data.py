@@ -41,6 +41,7 @@ class Data:
         classes: what the labels mean.
         fingerprint: tells whether two data sets, and so their splits, are the same: how many images and test images
             there are, and a sha256 over them.
+        sampled: it is a small part of the data set, that travels with a supernet.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Data:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     fingerprint: dict[str, Any]
+    sampled: bool = False
 
     @property
     def num_classes(self) -> int:
@@ -63,13 +65,16 @@ class Data:
         return len(self.mean)
 
 
-def load_data(config: DataConfig) -> Data:
+def load_data(config: DataConfig, fetch: bool = True) -> Data:
     """Read a data set.
+
+    Args:
+        fetch: whether it may be downloaded where it is not found.
 
     Raises:
         UsageError: the files are in none of the places looked at, are damaged, or leave nothing to train on.
     """
-    train, test, classes = sources.read(config)
+    train, test, classes = sources.read(config, fetch)
     parts = [train] if test is None else [train, test]
     fingerprint = {
         "images": len(train),
@@ -89,7 +94,7 @@ def load_data(config: DataConfig) -> Data:
     return Data(config.name, train, valid, test, known.mean, known.std, classes, fingerprint)
 
 
-def trained_data(config: DataConfig, summary: Mapping[str, Any]) -> Data:
+def trained_data(config: DataConfig, summary: Mapping[str, Any], fetch: bool = True) -> Data:
     """The data that a supernet was trained on, normalised as then.
 
     Args:
@@ -99,7 +104,7 @@ def trained_data(config: DataConfig, summary: Mapping[str, Any]) -> Data:
         UsageError: as ``load_data``; or the data has changed.
     """
     known = Normalisation(mean=summary["mean"], std=summary["std"])
-    data = load_data(config.model_copy(update={"normalise": known}))
+    data = load_data(config.model_copy(update={"normalise": known}), fetch)
     check_unchanged(data.name, data.fingerprint, summary.get("fingerprint"), "the supernet was trained")
     return data
 

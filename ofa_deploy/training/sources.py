@@ -33,8 +33,12 @@ Images = TensorImages | FolderImages
 Splits = tuple[Images, Images | None, tuple[str, ...]]
 
 
-def read(config: DataConfig) -> Splits:
-    """The training split, the test split or None, and the names of the classes."""
+def read(config: DataConfig, fetch: bool = True) -> Splits:
+    """The training split, the test split or None, and the names of the classes.
+
+    Args:
+        fetch: whether what is not found may be downloaded.
+    """
     if config.name == "image_folder":
         return _image_folder(config)
     if config.name == "npz":
@@ -42,8 +46,8 @@ def read(config: DataConfig) -> Splits:
     if config.name == "digits":
         return *_digits(), _numbers(10)
     if config.name in ("mnist", "fashion_mnist"):
-        return *_mnist(config), _FASHION if config.name == "fashion_mnist" else _numbers(10)
-    return _cifar(config, {"cifar10": 10, "cifar100": 100}[config.name])
+        return *_mnist(config, fetch), _FASHION if config.name == "fashion_mnist" else _numbers(10)
+    return _cifar(config, {"cifar10": 10, "cifar100": 100}[config.name], fetch)
 
 
 def data_root() -> Path:
@@ -63,7 +67,7 @@ def _digits() -> tuple[TensorImages, TensorImages]:
     return TensorImages(images[~test], targets[~test]), TensorImages(images[test], targets[test])
 
 
-def _mnist(config: DataConfig) -> tuple[TensorImages, TensorImages]:
+def _mnist(config: DataConfig, fetch: bool) -> tuple[TensorImages, TensorImages]:
     """Files in the format of MNIST, packed or not, as torchvision and Debian lay them out."""
     fashion = config.name == "fashion_mnist"
     class_name, debian = ("FashionMNIST", "fashion-mnist") if fashion else ("MNIST", "mnist")
@@ -76,7 +80,7 @@ def _mnist(config: DataConfig) -> tuple[TensorImages, TensorImages]:
         dataset = getattr(torchvision_module("datasets"), class_name)
         package = f", the folder {_DEBIAN / debian} (Debian's dataset-fashion-mnist)" if fashion else ""
         places = f"{config.root}" if config.root else f"torchvision's cache {roots[0]}{package}"
-        _download(config.name, places, lambda: dataset(str(roots[0]), download=True))
+        _download(config.name, places, lambda: dataset(str(roots[0]), download=True), fetch)
     return _idx_pair(folder, "train"), _idx_pair(folder, "t10k")
 
 
@@ -93,7 +97,9 @@ def _packed(path: Path) -> Path:
     return path if path.exists() else path.with_name(path.name + ".gz")
 
 
-def _download(name: str, places: str, download: Callable[[], Any]) -> None:
+def _download(name: str, places: str, download: Callable[[], Any], fetch: bool) -> None:
+    if not fetch:
+        raise UsageError(f"data set {name} is not in {places}")
     try:
         download()
     except Exception as error:  # torchvision raises what its sockets, archives and checksums raise
@@ -126,15 +132,16 @@ def _idx(path: Path, dimensions: int) -> Tensor:
         raise UsageError(f"{path} is damaged or no IDX file ({error}); remove it and fetch it again") from error
 
 
-def _cifar(config: DataConfig, classes: int) -> tuple[TensorImages, TensorImages, tuple[str, ...]]:
+def _cifar(config: DataConfig, classes: int, fetch: bool) -> tuple[TensorImages, TensorImages, tuple[str, ...]]:
     """The binary version: records of label bytes (CIFAR-100: coarse, fine) and 3×32×32 pixels, and a list of names."""
     root = config.root or data_root()
     archive = root / f"cifar-{classes}-binary.tar.gz"
     unpacked = root / ("cifar-10-batches-bin" if classes == 10 else "cifar-100-binary")
     if not archive.exists() and not unpacked.is_dir():
         utils = torchvision_module("datasets.utils")
-        fetch = (f"{_CIFAR_URL}/{archive.name}", str(root), archive.name, _CIFAR_MD5[classes])
-        _download(config.name, f"{root} as {archive.name} or {unpacked.name}/", lambda: utils.download_url(*fetch))
+        origin = (f"{_CIFAR_URL}/{archive.name}", str(root), archive.name, _CIFAR_MD5[classes])
+        places = f"{root} as {archive.name} or {unpacked.name}/"
+        _download(config.name, places, lambda: utils.download_url(*origin), fetch)
     names = [f"data_batch_{i}.bin" for i in range(1, 6)] if classes == 10 else ["train.bin"]
     test = "test_batch.bin" if classes == 10 else "test.bin"
     source = unpacked if unpacked.is_dir() else archive
