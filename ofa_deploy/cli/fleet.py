@@ -68,8 +68,9 @@ def serve(
     Example: ofa-deploy serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
     """
     from ofa_deploy.fleet.logs import write_logs
+    from ofa_deploy.fleet.presence import announced
     from ofa_deploy.fleet.server import create_app
-    from ofa_deploy.fleet.serving import announced, check_tls, is_loopback, listen, serve_app, url_of
+    from ofa_deploy.fleet.serving import check_tls, is_loopback, listen, serve_app, url_of
     from ofa_deploy.fleet.tokens import admin_token
     from ofa_deploy.store import Workspace
 

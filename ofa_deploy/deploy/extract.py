@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ofa_deploy.accuracy.campaign import SPLIT
 from ofa_deploy.config import TargetProfile
@@ -223,7 +223,7 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
 
 def _ranked(finalists: list[Finalist], constraints: Constraints, session_std: float) -> list[Finalist]:
     """Best first. Those that leave room for a slower session come before any that fitted by luck."""
-    room = np.exp(max(norm.ppf(constraints.confidence), 0.0) * session_std)
+    room = np.exp(max(ndtri(constraints.confidence), 0.0) * session_std)
 
     def place(finalist: Finalist) -> tuple[bool, float, float]:
         lucky = constraints.max_ms is not None and room * finalist.measured_ms > constraints.max_ms

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.models import has_blocks, load_model, load_table
-from ofa_deploy.fleet.profiling import Progress, profile
 from ofa_deploy.latency import LatencyModel, LatencyTable
 from ofa_deploy.space import PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
+
+if TYPE_CHECKING:
+    from ofa_deploy.fleet.profiling import Progress
 
 
 def ready_model(
@@ -41,6 +45,8 @@ def ready_model(
         if fleet is None:
             table.require(PopulationCodec(space, table.per_resolution).op_keys)
             raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
+        from ofa_deploy.fleet.profiling import profile  # and with it ONNX
+
         table, covered = (
             profile(fleet, workspace, target, space, protocol=protocol, progress=progress),
             list(space.resolutions),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import objective, read_predictor
@@ -166,7 +166,7 @@ def _prediction(bundle: Bundle) -> Figures:
     if model is None:
         return {f"latency.{name}": None for name in ("predicted_ms", "std_ms", "upper_ms")}
     (mean,), (std,) = model.predict([bundle.network])
-    upper = mean + norm.ppf(bundle.report["budget"]["confidence"]) * std
+    upper = mean + ndtri(bundle.report["budget"]["confidence"]) * std
     figures = {
         "predicted_ms": mean,
         "std_ms": std,

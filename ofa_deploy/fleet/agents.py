@@ -7,18 +7,12 @@ import fcntl
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 from uuid import uuid4
 
-from fastapi import FastAPI
-
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError
-from ofa_deploy.fleet.serving import Server, answer_at_once
 from ofa_deploy.store import Workspace
 
 STOP_S = 5.0
@@ -101,31 +95,3 @@ def _environment(code: str) -> dict[str, str]:
     local = "127.0.0.1,localhost"
     proxies = {name: ",".join(filter(None, [os.environ.get(name), local])) for name in ("no_proxy", "NO_PROXY")}
     return {**os.environ, **proxies, "OFA_CODE": code, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-
-
-class LocalServer:
-    """The fleet server in a thread of this process, on a loopback port: 0 takes a free one."""
-
-    def __init__(self, app: FastAPI, port: int = 0) -> None:
-        self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        answer_at_once(self._socket)
-        self._socket.bind(("127.0.0.1", port))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = Server(app)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-        self._thread.start()
-        self._wait_until_started()
-
-    def _wait_until_started(self) -> None:
-        end = time.monotonic() + 30
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > end:
-                raise OfaDeployError("the server inside did not start; is another firewall or sandbox in the way?")
-            time.sleep(0.01)
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.should_exit = True
-        self._thread.join(STOP_S)
-        self._socket.close()

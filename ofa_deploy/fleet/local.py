@@ -7,21 +7,23 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.fleet.agents import AgentProcess, LocalServer
+from ofa_deploy.fleet.agents import AgentProcess
 from ofa_deploy.fleet.client import Client
 from ofa_deploy.fleet.items import MeasureItem, choose_sentinels
+from ofa_deploy.fleet.presence import running
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
-from ofa_deploy.fleet.server import create_app
-from ofa_deploy.fleet.serving import running
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.store import Workspace
+
+if TYPE_CHECKING:
+    from ofa_deploy.fleet.serving import LocalServer
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
 CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
@@ -52,6 +54,9 @@ class Fleet:
 
     @classmethod
     def _inside_of(cls, workspace: Workspace) -> Fleet:
+        from ofa_deploy.fleet.server import create_app  # half a second that commands which measure nothing do not need
+        from ofa_deploy.fleet.serving import LocalServer
+
         end_abandoned(workspace)
         token, queue = secrets.token_urlsafe(32), Queue(workspace)
         inside = LocalServer(create_app(workspace.store, token, queue.folder))

@@ -1,18 +1,16 @@
-"""Running the server: its socket, its patience, its orderly end, and how commands of the same workspace find it."""
+"""Running the server: its socket, its patience, its orderly end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import errno
-import fcntl
 import ipaddress
-import json
-import os
 import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ofa_deploy.errors import OfaDeployError, UsageError
 
-FILE = "server.json"
 HEADERS_S = 10.0  # for a request's headers to arrive
 CONNECTIONS = 2000  # at once; more are answered with 503
+STOP_S = 5.0  # until a server inside has ended
 GRACE_S = 3  # for requests in progress when the server ends
 
 
@@ -176,35 +174,29 @@ def url_of(listening: socket.socket, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{name}:{port}"
 
 
-@contextlib.contextmanager
-def announced(workspace: Path, url: str) -> Iterator[bool]:
-    """Tell the workspace's commands of a server, for as long as this process lives. False where they have one already:
-    the second serves as well, but is not the one that they find."""
-    handle = os.open(workspace / FILE, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        first = True
-    except BlockingIOError:
-        first = False
-    try:
-        if first:
-            os.ftruncate(handle, 0)
-            os.write(handle, json.dumps({"url": url}).encode())
-        yield first
-    finally:
-        if first:
-            os.ftruncate(handle, 0)
-        os.close(handle)
+class LocalServer:
+    """The fleet server in a thread of this process, on a loopback port: 0 takes a free one."""
 
+    def __init__(self, app: FastAPI, port: int = 0) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        answer_at_once(self._socket)
+        self._socket.bind(("127.0.0.1", port))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._server = Server(app)
+        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
+        self._thread.start()
+        self._wait_until_started()
 
-def running(workspace: Path) -> str | None:
-    """The URL of the server that serves this workspace, or None."""
-    try:
-        with (workspace / FILE).open("rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return str(json.loads(file.read())["url"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return None
+    def _wait_until_started(self) -> None:
+        end = time.monotonic() + 30
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise OfaDeployError("the server inside did not start; is another firewall or sandbox in the way?")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.should_exit = True
+        self._thread.join(STOP_S)
+        self._socket.close()

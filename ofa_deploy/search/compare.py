@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.search.engine import Point, SearchResult, search
@@ -31,7 +31,7 @@ class Interval:
         mean, count = float(values.mean()), len(values)
         if count < 2:
             return cls(mean, mean, mean)
-        half = float(student.ppf((1 + LEVEL) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
+        half = float(stdtrit(count - 1, (1 + LEVEL) / 2) * values.std(ddof=1) / np.sqrt(count))
         return cls(mean, mean - half, mean + half)
 
 

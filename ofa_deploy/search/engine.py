@@ -14,6 +14,7 @@ from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Assessment, Problem
 from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.strategies import find_strategy
+from ofa_deploy.search.threads import one_thread
 from ofa_deploy.space import Arch, Population
 
 EVALUATIONS = 20_000
@@ -152,13 +153,14 @@ def search(
     """
     clock = _Clock(time_limit)
     limit = evaluations or (EVALUATIONS if time_limit is None else MOST)
-    asking = AskTell(problem, strategy, seed, limit, patient=time_limit is not None)
-    while (left := limit - len(asking.memory)) > 0 and len(rows := asking.ask()[:left]):
-        asking.tell(rows, problem.assess(rows))
-        clock.note(asking.memory)
-        if clock.over:
-            break
-    return _result(asking.setting, strategy, finalists, clock)
+    with one_thread():
+        asking = AskTell(problem, strategy, seed, limit, patient=time_limit is not None)
+        while (left := limit - len(asking.memory)) > 0 and len(rows := asking.ask()[:left]):
+            asking.tell(rows, problem.assess(rows))
+            clock.note(asking.memory)
+            if clock.over:
+                break
+        return _result(asking.setting, strategy, finalists, clock)
 
 
 @dataclass

@@ -12,16 +12,16 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 from math import floor, inf, prod
 
 import numpy as np
-from scipy.stats import norm
-from threadpoolctl import ThreadpoolController
+from scipy.special import ndtri
 
 from ofa_deploy.search.problem import Latency, Problem
 from ofa_deploy.search.tables import Separable, Slots, activations, block_counts, separate
+from ofa_deploy.search.threads import one_thread
 from ofa_deploy.space import Population
 
 CHUNK = 8192  # subnets at a time: what they need stays in the caches
@@ -130,7 +130,7 @@ class Gate:
         if count <= CHUNK:
             work((0, count))
         else:  # a thread for each core is ours; the matrix product must not start its own
-            with _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
+            with one_thread(), ThreadPoolExecutor(self.workers) as pool:
                 list(pool.map(work, pairwise(edges.tolist())))
         everything = deviations or not self._additive
         again = np.arange(count) if everything else np.flatnonzero(possible & ~feasible)
@@ -207,7 +207,7 @@ def _columns(problem: Problem) -> list[Column]:
     if problem.latency is not None:
         columns.append(_latency(problem, "", problem.latency, problem.constraints.max_ms, problem.deviations))
     for device in problem.others:
-        deviations = float(norm.ppf(device.confidence))
+        deviations = float(ndtri(device.confidence))
         columns.append(_latency(problem, f"@{device.name}", device.latency, device.max_ms, deviations))
     for name in dict.fromkeys(counted):
         what = name.removeprefix("max_")
@@ -301,12 +301,6 @@ def _table(sums: Separable, group: list[int], width: int, first: bool) -> np.nda
     table = np.zeros((total.size // columns, width), dtype=np.float32)
     table[:, :columns] = total.reshape(-1, columns)
     return table
-
-
-@lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
-    """Whose threads would get in the way of the gate's."""
-    return ThreadpoolController()
 
 
 def _all(flags: np.ndarray) -> np.ndarray:

@@ -36,11 +36,13 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.subject import Subject, random_subject
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.fleet import Fleet, Protocol, create_app
-from ofa_deploy.fleet.agents import AgentProcess, LocalServer
+from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet.agents import AgentProcess
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import network_item, profile
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.fleet.web_assets import install, missing
 from ofa_deploy.search import Constraints

@@ -72,8 +72,7 @@ def test_subnets_are_the_same_without_the_data_set(packed, elsewhere):
     assert elsewhere.test(lambda x: x.reshape(len(x), -1)[:, :10], arch) is not None
 
 
-def test_evaluations_on_the_sample_are_kept_apart(elsewhere, packed):
-    _, _, folder = packed
+def test_evaluations_on_the_sample_are_kept_apart(elsewhere):
     arch = elsewhere.space.smallest
     value = elsewhere.campaign.accuracy(arch)
     store = elsewhere.campaign._store

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from fastapi.testclient import TestClient
 
-from ofa_deploy.fleet import create_app
+from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.tokens import digest
 from ofa_deploy.store import Store, utc_now
 

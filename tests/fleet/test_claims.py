@@ -9,8 +9,9 @@ import pytest
 import requests
 
 from ofa_deploy.errors import DeviceUnavailable
-from ofa_deploy.fleet import Client, create_app
-from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.fleet import Client
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import digest
 from ofa_deploy.store import Store, utc_now
 

@@ -5,8 +5,8 @@ import re
 import pytest
 from dashboard_data import HOSTILE, beat, blocks, record, seed
 
-from ofa_deploy.fleet import create_app
-from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.store import Workspace
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra [test] is not installed")

@@ -11,9 +11,10 @@ import pytest
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
-from ofa_deploy.fleet import Fleet, Protocol, create_app
-from ofa_deploy.fleet.agents import LocalServer
-from ofa_deploy.fleet.serving import announced, running
+from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet.presence import announced, running
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.store import Workspace
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 
-from ofa_deploy.fleet import create_app
+from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.tokens import digest
 from ofa_deploy.store import Store, utc_now
 

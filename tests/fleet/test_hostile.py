@@ -178,8 +178,9 @@ def test_paths_that_lead_elsewhere(served, path):
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX: "])
 def test_clients_that_are_too_slow_are_hung_up_on(sent, tmp_path, monkeypatch):
-    from ofa_deploy.fleet import create_app, serving
-    from ofa_deploy.fleet.agents import LocalServer
+    from ofa_deploy.fleet import serving
+    from ofa_deploy.fleet.server import create_app
+    from ofa_deploy.fleet.serving import LocalServer
 
     monkeypatch.setattr(serving, "HEADERS_S", 0.5)
     store = Store(f"sqlite:///{tmp_path / 'ofa.db'}")
@@ -198,8 +199,9 @@ def test_clients_that_are_too_slow_are_hung_up_on(sent, tmp_path, monkeypatch):
 
 
 def test_a_body_that_trickles_in_is_refused(tmp_path, monkeypatch):
-    from ofa_deploy.fleet import create_app, guard
-    from ofa_deploy.fleet.agents import LocalServer
+    from ofa_deploy.fleet import guard
+    from ofa_deploy.fleet.server import create_app
+    from ofa_deploy.fleet.serving import LocalServer
 
     monkeypatch.setattr(guard, "BODY_S", 0.5)
     store = Store(f"sqlite:///{tmp_path / 'ofa.db'}")

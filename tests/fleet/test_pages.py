@@ -10,11 +10,11 @@ from dashboard_data import HOSTILE, add_job, beat, blocks, let_in, record, seed
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
 
-from ofa_deploy.fleet import create_app
-from ofa_deploy.fleet.agents import LocalServer
 from ofa_deploy.fleet.heatmap import heat_map
 from ofa_deploy.fleet.logs import write_logs
+from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.service import SEEN_S
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.status import device_status
 from ofa_deploy.store import utc_now
 

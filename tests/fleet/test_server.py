@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 import requests
 
-from ofa_deploy.fleet import Protocol, create_app
-from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.fleet import Protocol
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.store import Store
 
 TOKEN = "a-token"

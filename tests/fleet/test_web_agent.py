@@ -6,9 +6,10 @@ import threading
 import pytest
 
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.fleet import Fleet, MeasureItem, Protocol, create_app, resolve_target
-from ofa_deploy.fleet.agents import LocalServer
-from ofa_deploy.fleet.serving import announced
+from ofa_deploy.fleet import Fleet, MeasureItem, Protocol, resolve_target
+from ofa_deploy.fleet.presence import announced
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.fleet.web_assets import assets_folder, install
 from ofa_deploy.store import Workspace

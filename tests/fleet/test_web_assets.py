@@ -10,8 +10,9 @@ import pytest
 import requests
 
 from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.fleet import create_app, web_assets
-from ofa_deploy.fleet.agents import LocalServer
+from ofa_deploy.fleet import web_assets
+from ofa_deploy.fleet.server import create_app
+from ofa_deploy.fleet.serving import LocalServer
 
 
 @pytest.fixture

@@ -1,0 +1,46 @@
+"""Which server serves a workspace, for the commands that stand in it; without the server's libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+FILE = "server.json"
+
+
+@contextlib.contextmanager
+def announced(workspace: Path, url: str) -> Iterator[bool]:
+    """Tell the workspace's commands of a server, for as long as this process lives. False where they have one already:
+    the second serves as well, but is not the one that they find."""
+    handle = os.open(workspace / FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        first = True
+    except BlockingIOError:
+        first = False
+    try:
+        if first:
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps({"url": url}).encode())
+        yield first
+    finally:
+        if first:
+            os.ftruncate(handle, 0)
+        os.close(handle)
+
+
+def running(workspace: Path) -> str | None:
+    """The URL of the server that serves this workspace, or None."""
+    try:
+        with (workspace / FILE).open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return str(json.loads(file.read())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return None

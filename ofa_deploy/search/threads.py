@@ -1,0 +1,19 @@
+"""The threads of numpy's linear algebra: for matrices as small as a search's they wait for each other more than they
+compute, and on a machine that does other things as well many times longer."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import lru_cache
+
+from threadpoolctl import ThreadpoolController
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Within: linear algebra runs on the thread that asks for it."""
+    return _libraries().limit(limits=1)
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController()
