@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.accuracy.campaign import SPLIT
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -29,7 +28,8 @@ from ofa_deploy.training import (
 
 GENTLE = 0.1  # of the recipe's learning rate: inherited weights should not be forgotten
 BATCH = 256
-ONE_SHOT, FINE_TUNED, SCRATCH = "one-shot", "fine-tuned", "scratch"  # how a subnet came to its weights
+VALID = "valid"  # the images held out of the training split, as the store names them
+FINE_TUNED, SCRATCH = "fine-tuned", "scratch"  # how a subnet came to its weights; what is inherited is one-shot
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -84,7 +84,8 @@ def finetune(
     """
     supernet, recipe, data = _trainable(subject, tuning)
     alone = _recipe(recipe, subject, arch, tuning)
-    folder = workspace.root / "finetuned" / training_id(alone, data, subject.sha256, str(tuning.scratch))[:16]
+    identity = training_id(alone, data, subject.sha256, str(tuning.scratch))
+    folder = workspace.root / "finetuned" / identity[:16]
     inherited = specialise(supernet, arch, data, recipe.accuracy.recalibration_images)
     if not tuning.scratch:
         init = folder / "inherited.safetensors"
@@ -106,6 +107,8 @@ def finetune(
         "before": _accuracies(inherited, arch, data, recipe),
         "after": _accuracies(subnet, arch, data, recipe),
     }
+    state, images = facts["state"], min(recipe.accuracy.images, len(data.valid))
+    workspace.store.add_evaluation(identity, arch.to_json(), arch.key, facts["after"][VALID], images, VALID, state)
     return Tuned(subnet, file, facts)
 
 
@@ -140,4 +143,4 @@ def check_trainable(subject: Subject, tuning: Tuning) -> None:
 def _accuracies(subnet: Subnet, arch: Arch, data: Data, recipe: TrainRecipe) -> dict[str, float]:
     valid = evaluate_all([subnet], [arch], data, recipe.accuracy.images)[0]
     test = evaluate(subnet, batches(data.test, arch.resolution, BATCH, data.mean, data.std))
-    return {SPLIT: valid.accuracy, "test": test.accuracy}
+    return {VALID: valid.accuracy, "test": test.accuracy}
