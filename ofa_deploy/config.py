@@ -115,13 +115,35 @@ class DataConfig(Document):
     corrupt_limit: Annotated[int, Field(ge=0)] | Share = 10
 
 
+Proxy = Literal["synflow", "grad_norm", "fisher", "naswot"]
+
+
 class AccuracyConfig(Document):
-    """How many subnets are evaluated to fit and to test the accuracy predictor, and on how many images."""
+    """How many subnets are evaluated to fit and to test the accuracy predictor, and on how many images.
+
+    Attributes:
+        subnets: at most so many are evaluated; it ends sooner where more of them no longer help.
+        heldout: so many of them test the predictor, and take no part in fitting.
+        round: of the others, so many are evaluated before the predictor is fitted anew and asked which ones it would
+            learn from; the first round has twice as many.
+        recalibration_images: training images for the batch-norm statistics of a subnet.
+        images: held-out images at most; half of them are for fitting, the others for a second look.
+        min_proxy: zero-cost proxies that a subnet must pass before it is evaluated to fit on: by name, the share of
+            random subnets that score less.
+    """
 
     subnets: Annotated[int, Field(ge=8)] = 60
     heldout: Annotated[int, Field(ge=3)] = 15
+    round: Positive = 32
     recalibration_images: Positive = 1024
     images: Positive = 5000
+    min_proxy: dict[Proxy, Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _enough_to_fit(self) -> AccuracyConfig:
+        if self.subnets - self.heldout < 5:
+            raise ValueError(f"subnets: {self.subnets} leave fewer than 5 to fit on beside {self.heldout} heldout ones")
+        return self
 
 
 class PhaseConfig(Document):

@@ -4,7 +4,14 @@
 starts without it.
 """
 
-from ofa_deploy.accuracy.objective import Predictor, keep_predictor, load_predictor, objective, read_predictor
+from ofa_deploy.accuracy.objective import (
+    Predictor,
+    check_name,
+    keep_predictor,
+    load_predictor,
+    objective,
+    read_predictor,
+)
 from ofa_deploy.accuracy.predictor import AccuracyPredictor
 from ofa_deploy.accuracy.published import PublishedPredictor, import_predictor
 
@@ -12,6 +19,7 @@ __all__ = [
     "AccuracyPredictor",
     "Predictor",
     "PublishedPredictor",
+    "check_name",
     "import_predictor",
     "keep_predictor",
     "load_predictor",

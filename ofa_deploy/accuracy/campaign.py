@@ -1,20 +1,35 @@
-"""Evaluating many subnets on held-out images of the training split; every evaluation is kept, none is repeated."""
+"""Evaluating many subnets on held-out images of the training split; every evaluation is kept, none is repeated.
+
+The held-out images are looked at in four ways, which the store keeps apart by name. ``valid``: all of them. For the
+accuracy predictor, parts that share no image: ``fit``, the first half, which it is fitted and tested on;
+``calibration`` and ``check``, a quarter each, on which batch norm is recalibrated with other training images as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ofa_deploy.accuracy.predictor import AccuracyPredictor
 from ofa_deploy.config import AccuracyConfig
-from ofa_deploy.space import Arch, PopulationCodec
+from ofa_deploy.space import Arch
 from ofa_deploy.store import Store
 from ofa_deploy.supernet import Subnet, Supernet
 from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate_all, specialise_all
 
-SPLIT = "valid"
-TOGETHER = 8  # subnets that share a pass over the images
+QUARTERS = {"valid": (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
+SECOND_LOOK = ("calibration", "check")
+
+
+def look(data: Data, config: AccuracyConfig, split: str) -> Data:
+    """The data with those images alone that a look evaluates and recalibrates on."""
+    total = min(config.images, len(data.valid))
+    first, last = (total * quarter // 4 for quarter in QUARTERS[split])
+    count = config.recalibration_images
+    start = min(count, max(len(data.train) - count, 0)) if split in SECOND_LOOK else 0
+    own = np.arange(start, min(start + count, len(data.train)))
+    return replace(data, valid=data.valid.take(np.arange(first, last)), train=data.train.take(own))
 
 
 class Campaign:
@@ -34,35 +49,60 @@ class Campaign:
         config: AccuracyConfig,
         world: World = ALONE,
     ) -> None:
-        self._store, self._supernet, self._data, self._config = store, supernet, data, config
+        self._store, self._supernet, self._config = store, supernet, config
         self.supernet_id, self.world = supernet_id, world
-        self._recalibrated = RecalibrationCache(supernet, data, config.recalibration_images)
-        self._known = {row["key"]: float(row["accuracy"]) for row in store.evaluations(supernet_id, SPLIT)}
+        self._looks = {split: look(data, config, split) for split in QUARTERS}
+        caches = [
+            RecalibrationCache(supernet, self._looks[split], config.recalibration_images)
+            for split in ("valid", "calibration")
+        ]
+        self._recalibrated = {split: caches[split in SECOND_LOOK] for split in QUARTERS}
+        self._known: dict[str, dict[str, float]] = {}
+
+    def images(self, split: str) -> int:
+        """How many images a look evaluates on, damaged ones among them."""
+        return len(self._looks[split].valid)
 
     def accuracy(self, arch: Arch, role: str = "fit") -> float:
         """Accuracy of a subnet with recalibrated batch norm on the held-out images, a fraction."""
         return self.accuracies([arch], [role])[0]
 
-    def accuracies(self, archs: Sequence[Arch], roles: Sequence[str]) -> list[float]:
-        """Accuracies of subnets; those that are not known yet come from one pass over the images."""
-        new = {arch.key: (arch, role) for arch, role in zip(archs, roles, strict=True) if arch.key not in self._known}
+    def accuracies(self, archs: Sequence[Arch], roles: Sequence[str], split: str = "valid") -> list[float]:
+        """Accuracies of subnets in one of the looks; those that are not known yet come from one pass over its images.
+
+        Args:
+            roles: what each is evaluated for, as the store keeps it.
+        """
+        known = self._known_in(split)
+        new = {arch.key: (arch, role) for arch, role in zip(archs, roles, strict=True) if arch.key not in known}
         if new:
             unknown = [arch for arch, _ in new.values()]
-            order = {"archs": [arch.to_json() for arch in unknown], "config": self._config.model_dump()}
+            order = {"archs": [a.to_json() for a in unknown], "config": self._config.model_dump(), "split": split}
             self.world.ask_main(lambda: order)
-            results = evaluate_all(self.subnets(unknown), unknown, self._data, self._config.images, self.world)
+            subnets = self._subnets(unknown, split)
+            results = evaluate_all(subnets, unknown, self._looks[split], world=self.world)
             for (arch, role), result in zip(new.values(), results, strict=True):
                 self._store.add_evaluation(
-                    self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, SPLIT, role
+                    self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, split, role
                 )
-                self._known[arch.key] = result.accuracy
-        return [self._known[arch.key] for arch in archs]
+                known[arch.key] = result.accuracy
+        return [known[arch.key] for arch in archs]
 
     def subnets(self, archs: Sequence[Arch]) -> list[Subnet]:
         """Static modules in evaluation mode, with recalibrated batch norm."""
+        return self._subnets(archs, "valid")
+
+    def _known_in(self, split: str) -> dict[str, float]:
+        if split not in self._known:
+            rows = self._store.evaluations(self.supernet_id, split)
+            self._known[split] = {row["key"]: float(row["accuracy"]) for row in rows}
+        return self._known[split]
+
+    def _subnets(self, archs: Sequence[Arch], split: str) -> list[Subnet]:
         if self.world.size == 1:
-            return self._recalibrated.subnets(archs)
-        return specialise_all(self._supernet, archs, self._data, self._config.recalibration_images, self.world)
+            return self._recalibrated[split].subnets(archs)
+        images = self._config.recalibration_images
+        return specialise_all(self._supernet, archs, self._looks[split], images, self.world)
 
 
 def follow(supernet: Supernet, data: Data, world: World) -> None:
@@ -70,39 +110,11 @@ def follow(supernet: Supernet, data: Data, world: World) -> None:
     while order := world.ask_main(lambda: None):
         archs = [supernet.space.canonical(arch) for arch in order["archs"]]
         config = AccuracyConfig.model_validate(order["config"])
-        subnets = specialise_all(supernet, archs, data, config.recalibration_images, world)
-        evaluate_all(subnets, archs, data, config.images, world)
+        seen = look(data, config, order["split"])
+        subnets = specialise_all(supernet, archs, seen, config.recalibration_images, world)
+        evaluate_all(subnets, archs, seen, world=world)
 
 
 def let_go(world: World) -> None:
     """The main process's campaign is over, or there was none."""
     world.ask_main(lambda: None)
-
-
-def run_campaign(
-    campaign: Campaign,
-    codec: PopulationCodec,
-    config: AccuracyConfig,
-    seed: int = 0,
-    progress: Callable[[dict], None] | None = None,
-) -> AccuracyPredictor:
-    """Evaluate ``config.subnets`` subnets, fit the predictor on all but ``config.heldout``, test it on those.
-
-    A killed campaign goes on where it stopped.
-
-    Args:
-        progress: called with ``done`` and ``total`` after every few evaluations.
-    """
-    rng = np.random.default_rng(seed)
-    population = codec.stratified(config.subnets, rng)
-    heldout = np.zeros(len(population), dtype=bool)
-    heldout[2 + rng.permutation(len(population) - 2)[: config.heldout]] = True
-    archs, accuracies = codec.decode(population), np.empty(len(population))
-    for first in range(0, len(archs), TOGETHER):
-        some = slice(first, first + TOGETHER)
-        roles = ["heldout" if out else "fit" for out in heldout[some]]
-        accuracies[some] = campaign.accuracies(archs[some], roles)
-        if progress:
-            progress({"done": min(some.stop, len(archs)), "total": len(archs)})
-    fit, test = ~heldout, heldout
-    return AccuracyPredictor.fit(codec, population[fit], accuracies[fit], population[test], accuracies[test], seed)

@@ -13,7 +13,7 @@ from ofa_deploy.accuracy.predictor import AccuracyPredictor, read_card
 from ofa_deploy.accuracy.published import KIND, PublishedPredictor
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.space import Population, PopulationCodec
+from ofa_deploy.space import Population, PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -86,7 +86,7 @@ def read_predictor(codec: PopulationCodec, content: bytes) -> Predictor:
     return AccuracyPredictor.from_bytes(codec, content)
 
 
-def keep_predictor(workspace: Workspace, name: str, predictor: PublishedPredictor) -> Path:
+def keep_predictor(workspace: Workspace, name: str, predictor: Predictor) -> Path:
     """Keep a predictor under a name; one that was there is replaced.
 
     Returns:
@@ -95,14 +95,23 @@ def keep_predictor(workspace: Workspace, name: str, predictor: PublishedPredicto
     Raises:
         UsageError: it is no name.
     """
-    if not re.fullmatch(NAME, name):
-        raise UsageError(f"{name[:100]!r} is not a name: letters, digits, '.', '_' and '-', 100 at most")
+    check_name(name)
     path = workspace.accuracy / f"{name}.safetensors"
     write_atomic(path, predictor.to_bytes())
     return path
 
 
-def load_predictor(workspace: Workspace, name: str) -> PublishedPredictor:
+def check_name(name: str) -> None:
+    """Whether a predictor can be kept under a name.
+
+    Raises:
+        UsageError: it is no name.
+    """
+    if not re.fullmatch(NAME, name):
+        raise UsageError(f"{name[:100]!r} is not a name: letters, digits, '.', '_' and '-', 100 at most")
+
+
+def load_predictor(workspace: Workspace, name: str) -> Predictor:
     """Read a predictor that was kept under a name.
 
     Raises:
@@ -112,9 +121,11 @@ def load_predictor(workspace: Workspace, name: str) -> PublishedPredictor:
     if not re.fullmatch(NAME, name) or not path.is_file():
         known = ", ".join(sorted(path.stem for path in workspace.accuracy.glob("*.safetensors"))) or "none"
         raise UsageError(
-            f"unknown accuracy predictor {name[:100]!r}; known: {known}; take one with: ofa-deploy import ofa-accuracy"
+            f"unknown accuracy predictor {name[:100]!r}; known: {known}; take one with: "
+            "ofa-deploy import ofa-accuracy, or fit one with: ofa-deploy predictor fit --name"
         )
     try:
-        return PublishedPredictor.from_bytes(path.read_bytes())
+        content = path.read_bytes()
+        return read_predictor(PopulationCodec(load_space(read_card(content)["space"])), content)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error

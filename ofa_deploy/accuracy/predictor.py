@@ -1,26 +1,33 @@
-"""A small ensemble of MLPs that predicts a subnet's accuracy from its genes (Once-for-All §3.4), with its error."""
+"""A small ensemble of MLPs that predicts a subnet's accuracy from its genes (Once-for-All §3.4), with its error.
+
+Every member is fitted without one part of the pairs, and its error on that part says how far a prediction is off: the
+stated deviation is the members' spread and, added in quadrature, what the spread leaves unexplained of those errors.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
-from scipy import stats
 
+from ofa_deploy.accuracy.ranking import agreement
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Population, PopulationCodec
+from ofa_deploy.space import PRESETS, Population, PopulationCodec, SearchSpace
 
 HIDDEN = (24,)
 MEMBERS = 5
+DECAY = 5.0  # L2 penalty; of supernets for digits and Fashion-MNIST, with 45 to 250 pairs, 3 to 10 rank alike
 
 
-def features(codec: PopulationCodec, population: Population) -> np.ndarray:
-    """One-hot genes (zeros for absent slots), and the logarithms of MACs and parameters: ``float32[N, F]``."""
+def features(codec: PopulationCodec, population: Population, scores: np.ndarray | None = None) -> np.ndarray:
+    """One-hot genes (zeros for absent slots), the logarithms of MACs and parameters, and scores: ``float32[N, F]``."""
     active = codec.active(population)
     present = np.ones(population.shape, dtype=bool)
     present[:, -2 * active.shape[1] :] = np.concatenate([active, active], axis=1)
@@ -29,7 +36,8 @@ def features(codec: PopulationCodec, population: Population) -> np.ndarray:
         for gene, count in enumerate(codec.choices)
     ]
     size = np.log(np.stack([codec.macs(population), codec.params(population)], axis=1))
-    return np.concatenate([*parts, size], axis=1).astype(np.float32)
+    extra = np.empty((len(population), 0)) if scores is None else scores
+    return np.concatenate([*parts, size, extra], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,12 @@ class AccuracyPredictor:
 
     Attributes:
         codec: the space it was fitted on.
-        arrays: input and target scaling and the members' weights, by name.
-        error: held-out ``rmse``, ``bias`` (fractions), ``kendall``, and the counts ``n_fit``, ``n_heldout``.
+        arrays: ``x_mean`` and ``x_scale[F]``; ``y``: mean and scale of the target; ``noise``: the deviation that the
+            spread leaves unexplained; ``bias``, which is subtracted; and the members' weights, by name.
+        error: of held-out subnets: ``rmse``, ``bias`` (fractions), ``kendall`` with ``kendall_low`` and
+            ``kendall_high`` (None where all are equal), ``within_1_std`` and ``within_2_std`` (shares whose error is
+            within the stated deviation, and within 1.96 of it), and the counts ``n_fit``, ``n_heldout``. A collection
+            adds to it.
     """
 
     codec: PopulationCodec
@@ -55,64 +67,94 @@ class AccuracyPredictor:
         heldout: Population,
         heldout_accuracy: np.ndarray,
         seed: int = 0,
+        scores: np.ndarray | None = None,
+        heldout_scores: np.ndarray | None = None,
     ) -> AccuracyPredictor:
         """Fit on evaluated subnets and measure the error on others.
 
         Args:
-            population, accuracy: the pairs to fit on, ``int8[N, G]`` and fractions ``[N]``.
+            population, accuracy: the pairs to fit on, ``int8[N, G]`` and fractions ``[N]``; N at least ``MEMBERS``.
             heldout, heldout_accuracy: pairs that take no part in fitting.
+            scores, heldout_scores: what else is known of the subnets, such as zero-cost proxies: ``float[N, S]``. The
+                predictor then needs it of every subnet that it is asked about.
         """
-        from sklearn.exceptions import ConvergenceWarning
-        from sklearn.neural_network import MLPRegressor
-
-        x = features(codec, population)
-        arrays = {"x_mean": x.mean(0), "x_scale": np.maximum(x.std(0), 1e-3)}
-        arrays["y"] = np.array([accuracy.mean(), max(accuracy.std(), 1e-6)], dtype=np.float32)
+        x = features(codec, population, scores)
+        arrays = {"x_mean": x.mean(0), "x_scale": np.maximum(x.std(0), 1e-3), "bias": np.zeros(1)}
+        arrays["y"] = np.array([accuracy.mean(), max(accuracy.std(), 1e-6)])
         inputs, targets = (x - arrays["x_mean"]) / arrays["x_scale"], (accuracy - arrays["y"][0]) / arrays["y"][1]
+        left_out = np.random.default_rng(seed).permutation(len(x)) % MEMBERS
         for member in range(MEMBERS):
-            net = MLPRegressor(
-                hidden_layer_sizes=HIDDEN, solver="lbfgs", alpha=3.0, max_iter=400, random_state=seed + member
-            )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                net.fit(inputs, targets)
-            for layer, (weight, bias) in enumerate(zip(net.coefs_, net.intercepts_, strict=True)):
-                arrays[f"{member}.{layer}.weight"] = weight.astype(np.float32)
-                arrays[f"{member}.{layer}.bias"] = bias.astype(np.float32)
-        fitted = cls(codec, {name: np.ascontiguousarray(a, np.float32) for name, a in arrays.items()}, {})
-        predicted = fitted.predict(heldout)[0] - heldout_accuracy
-        error = {
-            "n_fit": len(population),
-            "n_heldout": len(heldout),
-            "rmse": float(np.sqrt((predicted**2).mean())),
-            "bias": float(predicted.mean()),
-            "kendall": float(stats.kendalltau(predicted + heldout_accuracy, heldout_accuracy).statistic),
-        }
-        return cls(codec, fitted.arrays, error)
+            keep = left_out != member
+            arrays |= _member(member, inputs[keep], targets[keep], seed + member)
+        arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        fitted = cls(codec, arrays | {"noise": np.zeros(1, dtype=np.float32)}, {})
+        outputs = fitted.outputs(population, scores)
+        unseen = outputs[left_out, np.arange(len(x))] - accuracy
+        noise = math.sqrt(max(float((unseen**2).mean() - outputs.var(0).mean()), 1e-12))
+        fitted.arrays["noise"] = np.array([noise], dtype=np.float32)
+        return replace(
+            fitted, error={"n_fit": len(x), **fitted._error(heldout, heldout_accuracy, heldout_scores, seed)}
+        )
 
-    def predict(self, population: Population) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation over the ensemble, fractions, ``float64[N]`` each."""
+    def _error(
+        self, population: Population, accuracy: np.ndarray, scores: np.ndarray | None, seed: int
+    ) -> dict[str, Any]:
+        mean, std = self.predict(population, scores)
+        off = mean - accuracy
+        return {
+            "n_heldout": len(population),
+            "rmse": float(np.sqrt((off**2).mean())),
+            "bias": float(off.mean()),
+            **kendall_of("kendall", mean, accuracy, seed),
+            "within_1_std": float((np.abs(off) <= std).mean()),
+            "within_2_std": float((np.abs(off) <= 1.96 * std).mean()),
+        }
+
+    def outputs(self, population: Population, scores: np.ndarray | None = None) -> np.ndarray:
+        """What every member predicts, fractions, before the bias is subtracted: ``float64[MEMBERS, N]``."""
         a = self.arrays
-        x = (features(self.codec, population) - a["x_mean"]) / a["x_scale"]
+        x = features(self.codec, population, scores)
+        if x.shape[1] != len(a["x_mean"]):
+            raise UsageError("the accuracy predictor was fitted with other scores beside the genes; give it the same")
+        x = (x - a["x_mean"]) / a["x_scale"]
         outputs = []
         for member in range(MEMBERS):
             hidden = np.maximum(x @ a[f"{member}.0.weight"] + a[f"{member}.0.bias"], 0)
             outputs.append((hidden @ a[f"{member}.1.weight"] + a[f"{member}.1.bias"])[:, 0])
         mean, scale = (float(v) for v in a["y"])
-        stacked = np.stack(outputs).astype(float)
-        return mean + scale * stacked.mean(0), scale * stacked.std(0)
+        return mean + scale * np.stack(outputs).astype(float)
+
+    def predict(self, population: Population, scores: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the accuracy that an evaluation would measure, fractions, ``float64[N]``.
+
+        Raises:
+            UsageError: it was fitted with scores, and they are missing; or the other way round.
+        """
+        outputs = self.outputs(population, scores)
+        deviation = np.hypot(outputs.std(0), float(self.arrays["noise"][0]))
+        return outputs.mean(0) - float(self.arrays["bias"][0]), deviation
+
+    def corrected(self, bias: float, **error: Any) -> AccuracyPredictor:
+        """The same predictor, lowered by a bias, with more known of its error."""
+        arrays = {**self.arrays, "bias": np.array([bias], dtype=np.float32)}
+        return replace(self, arrays=arrays, error={**self.error, **error})
 
     def summary(self) -> str:
         """Its held-out error in one line."""
         error = self.error
+        tau = "unknown" if error["kendall"] is None else f"{error['kendall']:.2f}"
+        if (low := error.get("kendall_low")) is not None:
+            tau += f" ({low:.2f} to {error['kendall_high']:.2f})"
+        if (repeat := error.get("repeat_kendall")) is not None:
+            tau += f", an evaluation repeated on other images {repeat:.2f}"
         return (
             f"accuracy predictor: fitted on {error['n_fit']} subnets; on {error['n_heldout']} others RMSE "
-            f"{100 * error['rmse']:.2f} points, bias {100 * error['bias']:+.2f}, Kendall τ {error['kendall']:.2f}"
+            f"{100 * error['rmse']:.2f} points, bias {_bias_of(error)}, Kendall τ {tau}"
         )
 
     def to_bytes(self) -> bytes:
         """The predictor as a safetensors file; deterministic."""
-        card = {"space": self.codec.space.name, "error": self.error}
+        card = {"space": space_card(self.codec.space), "error": self.error}
         return save(self.arrays, {"card": json.dumps(card, sort_keys=True)})  # several keys would come in any order
 
     @classmethod
@@ -123,9 +165,48 @@ class AccuracyPredictor:
             UsageError: the content is truncated, or was fitted on another space.
         """
         card = read_card(content)
-        if card["space"] != codec.space.name:
-            raise UsageError(f"the accuracy predictor was fitted on {card['space']}, not on {codec.space.name}")
-        return cls(codec, {name: np.array(array) for name, array in load(content).items()}, card["error"])
+        its = card["space"] if isinstance(card["space"], str) else card["space"]["name"]
+        if its != codec.space.name:
+            raise UsageError(f"the accuracy predictor was fitted on {its}, not on {codec.space.name}")
+        arrays = {name: np.array(array) for name, array in load(content).items()}
+        unknown = {"noise": np.zeros(1), "bias": np.zeros(1)}  # those of the first version did not have
+        return cls(codec, {**unknown, **arrays}, card["error"])
+
+
+def kendall_of(name: str, one: np.ndarray, other: np.ndarray, seed: int = 0) -> dict[str, float | None]:
+    """Kendall's τ of two scores as entries of a card: ``NAME``, ``NAME_low``, ``NAME_high``; None where undefined."""
+    found = agreement(one, other[None], seed)
+    names = {"tau": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return {names[key]: None if math.isnan(value) else value for key, value in found.items()}
+
+
+def _bias_of(error: Mapping[str, Any]) -> str:
+    """In points, before and after correction where other images were looked at."""
+    if "bias_before" not in error:
+        return f"{100 * error['bias']:+.2f}"
+    before, after = (
+        f"{100 * error[name]:+.2f} ± {100 * error[f'{name}_std']:.2f}" for name in ("bias_before", "bias_after")
+    )
+    done = "corrected, then" if error["bias_corrected"] else "within its noise and left, then"
+    return f"on other images {before} ({done} {after} on yet others)"
+
+
+def _member(member: int, inputs: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPRegressor
+
+    net = MLPRegressor(hidden_layer_sizes=HIDDEN, solver="lbfgs", alpha=DECAY, max_iter=400, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        net.fit(inputs, targets)
+    layers = list(enumerate(zip(net.coefs_, net.intercepts_, strict=True)))
+    weights = {f"{member}.{layer}.weight": weight for layer, (weight, _) in layers}
+    return weights | {f"{member}.{layer}.bias": bias for layer, (_, bias) in layers}
+
+
+def space_card(space: SearchSpace) -> Any:
+    """A space as a predictor's file names it: a preset by its name, another one in full; ``load_space`` reads both."""
+    return space.name if PRESETS.get(space.name) == space else space.to_json()
 
 
 def read_card(content: bytes) -> dict[str, Any]:

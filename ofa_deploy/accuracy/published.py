@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from ofa_deploy.accuracy.predictor import read_card
+from ofa_deploy.accuracy.predictor import read_card, space_card
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import PRESETS, Population, PopulationCodec, SearchSpace, load_space
+from ofa_deploy.space import Population, PopulationCodec, SearchSpace, load_space
 
 KIND = "one-hot network"
 SPACE = "ofa_mbv3_w1.2"
@@ -82,9 +82,7 @@ class PublishedPredictor:
 
     def to_bytes(self) -> bytes:
         """The predictor as a safetensors file; deterministic."""
-        space = self.codec.space
-        named = space.name if PRESETS.get(space.name) == space else space.to_json()
-        card = {"kind": KIND, "space": named, "error": self.error}
+        card = {"kind": KIND, "space": space_card(self.codec.space), "error": self.error}
         return save(self.arrays, {"card": json.dumps(card, sort_keys=True)})
 
     @classmethod

@@ -66,14 +66,28 @@ def ranking_audit(networks: Sequence[dict[str, Any]], seed: int = 0) -> dict[str
     }
 
 
+def rise(before: np.ndarray, after: np.ndarray, labels: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """By how much Kendall's τ with the labels grows from one score to another, and that growth's standard error.
+
+    Args:
+        before, after: ``float[N]``, of the same networks.
+        labels: ``float[N]``.
+    """
+    gains = _resampled(after, labels, seed) - _resampled(before, labels, seed)
+    return float(gains[0]), float(np.nanstd(gains[1:])) if not np.isnan(gains).all() else np.nan
+
+
 def _resampled(one: np.ndarray, other: np.ndarray, seed: int) -> np.ndarray:
     """Kendall's τ-b of two scores of N networks, and of as many networks drawn with replacement, ``RESAMPLES`` times:
     ``float[1 + RESAMPLES]``, the first over the networks themselves."""
     count, rng = len(one), np.random.default_rng(seed)
-    rows = np.concatenate([[np.arange(count)], rng.integers(0, count, (RESAMPLES, count))])
-    first, second = (np.sign(score[rows][:, :, None] - score[rows][:, None, :]) for score in (one, other))
+    drawn = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    times = np.concatenate([np.ones((1, count)), drawn])  # how often each network is in
+    first, second = (np.sign(score[:, None] - score[None, :]) for score in (one, other))
+    pairs = (((times @ signs) * times).sum(1) for signs in (first * second, first**2, second**2))
+    agreeing, of_first, of_second = pairs
     with np.errstate(invalid="ignore"):  # NaN where all are equal
-        return (first * second).sum((1, 2)) / np.sqrt((first**2).sum((1, 2)) * (second**2).sum((1, 2)))
+        return agreeing / np.sqrt(of_first * of_second)
 
 
 def _interval(taus: np.ndarray) -> dict[str, float]:

@@ -20,6 +20,7 @@ from ofa_deploy.cli import (
     importing,
     measuring,
     pipelines,
+    predictors,
     scaling,
     searching,
     spaces,
@@ -54,6 +55,7 @@ def cli(context: click.Context, workspace: Path | None) -> None:
 GROUPS = (
     pipelines,
     training,
+    predictors,
     measuring,
     deploying,
     finetuning,

@@ -78,11 +78,11 @@ def finetune(
 
 
 def _subject(workspace: Workspace, supernet: Path | None) -> Subject:
-    from ofa_deploy.deploy.subject import find_supernet, load_subject
+    from ofa_deploy.deploy.subject import find_supernet, open_subject
 
     path = find_supernet(workspace, supernet)
     click.echo(f"supernet: {path}", err=True)
-    return load_subject(workspace, path, judged=False)
+    return open_subject(workspace, path)
 
 
 def tuned_text(answer: dict[str, Any]) -> str:

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
-from ofa_deploy.accuracy.campaign import Campaign, follow, let_go, run_campaign
-from ofa_deploy.config import TrainRecipe, read_document, shipped_folder
+from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
+from ofa_deploy.accuracy.collection import Collection, Progress
+from ofa_deploy.accuracy.proxy_gate import ProxyGate
+from ofa_deploy.config import AccuracyConfig, TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
@@ -135,17 +137,28 @@ def load_subject(
     seed: int = 0,
     world: World = ALONE,
     predictor: Predictor | None = None,
-    judged: bool = True,
 ) -> Subject:
     """Load a supernet with its data and its accuracy predictor; evaluates subnets first where there is no predictor.
 
     Args:
         world: the processes that share the evaluation; all but this main one are in ``follow_subject``.
         predictor: takes the place of the supernet's own.
-        judged: whether a predictor is needed at all; a space of one subnet never has one.
 
     Raises:
         UsageError: the file is no supernet, or it or the predictor is truncated.
+    """
+    subject = open_subject(workspace, path, seed, world)
+    if subject.codec.choices.max() > 1:  # of a single subnet there is nothing to predict
+        subject.predictor = predictor or _predictor(subject, progress)
+    let_go(world)
+    return subject
+
+
+def open_subject(workspace: Workspace, path: Path, seed: int = 0, world: World = ALONE) -> Subject:
+    """Load a supernet with its data, without an accuracy predictor.
+
+    Raises:
+        UsageError: the file is no supernet, or truncated.
     """
     supernet, summary = load_supernet(path)
     world.copy_from_main(supernet.state_dict().values())
@@ -162,9 +175,6 @@ def load_subject(
         subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy, world)
     except UsageError as error:
         subject.data_error = str(error)
-    if judged and subject.codec.choices.max() > 1:
-        subject.predictor = predictor or _predictor(subject, path.with_name(PREDICTOR), progress)
-    let_go(world)
     return subject
 
 
@@ -175,20 +185,59 @@ def follow_subject(recipe: TrainRecipe, world: World) -> None:
     follow(supernet, load_data(recipe.data), world)
 
 
-def _predictor(subject: Subject, file: Path, progress: Callable[[dict], None] | None) -> AccuracyPredictor | None:
-    if file.exists():
-        try:
-            predictor = AccuracyPredictor.from_bytes(subject.codec, file.read_bytes())
-        except UsageError as error:
-            raise UsageError(f"{file}: {error}: remove it, and it comes from the evaluations that are kept") from error
-        if predictor.error["supernet"] == subject.sha256:
-            return predictor
-    if subject.campaign is None or subject.recipe is None:
-        return None
-    predictor = run_campaign(subject.campaign, subject.codec, subject.recipe.accuracy, subject.recipe.seed, progress)
-    predictor.error["supernet"] = subject.sha256
-    write_atomic(file, predictor.to_bytes())
+def _predictor(subject: Subject, progress: Progress | None) -> AccuracyPredictor | None:
+    """The one that is kept beside the supernet, or a new one; None without data."""
+    known = kept_predictor(subject)
+    if known is not None or subject.campaign is None or subject.recipe is None or subject.path is None:
+        return known
+    predictor = fit_predictor(subject, subject.recipe.accuracy, subject.recipe.seed, progress)
+    keep_beside(subject, predictor)
     return predictor
+
+
+def keep_beside(subject: Subject, predictor: AccuracyPredictor) -> Path:
+    """Keep the supernet's predictor in the supernet's folder; returns its file."""
+    if subject.path is None:
+        raise UsageError(f"{subject.name}: there is no supernet to keep a predictor beside")
+    file = subject.path.with_name(PREDICTOR)
+    write_atomic(file, predictor.to_bytes())
+    return file
+
+
+def kept_predictor(subject: Subject) -> AccuracyPredictor | None:
+    """The accuracy predictor that is kept beside the supernet; None where there is none, or one of other weights.
+
+    Raises:
+        UsageError: it is truncated.
+    """
+    if subject.path is None or not (file := subject.path.with_name(PREDICTOR)).exists():
+        return None
+    try:
+        predictor = AccuracyPredictor.from_bytes(subject.codec, file.read_bytes())
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}: remove it, and it comes from the evaluations that are kept") from error
+    return predictor if predictor.error["supernet"] == subject.sha256 else None
+
+
+def fit_predictor(
+    subject: Subject, config: AccuracyConfig, seed: int = 0, progress: Progress | None = None
+) -> AccuracyPredictor:
+    """Evaluate subnets and fit an accuracy predictor; what was evaluated before is not evaluated again.
+
+    Args:
+        config: how many; its images must be those of the supernet's recipe.
+
+    Raises:
+        UsageError: the supernet's data is not there; or the proxies that are asked for leave too few subnets.
+    """
+    if subject.campaign is None or subject.data is None or subject.supernet is None:
+        raise UsageError(f"{subject.name}: no subnet can be evaluated: {subject.data_error}")
+    keep = None
+    if config.min_proxy:
+        keep = ProxyGate(subject.supernet, subject.data, subject.codec, config.min_proxy, seed).passes
+    fitted = Collection(subject.codec, subject.campaign, config, seed, keep, progress).predictor()
+    fitted.error["supernet"] = subject.sha256
+    return fitted
 
 
 def subject_facts(subject: Subject) -> dict[str, Any]:

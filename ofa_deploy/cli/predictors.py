@@ -1,0 +1,128 @@
+"""`predictor`: fit an accuracy predictor, and what it says of its error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.output import emit, progress
+
+if TYPE_CHECKING:
+    from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.store import Workspace
+
+
+@click.group()
+def predictor() -> None:
+    """The accuracy predictor of a supernet: fit a new one, or see how far the one that is kept errs."""
+
+
+def _option_supernet(command: Any) -> Any:
+    text = "Supernet's file or folder.  [default: the newest of the workspace, or the one that ships]"
+    return click.option("--supernet", type=click.Path(path_type=Path), help=text)(command)
+
+
+@predictor.command("fit")
+@_option_supernet
+@click.option("--subnets", type=click.IntRange(min=8), help="Evaluate so many at most.  [default: the recipe's]")
+@click.option("--heldout", type=click.IntRange(min=3), help="So many of them test it.  [default: the recipe's]")
+@click.option("--round", "round_", type=click.IntRange(min=1), help="So many in a round.  [default: the recipe's]")
+@click.option("--seed", type=click.IntRange(min=0), help="Draws the subnets.  [default: the recipe's]")
+@click.option("--name", help="Keep it under a name, for --accuracy, instead of beside the supernet.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def fit(
+    workspace: Path | None,
+    supernet: Path | None,
+    subnets: int | None,
+    heldout: int | None,
+    round_: int | None,
+    seed: int | None,
+    name: str | None,
+    as_json: bool,
+) -> None:
+    """Evaluate subnets in rounds until the ranking no longer gains, and fit the accuracy predictor.
+
+    Every evaluation is kept and none is repeated: after an interruption, the same command goes on.
+
+    Example: ofa-deploy predictor fit --subnets 300 --heldout 60
+    """
+    from ofa_deploy.accuracy import check_name, keep_predictor
+    from ofa_deploy.deploy.subject import find_supernet, fit_predictor, keep_beside, open_subject
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.store import Workspace
+
+    if name is not None:
+        check_name(name)
+    opened = Workspace.open(workspace)
+    path = find_supernet(opened, supernet)
+    if name is None and supernet is None and opened.supernets not in path.parents:
+        raise UsageError(f"{path} ships with the package; give --name, or a copy of it with --supernet")
+    subject = open_subject(opened, path)
+    config = _config(subject, {"subnets": subnets, "heldout": heldout, "round": round_})
+    drawn = (subject.recipe.seed if subject.recipe else 0) if seed is None else seed
+    with progress() as tell:
+        fitted = fit_predictor(subject, config, drawn, lambda p: tell("evaluate subnets", p))
+    file = keep_predictor(opened, name, fitted) if name else keep_beside(subject, fitted)
+    _say(fitted, file, as_json)
+
+
+def _config(subject: Subject, given: dict[str, int | None]) -> Any:
+    from ofa_deploy.config import AccuracyConfig, read_document
+
+    recipe = subject.recipe.accuracy.model_dump() if subject.recipe else {}
+    return read_document(AccuracyConfig, recipe | {key: value for key, value in given.items() if value is not None})
+
+
+@predictor.command("show")
+@_option_supernet
+@click.option("--accuracy", "name", help="One that is kept under a name.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def show(workspace: Path | None, supernet: Path | None, name: str | None, as_json: bool) -> None:
+    """Say how far a predictor errs, on subnets and images that it was not fitted on.
+
+    Example: ofa-deploy predictor show
+    """
+    from ofa_deploy.store import Workspace
+
+    found, file = _kept(Workspace.open(workspace), supernet, name)
+    _say(found, file, as_json)
+
+
+def _kept(workspace: Workspace, supernet: Path | None, name: str | None) -> tuple[Predictor, Path]:
+    from ofa_deploy.accuracy import load_predictor
+    from ofa_deploy.deploy.subject import PREDICTOR, find_supernet, kept_predictor, open_subject
+    from ofa_deploy.errors import UsageError
+
+    if name:
+        return load_predictor(workspace, name), workspace.accuracy / f"{name}.safetensors"
+    path = find_supernet(workspace, supernet)
+    found = kept_predictor(open_subject(workspace, path))
+    if found is None:
+        raise UsageError(f"{path} has no accuracy predictor yet; fit one with: ofa-deploy predictor fit")
+    return found, path.with_name(PREDICTOR)
+
+
+def _say(found: Predictor, file: Path, as_json: bool) -> None:
+    if as_json:
+        emit({"file": str(file), "error": found.error})
+        return
+    click.echo(f"{file}\n{found.summary()}")
+    error = found.error
+    for number, one in enumerate(error.get("rounds", []), 1):
+        tau = "unknown" if one["kendall"] is None else f"{one['kendall']:.3f}"
+        click.echo(f"  round {number}: {one['n_fit']} subnets, Kendall τ {tau}, RMSE {100 * one['rmse']:.2f} points")
+    if "stopped" in error:
+        click.echo(f"  then {error['stopped']}")
+    if "within_1_std" in error:
+        click.echo(
+            f"  held-out accuracies within 1 stated deviation: {100 * error['within_1_std']:.0f} % (68 % expected), "
+            f"within 1.96: {100 * error['within_2_std']:.0f} % (95 %)"
+        )
+
+
+COMMANDS = (predictor,)

@@ -1,0 +1,86 @@
+"""Campaigns on real images: which ones each look sees, and that nothing is evaluated twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_deploy.accuracy import campaign as campaigns
+from ofa_deploy.accuracy.campaign import QUARTERS, Campaign, look
+from ofa_deploy.accuracy.proxy_gate import ProxyGate, ProxyScores
+from ofa_deploy.config import AccuracyConfig, DataConfig
+from ofa_deploy.space import PopulationCodec, load_space
+from ofa_deploy.supernet import Supernet, initialise
+from ofa_deploy.training import evaluate, load_data, specialise
+from ofa_deploy.training.data import batches
+
+SPACE = load_space("tiny_16")
+CODEC = PopulationCodec(SPACE)
+CONFIG = AccuracyConfig(recalibration_images=64, images=102)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data(DataConfig(name="digits", valid=297))
+
+
+@pytest.fixture(scope="module")
+def supernet():
+    net = Supernet(SPACE).eval()
+    initialise(net, 0)
+    return net
+
+
+@pytest.fixture
+def campaign(workspace, supernet, data):
+    return Campaign(workspace.store, "net", supernet, data, CONFIG)
+
+
+def test_the_looks_share_no_image_but_with_the_whole(data, campaign):
+    parts = {split: look(data, CONFIG, split) for split in QUARTERS}
+    assert {split: campaign.images(split) for split in QUARTERS} == {
+        "valid": 102,
+        "fit": 51,
+        "calibration": 25,
+        "check": 26,
+    }
+    joined = torch.cat([parts[split].valid.images for split in ("fit", "calibration", "check")])
+    assert torch.equal(joined, parts["valid"].valid.images)
+    assert torch.equal(joined, data.valid.images[:102])
+    assert torch.equal(parts["check"].train.images, data.train.images[64:128])
+    assert torch.equal(parts["fit"].train.images, data.train.images[:64])
+    everything = AccuracyConfig(recalibration_images=len(data.train))
+    assert len(look(data, everything, "check").train) == len(data.train)
+
+
+def test_an_accuracy_is_that_of_the_subnet_on_those_images(data, supernet, campaign):
+    arch = SPACE.smallest
+    part = look(data, CONFIG, "calibration")
+    subnet = specialise(supernet, arch, part, 64)
+    images = batches(part.valid, arch.resolution, 25, data.mean, data.std)
+    assert campaign.accuracies([arch], ["again"], "calibration") == [evaluate(subnet, images).accuracy]
+    assert campaign.accuracy(arch) == campaign.accuracies([arch], ["fit"], "valid")[0]
+
+
+def test_nothing_is_evaluated_twice(workspace, supernet, data, campaign, monkeypatch):
+    archs = CODEC.decode(CODEC.sample(3, np.random.default_rng(0)))
+    first = {split: campaign.accuracies(archs, ["fit"] * 3, split) for split in QUARTERS}
+    assert all(len(workspace.store.evaluations("net", split)) == 3 for split in QUARTERS)
+    monkeypatch.setattr(campaigns, "evaluate_all", lambda *_, **__: pytest.fail("evaluated again"))
+    again = Campaign(workspace.store, "net", supernet, data, CONFIG)
+    assert {split: again.accuracies(archs, ["fit"] * 3, split) for split in QUARTERS} == first
+    with pytest.raises(pytest.fail.Exception, match="evaluated again"):
+        again.accuracies([SPACE.largest], ["fit"], "fit")
+
+
+def test_a_gate_of_proxies_passes_the_share_that_it_says(supernet, data):
+    archs = CODEC.decode(CODEC.sample(40, np.random.default_rng(1)))
+    scores = ProxyScores(supernet, data, ("synflow", "naswot"))(archs)
+    passed = ProxyGate(supernet, data, CODEC, {"synflow": 0.5}).passes(archs)
+    assert 0.3 < passed.mean() < 0.7
+    assert scores[passed, 0].min() > scores[~passed, 0].max()
+    assert ProxyGate(supernet, data, CODEC, {"naswot": 0.0}).passes(archs).mean() > 0.8
+    both = ProxyGate(supernet, data, CODEC, {"naswot": 0.5, "synflow": 0.5}).passes(archs)
+    assert both.sum() < 40
+    assert not (both & ~passed).any()
