@@ -140,8 +140,9 @@ class RankingAudit:
             "seconds": summary["seconds"],
             "recipe": summary["recipe"],
         }
-        store, arch = self._workspace.store, label.arch
-        store.add_evaluation(identity, arch.to_json(), arch.key, meta["accuracy"], self._images, VALID, SCRATCH)
+        store = self._workspace.store
+        evaluated = (self._subject.sha256, meta["arch"], meta["key"], meta["accuracy"], self._images, VALID, "audit")
+        store.add_evaluation(*evaluated, state=SCRATCH, weights=identity)
         store.add_artefact("label", str(folder), identity, meta)  # last: it says that the label is there
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,5 +1,6 @@
 """What can be built: spaces, subnets, blocks, networks, and their counts. numpy only; knows no torch and no device."""
 
+from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.counts import (
     network_macs,
     network_memory,
@@ -23,6 +24,9 @@ from ofa_deploy.space.weights import check_weights, random_weights, weight_shape
 __all__ = [
     "PRESETS",
     "Arch",
+    "CellArch",
+    "CellSpace",
+    "Genotype",
     "Network",
     "OpSpec",
     "Population",

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ofa_deploy.space import OpSpec
+from ofa_deploy.space.network import CELL_KINDS
+from ofa_deploy.supernet.cell_blocks import make_cell_block
 
 _ACTIVATIONS = {
     "relu": F.relu_,
@@ -125,6 +127,8 @@ class Classifier(nn.Module):
 
 def make_block(op: OpSpec) -> nn.Module:
     """The module that executes an op."""
+    if op.kind in CELL_KINDS:
+        return make_cell_block(op)
     return {"stem": Stem, "mbconv": MBConv, "uib": MBConv, "head": Head, "classifier": Classifier}[op.kind](op)
 
 

@@ -20,6 +20,7 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import load_space
+from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import load_supernet
 from ofa_deploy.training import train_supernet
 from tests.deploy.test_extract import TARGET, MadeUpFleet
@@ -94,6 +95,16 @@ def test_from_scratch_nothing_is_inherited(finetuned, command, ofa_deploy):
     assert (answer["state"], answer["teacher"], answer["lr"]) == ("scratch", False, 0.1)
     assert answer["before"] == tuned["before"]
     assert answer["after"] != tuned["after"]
+
+
+def test_the_architecture_remembers_how_it_came_to_its_weights(finetuned):
+    folder, answer = finetuned
+    with Workspace.open(folder / ".ofa") as opened:
+        known = opened.store.architectures.one(ARCH.key)["evaluations"]
+    tuned = [one for one in known if one["state"] == "fine-tuned"]
+    assert {one["split"]: one["accuracy"] for one in tuned} == answer["after"]
+    assert {one["supernet"] for one in tuned} == {answer["supernet_sha256"]}
+    assert all(one["weights"] != one["supernet"] for one in tuned)
 
 
 def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tmp_path):
