@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ def finetune(
     from ofa_deploy.deploy.finetuning import finetune as run
     from ofa_deploy.store import Workspace
 
+    if lr is not None and not math.isfinite(lr):
+        raise click.UsageError(f"--lr {lr} is no learning rate")
     opened = Workspace.open(workspace)
     recipe = read_document(TrainRecipe, find_file(config, "pipelines")) if config else None
     subject = _subject(opened, supernet)

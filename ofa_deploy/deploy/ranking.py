@@ -232,13 +232,14 @@ class RankingAudit:
 
 
 def networks(subject: Subject, plan: Plan) -> list[Arch]:
-    """The plan's networks, spread over the space by their multiply-accumulates.
+    """The plan's networks, spread over the space by their multiply-accumulates, the smallest first.
 
     Raises:
         UsageError: the space has fewer than can be ranked.
     """
     codec = subject.codec
-    archs = codec.decode(codec.stratified(plan.networks, np.random.default_rng([plan.seed, 1])))
+    drawn = codec.stratified(plan.networks, np.random.default_rng([plan.seed, 1]))
+    archs = codec.decode(drawn[np.argsort(codec.macs(drawn), kind="stable")])
     different = list({arch.key: arch for arch in archs}.values())
     if len(different) < FEWEST:
         raise UsageError(f"{len(different)} different networks of {subject.space.name} cannot be ranked: choose more")
