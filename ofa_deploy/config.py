@@ -201,6 +201,7 @@ class TrainRecipe(Document):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     space: str | dict[str, Any]
     init: Path | None = None  # a supernet's file: the largest subnet starts from its largest one's weights
+    teacher: Path | None = None  # a supernet's file: its largest subnet, frozen, teaches from the first step on
     data: DataConfig
     epochs: Positive
     batch_size: Positive = 128
@@ -232,6 +233,8 @@ class TrainRecipe(Document):
     def _fits(self) -> TrainRecipe:
         if self.patience and not self.evaluate_every:
             raise ValueError("patience needs evaluate_every: 1 or more, the epochs between two evaluations")
+        if self.teacher and self.schedule != "progressive":
+            raise ValueError("teacher needs schedule: progressive; in a sandwich the largest subnet teaches")
         return self
 
 

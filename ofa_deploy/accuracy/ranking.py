@@ -44,19 +44,23 @@ def ranking_audit(networks: Sequence[dict[str, Any]], seed: int = 0) -> dict[str
 
     Args:
         networks: of each, ``alone``: accuracies by seed; ``scores``: by name, with ``inherited`` among them, the
-            accuracy with the supernet's weights, a fraction.
+            accuracy with the supernet's weights, a fraction. Where some have more seeds than others, scores are
+            compared with the seeds that all have, and the ceiling is that of those that have the most.
 
     Returns:
-        ``networks``: how many; ``ceiling``; ``scores``: by name ``tau``, ``low``, ``high``; ``gap``: mean and
-        extremes of inherited minus alone, fractions.
+        ``networks``: how many; ``seeds`` that all have; ``repeated``: how many the ceiling rests on; ``ceiling``;
+        ``scores``: by name ``tau``, ``low``, ``high``; ``gap``: mean and extremes of inherited minus alone, fractions.
     """
-    labels = np.array([network["alone"] for network in networks], dtype=float).T
+    seeds = [len(network["alone"]) for network in networks]
+    labels = np.array([network["alone"][: min(seeds)] for network in networks], dtype=float).T
+    repeated = np.array([network["alone"] for network in networks if len(network["alone"]) == max(seeds)]).T
     columns = {name: np.array([n["scores"][name] for n in networks], dtype=float) for name in networks[0]["scores"]}
-    gaps = columns["inherited"] - labels.mean(0)
+    gaps = columns["inherited"] - np.array([np.mean(network["alone"]) for network in networks])
     return {
         "networks": len(networks),
         "seeds": len(labels),
-        "ceiling": ceiling(labels, seed) if len(labels) > 1 else None,
+        "repeated": repeated.shape[1] if len(repeated) > 1 else 0,
+        "ceiling": ceiling(repeated, seed) if len(repeated) > 1 else None,
         "scores": {name: agreement(column, labels, seed) for name, column in columns.items()},
         "gap": {"mean": float(gaps.mean()), "least": float(gaps.min()), "most": float(gaps.max())},
     }

@@ -15,6 +15,7 @@ import ofa_deploy
 from ofa_deploy.cli import (
     agents,
     deploying,
+    finetuning,
     fleet,
     importing,
     measuring,
@@ -57,6 +58,7 @@ GROUPS = (
     predictors,
     measuring,
     deploying,
+    finetuning,
     searching,
     fleet,
     agents,

@@ -16,9 +16,10 @@ from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.deploy.finetuning import Tuning
     from ofa_deploy.deploy.subject import Subject
     from ofa_deploy.search import Compared
-    from ofa_deploy.space import SearchSpace
+    from ofa_deploy.space import Arch, SearchSpace
     from ofa_deploy.store import Workspace
 
 EVALUATIONS = 1000  # of each strategy, to compare them
@@ -164,12 +165,24 @@ def _tell_compared(found: list[Compared], as_json: bool) -> None:
 @request_options
 @click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
 @protocol_options
+@click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
+@click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @click.pass_obj
 def extract(
-    workspace: Path | None, request: Request, no_profile: bool, se: float, cap_s: float, output: Path | None
+    workspace: Path | None,
+    request: Request,
+    no_profile: bool,
+    se: float,
+    cap_s: float,
+    finetune: int | None,
+    finetune_epochs: int | None,
+    output: Path | None,
 ) -> None:
     """Search, measure the finalists on the device, export, verify, report.
+
+    With --finetune the best finalists whose measured latency fits are trained on, alone, and the most accurate of them
+    on held-out images is the answer; no latency changes, for none depends on the weights.
 
     Example: ofa-deploy extract --target local --max-ms 2
     """
@@ -186,6 +199,8 @@ def extract(
     with progress() as tell:
         subject = subject_of(opened, request, tell)
         words += ["--supernet", str(subject.path)] if subject.path else []
+        tuning = _tuning(subject, finetune, finetune_epochs)
+        words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
         with Fleet.open(opened) as fleet:
             extraction = run(
                 fleet,
@@ -196,7 +211,9 @@ def extract(
                 request.seed,
                 not no_profile,
                 Protocol(se=se, cap_s=cap_s),
-                lambda p: tell(f"measure on {found.name}", p),
+                lambda p: tell(f"{'train on' if 'loss' in p else f'measure on {found.name}'}", p),
+                tuning,
+                finetune or 0,
             )
         tell("verify and report", {})
         report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction))
@@ -207,6 +224,17 @@ def extract(
     click.echo(summary(report, folder))
     for note in report["notes"]:
         click.echo(f"note: {note}")
+
+
+def _tuning(subject: Subject, finalists: int | None, epochs: int | None) -> Tuning | None:
+    """How finalists are trained on, where that is asked for."""
+    from ofa_deploy.deploy.finetuning import Tuning
+
+    if finalists is None:
+        if epochs is not None:
+            raise click.UsageError("--finetune-epochs needs --finetune")
+        return None
+    return Tuning(epochs or max(1, subject.recipe.epochs // 4 if subject.recipe else 1))
 
 
 def summary(report: dict[str, Any], folder: Path) -> str:
@@ -225,7 +253,9 @@ def summary(report: dict[str, Any], folder: Path) -> str:
 
 
 @click.command()
-@click.option("--arch", "arch_file", required=True, type=click.Path(path_type=Path), help="A subnet's JSON file.")
+@click.option(
+    "--arch", "arch_file", type=click.Path(path_type=Path), help="A subnet's JSON file.  [default: the only subnet]"
+)
 @click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
 @click.option("--space", "space_name", help="With --random-weights.  [default: the one the arch names]")
 @click.option("--random-weights", is_flag=True, help="Write the graph with random weights.")
@@ -236,7 +266,7 @@ def summary(report: dict[str, Any], folder: Path) -> str:
 @click.pass_obj
 def export(
     workspace: Path | None,
-    arch_file: Path,
+    arch_file: Path | None,
     supernet: Path | None,
     space_name: str | None,
     random_weights: bool,
@@ -249,7 +279,7 @@ def export(
 
     Example: ofa-deploy export --arch arch.json --random-weights -o model.onnx
     """
-    arch = read_arch(arch_file)
+    arch = read_arch(arch_file) if arch_file else None
     from ofa_deploy.deploy.bundle import MAX_DIFFERENCE
     from ofa_deploy.deploy.subject import INHERITED
     from ofa_deploy.errors import GateFailed
@@ -261,10 +291,10 @@ def export(
 
     opened = Workspace.open(workspace)
     found = resolve_target(target, opened)
-    name = (space_name or arch.get("space")) if random_weights else space_name
+    name = (space_name or (arch or {}).get("space")) if random_weights else space_name
     with progress() as tell:
         subject = the_subject(opened, supernet, name, random_weights, seed, tell)
-        one = subject.space.canonical(arch)
+        one = subject.space.canonical(arch) if arch else _only(subject.space)
         subnet = subject.subnet(one)
         if subject.source is not None:
             click.echo(f"note: {INHERITED}", err=True)
@@ -277,6 +307,12 @@ def export(
         emit({"model": str(output), "key": one.key, "bytes": len(content), "max_abs": checked["max_abs"]})
     else:
         click.echo(f"{output}: {len(content):,} bytes, differs from torch by at most {checked['max_abs']:.2g}")
+
+
+def _only(space: SearchSpace) -> Arch:
+    if space.largest != space.smallest:
+        raise click.UsageError(f"{space.name} has more than one subnet: give one with --arch")
+    return space.largest
 
 
 @click.command()

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
+from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.space import SearchSpace
     from ofa_deploy.store import Workspace
+
+NETWORKS = 40  # that an audit measures
 
 
 def the_space(workspace: Workspace, name: str | None, resolutions: tuple[int, ...] = ()) -> SearchSpace:
@@ -130,7 +133,7 @@ def profile(
 @click.option("--target", default="local", show_default=True, help="Whose predictions to check.")
 @click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
 @click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
-@click.option("--networks", default=40, show_default=True, type=click.IntRange(3), help="Whole networks to measure.")
+@click.option("--networks", type=click.IntRange(3), help="To measure, or to train.  [default: 40; with --ranking 12]")
 @click.option(
     "--statistic",
     default="p50",
@@ -140,7 +143,13 @@ def profile(
 )
 @click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
 @protocol_options
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: audits/… in the workspace]")
+@ranking_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder, or with --ranking a JSON file.  [default: audits/… in the workspace]",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
 def audit(
@@ -148,11 +157,12 @@ def audit(
     target: str,
     space_name: str | None,
     resolutions: tuple[int, ...],
-    networks: int,
+    networks: int | None,
     statistic: str,
     seed: int,
     se: float,
     cap_s: float,
+    ranking: RankingRequest | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -160,8 +170,17 @@ def audit(
 
     The answer is kept as JSON, Markdown and a page, and later reports of this target show it.
 
+    With --ranking nothing is measured on a device: networks of a supernet are trained alone, from scratch, and their
+    ranking is compared with that of their inherited accuracies, of the predictor, and of zero-cost proxies. An audit
+    that was interrupted goes on where it stopped.
+
     Example: ofa-deploy audit --target local --networks 40
+
+    Example: ofa-deploy audit --ranking --networks 12 --epochs 3 --dry-run
     """
+    if ranking:
+        audit_ranking(workspace, ranking, networks, seed, output, as_json)
+        return
     from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.fleet.auditing import audit as run
@@ -171,6 +190,7 @@ def audit(
     found = resolve_target(target, opened, measure=True)
     space = the_space(opened, space_name, resolutions)
     folder = audit_folder(output or opened.audits / found.name)
+    networks = networks or NETWORKS
     options = {"resolution": resolutions, "networks": networks, "seed": seed, "se": se, "cap-s": cap_s}
     command = audit_command(found, space, statistic, options | ({"space": space_name} if space_name else {}))
     with Fleet.open(opened) as fleet, progress() as tell:

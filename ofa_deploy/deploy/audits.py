@@ -47,6 +47,20 @@ def keep_audit(workspace: Workspace, answer: dict[str, Any], folder: Path) -> No
     workspace.store.add_artefact("audit", str(folder / "audit.json"), digest, answer)
 
 
+def keep_ranking(workspace: Workspace, answer: dict[str, Any], file: Path | None) -> Path:
+    """Keep a ranking audit's answer in the workspace's audits, and in a file beside.
+
+    Returns:
+        Its file: the given one, or else that in the workspace.
+    """
+    content = (json.dumps(answer, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    kept = audit_folder(workspace.audits / f"ranking-{answer['name']}") / "ranking.json"
+    for path in filter(None, (kept, file)):
+        write_atomic(path, content)
+    workspace.store.add_artefact("ranking", str(kept), hashlib.sha256(content).hexdigest(), answer)
+    return file or kept
+
+
 def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any] | None:
     """The newest audit of the predictions that an extraction rests on; None where there was none.
 

@@ -16,6 +16,7 @@ import onnxruntime
 import ofa_deploy
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
+from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED, subject_facts
 from ofa_deploy.errors import GateFailed, OpNotProfiled
 from ofa_deploy.export import parity, run_onnx, write_bundle
@@ -138,6 +139,7 @@ def build_report(
         "size_bytes": len(chosen.onnx),
         "provenance": {
             **subject_facts(subject),
+            "weights": {k: v for k, v in chosen.tuned.facts.items() if k != "arch"} if chosen.tuned else None,
             "seed": extraction.seed,
             "target": target.model_dump(mode="json"),
             "simulated": condition["simulated"],
@@ -163,6 +165,7 @@ def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | N
         "predicted": chosen.point.accuracy if subject.predictor else None,
         "predictor_error": subject.predictor.error if subject.predictor else None,
         "valid": chosen.valid_accuracy,
+        "before_tuning": chosen.tuned.facts["before"] if chosen.tuned else None,
         "measured": measured,
         "dataset": subject.recipe.data.name.replace("_", "-") if subject.recipe else None,
         "split": "test",
@@ -192,6 +195,7 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "measured_ms": finalist.measured_ms,
         "predicted_accuracy": finalist.point.accuracy,
         "valid_accuracy": finalist.valid_accuracy,
+        "inherited_accuracy": finalist.tuned.facts["before"]["valid"] if finalist.tuned else finalist.valid_accuracy,
     }
 
 
@@ -253,6 +257,8 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append(f"Accuracy was not measured: {subject.data_error}")
     if subject.source is not None:
         notes.append(INHERITED)
+    if chosen.tuned is not None:
+        notes.append(_tuning_note(extraction, chosen.tuned))
     if subject.predictor is not None and "note" in subject.predictor.error:
         its = subject.predictor.error
         notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
@@ -273,6 +279,19 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
+    facts, how = tuned.facts, "from scratch" if tuned.facts["state"] == SCRATCH else "on"
+    count = sum(finalist.tuned is not None for finalist in extraction.finalists)
+    changes = [
+        f"{name} {100 * facts['before'][split]:.2f} % to {100 * facts['after'][split]:.2f} %"
+        for name, split in (("validation", "valid"), ("test", "test"))
+    ]
+    return (
+        f"{count} finalists were trained {how} for {facts['epochs']} epochs after the search, and this one was best on "
+        f"held-out images: {', '.join(changes)}. Latency was measured with inherited weights: the graph is the same."
+    )
 
 
 def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
+from ofa_deploy.accuracy.campaign import SPLIT
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.finetuning import Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget
@@ -48,6 +50,7 @@ class Finalist:
         onnx: the exported file's content.
         records: its measurements, one of each session.
         valid_accuracy: on held-out images of the training split; None without data.
+        tuned: its training after the search, if there was one: subnet, file and accuracy are what came out.
     """
 
     point: Point
@@ -59,6 +62,7 @@ class Finalist:
     onnx: bytes
     records: tuple[dict[str, Any], ...]
     valid_accuracy: float | None
+    tuned: Tuned | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -107,14 +111,21 @@ def extract(
     may_profile: bool = True,
     protocol: Protocol | None = None,
     progress: Progress | None = None,
+    tuning: Tuning | None = None,
+    tuned: int = 0,
 ) -> Extraction:
     """Search, measure the finalists, refit, choose.
+
+    Args:
+        tuning: how the best ``tuned`` finalists that fit are trained on, before the best of these is chosen.
 
     Raises:
         InfeasibleBudget: no subnet is predicted to fit.
         OpNotProfiled: the target was not profiled for this space and ``may_profile`` is false.
         GateFailed: every finalist was measured over the budget; names the best of them.
     """
+    if tuning is not None:
+        check_trainable(subject, tuning)
     fleet.fetch(target.name)
     device = fleet if may_profile else None
     model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
@@ -141,6 +152,11 @@ def extract(
     finalists = _confirm(bench, model, finalists, constraints)
     session_std = _learn(model, finalists).session_std
     chosen = _choose(finalists, target, constraints, session_std)
+    if tuning is not None:
+        best = _ranked(_fitting(finalists, constraints), constraints, session_std)[:tuned]
+        trained = {id(f): bench.tune(f, workspace, tuning) for f in best}
+        finalists = [trained.get(id(f), f) for f in finalists]
+        chosen = _choose(list(trained.values()), target, constraints, session_std)
     return Extraction(subject, target, constraints, seed, result, finalists, chosen, session_std)
 
 
@@ -266,6 +282,14 @@ class _Bench:
             replace(f, records=(*f.records, record) if keep else (record,))
             for f, record in zip(finalists, records, strict=True)
         ]
+
+    def tune(self, finalist: Finalist, workspace: Workspace, tuning: Tuning) -> Finalist:
+        """The same subnet with weights that were trained on. Its measurements stay: they are those of its graph."""
+        subject, arch = self.subject, finalist.point.arch
+        tuned = finetune(workspace, subject, arch, tuning, self.progress)
+        file = onnx_bytes(write_onnx(subject.space.network(arch), tuned.subnet.weights(), self.target))
+        accuracy = tuned.facts["after"][SPLIT]
+        return replace(finalist, subnet=tuned.subnet, onnx=file, valid_accuracy=accuracy, tuned=tuned)
 
     def _records(self, networks: list[Network], files: list[bytes], points: list[Point]) -> list[dict[str, Any]]:
         items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]

@@ -137,18 +137,21 @@ def load_subject(
     seed: int = 0,
     world: World = ALONE,
     predictor: Predictor | None = None,
+    judged: bool = True,
 ) -> Subject:
     """Load a supernet with its data and its accuracy predictor; evaluates subnets first where there is no predictor.
 
     Args:
         world: the processes that share the evaluation; all but this main one are in ``follow_subject``.
         predictor: takes the place of the supernet's own.
+        judged: whether a predictor is needed at all; a space of one subnet never has one.
 
     Raises:
         UsageError: the file is no supernet, or it or the predictor is truncated.
     """
     subject = open_subject(workspace, path, seed, world)
-    subject.predictor = predictor or _predictor(subject, progress)
+    if judged and subject.codec.choices.max() > 1:
+        subject.predictor = predictor or _predictor(subject, progress)
     let_go(world)
     return subject
 

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import OpSpec
+from ofa_deploy.space.weights import SEPARABLE
 
 HARD_SWISH_OPSET = 14  # the first opset with a HardSwish op
 HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}  # relu6(x + 3) / 6, as in MobileNetV3; ONNX's own default alpha is 0.2
@@ -60,25 +61,59 @@ class NodeList:
         """Append a weight as it is; returns its name."""
         return self.constant(name, self._weights[name])
 
+    def integers(self, name: str, values: list[int]) -> str:
+        """Append a constant of whole numbers, as shapes and places need; returns its name."""
+        self.constants.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
+        return name
+
     def conv_bn(self, x: str, name: str, eps: float, stride: int = 1, groups: int = 1) -> str:
         """A convolution with its batch norm folded in, in float64: ``w·s`` and ``beta − mean·s``, ``s = gamma/σ``."""
         kernel = self._weights[f"{name}conv.weight"].astype(np.float64)
+        scale, bias = self._affine(name, eps)
+        return self._folded(x, f"{name}conv", kernel, scale, bias, stride, groups)
+
+    def halves_bn(self, inputs: list[str], name: str, eps: float) -> list[str]:
+        """A factorized reduction's two convolutions of stride 2, each with its half of the batch norm folded in."""
+        scale, bias = self._affine(name, eps)
+        found, first = [], 0
+        for x, part in zip(inputs, ("even", "odd"), strict=True):
+            kernel = self._weights[f"{name}{part}.weight"].astype(np.float64)
+            own, first = slice(first, first + len(kernel)), first + len(kernel)
+            found.append(self._folded(x, f"{name}{part}", kernel, scale[own], bias[own], 2, 1))
+        return found
+
+    def _affine(self, name: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
+        """What a batch norm multiplies with and then adds."""
         gamma, beta, mean, var = (
             self._weights[f"{name}bn.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         with np.errstate(invalid="ignore", over="ignore"):  # ``constant`` reports what is not finite
             scale = gamma / np.sqrt(var + eps)
-            folded = {"weight": kernel * scale[:, None, None, None], "bias": beta - mean * scale}
-        inputs = [x, *(self.constant(f"{name}conv.{part}", value) for part, value in folded.items())]
-        return self._conv(f"{name}conv", inputs, kernel.shape[2], stride, groups)
+            return scale, beta - mean * scale
+
+    def _folded(
+        self, x: str, name: str, kernel: np.ndarray, scale: np.ndarray, bias: np.ndarray, stride: int, groups: int
+    ) -> str:
+        with np.errstate(invalid="ignore", over="ignore"):
+            folded = {"weight": kernel * scale[:, None, None, None], "bias": bias}
+        inputs = [x, *(self.constant(f"{name}.{part}", value) for part, value in folded.items())]
+        return self._conv(name, inputs, kernel.shape[2], stride, groups)
+
+    def depthwise(self, x: str, name: str, stride: int, dilation: int) -> str:
+        """A depthwise convolution without a bias."""
+        shape = self._weights[f"{name}.weight"].shape
+        return self._conv(name, [x, self.weight(f"{name}.weight")], shape[2], stride, shape[0], dilation)
 
     def conv_bias(self, x: str, name: str) -> str:
         """A 1×1 convolution with a bias."""
         return self._conv(name, [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")], 1, 1, 1)
 
-    def _conv(self, name: str, inputs: list[str], kernel: int, stride: int, groups: int) -> str:
-        shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [kernel // 2] * 4, "group": groups}
+    def _conv(self, name: str, inputs: list[str], kernel: int, stride: int, groups: int, dilation: int = 1) -> str:
+        shape: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
+        shape |= {"pads": [dilation * (kernel // 2)] * 4, "group": groups}
+        if dilation > 1:
+            shape["dilations"] = [dilation] * 2
         return self.add("Conv", name, inputs, **shape)
 
     def activation(self, x: str, name: str, act: str) -> str:
@@ -143,21 +178,71 @@ def _classifier(out: NodeList, op: OpSpec, name: str, x: str) -> str:
     return out.add("Gemm", f"{name}.linear", [x, *linear], transB=1)
 
 
-_WRITERS: dict[str, Callable[[NodeList, OpSpec, str, str], str]] = {
+def _relu_conv(out: NodeList, op: OpSpec, name: str, x: str) -> str:
+    return out.conv_bn(out.activation(x, f"{name}.act", op.act), f"{name}.", op.eps)
+
+
+def _separable(out: NodeList, op: OpSpec, name: str, x: str) -> str:
+    dilation, stride = 2 if op.kind == "dil_conv" else 1, op.stride
+    for part in SEPARABLE[op.kind]:
+        x = out.activation(x, f"{name}.{part}.act", op.act)
+        x = out.depthwise(x, f"{name}.{part}.depthwise", stride, dilation)
+        x, stride = out.conv_bn(x, f"{name}.{part}.", op.eps), 1
+    return x
+
+
+def _fact_reduce(out: NodeList, op: OpSpec, name: str, x: str) -> str:
+    x = out.activation(x, f"{name}.act", op.act)
+    starts, ends, axes = (
+        out.integers(f"{name}.{part}", values)
+        for part, values in (("starts", [1, 1]), ("ends", [op.h, op.w]), ("axes", [2, 3]))
+    )
+    shifted = out.add("Slice", f"{name}.shift", [x, starts, ends, axes])
+    return out.add("Concat", name, out.halves_bn([x, shifted], f"{name}.", op.eps), axis=1)
+
+
+def _pool(out: NodeList, op: OpSpec, name: str, x: str) -> str:
+    window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": [op.kernel // 2] * 4}
+    return out.add({"avg_pool": "AveragePool", "max_pool": "MaxPool"}[op.kind], name, [x], **window)
+
+
+def _global_pool(out: NodeList, op: OpSpec, name: str, x: str) -> str:
+    return out.add("Flatten", f"{name}.flatten", [out.add("GlobalAveragePool", f"{name}.pool", [x])], axis=1)
+
+
+def _add(out: NodeList, op: OpSpec, name: str, *inputs: str) -> str:
+    return out.add("Add", name, list(inputs))
+
+
+def _concat(out: NodeList, op: OpSpec, name: str, *inputs: str) -> str:
+    return out.add("Concat", name, list(inputs), axis=1)
+
+
+_WRITERS: dict[str, Callable[..., str]] = {
     "stem": _stem,
     "mbconv": _mbconv,
     "uib": _mbconv,
     "head": _head,
     "classifier": _classifier,
+    "relu_conv": _relu_conv,
+    "sep_conv": _separable,
+    "dil_conv": _separable,
+    "fact_reduce": _fact_reduce,
+    "avg_pool": _pool,
+    "max_pool": _pool,
+    "global_pool": _global_pool,
+    "add": _add,
+    "concat": _concat,
 }
 
 
-def write_block(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    """Append one block that reads tensor ``x``; every node and constant starts with ``name``. Returns its output.
+def write_block(out: NodeList, op: OpSpec, name: str, *inputs: str) -> str:
+    """Append one block that reads the tensors ``inputs``; every node and constant starts with ``name``. Returns its
+    output.
 
     Raises:
         OfaDeployError: no way to write this kind of block is known.
     """
     if op.kind not in _WRITERS:
         raise OfaDeployError(f"{name}: no ONNX form of block kind {op.kind!r} is known")
-    return _WRITERS[op.kind](out, op, name, x)
+    return _WRITERS[op.kind](out, op, name, *inputs)

@@ -13,13 +13,14 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph.blocks import NodeList, write_block
 from ofa_deploy.graph.rules import check_graph
 from ofa_deploy.space import Network, check_weights
+from ofa_deploy.space.network import INPUT
 
 
 def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: TargetProfile) -> onnx.ModelProto:
     """Write a network for a target: batch norm folded, fp32, every shape static, the batch from the target.
 
-    The graph is exactly the chain of its blocks: the nodes of a network are the nodes of its blocks, one block after
-    the other. Its input is ``input``; its output is ``logits``, or ``output`` where it does not end as a network does.
+    The graph is exactly that of its blocks: the nodes of a network are the nodes of its blocks, one block after the
+    other. Its input is ``input``; its output is ``logits``, or ``output`` where it does not end as a network does.
 
     Args:
         network: one block or many.
@@ -31,9 +32,9 @@ def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: Targ
         UsageError: the graph needs an op that the target forbids.
     """
     check_weights(network, weights)
-    out, x = NodeList(weights, target), "input"
-    for name, op in zip(network.names, network.ops, strict=True):
-        x = write_block(out, op, name, x)
+    out, written = NodeList(weights, target), {INPUT: "input"}
+    for i, (name, op) in enumerate(zip(network.names, network.ops, strict=True)):
+        written[i] = write_block(out, op, name, *(written[source] for source in network.sources[i]))
     complete = len(network.ops) > 1 and network.ops[-1].kind == "classifier"
     out.nodes[-1].output[0] = "logits" if complete else "output"
     graph = helper.make_graph(

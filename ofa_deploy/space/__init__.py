@@ -1,5 +1,6 @@
 """What can be built: spaces, subnets, blocks, networks, and their counts. numpy only; knows no torch and no device."""
 
+from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.counts import (
     network_macs,
     network_memory,
@@ -12,7 +13,7 @@ from ofa_deploy.space.counts import (
     op_weights,
     supernet_params,
 )
-from ofa_deploy.space.elastic import largest_alone, make_elastic
+from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
 from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.population import Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
@@ -23,6 +24,9 @@ from ofa_deploy.space.weights import check_weights, random_weights, weight_shape
 __all__ = [
     "PRESETS",
     "Arch",
+    "CellArch",
+    "CellSpace",
+    "Genotype",
     "Network",
     "OpSpec",
     "Population",
@@ -32,6 +36,7 @@ __all__ = [
     "StageSpec",
     "check_weights",
     "compound",
+    "frozen",
     "grid",
     "largest_alone",
     "load_space",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
 
 import numpy as np
 
-from ofa_deploy.space.network import BLOCKS, Network, OpSpec
+from ofa_deploy.space.cell_layers import cell_layers
+from ofa_deploy.space.network import BLOCKS, CELL_KINDS, INPUT, Network, OpSpec
 from ofa_deploy.space.spec import SearchSpace
 from ofa_deploy.space.weights import weight_shapes
 
@@ -16,7 +18,8 @@ FOLDED_AWAY = ("running_mean", "running_var", "bn.weight")  # batch norm becomes
 
 
 def op_macs(op: OpSpec) -> int:
-    """Multiply-accumulates of one block for one image: convolutions and linear layers (batch norm folds away)."""
+    """Multiply-accumulates of one block for one image: convolutions and linear layers (batch norm folds away); what
+    pools, adds or joins has none."""
     area_in, (oh, ow) = op.h * op.w, op.out_hw
     if op.kind == "stem":
         return oh * ow * op.kernel**2 * op.cin * op.cout
@@ -24,6 +27,8 @@ def op_macs(op: OpSpec) -> int:
         return area_in * op.cin * op.cout
     if op.kind == "classifier":
         return op.cin * op.mid + op.mid * op.cout if op.mid else op.cin * op.cout
+    if op.kind in CELL_KINDS:
+        return sum(layer.dense + layer.depthwise for layer in cell_layers(op))
     expansion = prod(op.expanded_hw) * op.cin * op.mid if op.expands else 0
     return _depthwise_macs(op) + expansion + oh * ow * op.mid * op.cout + 2 * op.mid * op.se
 
@@ -57,6 +62,9 @@ def op_activations(op: OpSpec) -> int:
         return op.cout * op.h * op.w + max(source, op.cout)
     if op.kind == "classifier":
         return op.mid + max(op.cin, op.cout) if op.mid else op.cin + op.cout
+    if op.kind in CELL_KINDS:
+        written = [op.fan_in * source, *(layer.written for layer in cell_layers(op))]
+        return max(map(sum, pairwise(written)))
     first, *others = pairwise([source, *op_inside(op), out])
     kept = source if op.skip else 0
     gate = op.mid * prod(op.out_hw) + op.mid + op.se if op.se else 0
@@ -79,11 +87,13 @@ def op_counts(op: OpSpec) -> dict[str, int]:
     """
     tensors = _between(op)
     depthwise = _depthwise_macs(op) if op.kind in BLOCKS else 0
+    if op.kind in CELL_KINDS:
+        depthwise = sum(layer.depthwise for layer in cell_layers(op))
     return {
         "dense_macs": op_macs(op) - depthwise,
         "depthwise_macs": depthwise,
         "weights": op_weights(op),
-        "input": prod(op.input_shape) * (2 if op.skip else 1),
+        "input": prod(op.input_shape) * (2 if op.skip else op.fan_in),
         "inside": sum(tensors),
         "output": prod(op.output_shape),
         "kernels": len(tensors) + 1,
@@ -99,6 +109,8 @@ def _between(op: OpSpec) -> list[int]:
         return [op.cout * op.h * op.w] * passes
     if op.kind == "classifier":
         return [op.mid] * passes * (op.mid > 0)
+    if op.kind in CELL_KINDS:
+        return [layer.written for layer in cell_layers(op)][:-1]
     started, activated = op_inside(op)[: op.start > 0], op_inside(op)[op.start > 0 :]
     gated = [op.mid, op.se, op.mid, op.mid * spatial] * (op.se > 0)  # pooled, reduced, expanded again, scaled
     return [*started, *(values for values in activated for _ in range(passes)), *gated]
@@ -121,8 +133,17 @@ def network_memory(network: Network, batch: int = 1, precision: str = "fp32") ->
     This is what any runtime needs that computes one layer after the other. The runtime itself, the workspace of its
     convolutions, and an arena that keeps more tensors than are alive come on top.
     """
-    weights, activations = sum(map(op_weights, network.ops)), max(map(op_activations, network.ops))
+    weights, activations = sum(map(op_weights, network.ops)), max(_working_sets(network))
     return VALUE_BYTES[precision] * (weights + batch * activations)
+
+
+def _working_sets(network: Network) -> Iterator[int]:
+    """Values in memory while each block runs: its own, and the outputs of others that wait for a later reader."""
+    waiting: dict[int, int] = {INPUT: prod(network.input_shape)}
+    for i, (op, sources) in enumerate(zip(network.ops, network.sources, strict=True)):
+        yield op_activations(op) + sum(values for source, values in waiting.items() if source not in sources)
+        waiting[i] = prod(op.output_shape)
+        waiting = {source: values for source, values in waiting.items() if network.last_reader.get(source, -1) > i}
 
 
 def supernet_params(space: SearchSpace) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa_deploy.config import ElasticDocument
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.spec import SearchSpace, StageSpec
+from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec
 
 
 def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
@@ -19,6 +19,25 @@ def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
     )
     whole = replace(space, name=name, stages=stages, resolutions=(max(space.resolutions),))
     return replace(whole, widths=(max(space.widths),))
+
+
+def frozen(space: SearchSpace, arch: Arch) -> SearchSpace:
+    """A space of one subnet: any of another, block by block the same.
+
+    Every block is a stage of its own, since a stage's blocks have the same choices: only their names differ.
+    """
+    stages = tuple(
+        replace(
+            space.stages[stage],
+            stride=space.stages[stage].stride if position == 0 else 1,
+            depths=(1,),
+            kernels=(arch.kernels[slot],),
+            expands=(arch.expands[slot],),
+        )
+        for slot, stage, position in space.active_slots(arch)
+    )
+    name = f"{space.name}-{arch.key[:12]}"
+    return replace(space, name=name, stages=stages, resolutions=(arch.resolution,), widths=(arch.width,))
 
 
 def make_elastic(

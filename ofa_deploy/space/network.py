@@ -5,18 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 from ofa_deploy.errors import UsageError
 
-KINDS = ("stem", "mbconv", "uib", "head", "classifier")
+CELL_KINDS = (  # of which the cells of DARTS are made
+    "sep_conv",
+    "dil_conv",
+    "avg_pool",
+    "max_pool",
+    "relu_conv",
+    "fact_reduce",
+    "add",
+    "concat",
+    "global_pool",
+)
+KINDS = ("stem", "mbconv", "uib", "head", "classifier", *CELL_KINDS)
+INPUT = -1  # as a source: the network's input
 BLOCKS = ("mbconv", "uib")  # those that stages are made of
+VECTORS = ("head", "classifier", "global_pool")  # those whose output has no height and width
 NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(
-    f"(?P<kind>[a-z]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
+    f"(?P<kind>[a-z_]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
     f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
 )
 
@@ -35,6 +48,17 @@ class OpSpec:
             ExtraDW. The second has the stride, where it is there.
         head: 1×1 convolution, batch norm, activation, global average pooling; ``[N, cin, h, w] -> [N, cout]``.
         classifier: optional linear ``cin -> mid`` with activation (absent where ``mid == 0``), linear to ``cout``.
+
+    Kinds of which cells are made (DARTS, Liu et al., ICLR 2019, §3.1); their activation comes first:
+        sep_conv: twice activation, depthwise, 1×1 convolution, batch norm; the first depthwise has the stride.
+        dil_conv: activation, depthwise of dilation 2, 1×1 convolution, batch norm.
+        avg_pool, max_pool: pooling; padding counts in no mean.
+        relu_conv: activation, 1×1 convolution, batch norm.
+        fact_reduce: activation, two 1×1 convolutions of stride 2, one of them shifted by a pixel, their channels side
+            by side, batch norm.
+        add: the sum of two tensors.
+        concat: ``cout / cin`` tensors side by side.
+        global_pool: global average pooling; ``[N, cin, h, w] -> [N, cin]``.
 
     Attributes:
         h, w: input height and width in pixels (1 for a classifier, whose input is a vector).
@@ -78,9 +102,14 @@ class OpSpec:
     @property
     def out_hw(self) -> tuple[int, int]:
         """Height and width of the output; (1, 1) after pooling."""
-        if self.kind in ("head", "classifier"):
+        if self.kind in VECTORS:
             return 1, 1
         return (self.h - 1) // self.stride + 1, (self.w - 1) // self.stride + 1
+
+    @property
+    def fan_in(self) -> int:
+        """How many tensors it reads, all of ``input_shape``."""
+        return {"add": 2, "concat": self.cout // self.cin}.get(self.kind, 1)
 
     @property
     def expands(self) -> bool:
@@ -111,7 +140,7 @@ class OpSpec:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the output without the batch dimension."""
-        return (self.cout,) if self.kind in ("head", "classifier") else (self.cout, *self.out_hw)
+        return (self.cout,) if self.kind in VECTORS else (self.cout, *self.out_hw)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
@@ -151,27 +180,82 @@ class OpSpec:
 
 @dataclass(frozen=True)
 class Network:
-    """A chain of blocks, each with the name under which its weights are stored.
+    """A directed graph of blocks, each with the name under which its weights are stored.
 
     Attributes:
-        ops: the blocks, in the order of execution.
+        ops: the blocks, in an order in which they can be executed; the last one's output is the network's.
         names: one name per block; a weight of block ``s0b1`` is called ``s0b1.<part>``.
+        sources: for every block the places in ``ops`` of those whose outputs it reads, ``INPUT`` for the network's
+            input; left out for a chain.
+
+    Raises:
+        UsageError: a block reads what is not there yet, has another shape, or is not what it needs in number.
     """
 
     ops: tuple[OpSpec, ...]
     names: tuple[str, ...]
+    sources: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            object.__setattr__(self, "sources", tuple((i - 1,) for i in range(len(self.ops))))
+            return
+        for i, (op, name, sources) in enumerate(zip(self.ops, self.names, self.sources, strict=True)):
+            if len(sources) != op.fan_in or not all(INPUT <= source < i for source in sources):
+                raise UsageError(f"block {name} needs {op.fan_in} sources before it, not {list(sources)}")
+            for source in sources:
+                if source != INPUT and self.ops[source].output_shape != op.input_shape:
+                    raise UsageError(f"block {name} reads {op.input_shape}; {self.names[source]} has another shape")
 
     @classmethod
     def single(cls, op: OpSpec) -> Network:
-        """A network of one block: what a profiler measures for a table row."""
-        return cls((op,), ("op",))
+        """A network of one block: what a profiler measures for a table row. One that reads several tensors reads the
+        network's input several times."""
+        return cls((op,), ("op",), ((INPUT,) * op.fan_in,))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the input without the batch dimension."""
         return self.ops[0].input_shape
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether every block reads the one before it, and that alone."""
+        return self.sources == tuple((i - 1,) for i in range(len(self.ops)))
+
+    @cached_property
+    def last_reader(self) -> dict[int, int]:
+        """For every block, and ``INPUT``, the place of the last block that reads it: then its memory is free."""
+        return {source: i for i, sources in enumerate(self.sources) for source in sources}
+
     @cached_property
     def key(self) -> str:
-        """sha256 of the blocks: equal networks have equal keys, whatever space they come from."""
-        return hashlib.sha256(json.dumps([op.key for op in self.ops]).encode()).hexdigest()
+        """sha256 of the blocks and of what reads what: equal networks have equal keys, whatever space they come from.
+
+        Neither the names count, nor the order of blocks that do not depend on each other, nor that of the tensors which
+        are added or put side by side: it changes no latency.
+        """
+        if self.is_chain:
+            return _sha256([op.key for op in self.ops])
+        above = self._digests(self.sources, range(len(self.ops)))
+        readers: list[list[int]] = [[] for _ in self.ops]
+        for i, sources in enumerate(self.sources):
+            for source in sources:
+                if source != INPUT:
+                    readers[source].append(i)
+        below = self._digests(readers, reversed(range(len(self.ops))), above)
+        return _sha256(sorted(below))
+
+    def _digests(
+        self, near: Sequence[Sequence[int]], order: Iterable[int], known: Sequence[str] | None = None
+    ) -> list[str]:
+        """A digest of every block and of all that is on one side of it, as Merkle trees have it."""
+        found = [""] * len(self.ops)
+        for i in order:
+            around = sorted("input" if j == INPUT else found[j] for j in near[i])
+            found[i] = _sha256([known[i] if known else self.ops[i].key, *around])
+        return found
+
+
+def _sha256(parts: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()

@@ -7,9 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.space.network import Network, OpSpec
+from ofa_deploy.space.network import CELL_KINDS, Network, OpSpec
 
 Weights = Mapping[str, np.ndarray]
+SEPARABLE = {
+    "sep_conv": ("first", "second"),
+    "dil_conv": ("first",),
+}  # a cell's separable convolutions, and their parts
 
 
 def _bn(prefix: str, channels: int) -> dict[str, tuple[int, ...]]:
@@ -23,6 +27,8 @@ def weight_shapes(op: OpSpec) -> dict[str, tuple[int, ...]]:
     if op.kind == "classifier":
         mix: dict[str, tuple[int, ...]] = {"mix.weight": (op.mid, op.cin)} if op.mid else {}
         return {**mix, "linear.weight": (op.cout, op.mid or op.cin), "linear.bias": (op.cout,)}
+    if op.kind in CELL_KINDS:
+        return _cell_shapes(op)
     shapes: dict[str, tuple[int, ...]] = {}
     if op.start:
         shapes |= {"start.conv.weight": (op.cin, 1, op.start, op.start), **_bn("start.bn", op.cin)}
@@ -34,6 +40,21 @@ def weight_shapes(op: OpSpec) -> dict[str, tuple[int, ...]]:
         shapes |= {"se.reduce.weight": (op.se, op.mid, 1, 1), "se.reduce.bias": (op.se,)}
         shapes |= {"se.expand.weight": (op.mid, op.se, 1, 1), "se.expand.bias": (op.mid,)}
     return shapes | {"project.conv.weight": (op.cout, op.mid, 1, 1), **_bn("project.bn", op.cout)}
+
+
+def _cell_shapes(op: OpSpec) -> dict[str, tuple[int, ...]]:
+    if op.kind == "relu_conv":
+        return {"conv.weight": (op.cout, op.cin, 1, 1), **_bn("bn", op.cout)}
+    if op.kind == "fact_reduce":
+        half = op.cout // 2
+        halves = {"even.weight": (half, op.cin, 1, 1), "odd.weight": (op.cout - half, op.cin, 1, 1)}
+        return {**halves, **_bn("bn", op.cout)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i, part in enumerate(SEPARABLE.get(op.kind, ())):
+        cin = op.cin if i == 0 else op.cout
+        shapes |= {f"{part}.depthwise.weight": (cin, 1, op.kernel, op.kernel)}
+        shapes |= {f"{part}.conv.weight": (op.cout, cin, 1, 1), **_bn(f"{part}.bn", op.cout)}
+    return shapes
 
 
 def network_shapes(network: Network) -> dict[str, tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """Elastic networks: one set of weights, every subnet by leading slices; extraction to static modules; checkpoints."""
 
+from ofa_deploy.supernet.alone import as_subnet, as_supernet
 from ofa_deploy.supernet.blocks import initialise
 from ofa_deploy.supernet.checkpoint import load_supernet, read_summary, read_tensors, save_supernet, write_tensors
 from ofa_deploy.supernet.inherit import inherit
@@ -11,6 +12,8 @@ __all__ = [
     "PeerLostError",
     "Subnet",
     "Supernet",
+    "as_subnet",
+    "as_supernet",
     "inherit",
     "initialise",
     "load_supernet",

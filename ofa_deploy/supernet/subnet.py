@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ofa_deploy.space import Network, check_weights
+from ofa_deploy.space.network import INPUT
 from ofa_deploy.supernet.blocks import make_block
 
 
 class Subnet(nn.Module):
-    """The modules of a ``Network``, in a chain.
+    """The modules of a ``Network``.
 
     Attributes:
         network: what this module executes; the state's names are those of ``space.weights`` for it.
@@ -27,9 +28,13 @@ class Subnet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, channels, resolution, resolution] -> [N, classes]``, for a whole network."""
-        for block in self.children():
-            x = block(x)
-        return x
+        network, values = self.network, {INPUT: x}
+        for i, (block, sources) in enumerate(zip(self.children(), network.sources, strict=True)):
+            values[i] = block(*(values[source] for source in sources))
+            for source in set(sources):
+                if network.last_reader[source] == i:
+                    del values[source]
+        return values[len(network.ops) - 1]
 
     def weights(self) -> dict[str, np.ndarray]:
         """The weights as fp32 arrays: exactly the names of ``space.weights``."""

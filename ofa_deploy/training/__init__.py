@@ -1,5 +1,6 @@
 """Data sets, training by schedules with exact resume, batch-norm recalibration and evaluation."""
 
+from ofa_deploy.training.alone import alone_recipe, expected_seconds, training_id
 from ofa_deploy.training.data import Data, batches, load_data, trained_data
 from ofa_deploy.training.distributed import ALONE, TIMEOUT, World, join_world
 from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all
@@ -14,9 +15,11 @@ __all__ = [
     "Evaluation",
     "RecalibrationCache",
     "World",
+    "alone_recipe",
     "batches",
     "evaluate",
     "evaluate_all",
+    "expected_seconds",
     "join_world",
     "load_data",
     "prepare",
@@ -26,4 +29,5 @@ __all__ = [
     "specialise_all",
     "train_supernet",
     "trained_data",
+    "training_id",
 ]

@@ -105,6 +105,7 @@ class _Run:
         with world.one_by_one():
             self.data = load_data(recipe.data)
         _check_fit(self.space, self.data)
+        self.teacher = self._load_teacher()
         self.per_epoch = steps_per_epoch(recipe, self.data.train)
         self.batch = min(recipe.batch_size, len(self.data.train))
         self.phases = plan(recipe, self.space, self.per_epoch)
@@ -112,6 +113,13 @@ class _Run:
         self.codecs = {phase: PopulationCodec(phase.space) for phase in self.phases}
         self.guards = Guards(self.data.num_classes, watch_from=round((recipe.warmup_epochs + 1) * self.per_epoch))
         self._build(self.recipe.init if fresh else None)
+
+    def _load_teacher(self) -> Supernet | None:
+        if self.recipe.teacher is None:
+            return None
+        teacher = load_supernet(self.recipe.teacher)[0]
+        _check_fit(teacher.space, self.data)
+        return teacher.requires_grad_(False).to(self.device)
 
     def _build(self, init: Path | None) -> None:
         supernet = Supernet(self.space)
@@ -175,7 +183,9 @@ class _Run:
         step = Step(self.recipe, self.data, images, labels, self.batch)
         archs = step_archs(self.codecs[phase], self.recipe, self.state.step, phase.subnets)
         if self.recipe.schedule == "progressive":
-            return step.progressive(self.forward, archs, self.state.copies.get("teacher"))
+            if self.teacher is not None:
+                return step.progressive(self.forward, archs, self.teacher, max(self.teacher.space.resolutions))
+            return step.progressive(self.forward, archs, self.state.copies.get("teacher"), archs[0].resolution)
         others = [phase.space.smallest, *archs] if phase.name == "sandwich" else []
         return step.sandwich(self.forward, phase.space.largest, others)
 
@@ -207,7 +217,8 @@ class _Run:
     def _start(self, phase: Phase) -> None:
         """Prepare for what a phase opens: channels in order of importance; momentum and average start anew."""
         state = self.state
-        if self.recipe.schedule == "progressive" and "teacher" not in state.copies:
+        own_teacher = self.recipe.schedule == "progressive" and self.teacher is None
+        if own_teacher and "teacher" not in state.copies:
             state.copy("teacher", state.evaluated)
         if phase.trained is not None:
             state.supernet.sort_channels(phase.trained)

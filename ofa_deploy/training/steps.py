@@ -61,9 +61,12 @@ class Step:
                 tallies["smallest"] = tally(student, self._labels)
         return Outcome({"loss": loss.item(), "distill": distill.item()}, tallies)
 
-    def progressive(self, forward: Forward, archs: Sequence[Arch], teacher: Supernet | None) -> Outcome:
-        """Subnets of one resolution learn from the labels, and from a frozen largest one where there is one."""
-        soft = self._soft(teacher, archs[0].resolution) if teacher is not None else None
+    def progressive(
+        self, forward: Forward, archs: Sequence[Arch], teacher: Supernet | None, resolution: int
+    ) -> Outcome:
+        """Subnets of one resolution learn from the labels, and from a frozen largest one where there is one, which sees
+        the images at a resolution of its own."""
+        soft = self._soft(teacher, resolution) if teacher is not None else None
         losses, tallies = self._labels.new_zeros(2, dtype=torch.float32), []
         for arch in archs:
             logits = self._logits(forward, arch)

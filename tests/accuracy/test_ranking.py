@@ -53,3 +53,12 @@ def test_one_seed_has_no_ceiling():
     truth, noisy = labels(0.002, seeds=1)
     networks = [{"alone": [noisy[0, i]], "scores": {"inherited": truth[i]}} for i in range(len(truth))]
     assert ranking_audit(networks)["ceiling"] is None
+
+
+def test_the_ceiling_may_rest_on_fewer_networks():
+    truth, noisy = labels(0.002)
+    networks = [{"alone": list(noisy[: 1 + i % 2, i]), "scores": {"inherited": truth[i]}} for i in range(len(truth))]
+    found = ranking_audit(networks)
+    assert (found["networks"], found["seeds"], found["repeated"]) == (12, 1, 6)
+    assert found["ceiling"] == ceiling(noisy[:, 1::2])
+    assert found["scores"]["inherited"] == agreement(truth, noisy[:1])

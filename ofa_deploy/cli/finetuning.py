@@ -1,0 +1,99 @@
+"""`finetune`: a subnet trained on, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.output import emit, progress
+from ofa_deploy.cli.spaces import read_arch
+
+if TYPE_CHECKING:
+    from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.store import Workspace
+
+
+@click.command()
+@click.argument("subnet", metavar="BUNDLE|ARCH_FILE", type=click.Path(path_type=Path))
+@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
+@click.option("-c", "--config", "config", help="Recipe in YAML.  [default: the supernet's own]")
+@click.option("--epochs", required=True, type=click.IntRange(1))
+@click.option(
+    "--lr",
+    type=click.FloatRange(0, min_open=True),
+    help="Peak learning rate.  [default: a tenth of the recipe's; from scratch all of it]",
+)
+@click.option("--scratch", is_flag=True, help="Start from random weights, not from the supernet's.")
+@click.option("--no-teacher", is_flag=True, help="Learn from the labels alone, not from the largest subnet too.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File, a supernet of this one subnet.  [default: finetuned/… in the workspace]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def finetune(
+    workspace: Path | None,
+    subnet: Path,
+    supernet: Path | None,
+    config: str | None,
+    epochs: int,
+    lr: float | None,
+    scratch: bool,
+    no_teacher: bool,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a subnet on, alone, with the supernet's largest subnet as its teacher.
+
+    The result is a supernet of this one subnet: export, extract and the others take it with --supernet. The same
+    command again goes on after an interruption, to the same weights.
+
+    Example: ofa-deploy finetune .ofa/bundles/local-ms2 --epochs 10 -o tuned.safetensors
+    """
+    from ofa_deploy.config import TrainRecipe, find_file, read_document
+    from ofa_deploy.deploy.finetuning import Tuning
+    from ofa_deploy.deploy.finetuning import finetune as run
+    from ofa_deploy.store import Workspace
+
+    opened = Workspace.open(workspace)
+    recipe = read_document(TrainRecipe, find_file(config, "pipelines")) if config else None
+    subject = _subject(opened, supernet)
+    arch = subject.space.canonical(read_arch(subnet / "arch.json" if subnet.is_dir() else subnet))
+    tuning = Tuning(epochs, recipe, lr, seed, scratch, not no_teacher)
+    with progress() as tell:
+        tuned = run(opened, subject, arch, tuning, lambda p: tell("finetune", p))
+    file = output or tuned.file.with_name(f"{arch.key[:12]}.safetensors")
+    tuned.save(file)
+    answer = {"supernet": str(file), **tuned.facts}
+    if as_json:
+        emit(answer)
+    else:
+        click.echo(tuned_text(answer))
+
+
+def _subject(workspace: Workspace, supernet: Path | None) -> Subject:
+    from ofa_deploy.deploy.subject import find_supernet, load_subject
+
+    path = find_supernet(workspace, supernet)
+    click.echo(f"supernet: {path}", err=True)
+    return load_subject(workspace, path, judged=False)
+
+
+def tuned_text(answer: dict[str, Any]) -> str:
+    """What training brought, in a few lines."""
+    before, after, state = answer["before"], answer["after"], answer["state"]
+    lines = [
+        f"{name:10}  inherited {100 * before[split]:.2f} %, {state} {100 * after[split]:.2f} %"
+        for split, name in (("valid", "validation"), ("test", "test"))
+    ]
+    file = answer["supernet"]
+    return "\n".join([*lines, f"{file}\nnext: ofa-deploy export --supernet {file} -o model.onnx"])
+
+
+COMMANDS = (finetune,)

@@ -1,0 +1,137 @@
+"""`audit --ranking`: networks trained alone, against what the supernet, its predictor and proxies say of them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.output import emit, progress
+
+if TYPE_CHECKING:
+    from ofa_deploy.deploy.ranking import Plan, RankingAudit
+    from ofa_deploy.deploy.subject import Subject
+
+NETWORKS = 12
+OPTIONS = (
+    click.option("--ranking", is_flag=True, help="Audit the accuracy ranking instead: train networks alone."),
+    click.option("--supernet", type=click.Path(path_type=Path), help="Of --ranking.  [default: the newest]"),
+    click.option("--epochs", type=click.IntRange(1), help="Of each training.  [default: a quarter of the recipe's]"),
+    click.option("--seeds", type=click.IntRange(1), help="Trainings of each network.  [default: 2]"),
+    click.option("--repeat", type=click.IntRange(3), help="Train only so many networks with further seeds."),
+    click.option("--dry-run", is_flag=True, help="Say what --ranking would train, and how long it would take."),
+)
+
+
+@dataclass(frozen=True)
+class RankingRequest:
+    """What `audit --ranking` is asked, beside the options of every audit."""
+
+    supernet: Path | None
+    epochs: int | None
+    seeds: int
+    repeat: int | None
+    dry_run: bool
+
+
+def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `--ranking`, as its argument ``ranking``: None without it."""
+
+    @wraps(command)
+    def collected(*arguments: Any, **options: Any) -> Any:
+        asked = options.pop("ranking")
+        given = {name: options.pop(name) for name in RankingRequest.__dataclass_fields__}
+        if not asked and (named := [name for name, value in given.items() if value]):
+            raise click.UsageError(f"--{named[0].replace('_', '-')} needs --ranking")
+        request = RankingRequest(**{**given, "seeds": given["seeds"] or 2}) if asked else None
+        return command(*arguments, ranking=request, **options)
+
+    for option in reversed(OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def audit_ranking(
+    workspace: Path | None, request: RankingRequest, networks: int | None, seed: int, output: Path | None, as_json: bool
+) -> None:
+    """Run the audit, keep its answer, and print it."""
+    from ofa_deploy.cli.deploying import the_subject
+    from ofa_deploy.deploy.audits import keep_ranking
+    from ofa_deploy.deploy.ranking import Plan, RankingAudit
+    from ofa_deploy.store import Workspace
+
+    opened = Workspace.open(workspace)
+    plan = Plan(networks or NETWORKS, request.epochs, request.seeds, request.repeat, seed)
+    with progress() as tell:
+        subject = the_subject(opened, request.supernet, None, False, seed, tell)
+        audit = RankingAudit(opened, subject, plan)
+        expected = audit.expected()
+        left = sum(expected[i] for i in audit.missing())
+        click.echo(_outlook(audit, expected, left), err=True)
+        if request.dry_run:
+            _tell_plan(audit, expected, left, as_json)
+            return
+        answer = audit.run(expected, lambda p: tell("audit ranking", p))
+    answer["command"] = _command(subject, plan, audit.epochs)
+    file = keep_ranking(opened, answer, output)
+    if as_json:
+        emit(answer)
+    else:
+        click.echo(f"{ranking_text(answer)}\naudit: {file}")
+
+
+def _outlook(audit: RankingAudit, expected: list[float], left: float) -> str:
+    return (
+        f"{len(audit.archs)} networks, {len(audit.labels)} trainings of {audit.epochs} epochs: about "
+        f"{min(expected):.0f} to {max(expected):.0f} s each, {left / 60:.1f} min for the {len(audit.missing())} missing"
+    )
+
+
+def _tell_plan(audit: RankingAudit, expected: list[float], left: float, as_json: bool) -> None:
+    labels: list[dict[str, Any]] = [
+        {"key": label.arch.key, "seed": label.seed, "expected_s": seconds}
+        for label, seconds in zip(audit.labels, expected, strict=True)
+    ]
+    if as_json:
+        emit({"epochs": audit.epochs, "labels": labels, "missing": audit.missing(), "expected_s": left})
+        return
+    for label in labels:
+        click.echo(f"{label['key'][:12]}  seed {label['seed']}  about {label['expected_s']:.1f} s")
+
+
+def _command(subject: Subject, plan: Plan, epochs: int) -> str:
+    """What repeats the audit."""
+    words = ["ofa-deploy", "audit", "--ranking", "--networks", str(plan.networks), "--epochs", str(epochs)]
+    words += ["--seeds", str(plan.seeds), "--seed", str(plan.seed)]
+    words += ["--repeat", str(plan.repeat)] if plan.repeat else []
+    return shlex.join([*words, "--supernet", str(subject.path)])
+
+
+def ranking_text(answer: dict[str, Any]) -> str:
+    """A ranking audit as a table: the ceiling first, then the scores, the best first."""
+    rows = [("two seeds alone", answer["ceiling"])] if answer["ceiling"] else []
+    rows += sorted(answer["scores"].items(), key=lambda score: -(score[1]["tau"] or -1))
+    lines = [f"{'':26} Kendall τ  95 % interval        ms a network"]
+    lines += [f"{name:26} {_tau(score)}{_milliseconds(score)}".rstrip() for name, score in rows]
+    gap = answer["gap"]
+    lines.append(
+        f"{answer['networks']} networks alone for {answer['epochs']} epochs; inherited − alone: mean "
+        f"{100 * gap['mean']:+.2f} points ({100 * gap['least']:+.2f} to {100 * gap['most']:+.2f})"
+    )
+    return "\n".join(lines)
+
+
+def _tau(score: dict[str, Any]) -> str:
+    if score["tau"] is None:
+        return f"{'–':>9}  {'all are equal':20}"
+    interval = f"{score['low']:.2f} to {score['high']:.2f}" if score["low"] is not None else ""
+    return f"{score['tau']:9.2f}  {interval:20}"
+
+
+def _milliseconds(score: dict[str, Any]) -> str:
+    return f"{score['ms']:10.3g}" if score.get("ms") is not None else ""

@@ -1,0 +1,294 @@
+"""Networks of repeated cells (DARTS, Liu et al., ICLR 2019, §2.1 and §3): a genotype, and the family that it spans.
+
+A cell reads the outputs of the two cells before it. Each of its nodes is the sum of two operations on earlier tensors,
+and its output is all of its nodes side by side. Cells of stride 2, which double the channels, stand at a third and at
+two thirds of a network.
+
+The blocks of such a network are single edges, sums and joins, not whole cells: so a table that has them predicts every
+genotype, and what fusion saves between them is learned from whole networks, as everywhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import permutations
+from typing import Any
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.space.network import INPUT, Network, OpSpec
+
+KERNELS = {  # operations of an edge, but for the skip: kind and kernel
+    "sep_conv_3x3": ("sep_conv", 3),
+    "sep_conv_5x5": ("sep_conv", 5),
+    "dil_conv_3x3": ("dil_conv", 3),
+    "dil_conv_5x5": ("dil_conv", 5),
+    "avg_pool_3x3": ("avg_pool", 3),
+    "max_pool_3x3": ("max_pool", 3),
+}
+SKIP = "skip_connect"
+OPERATIONS = (SKIP, *KERNELS)  # what an edge of a derived cell can be
+MOST_NODES = 7  # orders of more would take long to compare
+STEM = 3  # channels of the stem, as a multiple of the first cells'
+
+Edge = tuple[str, int]
+Node = tuple[Edge, Edge]
+Cell = tuple[Node, ...]
+
+
+@dataclass(frozen=True)
+class Genotype:
+    """Two cells. Build it through ``Genotype.of``, so that equal cells are equal whatever the order of their nodes.
+
+    Attributes:
+        normal, reduce: for every node its two edges, (operation, tensor that it reads): 0 and 1 are the outputs of the
+            cell before the last and of the last one, 2 is the first node.
+    """
+
+    normal: Cell
+    reduce: Cell
+
+    @classmethod
+    def of(cls, data: Genotype | Mapping[str, Any]) -> Genotype:
+        """Check a genotype and bring its nodes into their canonical order.
+
+        Raises:
+            UsageError: names the cell and node that is wrong.
+        """
+        given = data.to_json() if isinstance(data, Genotype) else dict(data)
+        if set(given) != {"normal", "reduce"}:
+            raise UsageError(f"a genotype has the cells normal and reduce, not {sorted(given)}")
+        return cls(*(_canonical(_checked(name, given[name])) for name in ("normal", "reduce")))
+
+    def to_json(self) -> dict[str, Any]:
+        """The genotype as a JSON object."""
+        return json.loads(json.dumps({"normal": self.normal, "reduce": self.reduce}))
+
+    @property
+    def skips(self) -> int:
+        """Skip connections of the normal cell: many are the sign of a search that has collapsed."""
+        return sum(operation == SKIP for node in self.normal for operation, _ in node)
+
+
+def _checked(name: str, nodes: Any) -> Cell:
+    if not isinstance(nodes, (list, tuple)) or not 1 <= len(nodes) <= MOST_NODES:
+        raise UsageError(f"genotype: {name} needs a list of 1 to {MOST_NODES} nodes")
+    return tuple(_node(f"genotype: node {i} of {name}", node, i + 2) for i, node in enumerate(nodes))
+
+
+def _node(where: str, node: Any, known: int) -> Node:
+    try:
+        (one, a), (other, b) = node
+    except (TypeError, ValueError):
+        raise UsageError(f"{where} needs two pairs [operation, source]") from None
+    for operation, source in ((one, a), (other, b)):
+        if operation not in OPERATIONS:
+            raise UsageError(f"{where}: unknown operation {operation!r}; known: {', '.join(OPERATIONS)}")
+        if not isinstance(source, int) or isinstance(source, bool) or not 0 <= source < known:
+            raise UsageError(f"{where}: source {source!r} is not from 0 to {known - 1}")
+    if a == b:
+        raise UsageError(f"{where} reads {a} twice; its two edges need different sources")
+    return (one, a), (other, b)
+
+
+def _canonical(cell: Cell) -> Cell:
+    """The smallest of all orders of the nodes in which none reads a later one."""
+    found = [made for order in permutations(range(len(cell))) if (made := _reordered(cell, order)) is not None]
+    return min(found, key=lambda made: [[(source, operation) for operation, source in node] for node in made])
+
+
+def _reordered(cell: Cell, order: tuple[int, ...]) -> Cell | None:
+    place = {0: 0, 1: 1} | {old + 2: new + 2 for new, old in enumerate(order)}
+    nodes = []
+    for new, old in enumerate(order):
+        one, other = sorted(((operation, place[source]) for operation, source in cell[old]), key=lambda e: e[1])
+        if other[1] >= new + 2:
+            return None
+        nodes.append((one, other))
+    return tuple(nodes)
+
+
+@dataclass(frozen=True)
+class CellArch:
+    """One network of a family.
+
+    Attributes:
+        resolution: input height and width in pixels.
+        channels: of the first cells' nodes.
+        cells: how many cells there are.
+    """
+
+    space: str
+    resolution: int
+    channels: int
+    cells: int
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 of the JSON."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The network as a JSON object."""
+        return {name: getattr(self, name) for name in ("space", "resolution", "channels", "cells")}
+
+
+@dataclass(frozen=True)
+class CellSpace:
+    """All networks of one genotype: so many cells, so many channels, at some resolution.
+
+    Attributes:
+        resolutions: input sizes in pixels, multiples of 4: both reductions halve them.
+        channels: choices of the first cells' channels, even numbers.
+        cells: choices of the number of cells, at least 2.
+        bn_eps: what batch norm adds to variances.
+    """
+
+    name: str
+    genotype: Genotype
+    resolutions: tuple[int, ...]
+    channels: tuple[int, ...]
+    cells: tuple[int, ...]
+    in_channels: int = 3
+    num_classes: int = 10
+    bn_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        rules = (("resolutions", 8, 4), ("channels", 2, 2), ("cells", 2, 1))
+        for name, least, step in rules:
+            values = getattr(self, name)
+            if not values or not all(isinstance(v, int) and v >= least and v % step == 0 for v in values):
+                multiple = f", multiples of {step}" if step > 1 else ""
+                raise UsageError(f"space {self.name}: {name} needs whole numbers from {least} on{multiple}")
+
+    @property
+    def largest(self) -> CellArch:
+        """The network with every choice at its maximum."""
+        return CellArch(self.name, max(self.resolutions), max(self.channels), max(self.cells))
+
+    @property
+    def smallest(self) -> CellArch:
+        """The network with every choice at its minimum."""
+        return CellArch(self.name, min(self.resolutions), min(self.channels), min(self.cells))
+
+    @property
+    def archs(self) -> list[CellArch]:
+        """All of its networks."""
+        sizes = ((r, c, n) for r in self.resolutions for c in self.channels for n in self.cells)
+        return [CellArch(self.name, *size) for size in sizes]
+
+    def canonical(self, arch: CellArch | Mapping[str, Any]) -> CellArch:
+        """Check a network against this family.
+
+        Raises:
+            UsageError: names the first field that does not belong to it.
+        """
+        data = arch.to_json() if isinstance(arch, CellArch) else dict(arch)
+        fields = {"resolution": self.resolutions, "channels": self.channels, "cells": self.cells}
+        if set(data) != {"space", *fields}:
+            raise UsageError(f"arch of {self.name}: its keys are space, {', '.join(fields)}, not {sorted(data)}")
+        if data["space"] != self.name:
+            raise UsageError(f"the arch belongs to space {data['space']!r}, not to {self.name!r}")
+        for name, choices in fields.items():
+            if data[name] not in choices:
+                raise UsageError(f"arch of {self.name}: {name} is {data[name]!r}; the space has {list(choices)}")
+        return CellArch(**data)
+
+    def network(self, arch: CellArch | Mapping[str, Any]) -> Network:
+        """The graph of blocks that one of its networks is."""
+        arch = self.canonical(arch)
+        made = _Builder(self.bn_eps)
+        side, channels = arch.resolution, arch.channels
+        stem = made.add("stem", OpSpec("stem", side, side, self.in_channels, 0, STEM * channels, 3, 1, "none"), INPUT)
+        before, last, reduced = stem, stem, False
+        for i in range(arch.cells):
+            reduces = i in reductions(arch.cells)
+            channels *= 2 if reduces else 1
+            cell = self.genotype.reduce if reduces else self.genotype.normal
+            before, last = last, made.cell(f"c{i}", cell, channels, before, last, reduced, 2 if reduces else 1)
+            reduced = reduces
+        width, *sides = made.ops[last].output_shape
+        pooled = made.add("pool", OpSpec("global_pool", *sides, width, 0, width, act="none"), last)
+        made.add("classifier", OpSpec("classifier", 1, 1, width, 0, self.num_classes, act="none"), pooled)
+        return made.network()
+
+    def to_json(self) -> dict[str, Any]:
+        """The family as a JSON object; ``from_json`` reads it back."""
+        return json.loads(json.dumps({**vars(self), "genotype": self.genotype.to_json()}))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CellSpace:
+        """Read what ``to_json`` wrote.
+
+        Raises:
+            UsageError: a key is unknown or missing, or has a wrong value.
+        """
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        try:
+            return cls(**{**fields, "genotype": Genotype.of(data["genotype"])})
+        except (KeyError, TypeError) as error:
+            raise UsageError(f"not a family of cell networks: {error}") from error
+
+
+def reductions(cells: int) -> tuple[int, int]:
+    """Which of so many cells have stride 2."""
+    return cells // 3, 2 * cells // 3
+
+
+@dataclass
+class _Builder:
+    """A network in the making."""
+
+    eps: float
+    ops: list[OpSpec] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    sources: list[tuple[int, ...]] = field(default_factory=list)
+
+    def add(self, name: str, op: OpSpec, *sources: int) -> int:
+        """Append a block; returns its place."""
+        self.ops.append(OpSpec(**{**op.to_json(), "eps": self.eps}))
+        self.names.append(name)
+        self.sources.append(sources)
+        return len(self.ops) - 1
+
+    def cell(self, name: str, cell: Cell, channels: int, before: int, last: int, reduced: bool, stride: int) -> int:
+        """Append a cell that reads two places; returns its output's."""
+        first = self.through(f"{name}_pre0", "fact_reduce" if reduced else "relu_conv", channels, before)
+        tensors = [first, self.through(f"{name}_pre1", "relu_conv", channels, last)]
+        for i, node in enumerate(cell):
+            ends = [
+                self.edge(f"{name}_n{i}e{j}", operation, channels, tensors[source], stride if source < 2 else 1)
+                for j, (operation, source) in enumerate(node)
+            ]
+            _, h, w = self.ops[ends[0]].output_shape
+            tensors.append(self.add(f"{name}_n{i}", OpSpec("add", h, w, channels, 0, channels, act="none"), *ends))
+        joined = OpSpec("concat", h, w, channels, 0, channels * len(cell), act="none")
+        return self.add(f"{name}_out", joined, *tensors[2:])
+
+    def through(self, name: str, kind: str, channels: int, source: int) -> int:
+        """Append a ``relu_conv`` or ``fact_reduce``."""
+        width, h, w = self.ops[source].output_shape
+        return self.add(name, OpSpec(kind, h, w, width, 0, channels, 1, 2 if kind == "fact_reduce" else 1), source)
+
+    def edge(self, name: str, operation: str, channels: int, source: int, stride: int) -> int:
+        """Append an edge's operation; a skip of stride 1 is its source itself."""
+        if operation == SKIP:
+            return source if stride == 1 else self.through(name, "fact_reduce", channels, source)
+        kind, kernel = KERNELS[operation]
+        _, h, w = self.ops[source].output_shape
+        act = "none" if kind.endswith("pool") else "relu"
+        return self.add(name, OpSpec(kind, h, w, channels, 0, channels, kernel, stride, act), source)
+
+    def network(self) -> Network:
+        """What was made."""
+        return Network(tuple(self.ops), tuple(self.names), tuple(self.sources))
+
+
+def distinct_ops(networks: Iterable[Network]) -> list[OpSpec]:
+    """Every block of some networks, once, in the order of their first place."""
+    return list({op.key: op for network in networks for op in network.ops}.values())
