@@ -18,7 +18,8 @@ from ofa_deploy.store import Store
 from ofa_deploy.supernet import Subnet, Supernet
 from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate_all, specialise_all
 
-QUARTERS = {"valid": (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
+SPLIT = "valid"
+QUARTERS = {SPLIT: (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
 SECOND_LOOK = ("calibration", "check")
 
 
@@ -54,7 +55,7 @@ class Campaign:
         self._looks = {split: look(data, config, split) for split in QUARTERS}
         caches = [
             RecalibrationCache(supernet, self._looks[split], config.recalibration_images)
-            for split in ("valid", "calibration")
+            for split in (SPLIT, "calibration")
         ]
         self._recalibrated = {split: caches[split in SECOND_LOOK] for split in QUARTERS}
         self._known: dict[str, dict[str, float]] = {}
@@ -67,7 +68,7 @@ class Campaign:
         """Accuracy of a subnet with recalibrated batch norm on the held-out images, a fraction."""
         return self.accuracies([arch], [role])[0]
 
-    def accuracies(self, archs: Sequence[Arch], roles: Sequence[str], split: str = "valid") -> list[float]:
+    def accuracies(self, archs: Sequence[Arch], roles: Sequence[str], split: str = SPLIT) -> list[float]:
         """Accuracies of subnets in one of the looks; those that are not known yet come from one pass over its images.
 
         Args:
@@ -90,7 +91,7 @@ class Campaign:
 
     def subnets(self, archs: Sequence[Arch]) -> list[Subnet]:
         """Static modules in evaluation mode, with recalibrated batch norm."""
-        return self._subnets(archs, "valid")
+        return self._subnets(archs, SPLIT)
 
     def _known_in(self, split: str) -> dict[str, float]:
         if split not in self._known:

@@ -230,11 +230,11 @@ def fit_predictor(
     Raises:
         UsageError: the supernet's data is not there; or the proxies that are asked for leave too few subnets.
     """
-    if subject.campaign is None or subject.data is None or subject.supernet is None:
+    if subject.campaign is None or subject.data is None:
         raise UsageError(f"{subject.name}: no subnet can be evaluated: {subject.data_error}")
     keep = None
     if config.min_proxy:
-        keep = ProxyGate(subject.supernet, subject.data, subject.codec, config.min_proxy, seed).passes
+        keep = ProxyGate(subject.codec, subject.data, config.min_proxy, seed).passes
     fitted = Collection(subject.codec, subject.campaign, config, seed, keep, progress).predictor()
     fitted.error["supernet"] = subject.sha256
     return fitted
