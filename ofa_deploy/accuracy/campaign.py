@@ -18,8 +18,8 @@ from ofa_deploy.store import Store
 from ofa_deploy.supernet import Subnet, Supernet
 from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate_all, specialise_all
 
-QUARTERS = {"valid": (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
 SPLIT = "valid"
+QUARTERS = {SPLIT: (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
 SECOND_LOOK = ("calibration", "check")
 
 
@@ -56,7 +56,7 @@ class Campaign:
         self._looks = {split: look(data, config, split) for split in QUARTERS}
         caches = [
             RecalibrationCache(supernet, self._looks[split], config.recalibration_images)
-            for split in ("valid", "calibration")
+            for split in (SPLIT, "calibration")
         ]
         self._recalibrated = {split: caches[split in SECOND_LOOK] for split in QUARTERS}
         self._known: dict[str, dict[str, float]] = {}
@@ -92,7 +92,7 @@ class Campaign:
 
     def subnets(self, archs: Sequence[Arch]) -> list[Subnet]:
         """Static modules in evaluation mode, with recalibrated batch norm."""
-        return self._subnets(archs, "valid")
+        return self._subnets(archs, SPLIT)
 
     def _stored(self, split: str) -> str:
         """Under which name the store keeps a look: a sample's few images are no substitute for the data set's."""

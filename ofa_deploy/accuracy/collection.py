@@ -45,7 +45,8 @@ class Collection:
 
     Args:
         keep: which subnets are worth evaluating to fit on, ``bool[N]``; all, where it is None.
-        progress: called with ``done`` and ``total`` after every few evaluations, after a round with its ``kendall``.
+        progress: called after every few evaluations with ``done`` and ``total``, which may fall, and from the second
+            round on with the ``kendall`` of the round before.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Collection:
     ) -> None:
         self._codec, self._evaluator, self._config, self._seed = codec, evaluator, config, seed
         self._keep, self._progress = keep, progress or (lambda numbers: None)
-        self._done = 0
+        self._done, self._total = 0, config.subnets + 2 * config.heldout
         self._heldout = codec.stratified(config.heldout + 2, self._rng(0))[2:]  # the ends are for fitting
         self._tested = np.empty(0)
         self._fitted: list[AccuracyPredictor] = []
@@ -83,7 +84,7 @@ class Collection:
             )
             if stopped := self._reason(len(population), len(more)):
                 break
-        self._progress({"done": self._done, "total": self._done})
+        self._total = self._done + 2 * len(self._heldout)
         return self._second_look(self._fitted[-1].corrected(0.0, rounds=self._rounds(), stopped=stopped))
 
     def _rng(self, number: int) -> np.random.Generator:
@@ -94,9 +95,8 @@ class Collection:
         for first in range(0, len(archs), TOGETHER):
             some = archs[first : first + TOGETHER]
             accuracies[first : first + TOGETHER] = self._evaluator.accuracies(some, [role] * len(some), split)
-            if split == "fit":
-                self._done += len(some)
-                self._progress({"done": self._done, "total": self._config.subnets, **self._last_kendall()})
+            self._done += len(some)
+            self._progress({"done": self._done, "total": self._total, **self._last_kendall()})
         return accuracies
 
     def _last_kendall(self) -> dict[str, float]:

@@ -5,17 +5,21 @@
 - ``grad_norm``: sum over convolutions and linear layers of the norm of the loss's gradient (Abdelfattah et al., ICLR
   2021, §3.1).
 - ``fisher``: Σ over channels of ½ · mean over images of (Σ over pixels of activation · its gradient)² (Turner et al.,
-  ICLR 2020, §3; as a proxy in Abdelfattah et al., §3.1).
+  ICLR 2020, §3; as a proxy in Abdelfattah et al., §3.1). The activations are those that layers pass on, after batch
+  norm and activation function; the latter's published code takes the convolutions' bare outputs.
 - ``naswot``: log-determinant of the kernel of how many units answer alike to each pair of images (Mellor et al., ICML
-  2021, §3).
+  2021, §3). A unit answers where what goes into its activation function is positive, hard swish like ReLU.
 
-All grow with the promise of a network. They compare networks that saw the same batch.
+They are meant for networks at initialisation; with inherited weights they are other scores of the same formula, which
+``tests/benchmarks/proxies.py`` compares. They compare networks that saw the same batch. Batch norm takes that batch's
+statistics, but for ``synflow``.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Set
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +51,8 @@ def proxy_scores(
     scores = {}
     if "synflow" in proxies:
         scores["synflow"] = _synflow(subnet)
-    if set(proxies) & set(DATA_PROXIES):
-        scores |= _from_batch(subnet, images, labels)
+    if of_images := set(proxies) & set(DATA_PROXIES):
+        scores |= _from_batch(subnet, images, labels, of_images)
     return {name: scores[name] for name in proxies}
 
 
@@ -69,7 +73,7 @@ def _synflow(subnet: Subnet) -> float:
     return float(torch.log(torch.tensor(total, dtype=torch.double)))
 
 
-def _from_batch(subnet: Subnet, images: Tensor, labels: Tensor) -> dict[str, float]:
+def _from_batch(subnet: Subnet, images: Tensor, labels: Tensor, wanted: Set[str]) -> dict[str, float]:
     network = copy.deepcopy(subnet).train()
     outputs: list[Tensor] = []
     signs: list[Tensor] = []
@@ -85,17 +89,21 @@ def _from_batch(subnet: Subnet, images: Tensor, labels: Tensor) -> dict[str, flo
 
     for module in network.modules():
         if isinstance(module, ConvBN):
-            module.register_forward_hook(keep_output)
-            if module.act != "none":
+            if "fisher" in wanted:
+                module.register_forward_hook(keep_output)
+            if "naswot" in wanted and module.act != "none":
                 module.bn.register_forward_hook(keep_signs)
-    with torch.enable_grad():
-        F.cross_entropy(network(images), labels).backward()
-    gradients = [w.grad for w in _weights(network) if w.grad is not None]
-    return {
-        "grad_norm": float(sum(gradient.norm() for gradient in gradients)),
-        "fisher": sum(_fisher(output) for output in outputs),
-        "naswot": _log_determinant(signs),
-    }
+    with torch.set_grad_enabled(wanted != {"naswot"}):
+        loss = F.cross_entropy(network(images), labels)
+    scores = {}
+    if wanted != {"naswot"}:
+        loss.backward()
+        gradients = [w.grad for w in _weights(network) if w.grad is not None]
+        scores["grad_norm"] = float(sum(gradient.norm() for gradient in gradients))
+        scores["fisher"] = sum(_fisher(output) for output in outputs)
+    if "naswot" in wanted:
+        scores["naswot"] = _log_determinant(signs)
+    return scores
 
 
 def _fisher(output: Tensor) -> float:

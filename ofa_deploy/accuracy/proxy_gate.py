@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ofa_deploy.accuracy.proxies import proxy_scores
 from ofa_deploy.config import Proxy
-from ofa_deploy.space import Arch, PopulationCodec
-from ofa_deploy.supernet import Supernet
+from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.supernet import Subnet, initialise
 from ofa_deploy.training import Data, batches
 
 COMPARED = 32  # random subnets that say what is little
@@ -18,22 +18,27 @@ BATCH = 32  # training images
 
 
 class ProxyScores:
-    """Proxies of a supernet's subnets with the weights that they inherit, on one batch of training images.
+    """Proxies of subnets at initialisation, on one batch of training images.
+
+    Not with the weights of a supernet: there, a large gradient is a sign of a subnet that fits them badly, and the
+    proxies that grow with it order subnets the wrong way round (``tests/benchmarks/proxies.py``).
 
     About as costly as a training step of the subnet: a filter for tens or hundreds of subnets, not for the hundreds of
     thousands that a search looks at.
     """
 
-    def __init__(self, supernet: Supernet, data: Data, names: Sequence[str]) -> None:
-        self._supernet, self._data, self._names = supernet, data, tuple(names)
+    def __init__(self, space: SearchSpace, data: Data, names: Sequence[str], seed: int = 0) -> None:
+        self._space, self._data, self._names, self._seed = space, data, tuple(names), seed
 
     def __call__(self, archs: Sequence[Arch]) -> np.ndarray:
         """``float64[N, names]``."""
-        rows = [
-            list(proxy_scores(self._supernet.extract(arch), *self._images(arch.resolution), self._names).values())
-            for arch in archs
-        ]
+        rows = [list(self._of(arch).values()) for arch in archs]
         return np.array(rows, dtype=float).reshape(-1, len(self._names))
+
+    def _of(self, arch: Arch) -> dict[str, float]:
+        subnet = Subnet(self._space.network(arch))
+        initialise(subnet, self._seed)
+        return proxy_scores(subnet, *self._images(arch.resolution), self._names)
 
     def _images(self, resolution: int) -> tuple[Tensor, Tensor]:
         data = self._data
@@ -47,10 +52,8 @@ class ProxyGate:
         least: by name, the share of random subnets that score less than what passes.
     """
 
-    def __init__(
-        self, supernet: Supernet, data: Data, codec: PopulationCodec, least: Mapping[Proxy, float], seed: int = 0
-    ) -> None:
-        self._scores = ProxyScores(supernet, data, tuple(least))
+    def __init__(self, codec: PopulationCodec, data: Data, least: Mapping[Proxy, float], seed: int = 0) -> None:
+        self._scores = ProxyScores(codec.space, data, tuple(least), seed)
         random = codec.decode(codec.sample(COMPARED, np.random.default_rng(seed)))
         self._bounds = np.array(
             [np.quantile(scores, share) for scores, share in zip(self._scores(random).T, least.values(), strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ def finetune(
     from ofa_deploy.deploy.finetuning import finetune as run
     from ofa_deploy.store import Workspace
 
+    if lr is not None and not math.isfinite(lr):
+        raise click.UsageError(f"--lr {lr} is no learning rate")
     opened = Workspace.open(workspace)
     recipe = read_document(TrainRecipe, find_file(config, "pipelines")) if config else None
     subject = _subject(opened, supernet)
@@ -78,11 +81,11 @@ def finetune(
 
 
 def _subject(workspace: Workspace, supernet: Path | None) -> Subject:
-    from ofa_deploy.deploy.subject import find_supernet, load_subject
+    from ofa_deploy.deploy.subject import find_supernet, open_subject
 
     path = find_supernet(workspace, supernet)
     click.echo(f"supernet: {path}", err=True)
-    return load_subject(workspace, path, judged=False)
+    return open_subject(workspace, path)
 
 
 def tuned_text(answer: dict[str, Any]) -> str:

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
-from ofa_deploy.accuracy.campaign import SPLIT
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.deploy.finetuning import Tuned, Tuning, check_trainable, finetune
+from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget
@@ -288,7 +287,7 @@ class _Bench:
         subject, arch = self.subject, finalist.point.arch
         tuned = finetune(workspace, subject, arch, tuning, self.progress)
         file = onnx_bytes(write_onnx(subject.space.network(arch), tuned.subnet.weights(), self.target))
-        accuracy = tuned.facts["after"][SPLIT]
+        accuracy = tuned.facts["after"][VALID]
         return replace(finalist, subnet=tuned.subnet, onnx=file, valid_accuracy=accuracy, tuned=tuned)
 
     def _records(self, networks: list[Network], files: list[bytes], points: list[Point]) -> list[dict[str, Any]]:

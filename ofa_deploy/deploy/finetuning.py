@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.accuracy.campaign import SPLIT
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -29,7 +29,8 @@ from ofa_deploy.training import (
 
 GENTLE = 0.1  # of the recipe's learning rate: inherited weights should not be forgotten
 BATCH = 256
-ONE_SHOT, FINE_TUNED, SCRATCH = "one-shot", "fine-tuned", "scratch"  # how a subnet came to its weights
+VALID, TEST = "valid", "test"  # images held out of the training split, and the test split, as the store names them
+FINE_TUNED, SCRATCH = "fine-tuned", "scratch"  # how a subnet came to its weights; what is inherited is one-shot
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -84,7 +85,8 @@ def finetune(
     """
     supernet, recipe, data = _trainable(subject, tuning)
     alone = _recipe(recipe, subject, arch, tuning)
-    folder = workspace.root / "finetuned" / training_id(alone, data, subject.sha256, str(tuning.scratch))[:16]
+    identity = training_id(alone, data, subject.sha256, str(tuning.scratch))
+    folder = workspace.root / "finetuned" / identity[:16]
     inherited = specialise(supernet, arch, data, recipe.accuracy.recalibration_images)
     if not tuning.scratch:
         init = folder / "inherited.safetensors"
@@ -93,8 +95,9 @@ def finetune(
         alone = alone.model_copy(update={"init": init})
     file = train_supernet(alone, folder, resume=True, report=progress)
     subnet = as_subnet(load_supernet(file)[0], subject.space.network(arch))
+    state, after = SCRATCH if tuning.scratch else FINE_TUNED, _accuracies(subnet, arch, data, recipe)
     facts = {
-        "state": SCRATCH if tuning.scratch else FINE_TUNED,
+        "state": state,
         "space": subject.space.name,
         "arch": arch.to_json(),
         "key": arch.key,
@@ -104,8 +107,12 @@ def finetune(
         "seed": tuning.seed,
         "teacher": tuning.teacher,
         "before": _accuracies(inherited, arch, data, recipe),
-        "after": _accuracies(subnet, arch, data, recipe),
+        "after": after,
     }
+    counts = {VALID: min(recipe.accuracy.images, len(data.valid)), TEST: len(data.test)}
+    for split, count in counts.items():
+        add = partial(workspace.store.add_evaluation, state=state, weights=identity)
+        add(subject.sha256, arch.to_json(), arch.key, after[split], count, split, "finetune")
     return Tuned(subnet, file, facts)
 
 
@@ -140,4 +147,4 @@ def check_trainable(subject: Subject, tuning: Tuning) -> None:
 def _accuracies(subnet: Subnet, arch: Arch, data: Data, recipe: TrainRecipe) -> dict[str, float]:
     valid = evaluate_all([subnet], [arch], data, recipe.accuracy.images)[0]
     test = evaluate(subnet, batches(data.test, arch.resolution, BATCH, data.mean, data.std))
-    return {SPLIT: valid.accuracy, "test": test.accuracy}
+    return {VALID: valid.accuracy, TEST: test.accuracy}

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 
 import ofa_deploy
-from ofa_deploy.accuracy.campaign import SPLIT, Campaign
+from ofa_deploy.accuracy.campaign import Campaign
 from ofa_deploy.accuracy.proxies import PROXIES, proxy_scores
 from ofa_deploy.accuracy.ranking import ranking_audit
 from ofa_deploy.config import TrainRecipe
+from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import Arch, frozen
@@ -84,6 +85,11 @@ class RankingAudit:
             if seed == 0 or i in repeated
         ]
 
+    @property
+    def _images(self) -> int:
+        """Held-out images that an accuracy is of."""
+        return min(self._recipe.accuracy.images, len(self._data.valid))
+
     def _label(self, arch: Arch, seed: int) -> Label:
         return Label(arch, seed, alone_recipe(self._recipe, self._subject.space, arch, self.epochs, seed))
 
@@ -134,7 +140,10 @@ class RankingAudit:
             "seconds": summary["seconds"],
             "recipe": summary["recipe"],
         }
-        self._workspace.store.add_artefact("label", str(folder), identity, meta)
+        store = self._workspace.store
+        evaluated = (self._subject.sha256, meta["arch"], meta["key"], meta["accuracy"], self._images, VALID, "audit")
+        store.add_evaluation(*evaluated, state=SCRATCH, weights=identity)
+        store.add_artefact("label", str(folder), identity, meta)  # last: it says that the label is there
         shutil.rmtree(folder, ignore_errors=True)
 
     def _made(self) -> dict[str, dict[str, Any]]:
@@ -156,8 +165,8 @@ class RankingAudit:
             "space": subject.space.name,
             "supernet_sha256": subject.sha256,
             "predictor": subject.predictor.error if subject.predictor else None,
-            "split": SPLIT,
-            "images": min(self._recipe.accuracy.images, len(self._data.valid)),
+            "split": VALID,
+            "images": self._images,
             "epochs": self.epochs,
             "recipe": _common(self.labels[0].recipe),
             "seconds": sum(sum(row["alone_seconds"]) for row in rows.values()),
@@ -223,13 +232,14 @@ class RankingAudit:
 
 
 def networks(subject: Subject, plan: Plan) -> list[Arch]:
-    """The plan's networks, spread over the space by their multiply-accumulates.
+    """The plan's networks, spread over the space by their multiply-accumulates, the smallest first.
 
     Raises:
         UsageError: the space has fewer than can be ranked.
     """
     codec = subject.codec
-    archs = codec.decode(codec.stratified(plan.networks, np.random.default_rng([plan.seed, 1])))
+    drawn = codec.stratified(plan.networks, np.random.default_rng([plan.seed, 1]))
+    archs = codec.decode(drawn[np.argsort(codec.macs(drawn), kind="stable")])
     different = list({arch.key: arch for arch in archs}.values())
     if len(different) < FEWEST:
         raise UsageError(f"{len(different)} different networks of {subject.space.name} cannot be ranked: choose more")

@@ -137,20 +137,18 @@ def load_subject(
     seed: int = 0,
     world: World = ALONE,
     predictor: Predictor | None = None,
-    judged: bool = True,
 ) -> Subject:
     """Load a supernet with its data and its accuracy predictor; evaluates subnets first where there is no predictor.
 
     Args:
         world: the processes that share the evaluation; all but this main one are in ``follow_subject``.
         predictor: takes the place of the supernet's own.
-        judged: whether a predictor is needed at all; a space of one subnet never has one.
 
     Raises:
         UsageError: the file is no supernet, or it or the predictor is truncated.
     """
     subject = open_subject(workspace, path, seed, world)
-    if judged and subject.codec.choices.max() > 1:
+    if subject.codec.choices.max() > 1:  # of a single subnet there is nothing to predict
         subject.predictor = predictor or _predictor(subject, progress)
     let_go(world)
     return subject
@@ -242,11 +240,11 @@ def fit_predictor(
     Raises:
         UsageError: the supernet's data is not there; or the proxies that are asked for leave too few subnets.
     """
-    if subject.campaign is None or subject.data is None or subject.supernet is None:
+    if subject.campaign is None or subject.data is None:
         raise UsageError(f"{subject.name}: no subnet can be evaluated: {subject.data_error}")
     keep = None
     if config.min_proxy:
-        keep = ProxyGate(subject.supernet, subject.data, subject.codec, config.min_proxy, seed).passes
+        keep = ProxyGate(subject.codec, subject.data, config.min_proxy, seed).passes
     fitted = Collection(subject.codec, subject.campaign, config, seed, keep, progress).predictor()
     fitted.error["supernet"] = subject.sha256
     return fitted

@@ -98,7 +98,7 @@ class Prior:
 
 def _spread(count: int, dimensions: int) -> np.ndarray:
     """Points ``[count, dimensions]`` that fill the unit cube evenly: Roberts' R sequence, the additive recurrence
-    whose steps are powers of the root of x^(d + 1) = x + 1. Sobol points are as good, but scipy takes long to import."""
+    whose steps are powers of the root of x^(d + 1) = x + 1. Sobol points are as good; scipy is long to import."""
     root = 1.5
     for _ in range(64):
         root = (1 + root) ** (1 / (dimensions + 1))

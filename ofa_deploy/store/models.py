@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -143,6 +143,7 @@ class MeasurementRow(Base):
     __table_args__ = (
         UniqueConstraint("run", "item"),
         Index("ix_measurements_lookup", "device", "condition_hash", "key"),
+        Index("ix_measurements_kind_key", "kind", "key"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -156,17 +157,37 @@ class MeasurementRow(Base):
     record: Mapped[dict[str, Any]]
 
 
+class ArchitectureRow(Base):
+    """A subnet of a space; ``network`` is the key under which it is measured, whatever space it comes from."""
+
+    __tablename__ = "architectures"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    space: Mapped[str] = mapped_column(index=True)
+    arch: Mapped[dict[str, Any]]
+    network: Mapped[str | None] = mapped_column(index=True)
+    macs: Mapped[int | None] = mapped_column(BigInteger)
+    params: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[str] = mapped_column(default=utc_now)
+
+
 class EvaluationRow(Base):
-    """The measured accuracy of one subnet of a supernet on one split."""
+    """The measured accuracy of one subnet on one split.
+
+    ``state`` says how it came to its weights: ``one-shot`` (inherited from the supernet), ``fine-tuned`` or
+    ``scratch``; ``weights`` is the sha256 of the file that holds them, the supernet's own where they are inherited.
+    """
 
     __tablename__ = "evaluations"
-    __table_args__ = (UniqueConstraint("supernet", "key", "split"),)
+    __table_args__ = (UniqueConstraint("supernet", "key", "split", "state", "weights"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     supernet: Mapped[str]
-    key: Mapped[str]
+    key: Mapped[str] = mapped_column(index=True)
     split: Mapped[str]
     role: Mapped[str]
+    state: Mapped[str]
+    weights: Mapped[str]
     arch: Mapped[dict[str, Any]]
     accuracy: Mapped[float]
     n: Mapped[int]

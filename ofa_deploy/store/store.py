@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from ofa_deploy.store.access import Access, add_device
+from ofa_deploy.store.architectures import EVALUATION, Architectures, remember, upsert
 from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.models import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
@@ -16,12 +17,13 @@ from ofa_deploy.store.rows import condition_hash, measurement_row
 from ofa_deploy.store.runs import Runs
 
 DEVICE_FIELDS = ("name", "profile", "facts", "created_at", "seen_at", "revoked_at")
+ONE_SHOT = "one-shot"  # weights as the supernet has them
 KEYS_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
 
 
 class Store:
-    """Devices, measurements, evaluations and artefacts; beside them ``access``, ``jobs`` and their ``runs``, and what
-    can be asked of the whole: ``overview``. Safe to use from several threads.
+    """Devices, measurements, evaluations and artefacts; beside them ``access``, ``jobs`` and their ``runs``, the
+    ``architectures``, and what can be asked of the whole: ``overview``. Safe to use from several threads.
 
     Raises (on opening):
         UsageError: the database is damaged, cannot be reached or written, or is from a newer version.
@@ -32,7 +34,7 @@ class Store:
         where = self._engine.url
         migrate(self._engine, (where.get_backend_name() == "sqlite" and where.database) or where.render_as_string())
         self.access, self.jobs, self.runs = Access(self._engine), Jobs(self._engine), Runs(self._engine)
-        self.overview = Overview(self._engine)
+        self.overview, self.architectures = Overview(self._engine), Architectures(self._engine)
 
     def close(self) -> None:
         """Close all connections."""
@@ -131,21 +133,36 @@ class Store:
             return session.scalar(query) is not None
 
     def add_evaluation(
-        self, supernet: str, arch: Mapping[str, Any], key: str, accuracy: float, n: int, split: str, role: str
+        self,
+        supernet: str,
+        arch: Mapping[str, Any],
+        key: str,
+        accuracy: float,
+        n: int,
+        split: str,
+        role: str,
+        state: str = ONE_SHOT,
+        weights: str | None = None,
     ) -> None:
-        """Remember a subnet's accuracy (a fraction, over ``n`` images); replaces that subnet's value on that split."""
-        with writing(self._engine) as session:
-            where = {"supernet": supernet, "key": key, "split": split}
-            row = session.scalars(select(EvaluationRow).filter_by(**where)).one_or_none() or EvaluationRow(**where)
-            row.arch, row.accuracy, row.n, row.role, row.created_at = dict(arch), float(accuracy), n, role, utc_now()
-            session.add(row)
+        """Remember a subnet's accuracy (a fraction, over ``n`` images), and the subnet as an architecture; replaces the
+        value of the same weights on that split.
 
-    def evaluations(self, supernet: str, split: str) -> list[dict[str, Any]]:
-        """``supernet, key, split, role, arch, accuracy, n, created_at`` of every evaluated subnet, oldest first."""
-        query = select(EvaluationRow).filter_by(supernet=supernet, split=split).order_by(EvaluationRow.id)
-        fields = ("supernet", "key", "split", "role", "arch", "accuracy", "n", "created_at")
+        Args:
+            state: ``one-shot``, ``fine-tuned`` or ``scratch``.
+            weights: sha256 of the file that holds the weights; by default the supernet's.
+        """
+        values = {"supernet": supernet, "key": key, "split": split, "state": state, "weights": weights or supernet}
+        found = {"arch": dict(arch), "accuracy": float(accuracy), "n": n, "role": role, "created_at": utc_now()}
+        with writing(self._engine) as session:
+            remember(session, {"key": key, "arch": arch})
+            upsert(session, EvaluationRow, {**values, **found}, list(values))
+
+    def evaluations(self, supernet: str, split: str, state: str = ONE_SHOT) -> list[dict[str, Any]]:
+        """Every subnet of a supernet that was evaluated with weights in a state, oldest first: ``supernet, key, split,
+        role, state, weights, arch, accuracy, n, created_at``."""
+        query = select(EvaluationRow).filter_by(supernet=supernet, split=split, state=state).order_by(EvaluationRow.id)
         with reading(self._engine) as session:
-            return [{name: getattr(row, name) for name in fields} for row in session.scalars(query)]
+            return [{name: getattr(row, name) for name in EVALUATION} for row in session.scalars(query)]
 
     def add_artefact(self, kind: str, path: str, sha256: str, meta: Mapping[str, Any]) -> None:
         """Remember a file that was made."""

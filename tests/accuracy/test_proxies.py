@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from torch.nn import functional as F
 
 from ofa_deploy.accuracy.proxies import PROXIES, proxy_scores
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Network, OpSpec, PopulationCodec, load_space
+from ofa_deploy.space import Network, OpSpec, PopulationCodec, StageSpec, load_space
 from ofa_deploy.supernet import Subnet, initialise
 
 CLASSIFIER = OpSpec("classifier", 1, 1, 2, 0, 3, act="none")
@@ -59,6 +62,40 @@ def test_fisher_follows_its_definition(batch):
     F.cross_entropy(net.classifier(features), y).backward()
     expected = 0.5 * ((features * features.grad * 16).square().mean(0)).sum()
     assert proxy_scores(net, x, y, ("fisher",))["fisher"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_every_layer_of_relus_without_biases_passes_on_the_same_synaptic_flow(batch):
+    """Tanaka et al., 2020, §4: where a network is homogeneous, the scores of a layer sum up to the network's output."""
+    stages = (StageSpec(16, 2, depths=(1,), kernels=(3,)), StageSpec(24, 2, depths=(1,), kernels=(5,)))
+    space = replace(load_space("tiny_16"), name="relus", stages=stages, stem_act="relu", head_act="relu")
+    net = Subnet(space.network(space.largest))
+    initialise(net, 0)
+    positive = copy.deepcopy(net).double().eval()
+    with torch.no_grad():
+        for parameter in positive.parameters():
+            parameter.abs_()
+        for module in positive.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 0.0
+                module.weight.fill_(1.0)
+        flow = positive(torch.ones(1, *net.network.input_shape, dtype=torch.double)).sum()
+    layers = sum(isinstance(module, torch.nn.Conv2d | torch.nn.Linear) for module in net.modules())
+    assert layers == 1 + 3 + 3 + 2
+    assert proxy_scores(net, *batch, ("synflow",))["synflow"] == pytest.approx(float((layers * flow).log()))
+
+
+def test_naswot_is_the_log_determinant_of_how_many_units_agree(batch):
+    """Mellor et al., 2021, §3: entry i, j is the number of units less the Hamming distance of the codes."""
+    ops = (OpSpec("head", 16, 16, 1, 0, 30, act="relu"), OpSpec("classifier", 1, 1, 30, 0, 10, act="none"))
+    net = Subnet(Network(ops, ("head", "classifier")))
+    initialise(net, 3)
+    x, y = batch
+    conv = F.conv2d(x, net.head.conv.weight)
+    mean, var = conv.mean((0, 2, 3), keepdim=True), conv.var((0, 2, 3), keepdim=True, unbiased=False)
+    codes = ((conv - mean) / (var + net.head.bn.eps).sqrt() > 0).flatten(1).numpy()
+    agreeing = [[(one == other).sum() for other in codes] for one in codes]
+    expected = np.linalg.slogdet(np.array(agreeing, dtype=float)).logabsdet
+    assert proxy_scores(net, x, y, ("naswot",))["naswot"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_images_that_look_alike_lower_naswot(batch):

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import extract
@@ -20,7 +21,8 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import load_space
-from ofa_deploy.supernet import load_supernet
+from ofa_deploy.store import Workspace
+from ofa_deploy.supernet import load_supernet, save_supernet
 from ofa_deploy.training import train_supernet
 from tests.deploy.test_extract import TARGET, MadeUpFleet
 from tests.training.test_training_loop import SPACE, recipe
@@ -96,6 +98,16 @@ def test_from_scratch_nothing_is_inherited(finetuned, command, ofa_deploy):
     assert answer["after"] != tuned["after"]
 
 
+def test_the_architecture_remembers_how_it_came_to_its_weights(finetuned):
+    folder, answer = finetuned
+    with Workspace.open(folder / ".ofa") as opened:
+        known = opened.store.architectures.one(ARCH.key)["evaluations"]
+    tuned = [one for one in known if one["state"] == "fine-tuned"]
+    assert {one["split"]: one["accuracy"] for one in tuned} == answer["after"]
+    assert {one["supernet"] for one in tuned} == {answer["supernet_sha256"]}
+    assert all(one["weights"] != one["supernet"] for one in tuned)
+
+
 def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tmp_path):
     fleet, subject = MadeUpFleet(workspace, 1.0), load_subject(workspace, supernet)
     constraints, tuning = Constraints(max_ms=0.5), Tuning(epochs=1, lr=0.02)
@@ -115,6 +127,19 @@ def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tm
     assert report["accuracy"]["measured"] == facts["after"]["test"]
     assert report["provenance"]["weights"]["state"] == "fine-tuned"
     assert any("2 finalists were trained on for 1 epochs" in note for note in report["notes"])
+
+
+def test_an_imported_supernet_is_trained_on_by_a_recipe(supernet, command, tmp_path, ofa_deploy):
+    imported, config = tmp_path / "imported.safetensors", tmp_path / "recipe.yaml"
+    save_supernet(imported, load_supernet(supernet)[0], {"source": {"file": "published.pth"}})
+    words = [*command[:2], "--supernet", str(imported), "--epochs", "1", "--json"]
+    without = ofa_deploy(*words, cwd=tmp_path)
+    assert without.returncode == 2
+    assert "does not say how it was trained: name a recipe with -c" in without.stderr
+    config.write_text(yaml.safe_dump(recipe(accuracy=ACCURACY).model_dump(mode="json", exclude_none=True)))
+    done = ofa_deploy(*words, "-c", str(config), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["after"]["valid"] > 0
 
 
 def test_random_weights_cannot_be_trained_on(workspace):

@@ -14,6 +14,7 @@ from contextlib import closing
 import pytest
 
 from ofa_deploy.accuracy.proxies import PROXIES
+from ofa_deploy.store import Workspace
 from ofa_deploy.training import train_supernet
 from tests.training.test_training_loop import recipe
 
@@ -60,6 +61,15 @@ def test_every_score_is_compared_with_training_alone(audited):
         "ofa-deploy audit --ranking --networks 4 --epochs 1 --seeds 2 --seed 0 --repeat 3"
     )
     assert not list((folder / ".ofa/alone").iterdir())
+
+
+def test_what_was_trained_alone_is_known_of_the_architecture(audited):
+    folder, answer, _ = audited
+    with Workspace.open(folder / ".ofa") as opened:
+        known = {row["key"]: row["evaluations"] for row in opened.store.architectures.find(state="scratch")}
+    for row in answer["rows"]:
+        scratch = [one["accuracy"] for one in known[row["key"]] if one["state"] == "scratch"]
+        assert sorted(scratch) == sorted(row["alone"])
 
 
 def test_the_time_is_told_before_it_is_spent(audited):

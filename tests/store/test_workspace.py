@@ -100,6 +100,11 @@ def test_a_database_of_the_first_version_keeps_its_rows(database):
         "revoked_at": None,
     }
     assert [record["p50"] for record in store.measurements("local")] == [1.5]
+    assert [(e["accuracy"], e["state"], e["weights"]) for e in store.evaluations("net", "valid")] == [
+        (0.5, "one-shot", "net")
+    ]
+    store.add_evaluation("net", {"space": "s"}, "new", 0.75, 10, "valid", "fit")
+    assert [(a["key"], a["space"]) for a in store.architectures.find()] == [("a1", "s"), ("new", "s")]
     assert store.jobs.status("j")["state"] == "cancelled", "no agent of this version would understand it"
     assert store.runs.claim("local", "q", 60) is None
     store.jobs.create("new", "local", {}, [[{"position": 0, "blob": "b", "payload": {"key": "k"}}]])
@@ -113,6 +118,8 @@ FIRST_VERSION = (
     "INSERT INTO chunks VALUES ('j-0', 'j', 0, 'running', 1)",
     "INSERT INTO items VALUES ('j.0', 'j-0', 'j', 0, 'waiting', 'blob', '{}', NULL)",
     "INSERT INTO runs VALUES ('r', 'j-0', 'local', 1, 'running', NULL, NULL, '2025', '2025')",
+    "INSERT INTO evaluations VALUES (4, 'net', 'a1', 'valid', 'fit', '{\"space\": \"s\"}', 0.5, 10, '2025')",
+    "INSERT INTO evaluations VALUES (5, 'net', 'a1', 'test', 'fit', '{\"space\": \"s\"}', 0.4, 10, '2026')",
     "INSERT INTO measurements VALUES (1, 'local', 'op', 'k', 'h', '2025', 'r', 'j.0', '{\"p50\": 1.5}')",
 )
 

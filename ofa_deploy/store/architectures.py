@@ -1,0 +1,158 @@
+"""Every architecture that was evaluated or measured, and all that is known of it: evaluated once, found again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Engine, Select, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from ofa_deploy.errors import UsageError
+from ofa_deploy.store.database import reading, writing
+from ofa_deploy.store.models import ArchitectureRow, ArtefactRow, Base, EvaluationRow, MeasurementRow
+
+FIELDS = ("key", "space", "arch", "network", "macs", "params", "created_at")
+EVALUATION = ("supernet", "key", "split", "role", "state", "weights", "arch", "accuracy", "n", "created_at")
+NUMBERS = ("p50", "p90", "p99", "se")  # of a measurement record, as they are shown
+PAGE = 5000  # keys in one query: SQLite accepts 32 766 values in a statement
+
+
+class Architectures:
+    """The architectures of one database. Every method is one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Remember architectures; of one that is known, only what was unknown is filled in.
+
+        Args:
+            rows: ``key`` (of the arch) and ``arch`` (its JSON, which names its space); where known ``network`` (the
+                key under which it is measured), ``macs`` and ``params``.
+        """
+        with writing(self._engine) as session:
+            for row in rows:
+                remember(session, row)
+
+    def count(self) -> int:
+        """How many are known."""
+        with reading(self._engine) as session:
+            return session.scalar(select(func.count()).select_from(ArchitectureRow)) or 0
+
+    def find(
+        self, space: str | None = None, state: str | None = None, supernet: str | None = None
+    ) -> list[dict[str, Any]]:
+        """All architectures, oldest first, or those of a space, with weights in some training state, or of a supernet.
+
+        Returns:
+            Of each ``key, space, arch, network, macs, params, created_at``, and the lists ``evaluations``,
+            ``measurements`` (the newest of each device and condition) and ``bundles``.
+        """
+        query = select(ArchitectureRow).order_by(ArchitectureRow.created_at, ArchitectureRow.key)
+        if space is not None:
+            query = query.where(ArchitectureRow.space == space)
+        judged = {name: value for name, value in (("state", state), ("supernet", supernet)) if value is not None}
+        if judged:
+            query = query.where(ArchitectureRow.key.in_(select(EvaluationRow.key).filter_by(**judged)))
+        return self._known(query)
+
+    def one(self, prefix: str) -> dict[str, Any]:
+        """The architecture whose key begins with a prefix, as ``find`` gives it.
+
+        Raises:
+            UsageError: there is none, or there are several.
+        """
+        begins = ArchitectureRow.key.startswith(prefix.lower(), autoescape=True)
+        found = self._known(select(ArchitectureRow).where(begins).order_by(ArchitectureRow.key).limit(3))
+        if not found:
+            raise UsageError(f"no architecture's key begins with {prefix[:64]!r}; see: ofa-deploy arch list")
+        if len(found) > 1:
+            some = ", ".join(row["key"][: len(prefix) + 6] for row in found)
+            raise UsageError(f"several architectures' keys begin with {prefix!r}: {some}, …; give more of the key")
+        return found[0]
+
+    def _known(self, query: Select[tuple[ArchitectureRow]]) -> list[dict[str, Any]]:
+        with reading(self._engine) as session:
+            rows = [{name: getattr(row, name) for name in FIELDS} for row in session.scalars(query)]
+            keys = [row["key"] for row in rows]
+            evaluations, bundles = _evaluations(session, keys), _bundles(session, keys)
+            measured = _measurements(session, [row["network"] for row in rows if row["network"]])
+        return [
+            {
+                **row,
+                "evaluations": evaluations[row["key"]],
+                "measurements": measured[row["network"]],
+                "bundles": bundles[row["key"]],
+            }
+            for row in rows
+        ]
+
+
+def remember(session: Session, row: Mapping[str, Any]) -> None:
+    """Add an architecture, or fill in what was unknown of it."""
+    values = {name: row.get(name) for name in ("key", "network", "macs", "params")}
+    values |= {"arch": dict(row["arch"]), "space": row["arch"].get("space", "")}
+    kept = {name: getattr(ArchitectureRow, name) for name in ("network", "macs", "params")}
+    upsert(session, ArchitectureRow, values, ["key"], kept)
+
+
+def upsert(
+    session: Session,
+    table: type[Base],
+    values: Mapping[str, Any],
+    unique: Sequence[str],
+    kept: Mapping[str, Any] | None = None,
+) -> None:
+    """Insert a row, or change the one that has the same ``unique`` columns: several may write it at the same moment.
+
+    Args:
+        kept: the columns that change only where they are null; by default all take the new values.
+    """
+    insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(**values)
+    new = statement.excluded
+    if kept is None:
+        changes = {name: new[name] for name in values if name not in unique}
+    else:
+        changes = {name: func.coalesce(column, new[name]) for name, column in kept.items()}
+    session.execute(statement.on_conflict_do_update(index_elements=list(unique), set_=changes))
+
+
+def _pages(keys: Sequence[str]) -> list[Sequence[str]]:
+    return [keys[i : i + PAGE] for i in range(0, len(keys), PAGE)]
+
+
+def _evaluations(session: Session, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for page in _pages(keys):
+        for row in session.scalars(select(EvaluationRow).where(EvaluationRow.key.in_(page)).order_by(EvaluationRow.id)):
+            found[row.key].append({name: getattr(row, name) for name in EVALUATION if name not in ("key", "arch")})
+    return found
+
+
+def _bundles(session: Session, keys: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """A bundle's row has its subnet's key in place of a file's hash."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    query = select(ArtefactRow).filter_by(kind="bundle").order_by(ArtefactRow.id)
+    for page in _pages(keys):
+        for row in session.scalars(query.where(ArtefactRow.sha256.in_(page))):
+            found[row.sha256].append({"path": row.path, **row.meta, "created_at": row.created_at})
+    return found
+
+
+def _measurements(session: Session, networks: Sequence[str]) -> dict[str | None, list[dict[str, Any]]]:
+    """The newest measurement of every network, device and condition."""
+    row, record = MeasurementRow, MeasurementRow.record
+    numbers = [record[name].as_float() for name in NUMBERS]
+    found: dict[str | None, list[dict[str, Any]]] = defaultdict(list)
+    for page in _pages(networks):
+        of_page = (row.kind == "network", row.key.in_(page))
+        newest = select(func.max(row.id)).where(*of_page).group_by(row.device, row.condition_hash, row.key)
+        query = select(row.key, row.device, record["condition"], row.measured_at, *numbers).order_by(row.id)
+        for key, device, condition, at, *values in session.execute(query.where(row.id.in_(newest))):
+            figures = dict(zip(NUMBERS, values, strict=True))
+            found[key].append({"device": device, "condition": condition, **figures, "measured_at": at})
+    return found
