@@ -14,6 +14,7 @@ import click
 import ofa_deploy
 from ofa_deploy.cli import (
     agents,
+    darts,
     deploying,
     fleet,
     importing,
@@ -50,7 +51,20 @@ def cli(context: click.Context, workspace: Path | None) -> None:
     context.obj = workspace
 
 
-GROUPS = (pipelines, training, measuring, deploying, searching, fleet, agents, tables, importing, spaces, scaling)
+GROUPS = (
+    pipelines,
+    training,
+    measuring,
+    deploying,
+    searching,
+    fleet,
+    agents,
+    tables,
+    importing,
+    spaces,
+    scaling,
+    darts,
+)
 for group in GROUPS:
     for command in group.COMMANDS:
         cli.add_command(command)
