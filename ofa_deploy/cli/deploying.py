@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
 from ofa_deploy.cli.measuring import protocol_options
 from ofa_deploy.cli.output import Tell, emit, progress, shout
 from ofa_deploy.cli.request import Request, request_options
@@ -16,6 +17,7 @@ from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.deploy.extract import Extraction
     from ofa_deploy.deploy.subject import Subject
     from ofa_deploy.search import Compared
     from ofa_deploy.space import SearchSpace
@@ -165,11 +167,21 @@ def _tell_compared(found: list[Compared], as_json: bool) -> None:
 @click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
 @protocol_options
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
+@cell_options
 @click.pass_obj
 def extract(
-    workspace: Path | None, request: Request, no_profile: bool, se: float, cap_s: float, output: Path | None
+    workspace: Path | None,
+    request: Request,
+    no_profile: bool,
+    se: float,
+    cap_s: float,
+    output: Path | None,
+    cells: CellChoice | None,
 ) -> None:
     """Search, measure the finalists on the device, export, verify, report.
+
+    With --family darts the network is one of cells that `darts search` found: its size is chosen, measured, and then
+    trained; with --random-weights it is not trained.
 
     Example: ofa-deploy extract --target local --max-ms 2
     """
@@ -184,20 +196,19 @@ def extract(
     folder = output or opened.bundles / "-".join([found.name, *asked.names])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
     with progress() as tell:
-        subject = subject_of(opened, request, tell)
-        words += ["--supernet", str(subject.path)] if subject.path else []
+        measuring = (not no_profile, Protocol(se=se, cap_s=cap_s), lambda p: tell(f"measure on {found.name}", p))
         with Fleet.open(opened) as fleet:
-            extraction = run(
-                fleet,
-                opened,
-                subject,
-                found,
-                asked,
-                request.seed,
-                not no_profile,
-                Protocol(se=se, cap_s=cap_s),
-                lambda p: tell(f"measure on {found.name}", p),
-            )
+            if cells is None:
+                subject = subject_of(opened, request, tell)
+                words += ["--supernet", str(subject.path)] if subject.path else []
+            else:
+                words += cells.words
+
+                def sized(family: Subject) -> Extraction:
+                    return run(fleet, opened, family, found, asked, request.seed, *measuring)
+
+                subject = cell_subject(opened, cells, request, sized, tell)
+            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring)
         tell("verify and report", {})
         report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction))
     opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})

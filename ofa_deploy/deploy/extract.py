@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget
@@ -117,7 +118,8 @@ def extract(
     """
     fleet.fetch(target.name)
     device = fleet if may_profile else None
-    model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
+    ready = ready_cells if isinstance(subject, CellSubject) else ready_model
+    model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
     bench = _Bench(fleet, subject, target, constraints, protocol, progress)
     finalists: list[Finalist] = []
     for attempt in range(ROUNDS):
@@ -136,7 +138,7 @@ def extract(
             break
         if device and differences(model.table.condition, finalists[-1].record["condition"]):
             args = (constraints.statistic, protocol, progress)  # the table is another device's, as it were
-            model, codec = ready_model(device, workspace, target, subject.space, *args)
+            model, codec = ready(device, workspace, target, subject.space, *args)
         model = _learn(model, finalists)
     finalists = _confirm(bench, model, finalists, constraints)
     session_std = _learn(model, finalists).session_std
@@ -153,6 +155,8 @@ def _search(
     seed: int,
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
+    if isinstance(subject, CellSubject):
+        return subject.search(model, target, constraints)
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
 
     def under(bounds: Constraints) -> SearchResult:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ofa_deploy.differentiable.mixing import KINDS, SearchNetwork
 
 Batch = tuple[Tensor, Tensor]  # images as the network sees them, and labels
+REACH = 0.01  # how far to both sides, over the vector's norm, as published
 POWER_STEPS = 12  # of the power iteration
 
 
@@ -62,7 +63,7 @@ def second_order(
         loss = loss - zero_one * torch.stack([(network.weights(k) - 0.5).square().mean() for k in KINDS]).mean()
     found = torch.autograd.grad(loss, [*network.architecture, *ahead.values()])
     direct, vector = found[: len(network.architecture)], found[len(network.architecture) :]
-    epsilon = 0.01 / torch.cat([part.flatten() for part in vector]).norm().clamp_min(1e-12)
+    epsilon = REACH / torch.cat([part.flatten() for part in vector]).norm().clamp_min(1e-12)
     sides = []
     for sign in (1, -1):
         moved = {n: (w + sign * epsilon * v).detach() for n, w, v in zip(names, values, vector, strict=True)}

@@ -203,7 +203,7 @@ class SearchNetwork(nn.Module):
         mixtures = {kind: (self.weights(kind), self.shares(kind)) for kind in KINDS}
         before = last = self.stem(x)
         for cell in self.cells:
-            before, last = last, cell(before, last, *mixtures[cell.kind], self.extra)
+            before, last = last, cell(before, last, *mixtures[str(cell.kind)], self.extra)
         return self.classifier(last.mean((2, 3)))
 
     def weights(self, kind: str) -> Tensor:

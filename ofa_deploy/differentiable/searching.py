@@ -303,7 +303,11 @@ class _Search:
 
     def save(self) -> None:
         """Write all that the next step depends on."""
-        header = {"kind": KIND, "recipe": self.recipe.identity("search"), "fingerprint": self.data.fingerprint}
+        header: dict[str, Any] = {
+            "kind": KIND,
+            "recipe": self.recipe.identity("search"),
+            "fingerprint": self.data.fingerprint,
+        }
         header |= {"step": self.step, "stage": self.stage, "seconds": self.seconds, "sums": self.sums}
         alive = {kind: self.alive[kind].tolist() for kind in KINDS}
         tensors = {name: value.detach().clone() for name, value in self._tensors()}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_inte
 from ofa_deploy.space import (
     PRESETS,
     Arch,
+    CellSpace,
     Network,
     PopulationCodec,
     SearchSpace,
@@ -71,6 +72,8 @@ class Bundle:
     def space(self) -> SearchSpace:
         """The space as the report's provenance describes it, or the preset that the arch names."""
         described = self.report["provenance"].get("space")
+        if described and "genotype" in described:  # a family of cell networks answers as a space does here
+            return cast(SearchSpace, CellSpace.from_json(described))
         return load_space(described) if described else PRESETS[self._json("arch.json")["space"]]
 
     @cached_property

@@ -211,8 +211,8 @@ class CellSpace:
             cell = self.genotype.reduce if reduces else self.genotype.normal
             before, last = last, made.cell(i, cell, channels, before, last, reduced, 2 if reduces else 1)
             reduced = reduces
-        width, *sides = made.ops[last].output_shape
-        pooled = made.add("pool", OpSpec("global_pool", *sides, width, 0, width, act="none"), last)
+        width, h, w = made.ops[last].output_shape
+        pooled = made.add("pool", OpSpec("global_pool", h, w, width, 0, width, act="none"), last)
         made.add("classifier", OpSpec("classifier", 1, 1, width, 0, self.num_classes, act="none"), pooled)
         return made.network()
 
