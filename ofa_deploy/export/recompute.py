@@ -136,7 +136,8 @@ def _subnet(bundle: Bundle) -> Figures:
 def _model(bundle: Bundle) -> Figures:
     """The file's size, and that it holds as many weights as the network: batch norm leaves one bias a channel."""
     content = (bundle.folder / "model.onnx").read_bytes()
-    held = sum(prod(constant.dims) for constant in onnx.load_from_string(content).graph.initializer if constant.dims)
+    constants = onnx.load_from_string(content).graph.initializer
+    held = sum(prod(c.dims) for c in constants if c.dims and c.data_type == onnx.TensorProto.FLOAT)  # others are places
     needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
         raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
