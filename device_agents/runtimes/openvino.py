@@ -1,5 +1,7 @@
 """OpenVINO: one compiled model per session, in latency mode, one stream, pinned threads; nothing falls back."""
 
+from functools import lru_cache
+
 from device_agents.runtimes import RuntimeRefused
 from device_agents.runtimes.conditions import check_asked, condition, library, malformed, pin
 from device_agents.runtimes.inputs import Inputs
@@ -11,10 +13,20 @@ CAPABILITIES = {"FP32": "fp32", "FP16": "fp16", "BF16": "bf16"}
 def open_runtime(asked, seed):
     """See ``runtimes.open_runtime``; ``asked["provider"]`` is a device by OpenVINO's own name: ``CPU`` or ``GPU``."""
     openvino = library("openvino", "OpenVINO", "pip install openvino")
-    core = openvino.Core()
+    core = the_core(openvino)
     here = {device: precisions(core, device) for device in core.available_devices if device in ("CPU", "GPU")}
     check_asked(asked, "OpenVINO here", here)
     return OpenVinoRuntime(openvino, core, asked, seed)
+
+
+@lru_cache(maxsize=None)
+def the_core(openvino):
+    """The process's one core, never given back.
+
+    Its CPU plugin lends the thread a stack for signal handlers, and frees it with the core. Of two cores, the one that
+    goes first takes away the stack that is in use, and the next signal that Python handles kills the process.
+    """
+    return openvino.Core()
 
 
 def precisions(core, device):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ofa_deploy.space import OpSpec
 from ofa_deploy.space.network import BLOCKS
-from ofa_deploy.supernet.blocks import activate
+from ofa_deploy.supernet.blocks import activate, formatted
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.synchronised import batch_norm, group_around
 
@@ -29,7 +28,7 @@ def run_op(op: OpSpec, x: Tensor, weights: Tensors, training: bool) -> Tensor:
     if op.kind in BLOCKS:
         return _mbconv(op, x, weights, training)
     y = _conv_bn(x, weights, "", training, op.eps, op.act, op.stride)
-    return y.mean((2, 3)) if op.kind == "head" else y.contiguous(memory_format=torch.channels_last)  # as in Stem
+    return y.mean((2, 3)) if op.kind == "head" else formatted(y, x, training)
 
 
 def _conv_bn(

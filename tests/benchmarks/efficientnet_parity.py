@@ -20,7 +20,7 @@ from tests.supernet.torchvision_models import distance, random_efficientnet
 
 
 def compare(phi: int, side: int, folder: Path) -> dict[str, float]:
-    """Parameters, and the largest difference of a logit relative to how much logits differ from image to image."""
+    """Parameters, and the largest difference of a logit, relative to the largest logit."""
     model = random_efficientnet(phi, side)
     torch.save(model.state_dict(), folder / "weights.pth")
     space = load_space(f"efficientnet_b{phi}")

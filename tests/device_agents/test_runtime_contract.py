@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -45,6 +47,21 @@ def models():
     block = next(op for op in network.ops if op.se)
     items = block_item(block, target), network_item(network, arch, target), network_item(network, arch, old)
     return [item.model for item in items]
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from device_agents.runtimes import open_runtime
+
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+asked = {"runtime": sys.argv[1], "provider": sys.argv[2], "precision": "fp32", "batch": 1, "threads": 1}
+first, second = open_runtime(asked, 0), open_runtime(asked, 0)
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
 
 
 def session(runtime, model):
@@ -115,3 +132,11 @@ def test_an_op_that_it_lacks_is_an_error_of_that_model(name):
     with pytest.raises(RuntimeRefused, match="NoSuchOp") as error:
         session(opened(name), model.SerializeToString())
     assert error.value.reason in ("unsupported-op", "malformed", "failed")
+
+
+def test_signals_can_be_handled_afterwards(name):
+    """Some libraries change on which stack that happens."""
+    opened(name)
+    arguments = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED, name, PROVIDERS[name]]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
