@@ -14,6 +14,7 @@ import click
 import ofa_deploy
 from ofa_deploy.cli import (
     agents,
+    darts,
     deploying,
     finetuning,
     fleet,
@@ -66,6 +67,7 @@ GROUPS = (
     importing,
     spaces,
     scaling,
+    darts,
 )
 for group in GROUPS:
     for command in group.COMMANDS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
 from ofa_deploy.cli.measuring import protocol_options
 from ofa_deploy.cli.output import Tell, emit, progress, shout
 from ofa_deploy.cli.request import Request, request_options
@@ -16,6 +17,7 @@ from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.deploy.extract import Extraction
     from ofa_deploy.deploy.finetuning import Tuning
     from ofa_deploy.deploy.subject import Subject
     from ofa_deploy.search import Compared
@@ -168,6 +170,7 @@ def _tell_compared(found: list[Compared], as_json: bool) -> None:
 @click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
 @click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
+@cell_options
 @click.pass_obj
 def extract(
     workspace: Path | None,
@@ -178,11 +181,15 @@ def extract(
     finetune: int | None,
     finetune_epochs: int | None,
     output: Path | None,
+    cells: CellChoice | None,
 ) -> None:
     """Search, measure the finalists on the device, export, verify, report.
 
     With --finetune the best finalists whose measured latency fits are trained on, alone, and the most accurate of them
     on held-out images is the answer; no latency changes, for none depends on the weights.
+
+    With --family darts the network is one of cells that `darts search` found: its size is chosen, measured, and then
+    trained; with --random-weights it is not trained.
 
     Example: ofa-deploy extract --target local --max-ms 2
     """
@@ -197,24 +204,28 @@ def extract(
     folder = output or opened.bundles / "-".join([found.name, *asked.names])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
     with progress() as tell:
-        subject = subject_of(opened, request, tell)
-        words += ["--supernet", str(subject.path)] if subject.path else []
-        tuning = _tuning(subject, finetune, finetune_epochs)
-        words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
+
+        def tell_of(p: dict[str, Any]) -> None:
+            tell("train on" if "loss" in p else f"measure on {found.name}", p)
+
+        measuring = (not no_profile, Protocol(se=se, cap_s=cap_s), tell_of)
         with Fleet.open(opened) as fleet:
-            extraction = run(
-                fleet,
-                opened,
-                subject,
-                found,
-                asked,
-                request.seed,
-                not no_profile,
-                Protocol(se=se, cap_s=cap_s),
-                lambda p: tell(f"{'train on' if 'loss' in p else f'measure on {found.name}'}", p),
-                tuning,
-                finetune or 0,
-            )
+            tuning = None
+            if cells is None:
+                subject = subject_of(opened, request, tell)
+                words += ["--supernet", str(subject.path)] if subject.path else []
+                tuning = _tuning(subject, finetune, finetune_epochs)
+                words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
+            elif finetune:
+                raise click.UsageError("--finetune is for subnets of a supernet; a network of cells is trained anyway")
+            else:
+                words += cells.words
+
+                def sized(family: Subject) -> Extraction:
+                    return run(fleet, opened, family, found, asked, request.seed, *measuring)
+
+                subject = cell_subject(opened, cells, request, sized, tell)
+            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, tuning, finetune or 0)
         tell("verify and report", {})
         report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction))
     opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})

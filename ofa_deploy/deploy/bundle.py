@@ -251,7 +251,7 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
 def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     subject, target = extraction.subject, extraction.target
     notes = []
-    if subject.supernet is None:
+    if subject.random_weights:
         notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
     elif subject.data is None:
         notes.append(f"Accuracy was not measured: {subject.data_error}")

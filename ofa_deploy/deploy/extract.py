@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
@@ -127,7 +128,8 @@ def extract(
         check_trainable(subject, tuning)
     fleet.fetch(target.name)
     device = fleet if may_profile else None
-    model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
+    ready = ready_cells if isinstance(subject, CellSubject) else ready_model
+    model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
     bench = _Bench(fleet, subject, target, constraints, protocol, progress)
     finalists: list[Finalist] = []
     for attempt in range(ROUNDS):
@@ -146,7 +148,7 @@ def extract(
             break
         if device and differences(model.table.condition, finalists[-1].record["condition"]):
             args = (constraints.statistic, protocol, progress)  # the table is another device's, as it were
-            model, codec = ready_model(device, workspace, target, subject.space, *args)
+            model, codec = ready(device, workspace, target, subject.space, *args)
         model = _learn(model, finalists)
     finalists = _confirm(bench, model, finalists, constraints)
     session_std = _learn(model, finalists).session_std
@@ -168,6 +170,8 @@ def _search(
     seed: int,
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
+    if isinstance(subject, CellSubject):
+        return subject.search(model, target, constraints)
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
 
     def under(bounds: Constraints) -> SearchResult:

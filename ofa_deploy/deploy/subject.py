@@ -61,6 +61,11 @@ class Subject:
     campaign: Campaign | None = None
     seed: int = 0
 
+    @property
+    def random_weights(self) -> bool:
+        """Whether there are no trained weights."""
+        return self.supernet is None
+
     @cached_property
     def codec(self) -> PopulationCodec:
         """Populations of the space."""
@@ -255,7 +260,7 @@ def subject_facts(subject: Subject) -> dict[str, Any]:
     return {
         "name": subject.name,
         "supernet_sha256": subject.sha256 if subject.supernet is not None else None,
-        "random_weights": subject.supernet is None,
+        "random_weights": subject.random_weights,
         "space": subject.space.to_json(),
         "recipe": subject.recipe.model_dump(mode="json") if subject.recipe else None,
         "source": subject.source,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -26,6 +26,7 @@ from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_inte
 from ofa_deploy.space import (
     PRESETS,
     Arch,
+    CellSpace,
     Network,
     PopulationCodec,
     SearchSpace,
@@ -71,6 +72,8 @@ class Bundle:
     def space(self) -> SearchSpace:
         """The space as the report's provenance describes it, or the preset that the arch names."""
         described = self.report["provenance"].get("space")
+        if described and "genotype" in described:  # a family of cell networks answers as a space does here
+            return cast(SearchSpace, CellSpace.from_json(described))
         return load_space(described) if described else PRESETS[self._json("arch.json")["space"]]
 
     @cached_property
@@ -133,7 +136,8 @@ def _subnet(bundle: Bundle) -> Figures:
 def _model(bundle: Bundle) -> Figures:
     """The file's size, and that it holds as many weights as the network: batch norm leaves one bias a channel."""
     content = (bundle.folder / "model.onnx").read_bytes()
-    held = sum(prod(constant.dims) for constant in onnx.load_from_string(content).graph.initializer if constant.dims)
+    constants = onnx.load_from_string(content).graph.initializer
+    held = sum(prod(c.dims) for c in constants if c.dims and c.data_type == onnx.TensorProto.FLOAT)  # others are places
     needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
         raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -143,7 +144,7 @@ class CellSpace:
     Attributes:
         resolutions: input sizes in pixels, multiples of 4: both reductions halve them.
         channels: choices of the first cells' channels, even numbers.
-        cells: choices of the number of cells, at least 2.
+        cells: choices of the number of cells, at least 3: with fewer none is normal.
         bn_eps: what batch norm adds to variances.
     """
 
@@ -157,7 +158,7 @@ class CellSpace:
     bn_eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        rules = (("resolutions", 8, 4), ("channels", 2, 2), ("cells", 2, 1))
+        rules = (("resolutions", 8, 4), ("channels", 2, 2), ("cells", 3, 1))
         for name, least, step in rules:
             values = getattr(self, name)
             if not values or not all(isinstance(v, int) and v >= least and v % step == 0 for v in values):
@@ -208,10 +209,10 @@ class CellSpace:
             reduces = i in reductions(arch.cells)
             channels *= 2 if reduces else 1
             cell = self.genotype.reduce if reduces else self.genotype.normal
-            before, last = last, made.cell(f"c{i}", cell, channels, before, last, reduced, 2 if reduces else 1)
+            before, last = last, made.cell(i, cell, channels, before, last, reduced, 2 if reduces else 1)
             reduced = reduces
-        width, *sides = made.ops[last].output_shape
-        pooled = made.add("pool", OpSpec("global_pool", *sides, width, 0, width, act="none"), last)
+        width, h, w = made.ops[last].output_shape
+        pooled = made.add("pool", OpSpec("global_pool", h, w, width, 0, width, act="none"), last)
         made.add("classifier", OpSpec("classifier", 1, 1, width, 0, self.num_classes, act="none"), pooled)
         return made.network()
 
@@ -256,8 +257,9 @@ class _Builder:
         self.sources.append(sources)
         return len(self.ops) - 1
 
-    def cell(self, name: str, cell: Cell, channels: int, before: int, last: int, reduced: bool, stride: int) -> int:
+    def cell(self, place: int, cell: Cell, channels: int, before: int, last: int, reduced: bool, stride: int) -> int:
         """Append a cell that reads two places; returns its output's."""
+        name = f"c{place}"
         first = self.through(f"{name}_pre0", "fact_reduce" if reduced else "relu_conv", channels, before)
         tensors = [first, self.through(f"{name}_pre1", "relu_conv", channels, last)]
         for i, node in enumerate(cell):
@@ -268,7 +270,7 @@ class _Builder:
             _, h, w = self.ops[ends[0]].output_shape
             tensors.append(self.add(f"{name}_n{i}", OpSpec("add", h, w, channels, 0, channels, act="none"), *ends))
         joined = OpSpec("concat", h, w, channels, 0, channels * len(cell), act="none")
-        return self.add(f"{name}_out", joined, *tensors[2:])
+        return self.add(output_of(place), joined, *tensors[2:])
 
     def through(self, name: str, kind: str, channels: int, source: int) -> int:
         """Append a ``relu_conv`` or ``fact_reduce``."""
@@ -287,6 +289,16 @@ class _Builder:
     def network(self) -> Network:
         """What was made."""
         return Network(tuple(self.ops), tuple(self.names), tuple(self.sources))
+
+
+def is_edge(name: str) -> bool:
+    """Whether a block of a cell network, by its name, is the operation of an edge."""
+    return re.fullmatch(r"c\d+_n\d+e\d+", name) is not None
+
+
+def output_of(cell: int) -> str:
+    """Name of the block that is a cell's output."""
+    return f"c{cell}_out"
 
 
 def distinct_ops(networks: Iterable[Network]) -> list[OpSpec]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.space.cells import is_edge
 from ofa_deploy.space.network import CELL_KINDS, Network, OpSpec
 
 Weights = Mapping[str, np.ndarray]
@@ -96,7 +97,7 @@ def random_weights(network: Network, seed: int = 0) -> dict[str, np.ndarray]:
             value = rng.uniform(0.5, 1.5, shape)
         else:
             value = rng.normal(0.0, 0.1, shape)
-        if name.endswith("project.bn.weight"):
+        if name.endswith("project.bn.weight") or (name.endswith("bn.weight") and is_edge(name.partition(".")[0])):
             value *= 0.5  # or activations grow from block to block, and fp32 cannot tell a deep network's logits apart
         weights[name] = value.astype(np.float32)
     return weights

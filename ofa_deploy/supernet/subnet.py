@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -26,11 +26,16 @@ class Subnet(nn.Module):
         for name, op in zip(network.names, network.ops, strict=True):
             self.add_module(name, make_block(op))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, channels, resolution, resolution] -> [N, classes]``, for a whole network."""
+    def forward(self, x: Tensor, after: Callable[[str, Tensor], Tensor] | None = None) -> Tensor:
+        """``[N, channels, resolution, resolution] -> [N, classes]``, for a whole network.
+
+        Args:
+            after: what is made of each block's output, given its name, before others read it.
+        """
         network, values = self.network, {INPUT: x}
         for i, (block, sources) in enumerate(zip(self.children(), network.sources, strict=True)):
-            values[i] = block(*(values[source] for source in sources))
+            y = block(*(values[source] for source in sources))
+            values[i] = y if after is None else after(network.names[i], y)
             for source in set(sources):
                 if network.last_reader[source] == i:
                     del values[source]

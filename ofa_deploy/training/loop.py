@@ -64,7 +64,7 @@ def train_supernet(
     unfinished = world.ask_main(checkpoint.exists)
     if unfinished and not resume:
         raise UsageError(f"{checkpoint} is an unfinished training: pass --resume to continue it, or remove {folder}")
-    with _torch_settings(recipe.threads), synchronised(world.group):
+    with torch_settings(recipe.threads), synchronised(world.group):
         run = _Run(recipe, folder, report, world, fresh=not unfinished)
         if unfinished and world.is_main:
             run.state.restore(checkpoint, recipe)
@@ -78,7 +78,7 @@ def train_supernet(
 
 
 @contextmanager
-def _torch_settings(threads: int | None) -> Iterator[None]:
+def torch_settings(threads: int | None) -> Iterator[None]:
     """Deterministic kernels and the recipe's threads, for a while."""
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads or before[0])

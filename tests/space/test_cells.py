@@ -122,11 +122,11 @@ def test_wrong_genotypes_are_named(change, complaint):
 
 
 def test_a_family_checks_its_choices_and_its_archs():
-    for wrong in ({"resolutions": (30,)}, {"channels": (3,)}, {"cells": (1,)}):
+    for wrong in ({"resolutions": (30,)}, {"channels": (3,)}, {"cells": (2,)}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             space(**wrong)
     with pytest.raises(UsageError, match="channels is 8"):
         space().canonical({"space": "cells", "resolution": 32, "channels": 8, "cells": 20})
     assert CellSpace.from_json(space().to_json()) == space()
-    assert len(space(channels=(4, 8), cells=(2, 3, 5)).archs) == 6
+    assert len(space(channels=(4, 8), cells=(3, 4, 5)).archs) == 6
     assert np.unique([arch.key for arch in space(channels=(4, 8)).archs]).size == 2

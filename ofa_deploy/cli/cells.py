@@ -1,0 +1,109 @@
+"""`extract --family darts`: which cells, and which sizes of their network come into question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.output import Tell
+from ofa_deploy.cli.request import Request
+
+if TYPE_CHECKING:
+    from ofa_deploy.deploy.cells import CellSubject
+    from ofa_deploy.deploy.extract import Extraction
+    from ofa_deploy.store import Workspace
+
+OPTIONS = (
+    click.option("--family", type=click.Choice(["darts"]), help="Networks of cells, instead of a supernet's subnets."),
+    click.option("-c", "--config", help="With --family darts: the recipe in YAML."),
+    click.option(
+        "--genotype", type=click.Path(path_type=Path), help="The cells.  [default: what the recipe's search found]"
+    ),
+    click.option("--cells", multiple=True, type=int, help="A number of cells; repeat it.  [default: the recipe's]"),
+    click.option(
+        "--channels", multiple=True, type=int, help="A number of channels; repeat it.  [default: the recipe's]"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class CellChoice:
+    """The options of a family of cell networks."""
+
+    config: str
+    genotype: Path | None
+    cells: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """The words of a command that asks for the same."""
+        words = ["--family", "darts", "--config", self.config]
+        words += ["--genotype", str(self.genotype)] if self.genotype else []
+        words += [word for cells in self.cells for word in ("--cells", str(cells))]
+        return words + [word for channels in self.channels for word in ("--channels", str(channels))]
+
+
+def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a ``CellChoice``, and that, or None, as its argument ``cells``."""
+
+    @wraps(command)
+    def collected(*arguments: Any, **options: Any) -> Any:
+        family = options.pop("family")
+        given = {name: options.pop(name) for name in ("config", "genotype", "cells", "channels")}
+        if family is None and any(given.values()):
+            raise click.UsageError("--config, --genotype, --cells and --channels go with --family darts")
+        if family is not None and not given["config"]:
+            raise click.UsageError("--family darts needs the recipe: -c FILE")
+        return command(*arguments, cells=CellChoice(**given) if family else None, **options)
+
+    for option in reversed(OPTIONS):
+        collected = option(collected)
+    return collected
+
+
+def cell_subject(
+    workspace: Workspace, choice: CellChoice, request: Request, sized: Callable[[CellSubject], Extraction], tell: Tell
+) -> CellSubject:
+    """What is extracted: with random weights the whole family; else the network of the size that ``sized`` finds,
+    trained."""
+    from dataclasses import replace
+
+    from ofa_deploy.cli.darts import read_genotype, read_recipe
+    from ofa_deploy.deploy.cells import family_subject, trained_subject
+    from ofa_deploy.differentiable import train_network
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.training import load_data
+
+    if request.supernet or request.accuracy or request.space_name:
+        raise UsageError("--supernet, --accuracy and --space are not for --family darts")
+    recipe = read_recipe(choice.config)
+    genotype = read_genotype(choice.genotype or workspace.root / "darts" / recipe.name)
+    data = load_data(recipe.data)
+    single = recipe.space(genotype, data.in_channels, data.num_classes)
+    channels, cells = sorted(set(choice.channels)) or single.channels, sorted(set(choice.cells)) or single.cells
+    family = family_subject(replace(single, channels=tuple(channels), cells=tuple(cells)), request.seed)
+    if request.random_weights:
+        return family
+    arch = sized(family).chosen.point.arch.to_json()
+    size = {name: arch[name] for name in ("cells", "channels")}
+    click.echo(f"{size['cells']} cells of {size['channels']} channels fit; training them", err=True)
+    fitting = recipe.model_copy(update={"train": recipe.train.model_copy(update=size)})
+    folder = (
+        workspace.root / "darts" / recipe.name / f"network-{size['cells']}x{size['channels']}-{arch_digest(genotype)}"
+    )
+    trained = train_network(fitting, genotype, folder, True, lambda p: tell(f"train {recipe.name}", p))
+    return trained_subject(fitting, trained)
+
+
+def arch_digest(genotype: Any) -> str:
+    """A short name of a genotype, so that networks of other cells do not share a folder."""
+    import hashlib
+    import json
+
+    return hashlib.sha256(json.dumps(genotype.to_json()).encode()).hexdigest()[:8]

@@ -1,0 +1,211 @@
+"""`darts search|derive|train|show`: cells found by gradient."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.output import emit, progress
+
+if TYPE_CHECKING:
+    from ofa_deploy.differentiable import DartsRecipe
+    from ofa_deploy.space import Genotype
+
+CONFIG = click.option("-c", "--config", required=True, help="Recipe in YAML: yours, or one that ships.")
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+RESUME = click.option("--resume", is_flag=True, help="Go on after an interruption, to the same result.")
+
+
+@click.group()
+def darts() -> None:
+    """Search for cells by gradient, derive, train and show them.
+
+    Example: ofa-deploy darts search -c pipelines/darts_digits.yaml
+    """
+
+
+def read_recipe(config: str) -> DartsRecipe:
+    """A recipe by its file's name."""
+    from ofa_deploy.config import find_file, read_document
+    from ofa_deploy.differentiable import DartsRecipe
+
+    return read_document(DartsRecipe, find_file(config, "pipelines"))
+
+
+def read_genotype(path: Path) -> Genotype:
+    """The genotype in a file that ``derive`` or ``search`` wrote, or in the folder of a search."""
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.space import Genotype
+
+    data = _read(path)
+    try:
+        return Genotype.of(data.get("genotype", data))
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from ofa_deploy.errors import UsageError
+
+    file = path / "search.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the cells in {file}: {error}; run: ofa-deploy darts search") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{file} holds no cells; run: ofa-deploy darts search")
+    return data
+
+
+def _folder(workspace: Path | None, output: Path | None, *names: str) -> Path:
+    from ofa_deploy.store import Workspace
+
+    return output or Workspace.open(workspace).root.joinpath("darts", *names)
+
+
+@darts.command()
+@CONFIG
+@RESUME
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: darts/NAME in the workspace]")
+@JSON
+@click.pass_obj
+def search(workspace: Path | None, config: str, resume: bool, output: Path | None, as_json: bool) -> None:
+    """Search for cells; leaves search.json, with the cells and the weights of all epochs.
+
+    Example: ofa-deploy darts search -c pipelines/darts_digits.yaml
+    """
+    from ofa_deploy.differentiable import search_cells
+    from ofa_deploy.space import Genotype
+
+    recipe = read_recipe(config)
+    folder = _folder(workspace, output, recipe.name)
+    with progress() as tell:
+        found = search_cells(recipe, folder, resume, lambda p: tell(f"search {recipe.name}", p))
+    if as_json:
+        emit(
+            {"search": str(folder / "search.json"), **{k: found[k] for k in ("genotype", "epoch", "acted", "seconds")}}
+        )
+        return
+    click.echo(described(Genotype.of(found["genotype"])))
+    for guard in found["acted"]:
+        click.echo(f"guard {guard['guard']}: {guard['why']}")
+    click.echo(f"search: {folder / 'search.json'}\nnext: ofa-deploy darts train -c {config}")
+
+
+@darts.command()
+@click.argument("found", metavar="SEARCH", type=click.Path(path_type=Path))
+@click.option("--epoch", type=click.IntRange(min=1), help="Whose weights count.  [default: those the search chose]")
+@click.option("--max-skips", type=click.IntRange(min=0), help="Skip connections of the normal cell, at most.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write.")
+@JSON
+def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path | None, as_json: bool) -> None:
+    """Derive cells from a search once more, under other rules.
+
+    Example: ofa-deploy darts derive .ofa/darts/darts_digits --max-skips 1 -o cells.json
+    """
+    from ofa_deploy.differentiable import derive as run
+    from ofa_deploy.differentiable.searching import read_search
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.files import write_atomic
+
+    data = read_search(found / "search.json" if found.is_dir() else found)
+    chosen, last = epoch or data["epoch"], len(data["history"])
+    if chosen > last:
+        raise UsageError(f"--epoch {chosen}: the search has {last} epochs")
+    genotype = run(data["history"][chosen - 1]["weights"], max_skips)
+    if output is not None:
+        write_atomic(output, (json.dumps(genotype.to_json()) + "\n").encode())
+    if as_json:
+        emit({"genotype": genotype.to_json(), "epoch": chosen, "skips": genotype.skips})
+    else:
+        click.echo(described(genotype))
+
+
+@darts.command()
+@CONFIG
+@click.option("--genotype", "cells", type=click.Path(path_type=Path), help="[default: what this recipe's search found]")
+@RESUME
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: darts/NAME/network]")
+@JSON
+@click.pass_obj
+def train(
+    workspace: Path | None, config: str, cells: Path | None, resume: bool, output: Path | None, as_json: bool
+) -> None:
+    """Train the network of derived cells from scratch.
+
+    Example: ofa-deploy darts train -c pipelines/darts_digits.yaml
+    """
+    from ofa_deploy.differentiable import train_network
+    from ofa_deploy.space import network_macs, network_params
+
+    recipe = read_recipe(config)
+    genotype = read_genotype(cells or _folder(workspace, None, recipe.name))
+    folder = _folder(workspace, output, recipe.name, "network")
+    with progress() as tell:
+        trained = train_network(recipe, genotype, folder, resume, lambda p: tell(f"train {recipe.name}", p))
+    network = trained.subnet.network
+    answer = {
+        "network": str(folder / "network.safetensors"),
+        "valid": trained.summary["valid"],
+        "test": trained.summary["test"],
+        "params": network_params(network),
+        "macs": network_macs(network),
+    }
+    if as_json:
+        emit(answer)
+        return
+    click.echo(
+        f"network: {answer['network']}\naccuracy: {100 * answer['valid']:.2f} % (held out), "
+        f"{100 * answer['test']:.2f} % (test)   {answer['params']:,} parameters, {answer['macs'] / 1e6:.2f} M MACs"
+    )
+
+
+@darts.command()
+@click.argument("cells", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--svg", type=click.Path(path_type=Path), help="SVG file to write: both cells, and a search's course.")
+@JSON
+def show(cells: Path, svg: Path | None, as_json: bool) -> None:
+    """Show the cells of a search's folder or of a genotype's file.
+
+    Example: ofa-deploy darts show .ofa/darts/darts_digits --svg cells.svg
+    """
+    from ofa_deploy.files import write_atomic
+    from ofa_deploy.report.cells import cells_svg
+
+    data, genotype = _read(cells), read_genotype(cells)
+    history = data.get("history", [])
+    if svg is not None:
+        write_atomic(
+            svg, cells_svg(data.get("nodes", genotype.to_json()), history, data.get("candidates", [])).encode()
+        )
+    if as_json:
+        course = [{k: v for k, v in record.items() if k != "weights"} for record in history]
+        emit({"genotype": genotype.to_json(), "skips": genotype.skips, "acted": data.get("acted"), "history": course})
+        return
+    click.echo(described(genotype))
+    for record in history:
+        figures = "  ".join(f"{name} {record[name]:.4g}" for name in ("loss", "arch_loss", "entropy") if name in record)
+        click.echo(f"epoch {record['epoch']}: {figures}")
+    for guard in data.get("acted", ()):
+        click.echo(f"guard {guard['guard']}: {guard['why']}")
+
+
+def described(genotype: Genotype) -> str:
+    """Two cells, a line for each node."""
+    lines = []
+    for kind, cell in (("normal", genotype.normal), ("reduce", genotype.reduce)):
+        lines.append(f"{kind} cell:")
+        for i, node in enumerate(cell):
+            parts = [f"{operation}({_tensor(source)})" for operation, source in node]
+            lines.append(f"  node {i} = {' + '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _tensor(source: int) -> str:
+    return ("cell before last", "last cell")[source] if source < 2 else f"node {source - 2}"
+
+
+COMMANDS = (darts,)

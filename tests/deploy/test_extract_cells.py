@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from ofa_deploy.deploy.cells import family_subject
+from ofa_deploy.differentiable import random_genotype
+from ofa_deploy.errors import InfeasibleBudget, UsageError
+from ofa_deploy.search import Constraints
+from ofa_deploy.space import CellSpace, network_macs
+
+RECIPE = """
+name: cells
+resolution: 16
+nodes: 2
+threads: 1
+data: {name: digits, valid: 297}
+train: {cells: 3, channels: 4, epochs: 1, batch_size: 256, lr: 0.05}
+"""
+
+
+class Linear:
+    """A latency model by MACs."""
+
+    def predict(self, networks):
+        mean = np.array([network_macs(network) for network in networks]) / 1e6
+        return mean, 0.01 * mean
+
+
+@pytest.fixture
+def subject():
+    genotype = random_genotype(2, np.random.default_rng(0))
+    return family_subject(CellSpace("cells", genotype, (16,), (4, 8, 16), (3, 5), 1, 10))
+
+
+def test_the_largest_network_that_fits_is_chosen(subject):
+    archs = subject.family.archs
+    macs = {arch.key: network_macs(subject.family.network(arch)) / 1e6 for arch in archs}
+    budget = float(np.median(list(macs.values())))
+    found = subject.search(Linear(), _target(), Constraints(max_ms=budget))
+    assert found.best.upper_ms <= budget
+    fitting = [value for value in macs.values() if value * (1 + 0.01 * 1.6449) <= budget]
+    assert macs[found.best.arch.key] == max(fitting)
+    assert [p.accuracy for p in found.finalists] == sorted((p.accuracy for p in found.finalists), reverse=True)
+
+
+def test_what_cannot_be_met_says_what_could(subject):
+    with pytest.raises(InfeasibleBudget, match="the fastest, 3 cells of 4 channels, needs"):
+        subject.search(Linear(), _target(), Constraints(max_ms=1e-6))
+    with pytest.raises(UsageError, match="--max-layers is not for networks of cells"):
+        subject.search(Linear(), _target(), Constraints(max_layers=3))
+
+
+def _target():
+    from ofa_deploy.config import TargetProfile
+
+    return TargetProfile(name="bench", description="a test's", runtime="onnxruntime")
+
+
+@pytest.mark.parametrize("weights", [["--random-weights"], []], ids=["random", "trained"])
+def test_from_cells_to_a_verified_bundle(ofa_deploy, tmp_path, weights):
+    (tmp_path / "cells.yaml").write_text(RECIPE)
+    genotype = random_genotype(2, np.random.default_rng(3)).to_json()
+    (tmp_path / "genotype.json").write_text(json.dumps(genotype))
+    words = [
+        "extract",
+        "--family",
+        "darts",
+        "-c",
+        "cells.yaml",
+        "--genotype",
+        "genotype.json",
+        "--target",
+        "jetson_nano",
+    ]
+    words += ["--channels", "4", "--channels", "8", "--max-ms", "100", "-o", "bundle", "--json", *weights]
+    done = ofa_deploy(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["subnet"]["arch"]["channels"] == 8
+    assert report["latency"]["fits"]
+    assert report["parity"]["max_abs"] < 1e-4
+    assert (report["accuracy"]["measured"] is None) == bool(weights)
+    verified = ofa_deploy("verify", "bundle", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_options_that_do_not_go_together(ofa_deploy, tmp_path):
+    assert "go with --family darts" in ofa_deploy("extract", "--max-ms", "1", "--cells", "3", cwd=tmp_path).stderr
+    assert "needs the recipe" in ofa_deploy("extract", "--max-ms", "1", "--family", "darts", cwd=tmp_path).stderr
