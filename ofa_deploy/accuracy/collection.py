@@ -118,7 +118,7 @@ class Collection:
         if used >= self._config.subnets - self._config.heldout:
             return "the limit of subnets is reached"
         if not new:
-            return "there are no further subnets"
+            return "no further subnets were found"
         if len(self._fitted) > PATIENCE:
             before, after = (self._fitted[i].predict(self._heldout)[0] for i in (-1 - PATIENCE, -1))
             gain, error = rise(before, after, self._tested)

@@ -21,7 +21,7 @@ class ProxyScores:
     """Proxies of subnets at initialisation, on one batch of training images.
 
     Not with the weights of a supernet: there, a large gradient is a sign of a subnet that fits them badly, and the
-    proxies that grow with it order subnets the wrong way round (``tests/benchmarks/proxies.py``).
+    proxies that grow with it may order subnets the wrong way round (``tests/benchmarks/proxies.py``).
 
     About as costly as a training step of the subnet: a filter for tens or hundreds of subnets, not for the hundreds of
     thousands that a search looks at.

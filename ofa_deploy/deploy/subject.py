@@ -252,6 +252,8 @@ def fit_predictor(
         keep = ProxyGate(subject.codec, subject.data, config.min_proxy, seed).passes
     fitted = Collection(subject.codec, subject.campaign, config, seed, keep, progress).predictor()
     fitted.error["supernet"] = subject.sha256
+    if config.min_proxy:
+        fitted.error["min_proxy"] = dict(config.min_proxy)
     return fitted
 
 

@@ -10,10 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from ofa_deploy import cli as command_line
-from ofa_deploy.accuracy import AccuracyPredictor, keep_predictor
+from ofa_deploy.accuracy import AccuracyPredictor, keep_predictor, proxy_gate
 from ofa_deploy.accuracy.campaign import Campaign
 from ofa_deploy.cli import cli
 from ofa_deploy.config import TrainRecipe
+from ofa_deploy.deploy.subject import fit_predictor, open_subject
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Supernet, initialise, save_supernet
@@ -77,6 +78,22 @@ def test_fit_then_show_then_more_without_evaluating_again(folder, monkeypatch):
     assert len(evaluated) == more["error"]["n_fit"] - 9 == 3
     assert json.loads(run(folder, "predictor", "show", "--accuracy", "more", "--json").stdout) == more
     assert json.loads(run(folder, "predictor", "show", "--json").stdout) == first
+
+
+def test_a_recipes_proxies_keep_subnets_from_being_evaluated(folder, monkeypatch):
+    monkeypatch.setattr(proxy_gate, "COMPARED", 8)
+    workspace = Workspace.open(folder / "gated")
+    subject = open_subject(workspace, folder / "ws" / "supernets" / "small" / "supernet.safetensors")
+    config = RECIPE.accuracy.model_copy(update={"min_proxy": {"synflow": 0.4}, "subnets": 17, "round": 6})
+    error = fit_predictor(subject, config).error
+    assert error["min_proxy"] == {"synflow": 0.4}
+    rows = workspace.store.evaluations(subject.sha256, "fit")
+    evaluated = {role: [row["arch"] for row in rows if row["role"] == role] for role in ("fit", "heldout")}
+    gate = proxy_gate.ProxyGate(subject.codec, subject.data, config.min_proxy)
+    passes = {role: gate.passes([subject.space.canonical(arch) for arch in archs]) for role, archs in evaluated.items()}
+    assert passes["fit"].all()
+    assert not passes["heldout"].all()
+    assert len(evaluated["fit"]) == error["n_fit"]
 
 
 def test_what_cannot_be_fitted_or_shown_is_one_line(folder, tmp_path, monkeypatch, capsys):
