@@ -19,6 +19,7 @@ from ofa_deploy.supernet import Subnet, Supernet
 from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate_all, specialise_all
 
 QUARTERS = {"valid": (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
+SPLIT = "valid"
 SECOND_LOOK = ("calibration", "check")
 
 
@@ -67,7 +68,7 @@ class Campaign:
         """Accuracy of a subnet with recalibrated batch norm on the held-out images, a fraction."""
         return self.accuracies([arch], [role])[0]
 
-    def accuracies(self, archs: Sequence[Arch], roles: Sequence[str], split: str = "valid") -> list[float]:
+    def accuracies(self, archs: Sequence[Arch], roles: Sequence[str], split: str = SPLIT) -> list[float]:
         """Accuracies of subnets in one of the looks; those that are not known yet come from one pass over its images.
 
         Args:
