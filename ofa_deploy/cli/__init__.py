@@ -14,9 +14,11 @@ import click
 import ofa_deploy
 from ofa_deploy.cli import (
     agents,
+    archs,
     deploying,
     finetuning,
     fleet,
+    fronts,
     importing,
     measuring,
     pipelines,
@@ -60,6 +62,8 @@ GROUPS = (
     deploying,
     finetuning,
     searching,
+    fronts,
+    archs,
     fleet,
     agents,
     tables,

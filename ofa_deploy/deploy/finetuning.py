@@ -3,6 +3,7 @@ subnet as its frozen teacher."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from ofa_deploy.accuracy.campaign import SPLIT
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.space import Arch, frozen
+from ofa_deploy.space import Arch, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, as_supernet, load_supernet, save_supernet
 from ofa_deploy.training import (
@@ -103,10 +104,22 @@ def finetune(
         "lr": alone.lr,
         "seed": tuning.seed,
         "teacher": tuning.teacher,
+        "images": {SPLIT: min(recipe.accuracy.images, len(data.valid)), "test": len(data.test)},
         "before": _accuracies(inherited, arch, data, recipe),
         "after": _accuracies(subnet, arch, data, recipe),
     }
+    _remember(workspace, subject, arch, facts, file)
     return Tuned(subnet, file, facts)
+
+
+def _remember(workspace: Workspace, subject: Subject, arch: Arch, facts: dict[str, Any], file: Path) -> None:
+    """The architecture with its new weights' accuracies, beside those of the inherited ones."""
+    store, weights = workspace.store, hashlib.sha256(file.read_bytes()).hexdigest()
+    store.architectures.add([arch_facts(arch, subject.space.network(arch))])
+    for split, accuracy in facts["after"].items():
+        images = facts["images"][split]
+        args = (subject.sha256, arch.to_json(), arch.key, accuracy, images, split)
+        store.add_evaluation(*args, "fine-tuning", facts["state"], weights)
 
 
 def _recipe(recipe: TrainRecipe, subject: Subject, arch: Arch, tuning: Tuning) -> TrainRecipe:

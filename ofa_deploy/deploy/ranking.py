@@ -19,9 +19,10 @@ from ofa_deploy.accuracy.campaign import SPLIT, Campaign
 from ofa_deploy.accuracy.proxies import PROXIES, proxy_scores
 from ofa_deploy.accuracy.ranking import ranking_audit
 from ofa_deploy.config import TrainRecipe
+from ofa_deploy.deploy.finetuning import SCRATCH
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Arch, frozen
+from ofa_deploy.space import Arch, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, initialise, read_summary
 from ofa_deploy.training import Data, alone_recipe, batches, expected_seconds, train_supernet, training_id
@@ -134,7 +135,12 @@ class RankingAudit:
             "seconds": summary["seconds"],
             "recipe": summary["recipe"],
         }
-        self._workspace.store.add_artefact("label", str(folder), identity, meta)
+        store, space = self._workspace.store, self._subject.space
+        store.architectures.add([arch_facts(label.arch, space.network(label.arch))])
+        images = min(self._recipe.accuracy.images, len(self._data.valid))
+        args = (self._subject.sha256, label.arch.to_json(), label.arch.key, meta["accuracy"], images, SPLIT)
+        store.add_evaluation(*args, "label", SCRATCH, identity)
+        store.add_artefact("label", str(folder), identity, meta)
         shutil.rmtree(folder, ignore_errors=True)
 
     def _made(self) -> dict[str, dict[str, Any]]:

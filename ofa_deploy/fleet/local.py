@@ -21,6 +21,7 @@ from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import running
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
+from ofa_deploy.space import arch_facts
 from ofa_deploy.store import Workspace
 
 LOCAL = "local"  # the target that is this machine, and needs no registration
@@ -108,6 +109,8 @@ class Fleet:
         """
         if not items:
             return []
+        known = [arch_facts(item.arch, item.network) for item in items if item.arch]
+        self._workspace.store.architectures.add(known)
         if target.name == LOCAL and self._is_shared():
             return self._for_local().measure(target, items, protocol, progress)
         own = self._is_own(target)
