@@ -138,7 +138,7 @@ def _devices(
     if not common:
         raise UsageError(f"no resolution was profiled on all of {', '.join(names)}; profile them with --resolution")
     codec = PopulationCodec(space.with_resolutions(common))
-    latencies = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
+    latencies: dict[str, Latency] = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
     return codec, latencies, {name: model.table.simulated for name, (model, _) in ready.items()}
 
 
