@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from ofa_deploy.config import AccuracyConfig
-from ofa_deploy.space import Arch
+from ofa_deploy.space import Arch, arch_facts
 from ofa_deploy.store import Store
 from ofa_deploy.supernet import Subnet, Supernet
 from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate_all, specialise_all
@@ -83,6 +83,8 @@ class Campaign:
             self.world.ask_main(lambda: order)
             subnets = self._subnets(unknown, split)
             results = evaluate_all(subnets, unknown, self._looks[split], world=self.world)
+            space = self._supernet.space
+            self._store.architectures.add(arch_facts(arch, space.network(arch)) for arch in unknown)
             for (arch, role), result in zip(new.values(), results, strict=True):
                 self._store.add_evaluation(
                     self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, self._stored(split), role

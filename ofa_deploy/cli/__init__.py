@@ -14,10 +14,12 @@ import click
 import ofa_deploy
 from ofa_deploy.cli import (
     agents,
+    archs,
     darts,
     deploying,
     finetuning,
     fleet,
+    fronts,
     importing,
     measuring,
     pipelines,
@@ -61,6 +63,8 @@ GROUPS = (
     deploying,
     finetuning,
     searching,
+    fronts,
+    archs,
     fleet,
     agents,
     tables,

@@ -167,6 +167,7 @@ def _tell_compared(found: list[Compared], as_json: bool) -> None:
 @request_options
 @click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
 @protocol_options
+@click.option("--front", type=click.Path(path_type=Path), help="Take the finalists from pareto's .json: no search.")
 @click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
 @click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
@@ -178,6 +179,7 @@ def extract(
     no_profile: bool,
     se: float,
     cap_s: float,
+    front: Path | None,
     finetune: int | None,
     finetune_epochs: int | None,
     output: Path | None,
@@ -186,7 +188,8 @@ def extract(
     """Search, measure the finalists on the device, export, verify, report.
 
     With --finetune the best finalists whose measured latency fits are trained on, alone, and the most accurate of them
-    on held-out images is the answer; no latency changes, for none depends on the weights.
+    on held-out images is the answer; no latency changes, for none depends on the weights. With --front the finalists
+    are the best of a front that pareto wrote, without another search.
 
     With --family darts the network is one of cells that `darts search` found: its size is chosen, measured, and then
     trained; with --random-weights it is not trained.
@@ -196,6 +199,7 @@ def extract(
     from ofa_deploy.deploy.audits import newest_audit
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
+    from ofa_deploy.deploy.remember import remember_bundle
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.store import Workspace
 
@@ -210,14 +214,16 @@ def extract(
 
         measuring = (not no_profile, Protocol(se=se, cap_s=cap_s), tell_of)
         with Fleet.open(opened) as fleet:
-            tuning = None
+            tuning, candidates = None, []
             if cells is None:
                 subject = subject_of(opened, request, tell)
                 words += ["--supernet", str(subject.path)] if subject.path else []
+                candidates = _front(front, request, subject, found.name) if front else []
+                words += ["--front", str(front)] if front else []
                 tuning = _tuning(subject, finetune, finetune_epochs)
                 words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
-            elif finetune:
-                raise click.UsageError("--finetune is for subnets of a supernet; a network of cells is trained anyway")
+            elif finetune or front:
+                raise click.UsageError("--finetune and --front are for subnets of a supernet, not for --family darts")
             else:
                 words += cells.words
 
@@ -225,16 +231,37 @@ def extract(
                     return run(fleet, opened, family, found, asked, request.seed, *measuring)
 
                 subject = cell_subject(opened, cells, request, sized, tell)
-            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, tuning, finetune or 0)
+            extra = (tuning, finetune or 0, candidates)
+            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, *extra)
         tell("verify and report", {})
         report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction))
-    opened.store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": found.name})
+    remember_bundle(opened, extraction, report, folder)
     if request.as_json:
         emit({**report, "bundle": str(folder)})
         return
     click.echo(summary(report, folder))
     for note in report["notes"]:
         click.echo(f"note: {note}")
+
+
+def _front(file: Path, request: Request, subject: Subject, target: str) -> list[Arch]:
+    """The subnets of a front's file, which must be this supernet's on this target, by the same judge."""
+    from ofa_deploy.errors import UsageError
+
+    found = read_arch(file)
+    if found.get("kind") != "front":
+        raise UsageError(f"{file} is no front; make one with: ofa-deploy pareto --target {target} -o {file}")
+    asked = {
+        "space": subject.space.name,
+        "supernet_sha256": found.get("supernet_sha256") and subject.sha256,
+        "accuracy": request.accuracy,
+        "statistic": request.constraints.statistic,
+    }
+    other = next((name for name, value in asked.items() if found.get(name) != value), None)
+    if other is not None or target not in found["fronts"]:
+        what = f"{other} {found.get(other)}" if other else ", ".join(found["fronts"])
+        raise UsageError(f"{file} is the front of {what}, not what is asked for; make one with: ofa-deploy pareto")
+    return [subject.space.canonical(point["arch"]) for point in found["fronts"][target]]
 
 
 def _tuning(subject: Subject, finalists: int | None, epochs: int | None) -> Tuning | None:

@@ -8,6 +8,7 @@ most accurate finalist whose slowest measurement fits, with room for as much as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +25,8 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
-from ofa_deploy.search import Constraints, Point, Problem, SearchResult, fastest, search
-from ofa_deploy.space import Network, PopulationCodec
+from ofa_deploy.search import Constraints, Point, Problem, SearchResult, fastest, pick, search
+from ofa_deploy.space import Arch, Network, PopulationCodec
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 
@@ -113,10 +114,12 @@ def extract(
     progress: Progress | None = None,
     tuning: Tuning | None = None,
     tuned: int = 0,
+    front: Sequence[Arch] = (),
 ) -> Extraction:
     """Search, measure the finalists, refit, choose.
 
     Args:
+        front: the subnets of a front that was searched before; the finalists are taken from them, without a search.
         tuning: how the best ``tuned`` finalists that fit are trained on, before the best of these is chosen.
 
     Raises:
@@ -134,7 +137,7 @@ def extract(
     finalists: list[Finalist] = []
     for attempt in range(ROUNDS):
         try:
-            result = _search(subject, target, codec, model, constraints, seed + attempt)
+            result = _search(subject, target, codec, model, constraints, seed + attempt, front)
             fresh = _worth_measuring(result.finalists, finalists, constraints)
         except InfeasibleBudget:  # after what the finalists showed; they may have seen a busy moment
             if not finalists:
@@ -168,14 +171,17 @@ def _search(
     model: LatencyModel,
     constraints: Constraints,
     seed: int,
+    front: Sequence[Arch],
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
     if isinstance(subject, CellSubject):
         return subject.search(model, target, constraints)
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
+    covered = [arch for arch in front if arch.resolution in codec.space.resolutions]
 
     def under(bounds: Constraints) -> SearchResult:
-        return search(Problem(codec, accuracy, latency, bounds, target.batch, target.precision), seed)
+        problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision)
+        return pick(problem, covered) if front else search(problem, seed)
 
     try:
         return under(constraints)

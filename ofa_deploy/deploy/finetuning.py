@@ -12,7 +12,7 @@ from typing import Any
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.space import Arch, frozen
+from ofa_deploy.space import Arch, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, as_supernet, load_supernet, save_supernet
 from ofa_deploy.training import (
@@ -109,6 +109,7 @@ def finetune(
         "before": _accuracies(inherited, arch, data, recipe),
         "after": after,
     }
+    workspace.store.architectures.add([arch_facts(arch, subject.space.network(arch))])
     counts = {VALID: min(recipe.accuracy.images, len(data.valid)), TEST: len(data.test)}
     for split, count in counts.items():
         add = partial(workspace.store.add_evaluation, state=state, weights=identity)

@@ -22,7 +22,7 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Arch, frozen
+from ofa_deploy.space import Arch, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, initialise, read_summary
 from ofa_deploy.training import Data, alone_recipe, batches, expected_seconds, train_supernet, training_id
@@ -140,7 +140,8 @@ class RankingAudit:
             "seconds": summary["seconds"],
             "recipe": summary["recipe"],
         }
-        store = self._workspace.store
+        store, space = self._workspace.store, self._subject.space
+        store.architectures.add([arch_facts(label.arch, space.network(label.arch))])
         evaluated = (self._subject.sha256, meta["arch"], meta["key"], meta["accuracy"], self._images, VALID, "audit")
         store.add_evaluation(*evaluated, state=SCRATCH, weights=identity)
         store.add_artefact("label", str(folder), identity, meta)  # last: it says that the label is there

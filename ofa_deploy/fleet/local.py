@@ -20,6 +20,7 @@ from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
+from ofa_deploy.space import arch_facts
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class Fleet:
         """
         if not items:
             return []
+        known = [arch_facts(item.arch, item.network) for item in items if item.arch]
+        self._workspace.store.architectures.add(known)
         if target.name == LOCAL and self._is_shared():
             return self._for_local().measure(target, items, protocol, progress)
         own = self._is_own(target)

@@ -26,6 +26,7 @@ from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import budgets_between, extract
 from ofa_deploy.deploy.ready import ready_model
+from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import SUPERNET, Subject, load_subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle
@@ -195,7 +196,8 @@ class _Run:
         )
         words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
         command = shlex.join([*words, "--supernet", str(self.path)])
-        build_bundle(extraction, self.folder / folder, command, newest_audit(self.workspace, extraction))
+        report = build_bundle(extraction, self.folder / folder, command, newest_audit(self.workspace, extraction))
+        remember_bundle(self.workspace, extraction, report, self.folder / folder)
         return folder
 
     def compare(self, stage: CompareStage) -> None:

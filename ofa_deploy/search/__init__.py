@@ -3,6 +3,7 @@
 from ofa_deploy.search.compare import Compared, Interval, compare
 from ofa_deploy.search.engine import AskTell, Point, SearchResult, Step, search
 from ofa_deploy.search.feasible import fastest, nearest_feasible
+from ofa_deploy.search.front import FrontPoint, Fronts, find_fronts, pick
 from ofa_deploy.search.gate import Gate, Verdicts
 from ofa_deploy.search.problem import BOUNDS, Assessment, Constraints, Device, Latency, Problem
 from ofa_deploy.search.strategies import STRATEGIES
@@ -15,6 +16,8 @@ __all__ = [
     "Compared",
     "Constraints",
     "Device",
+    "FrontPoint",
+    "Fronts",
     "Gate",
     "Interval",
     "Latency",
@@ -25,6 +28,8 @@ __all__ = [
     "Verdicts",
     "compare",
     "fastest",
+    "find_fronts",
     "nearest_feasible",
+    "pick",
     "search",
 ]

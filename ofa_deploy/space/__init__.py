@@ -2,6 +2,7 @@
 
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.counts import (
+    arch_facts,
     network_macs,
     network_memory,
     network_params,
@@ -34,6 +35,7 @@ __all__ = [
     "Scaling",
     "SearchSpace",
     "StageSpec",
+    "arch_facts",
     "check_weights",
     "compound",
     "frozen",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from ofa_deploy.space.cell_layers import cell_layers
 from ofa_deploy.space.network import BLOCKS, CELL_KINDS, INPUT, Network, OpSpec
-from ofa_deploy.space.spec import SearchSpace
+from ofa_deploy.space.spec import Arch, SearchSpace
 from ofa_deploy.space.weights import weight_shapes
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of a weight or an activation, by precision
@@ -161,3 +162,10 @@ def op_table(ops: tuple[OpSpec, ...], count: str) -> np.ndarray:
     """
     function = {"macs": op_macs, "params": op_params, "weights": op_weights, "activations": op_activations}[count]
     return np.array([function(op) for op in ops] + [0], dtype=np.float64)
+
+
+def arch_facts(arch: Arch, network: Network) -> dict[str, Any]:
+    """What is kept of a subnet: ``key``, ``arch``, ``network`` (the key under which it is measured), ``macs``,
+    ``params``."""
+    counts = {"macs": network_macs(network), "params": network_params(network)}
+    return {"key": arch.key, "arch": arch.to_json(), "network": network.key, **counts}

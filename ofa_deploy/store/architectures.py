@@ -74,7 +74,7 @@ class Architectures:
             raise UsageError(f"several architectures' keys begin with {prefix!r}: {some}, …; give more of the key")
         return found[0]
 
-    def _known(self, query: Select[tuple[ArchitectureRow]]) -> list[dict[str, Any]]:
+    def _known(self, query: Select[Any]) -> list[dict[str, Any]]:
         with reading(self._engine) as session:
             rows = [{name: getattr(row, name) for name in FIELDS} for row in session.scalars(query)]
             keys = [row["key"] for row in rows]

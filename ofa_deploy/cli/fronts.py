@@ -1,0 +1,192 @@
+"""`pareto`: the front of accuracy against latency, of one device or several, in one search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ofa_deploy.cli.deploying import subject_of, the_question
+from ofa_deploy.cli.output import Tell, emit, progress, shout
+from ofa_deploy.cli.request import Request
+
+if TYPE_CHECKING:
+    from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.search import Fronts, Latency
+    from ofa_deploy.space import PopulationCodec, SearchSpace
+    from ofa_deploy.store import Workspace
+
+SUFFIXES = (".json", ".svg", ".html")
+
+
+@click.command()
+@click.option("--target", "targets", multiple=True, default=("local",), show_default=True, help="A device; repeatable.")
+@click.option("--points", type=click.IntRange(1, 200), default=12, show_default=True, help="Budgets of each device.")
+@click.option("--statistic", type=click.Choice(["p50", "p90", "p99"]), default="p50", show_default=True)
+@click.option("--confidence", default=0.95, show_default=True, help="That a latency's upper bound holds.")
+@click.option("--max-macs", type=float, help="Bound on multiply-accumulates of every subnet.")
+@click.option("--max-params", type=float, help="Bound on parameters of every subnet.")
+@click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes).")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
+@click.option("--accuracy", help="An imported accuracy predictor's name.  [default: the supernet's own]")
+@click.option("--space", "space_name", help="With --random-weights: preset or YAML file.")
+@click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File: .json for extract --front, .svg or .html.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_obj
+def pareto(
+    workspace: Path | None,
+    targets: tuple[str, ...],
+    points: int,
+    statistic: str,
+    confidence: float,
+    max_macs: float | None,
+    max_params: float | None,
+    max_memory_mb: float | None,
+    seed: int,
+    supernet: Path | None,
+    accuracy: str | None,
+    space_name: str | None,
+    random_weights: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the best subnet at every latency, by prediction, in one search.
+
+    With several --target, each device's front and the subnets that meet the budgets of all devices. From the JSON file,
+    extract --front takes its finalists without another search.
+
+    Example: ofa-deploy pareto --target local --points 8 -o front.json
+    """
+    from ofa_deploy.search import Constraints
+    from ofa_deploy.store import Workspace
+
+    if output is not None and output.suffix not in SUFFIXES:
+        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(SUFFIXES)}")
+    bounds = {"max_macs": max_macs, "max_params": max_params, "max_memory_mb": max_memory_mb}
+    constraints = Constraints(confidence=confidence, statistic=statistic, **bounds)
+    names = tuple(dict.fromkeys(targets))
+    request = Request(constraints, names[0], seed, supernet, accuracy, space_name, random_weights, as_json)
+    with progress() as tell:
+        answer = _answer(Workspace.open(workspace), request, names, points, tell)
+    if output is not None:
+        _write(output, answer)
+    if as_json:
+        emit(answer)
+        return
+    for line in _table(answer, names):
+        click.echo(line)
+    if output is not None:
+        click.echo(str(output))
+
+
+def _answer(workspace: Workspace, request: Request, names: tuple[str, ...], points: int, tell: Tell) -> dict[str, Any]:
+    """Search, as a JSON object."""
+    from ofa_deploy.accuracy import objective
+    from ofa_deploy.search import find_fronts
+
+    space, predictor, digest = _question(workspace, request, tell)
+    codec, latencies, simulated = _devices(workspace, request, names, space)
+    found = find_fronts(
+        codec,
+        objective(codec, predictor),
+        latencies,
+        request.constraints,
+        points,
+        request.seed,
+        lambda p: tell("search", p),
+    )
+    return {
+        "kind": "front",
+        "space": space.name,
+        "supernet_sha256": digest,
+        "accuracy": request.accuracy,
+        "predicted": predictor is not None,
+        "statistic": request.constraints.statistic,
+        "confidence": request.constraints.confidence,
+        "constraints": request.constraints.bounds,
+        "seed": request.seed,
+        "targets": {name: {"simulated": simulated[name]} for name in names},
+        **_found(codec, found),
+    }
+
+
+def _question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None, str | None]:
+    """The space, who judges its subnets, and the supernet's sha256 where there is a supernet."""
+    if request.accuracy and not (request.supernet or request.space_name or request.random_weights):
+        return (*the_question(workspace, request, tell), None)
+    subject = subject_of(workspace, request, tell)
+    return subject.space, subject.predictor, subject.sha256
+
+
+def _devices(
+    workspace: Workspace, request: Request, names: tuple[str, ...], space: SearchSpace
+) -> tuple[PopulationCodec, dict[str, Latency], dict[str, bool]]:
+    """The part of a space that all devices' tables cover, their latency models, and which are simulated."""
+    from ofa_deploy.deploy.ready import ready_model
+    from ofa_deploy.errors import UsageError
+    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.space import PopulationCodec
+
+    statistic, ready = request.constraints.statistic, {}
+    for name in names:
+        ready[name] = ready_model(None, workspace, resolve_target(name, workspace), space, statistic)
+    common = tuple(r for r in space.resolutions if all(r in codec.space.resolutions for _, codec in ready.values()))
+    if not common:
+        raise UsageError(f"no resolution was profiled on all of {', '.join(names)}; profile them with --resolution")
+    codec = PopulationCodec(space.with_resolutions(common))
+    latencies: dict[str, Latency] = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
+    return codec, latencies, {name: model.table.simulated for name, (model, _) in ready.items()}
+
+
+def _found(codec: PopulationCodec, found: Fronts) -> dict[str, Any]:
+    def told(point: Any) -> dict[str, Any]:
+        return {"key": point.arch.key, "arch": point.arch.to_json(), "accuracy": point.accuracy}
+
+    return {
+        "fronts": {
+            name: [{**told(p), "latency_ms": p.latency_ms[name], "upper_ms": p.upper_ms[name]} for p in front]
+            for name, front in found.fronts.items()
+        },
+        "joint": [
+            {
+                "budgets_ms": row.budgets_ms,
+                **told(row.best),
+                "latency_ms": row.best.latency_ms,
+                "upper_ms": row.best.upper_ms,
+                "macs": float(codec.macs(codec.encode([row.best.arch]))[0]),
+            }
+            for row in found.joint
+        ],
+        "evaluations": found.evaluations,
+        "seconds": found.seconds,
+    }
+
+
+def _table(answer: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    """The best subnet of every row of budgets, a line each."""
+    lines = []
+    for row in answer["joint"]:
+        within = "  ".join(
+            f"{shout(answer['targets'][name]['simulated'])}{name} {row['latency_ms'][name]:.4g} ms, under "
+            f"{row['budgets_ms'][name]:.4g} ms"
+            for name in names
+        )
+        judged = f"{100 * row['accuracy']:6.2f} %" if answer["predicted"] else "accuracy unknown"
+        lines.append(f"{judged}  {within}  {row['macs'] / 1e6:.2f} M MACs  {row['key'][:12]}")
+    sizes = ", ".join(f"{len(answer['fronts'][name])} on {name}'s front" for name in names)
+    return [*lines, f"{answer['evaluations']} subnets in {answer['seconds']:.1f} s; {sizes} (predicted)"]
+
+
+def _write(output: Path, answer: dict[str, Any]) -> None:
+    from ofa_deploy.files import write_atomic
+    from ofa_deploy.report.front import front_svg, render_fronts
+
+    render = {".json": lambda found: json.dumps(found, indent=1), ".svg": front_svg, ".html": render_fronts}
+    write_atomic(output, render[output.suffix](answer).encode())
+
+
+COMMANDS = (pareto,)

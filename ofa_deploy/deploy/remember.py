@@ -1,0 +1,20 @@
+"""What a finished bundle leaves in the workspace's database: itself, and its subnet's accuracy on the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.deploy.extract import Extraction
+from ofa_deploy.store import Workspace
+from ofa_deploy.store.store import ONE_SHOT
+
+
+def remember_bundle(workspace: Workspace, extraction: Extraction, report: dict[str, Any], folder: Path) -> None:
+    """Add a bundle to what is known of its architecture."""
+    store, subject, chosen = workspace.store, extraction.subject, extraction.chosen
+    store.add_artefact("bundle", str(folder), report["subnet"]["key"], {"target": extraction.target.name})
+    found, arch = report["accuracy"], chosen.point.arch
+    if found["measured"] is not None and chosen.tuned is None:  # training on has kept its own
+        args = (subject.sha256, arch.to_json(), arch.key, found["measured"], found["n"], found["split"])
+        store.add_evaluation(*args, "bundle", ONE_SHOT)

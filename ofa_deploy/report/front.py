@@ -1,0 +1,67 @@
+"""The fronts of accuracy against latency of one device or several, as a picture and as one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ofa_deploy.report.figures import card, front_points
+from ofa_deploy.report.html import STYLE, banner, page, table
+from ofa_deploy.report.markup import Markup, element
+from ofa_deploy.report.plots import Plot, legend, limits
+from ofa_deploy.report.text import ms, pct
+
+COLOURS = 7  # that the style sheet has
+REMARK = "Predicted: the best that was found at every latency. extract measures before it promises."
+
+
+def render_fronts(found: dict[str, Any]) -> str:
+    """One self-contained page.
+
+    Args:
+        found: what ``pareto --json`` prints.
+    """
+    names = list(found["fronts"])
+    simulated = [name for name in names if found["targets"][name]["simulated"]]
+    body = [
+        banner(bool(simulated)),
+        element("header", element("p", "ofa-deploy pareto"), element("h1", f"{found['space']} on {', '.join(names)}")),
+        element("div", card("Accuracy and latency", REMARK, _plot(found), _legend(names)), class_="plots"),
+        element(
+            "h2", "The best subnet of every budget" if len(names) == 1 else "The best subnet that meets all budgets"
+        ),
+        table(("", *(f"{name} ≤" for name in names), "accuracy", "subnet"), _rows(found, names), "wide"),
+    ]
+    return page(f"Front of {found['space']}", body)
+
+
+def front_svg(found: dict[str, Any]) -> str:
+    """The picture alone, as a file of its own."""
+    own = f'<svg xmlns="http://www.w3.org/2000/svg" width="880" height="660"><style>{STYLE}</style>'
+    opening, inside = str(_plot(found)).split(">", 1)
+    box = opening.removeprefix("<svg")
+    return f"{own.replace('><style>', f'{box}><style>', 1)}{inside}\n"
+
+
+def _rows(found: dict[str, Any], names: Sequence[str]) -> list[tuple[bool, list[Any]]]:
+    return [
+        (False, ["", *(ms(row["budgets_ms"][name]) for name in names), pct(row["accuracy"]), row["key"][:12]])
+        for row in found["joint"]
+    ]
+
+
+def _plot(found: dict[str, Any]) -> Markup:
+    lines = {name: front_points({"front": points}) for name, points in found["fronts"].items()}
+    every = [point for points in lines.values() for point in points]
+    plot = Plot.over("front", limits([x for x, _ in every]), limits([y for _, y in every], 0.12))
+    plot.axes("predicted latency (ms)", "predicted accuracy (%)", percent=True)
+    for i, (name, points) in enumerate(lines.items()):
+        colour = f"var(--c{i % COLOURS})"
+        plot.line(points, "front", f"stroke: {colour}")
+        for x, y in points:
+            plot.marker(x, y, f"c{i % COLOURS}", f"{name}: {ms(x)}, {pct(y)}", "small", f"fill: {colour}")
+    return plot.svg("Fronts of accuracy and latency")
+
+
+def _legend(names: Sequence[str]) -> Markup:
+    return legend([(f"c{i % COLOURS}", "dot", name) for i, name in enumerate(names)])
