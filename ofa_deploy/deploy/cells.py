@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
@@ -80,7 +80,7 @@ class CellSubject(Subject):
         archs = self.family.archs
         networks = [self.family.network(arch) for arch in archs]
         mean, std = model.predict(networks)
-        upper = mean + norm.ppf(constraints.confidence) * std
+        upper = mean + ndtri(constraints.confidence) * std
         macs = np.array([network_macs(network) for network in networks], dtype=float)
         counts = {
             "ms": upper,
