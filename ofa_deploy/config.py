@@ -335,7 +335,7 @@ class TrainStage(Document):
     """Train a supernet and fit its accuracy predictor."""
 
     stage: Literal["train"]
-    recipe: str
+    recipe: str | TrainRecipe  # a file's name, or the recipe itself
 
 
 class ProfileStage(Document):
@@ -359,9 +359,19 @@ class ExtractStage(Document):
     max_params: Bound | None = None
     max_memory_mb: Bound | None = None
     max_energy_mj: Bound | None = None
+    max_layers: Bound | None = None
+    max_large_kernels: Annotated[float, Field(ge=0)] | None = None
+    min_macs: Bound | None = None
+    min_params: Bound | None = None
     statistic: Literal["p50", "p90", "p99"] = "p50"  # which latency the budgets bound
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
+    strategy: str = "evolution"  # how it is searched, and within what: see ``search.Plan``
+    evaluations: Positive | None = None
+    population: Annotated[int, Field(ge=2)] | None = None
+    time_limit: Bound | None = None  # seconds
+    finetune: Annotated[int, Field(ge=0)] = 0  # of the finalists that fit, so many are trained on
+    finetune_epochs: Positive | None = None  # default: a quarter of the recipe's
     protocol: dict[str, Any] = {}
 
 
@@ -430,6 +440,15 @@ def shipped_folder(folder: str) -> Path:
 def line_of(source: str | Path | Mapping[str, Any], *key: str) -> str:
     """``FILE:LINE`` of a key of a document that was read; of a mapping that was no file, nothing."""
     return "" if isinstance(source, Mapping) else f"{source}:{_read_yaml(Path(source))[1][key]}"
+
+
+def key_lines(path: Path) -> dict[tuple[str, ...], int]:
+    """The line of every key of a YAML file.
+
+    Raises:
+        UsageError: the file is missing or not YAML.
+    """
+    return _read_yaml(path)[1]
 
 
 def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:

@@ -18,7 +18,6 @@ from ofa_deploy.cli.spaces import read_arch
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
     from ofa_deploy.deploy.extract import Extraction
-    from ofa_deploy.deploy.finetuning import Tuning
     from ofa_deploy.deploy.subject import Subject
     from ofa_deploy.search import Compared
     from ofa_deploy.space import Arch, SearchSpace
@@ -83,6 +82,7 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 @click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
 @click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
 @click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most.")
+@click.option("--population", type=click.IntRange(min=2), help="Subnets that a strategy keeps, or asks for at a time.")
 @click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
 @click.pass_obj
 def search(
@@ -91,6 +91,7 @@ def search(
     time_limit: float | None,
     strategies: tuple[str, ...],
     evaluations: int | None,
+    population: int | None,
     seeds: int | None,
 ) -> None:
     """Find the best subnet by prediction alone; nothing is measured.
@@ -125,7 +126,7 @@ def search(
             _tell_compared(compare(problem, strategies or list(STRATEGIES), runs, limit, time_limit), request.as_json)
             return
         name = strategies[0] if strategies else "evolution"
-        result = run(problem, request.seed, name, evaluations, time_limit=time_limit)
+        result = run(problem, request.seed, name, evaluations, time_limit=time_limit, population=population)
     best = result.best
     answer = {
         "arch": best.arch.to_json(),
@@ -199,10 +200,13 @@ def extract(
     from ofa_deploy.deploy.audits import newest_audit
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
+    from ofa_deploy.deploy.finetuning import tuning_of
     from ofa_deploy.deploy.remember import remember_bundle
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
     from ofa_deploy.store import Workspace
 
+    if finetune_epochs and not finetune:
+        raise click.UsageError("--finetune-epochs needs --finetune")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened, measure=True)
     folder = output or opened.bundles / "-".join([found.name, *asked.names])
@@ -220,7 +224,7 @@ def extract(
                 words += ["--supernet", str(subject.path)] if subject.path else []
                 candidates = _front(front, request, subject, found.name) if front else []
                 words += ["--front", str(front)] if front else []
-                tuning = _tuning(subject, finetune, finetune_epochs)
+                tuning = tuning_of(subject, finetune, finetune_epochs)
                 words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
             elif finetune or front:
                 raise click.UsageError("--finetune and --front are for subnets of a supernet, not for --family darts")
@@ -262,17 +266,6 @@ def _front(file: Path, request: Request, subject: Subject, target: str) -> list[
         what = f"{other} {found.get(other)}" if other else ", ".join(found["fronts"])
         raise UsageError(f"{file} is the front of {what}, not what is asked for; make one with: ofa-deploy pareto")
     return [subject.space.canonical(point["arch"]) for point in found["fronts"][target]]
-
-
-def _tuning(subject: Subject, finalists: int | None, epochs: int | None) -> Tuning | None:
-    """How finalists are trained on, where that is asked for."""
-    from ofa_deploy.deploy.finetuning import Tuning
-
-    if finalists is None:
-        if epochs is not None:
-            raise click.UsageError("--finetune-epochs needs --finetune")
-        return None
-    return Tuning(epochs or max(1, subject.recipe.epochs // 4 if subject.recipe else 1))
 
 
 def summary(report: dict[str, Any], folder: Path) -> str:

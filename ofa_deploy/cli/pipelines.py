@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def _run(workspace: Path | None, file: str) -> PipelineResult:
-    from ofa_deploy.config import PipelineDocument, find_file, read_document
-
-    document = read_document(PipelineDocument, find_file(file, "pipelines"))
-    from ofa_deploy.pipeline import run_pipeline
+    from ofa_deploy.config import find_file
+    from ofa_deploy.pipeline import read_pipeline, run_pipeline
     from ofa_deploy.store import Workspace
+
+    document = read_pipeline(find_file(file, "pipelines"))
 
     with progress() as tell:
         return run_pipeline(document, Workspace.open(workspace), tell)

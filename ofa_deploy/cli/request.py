@@ -34,6 +34,15 @@ BOUND_OPTIONS = (
     click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
 )
 OPTIONS = (
+    click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        expose_value=False,
+        callback=lambda context, _, file: _take(context, file),
+        help="YAML with constraints and strategy; what is also given here counts.",
+    ),
     *BOUND_OPTIONS,
     click.option("--seed", default=0, show_default=True),
     click.option(
@@ -80,6 +89,24 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(OPTIONS):
         collected = option(collected)
     return collected
+
+
+def _take(context: click.Context, file: Path | None) -> None:
+    """Make what a YAML file asks for the defaults of the options."""
+    if file is None:
+        return
+    from ofa_deploy.pipeline.question import read_question
+
+    question = read_question(file)
+    latency, plan = question.constraints.latency, question.plan
+    context.default_map = {
+        **question.bounds,
+        **latency.model_dump(exclude={"target_device"}, exclude_none=True),
+        **{name: plan[name] for name in ("evaluations", "population", "time_limit") if name in plan},
+        "target": latency.target_device,
+        "seed": question.strategy.seed,
+        "strategies": [plan["strategy"]],
+    }
 
 
 def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,13 +25,14 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
-from ofa_deploy.search import Constraints, Point, Problem, SearchResult, fastest, pick, search
+from ofa_deploy.search import Constraints, Plan, Point, Problem, SearchResult, fastest, pick, search
 from ofa_deploy.space import Arch, Network, PopulationCodec
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 
 ROUNDS = 3  # of search and measurement
 CONFIRMED = 3  # of the finalists that fit, the best so many are measured a second time
+BY_DEFAULT = Plan()
 EVEN = 0.5  # confidence at which the bound is the mean
 FEASIBLE = 0.99  # confidence with which the smallest of several budgets can be met
 ROOM = 1.25  # and so many times slower than that may an hour be which the model has not seen: machines are shared
@@ -115,11 +116,13 @@ def extract(
     tuning: Tuning | None = None,
     tuned: int = 0,
     front: Sequence[Arch] = (),
+    plan: Plan = BY_DEFAULT,
 ) -> Extraction:
     """Search, measure the finalists, refit, choose.
 
     Args:
         front: the subnets of a front that was searched before; the finalists are taken from them, without a search.
+        plan: how it is searched.
         tuning: how the best ``tuned`` finalists that fit are trained on, before the best of these is chosen.
 
     Raises:
@@ -137,7 +140,7 @@ def extract(
     finalists: list[Finalist] = []
     for attempt in range(ROUNDS):
         try:
-            result = _search(subject, target, codec, model, constraints, seed + attempt, front)
+            result = _search(subject, target, codec, model, constraints, seed + attempt, front, plan)
             fresh = _worth_measuring(result.finalists, finalists, constraints)
         except InfeasibleBudget:  # after what the finalists showed; they may have seen a busy moment
             if not finalists:
@@ -172,6 +175,7 @@ def _search(
     constraints: Constraints,
     seed: int,
     front: Sequence[Arch],
+    plan: Plan,
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
     if isinstance(subject, CellSubject):
@@ -181,7 +185,7 @@ def _search(
 
     def under(bounds: Constraints) -> SearchResult:
         problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision)
-        return pick(problem, covered) if front else search(problem, seed)
+        return pick(problem, covered) if front else search(problem, seed, **vars(plan))
 
     try:
         return under(constraints)

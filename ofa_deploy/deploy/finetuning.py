@@ -53,6 +53,11 @@ class Tuning:
     teacher: bool = True
 
 
+def tuning_of(subject: Subject, finalists: int | None, epochs: int | None = None) -> Tuning | None:
+    """How finalists are trained on, by default for a quarter of the supernet's epochs; None where none are."""
+    return Tuning(epochs or max(1, subject.recipe.epochs // 4 if subject.recipe else 1)) if finalists else None
+
+
 @dataclass(frozen=True)
 class Tuned:
     """A subnet that was trained on.

@@ -25,6 +25,7 @@ from ofa_deploy.config import (
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import budgets_between, extract
+from ofa_deploy.deploy.finetuning import tuning_of
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import SUPERNET, Subject, load_subject
@@ -36,8 +37,9 @@ from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.report import render_comparison
-from ofa_deploy.search import Constraints
+from ofa_deploy.search import Constraints, Plan
 from ofa_deploy.search.problem import BOUNDS
+from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.store import Workspace
 from ofa_deploy.training import train_supernet
 
@@ -125,7 +127,9 @@ class _Run:
             self._fleet.close()
 
     def train(self, stage: TrainStage) -> None:
-        recipe = read_document(TrainRecipe, find_file(stage.recipe, "pipelines"))
+        recipe = stage.recipe
+        if isinstance(recipe, str):
+            recipe = read_document(TrainRecipe, find_file(recipe, "pipelines"))
         folder = self.workspace.supernets / recipe.name
         inputs = {"recipe": recipe.model_dump(mode="json"), "version": ofa_deploy.__version__}
         self._path = folder / SUPERNET
@@ -184,6 +188,7 @@ class _Run:
         target = resolve_target(stage.target, self.workspace, measure=True)
         constraints = _constraints(stage, budget)
         folder = "-".join([stage.target, *constraints.names])
+        tuning = tuning_of(self.subject, stage.finetune, stage.finetune_epochs)
         extraction = extract(
             self.fleet,
             self.workspace,
@@ -193,8 +198,12 @@ class _Run:
             stage.seed,
             protocol=read_document(Protocol, stage.protocol),
             progress=lambda p: self.tell(f"extract {folder}", p),
+            tuning=tuning,
+            tuned=stage.finetune,
+            plan=Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit),
         )
         words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
+        words += ["--finetune", str(stage.finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
         command = shlex.join([*words, "--supernet", str(self.path)])
         report = build_bundle(extraction, self.folder / folder, command, newest_audit(self.workspace, extraction))
         remember_bundle(self.workspace, extraction, report, self.folder / folder)
@@ -225,7 +234,8 @@ def _check(stage: ExtractStage) -> None:
     """Before anything slow happens."""
     others = _constraints(stage, None).bounds
     if not (stage.max_ms or stage.spread or others):
-        raise UsageError(f"extract for {stage.target}: give max_ms, spread, max_macs, max_params or max_memory_mb")
+        raise UsageError(f"extract for {stage.target}: give max_ms, spread, max_macs or another bound")
+    find_strategy(stage.strategy)
 
 
 def _sha256(path: Path) -> str:

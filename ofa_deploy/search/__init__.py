@@ -1,7 +1,7 @@
 """The best subnet under constraints. No I/O: latency and accuracy come in as functions of whole populations."""
 
 from ofa_deploy.search.compare import Compared, Interval, compare
-from ofa_deploy.search.engine import AskTell, Point, SearchResult, Step, search
+from ofa_deploy.search.engine import AskTell, Plan, Point, SearchResult, Step, search
 from ofa_deploy.search.feasible import fastest, nearest_feasible
 from ofa_deploy.search.front import FrontPoint, Fronts, find_fronts, pick
 from ofa_deploy.search.gate import Gate, Verdicts
@@ -21,6 +21,7 @@ __all__ = [
     "Gate",
     "Interval",
     "Latency",
+    "Plan",
     "Point",
     "Problem",
     "SearchResult",

@@ -76,6 +76,16 @@ class SearchResult:
         return max(self.bound - self.best.accuracy, 0.0)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How to search; see ``search``."""
+
+    strategy: str = "evolution"
+    evaluations: int | None = None
+    population: int | None = None
+    time_limit: float | None = None
+
+
 class AskTell:
     """A search in the caller's hands: ``ask`` for subnets, assess them, ``tell`` what came out.
 
@@ -90,19 +100,21 @@ class AskTell:
         seed: int = 0,
         evaluations: int = EVALUATIONS,
         patient: bool = False,
+        population: int | None = None,
     ) -> None:
         """Start a strategy.
 
         Args:
             evaluations: how many subnets the caller means to assess in all.
             patient: whether to go on where nothing better was found for long.
+            population: how many subnets the strategy keeps, or asks for at a time; as many as it likes by default.
         """
         run = find_strategy(strategy)
         anchors = nearest_feasible(problem)
         anchors = anchors[problem.violation(anchors) == 0]
         if not len(anchors):
             raise InfeasibleBudget(explain_infeasible(problem))
-        self.setting = Setting(problem, anchors, evaluations, np.random.default_rng(seed), patient)
+        self.setting = Setting(problem, anchors, evaluations, np.random.default_rng(seed), patient, population)
         self._questions: Iterator[Population] = run(self.setting)
         self._waiting = self.setting.memory.fresh(anchors)
 
@@ -135,6 +147,7 @@ def search(
     evaluations: int | None = None,
     finalists: int = 4,
     time_limit: float | None = None,
+    population: int | None = None,
 ) -> SearchResult:
     """Find the most accurate subnet that meets the constraints. The same seed gives the same answer, unless time is
     the limit.
@@ -145,6 +158,7 @@ def search(
         evaluations: how many subnets to assess at most; 20 000 by default where there is no time limit.
         finalists: how many of the best to return.
         time_limit: seconds after which the best so far is returned.
+        population: see ``AskTell``.
 
     Raises:
         InfeasibleBudget: no subnet meets the constraints; names the fastest one's latency.
@@ -154,7 +168,7 @@ def search(
     clock = _Clock(time_limit)
     limit = evaluations or (EVALUATIONS if time_limit is None else MOST)
     with one_thread():
-        asking = AskTell(problem, strategy, seed, limit, patient=time_limit is not None)
+        asking = AskTell(problem, strategy, seed, limit, time_limit is not None, population)
         while (left := limit - len(asking.memory)) > 0 and len(rows := asking.ask()[:left]):
             asking.tell(rows, problem.assess(rows))
             clock.note(asking.memory)

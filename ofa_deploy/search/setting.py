@@ -26,6 +26,7 @@ class Setting:
         evaluations: how many subnets may be assessed in all, as far as that is known beforehand.
         rng: the only source of chance.
         patient: whether to go on where nothing better was found for long.
+        population: how many subnets a strategy keeps, or asks for at a time; None: as many as it likes.
         proof: where the accuracy is a sum over blocks: the optimum, and the bound that proves it.
     """
 
@@ -34,6 +35,7 @@ class Setting:
     evaluations: int
     rng: np.random.Generator
     patient: bool = False
+    population: int | None = None
     memory: Memory = field(init=False)
     proof: Solution | None = None
 

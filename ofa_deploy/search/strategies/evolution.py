@@ -90,7 +90,7 @@ class _Peaks:
         self._highest = max(height, self._highest)
         rows = np.unique(np.concatenate([self._rows, row[None]]), axis=0)
         fitness = self._setting.memory.of(rows)[:, 0]
-        self._rows = rows[np.argsort(-fitness, kind="stable")[:PARENTS]]
+        self._rows = rows[np.argsort(-fitness, kind="stable")[: self._setting.population or PARENTS]]
 
     def first(self, count: int) -> Population:
         """The fittest so far that differ enough."""

@@ -22,7 +22,7 @@ def guided(setting: Setting) -> Iterator[Population]:
     codec, rng = setting.problem.codec, setting.rng
     yield setting.random(BATCH)
     while True:
-        best = setting.elites()[0][:PARENTS]
+        best = setting.elites()[0][: setting.population or PARENTS]
         near = [codec.mutate(best[rng.integers(0, len(best), POOL // 4)], rate, rng) for rate in RATES if len(best)]
         pool = setting.memory.fresh(setting.repaired(np.concatenate([*near, codec.sample(POOL // 2, rng)])))
         promise = setting.surrogate()(pool)[:, 0]

@@ -17,17 +17,18 @@ RATE = 0.04
 def nsga2(setting: Setting) -> Iterator[Population]:
     """Every feasible subnet that no other beats in both objectives; without a latency model MACs are the second."""
     codec, rng = setting.problem.codec, setting.rng
-    alive = np.concatenate([setting.anchors, setting.random(POPULATION)])
+    size = setting.population or POPULATION
+    alive = np.concatenate([setting.anchors, setting.random(size)])
     yield alive
     while True:
         rank, crowding = _ranks(_objectives(setting, alive))
-        parents = _tournament(rank, crowding, 2 * POPULATION, rng)
-        crossed = codec.crossover(alive[parents[:POPULATION]], alive[parents[POPULATION:]], rng)
+        parents = _tournament(rank, crowding, 2 * size, rng)
+        crossed = codec.crossover(alive[parents[:size]], alive[parents[size:]], rng)
         children = setting.repaired(codec.mutate(crossed, RATE, rng))
         yield children
         pool = np.unique(np.concatenate([alive, children]), axis=0)
         rank, crowding = _ranks(_objectives(setting, pool))
-        alive = pool[np.lexsort((-crowding, rank))[:POPULATION]]
+        alive = pool[np.lexsort((-crowding, rank))[:size]]
 
 
 def _objectives(setting: Setting, population: Population) -> np.ndarray:

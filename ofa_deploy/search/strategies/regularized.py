@@ -18,7 +18,8 @@ RATE = 0.05
 
 def regularized(setting: Setting) -> Iterator[Population]:
     """Tournament selection and ageing."""
-    alive = setting.random(POPULATION)
+    size = setting.population or POPULATION
+    alive = setting.random(size)
     yield alive
     while True:
         fitness = setting.memory.of(alive)[:, 0]
@@ -26,4 +27,4 @@ def regularized(setting: Setting) -> Iterator[Population]:
         parents = alive[drawn[np.arange(BATCH), fitness[drawn].argmax(axis=1)]]
         children = setting.repaired(setting.problem.codec.mutate(parents, RATE, setting.rng))
         yield children
-        alive = np.concatenate([alive, children])[-POPULATION:]
+        alive = np.concatenate([alive, children])[-size:]

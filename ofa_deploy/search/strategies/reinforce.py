@@ -28,7 +28,7 @@ def reinforce(setting: Setting) -> Iterator[Population]:
         logits[gene, :, count:] = -np.inf
     baseline: float | None = None
     while True:
-        drawn = _draw(logits, BATCH, rng)
+        drawn = _draw(logits, setting.population or BATCH, rng)
         rows = setting.repaired(drawn)
         yield rows
         reward = setting.memory.of(rows)[:, 1]

@@ -13,4 +13,4 @@ BATCH = 64
 def sampling(setting: Setting) -> Iterator[Population]:
     """Random search."""
     while True:
-        yield setting.random(BATCH)
+        yield setting.random(setting.population or BATCH)

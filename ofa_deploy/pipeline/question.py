@@ -1,0 +1,234 @@
+"""A network asked for in one YAML: what may be built, under which constraints, how it is searched and trained.
+
+It says the same as a recipe and a pipeline's stages, in the words of architecture search at large. ``run`` takes it as
+a whole; ``search`` and ``extract`` take its constraints and its strategy with ``-c``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from ofa_deploy.config import (
+    Bound,
+    DataConfig,
+    Document,
+    PipelineDocument,
+    Positive,
+    TrainRecipe,
+    key_lines,
+    line_of,
+    read_document,
+)
+from ofa_deploy.errors import UsageError
+from ofa_deploy.search import STRATEGIES
+from ofa_deploy.space import PRESETS, SearchSpace, rescale
+
+HEADS = ("classifier",)
+MILLION = 1e6
+
+
+class Backbone(Document):
+    """A preset, or the family that some are named after; its channels and blocks a stage multiplied."""
+
+    type: str
+    width_mult: Bound = 1.0
+    depth_mult: Bound = 1.0
+
+
+class Head(Document):
+    """What comes after the backbone."""
+
+    type: str = "classifier"
+    num_classes: Annotated[int, Field(ge=2)] | None = None
+
+    @field_validator("type")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in HEADS:
+            raise ValueError(f"there is no head {name!r}: networks here classify images; there is {', '.join(HEADS)}")
+        return name
+
+
+class SpaceQuestion(Document):
+    """What may be built."""
+
+    backbone: Backbone
+    head: Head = Head()
+
+    @field_validator("head", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+
+class LatencyQuestion(Document):
+    """The device, and the budget there."""
+
+    target_device: str = "local"
+    max_ms: Bound | None = None
+    statistic: Literal["p50", "p90", "p99"] = "p50"
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
+class SizeQuestion(Document):
+    """Bounds on parameters, in millions, and on memory."""
+
+    max_params_m: Bound | None = None
+    min_params_m: Bound | None = None
+    max_memory_mb: Bound | None = None
+
+
+class ComputeQuestion(Document):
+    """Bounds on multiply-accumulates, in millions, and on blocks."""
+
+    max_macs_m: Bound | None = None
+    min_macs_m: Bound | None = None
+    max_layers: Bound | None = None
+    max_large_kernels: Annotated[float, Field(ge=0)] | None = None
+    max_energy_mj: Bound | None = None
+
+
+class ConstraintsQuestion(Document):
+    """All bounds."""
+
+    latency: LatencyQuestion = LatencyQuestion()
+    size: SizeQuestion = SizeQuestion()
+    compute: ComputeQuestion = ComputeQuestion()
+
+
+class StrategyQuestion(Document):
+    """How it is trained and searched; see ``search.search``."""
+
+    algorithm: str = "evolution"
+    supernet_epochs: Positive | None = None
+    finetune_epochs: Positive | None = None
+    population_size: Annotated[int, Field(ge=2)] | None = None
+    evaluations: Positive | None = None
+    time_limit_s: Bound | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in STRATEGIES:
+            raise ValueError(f"there is no algorithm {name!r}; there are {', '.join(STRATEGIES)}")
+        return name
+
+
+class Question(Document):
+    """The whole document. ``data`` and ``recipe`` are as in a recipe, of which the latter has any further keys."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "question"
+    search_space: SpaceQuestion | None = None
+    constraints: ConstraintsQuestion = ConstraintsQuestion()
+    strategy: StrategyQuestion = StrategyQuestion()
+    data: DataConfig | None = None
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def bounds(self) -> dict[str, Any]:
+        """The bounds under the names of ``search.Constraints``; those that are given."""
+        size, compute = self.constraints.size, self.constraints.compute
+        found = {**size.model_dump(exclude_none=True), **compute.model_dump(exclude_none=True)}
+        return {k.removesuffix("_m"): v * MILLION if k.endswith("_m") else v for k, v in found.items()}
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How it is searched, under the names of ``search.Plan``; what is given."""
+        names = {"algorithm": "strategy", "population_size": "population", "time_limit_s": "time_limit"}
+        given = self.strategy.model_dump(exclude_none=True)
+        return {names.get(k, k): v for k, v in given.items() if k in (*names, "evaluations")}
+
+
+def read_pipeline(path: Path) -> PipelineDocument:
+    """A pipeline's YAML file, or one that asks for a network in the words of a ``Question``.
+
+    Raises:
+        UsageError: as ``read_document``, or as ``as_pipeline``.
+    """
+    asks = {("search_space",), ("constraints",), ("strategy",)} & set(key_lines(path))
+    return as_pipeline(path) if asks else read_document(PipelineDocument, path)
+
+
+def read_question(source: str | Path | Mapping[str, Any]) -> Question:
+    """Read the document.
+
+    Raises:
+        UsageError: as ``read_document``.
+    """
+    return read_document(Question, source)
+
+
+def as_pipeline(source: str | Path | Mapping[str, Any]) -> PipelineDocument:
+    """The pipeline that answers a question: train, profile the device, extract, each with the settings asked for.
+
+    Raises:
+        UsageError: a key is unknown or wrong, or one that a pipeline needs is missing; names file, line and key.
+    """
+    question = read_question(source)
+    if question.search_space is None or question.data is None or question.strategy.supernet_epochs is None:
+        raise UsageError(f"{source}: to train a supernet give search_space, data and strategy.supernet_epochs")
+    if not (question.bounds or question.constraints.latency.max_ms):
+        raise UsageError(f"{source}: give a bound, such as constraints.latency.max_ms")
+    latency, strategy = question.constraints.latency, question.strategy
+    recipe = {
+        "name": question.name,
+        "space": space_of(question.search_space, source).to_json(),
+        "data": question.data.model_dump(),
+        "epochs": strategy.supernet_epochs,
+        "seed": strategy.seed,
+        **question.recipe,
+    }
+    extract = {
+        "stage": "extract",
+        "target": latency.target_device,
+        "max_ms": [latency.max_ms] if latency.max_ms else [],
+        "statistic": latency.statistic,
+        "confidence": latency.confidence,
+        "seed": strategy.seed,
+        **question.bounds,
+        **question.plan,
+        **({"finetune": 1, "finetune_epochs": strategy.finetune_epochs} if strategy.finetune_epochs else {}),
+    }
+    stages = [
+        {"stage": "train", "recipe": read_document(TrainRecipe, recipe).model_dump(mode="json")},
+        {"stage": "profile", "target": latency.target_device},
+        extract,
+    ]
+    return read_document(PipelineDocument, {"name": question.name, "stages": stages})
+
+
+def space_of(asked: SpaceQuestion, source: str | Path | Mapping[str, Any] = "") -> SearchSpace:
+    """The space of a backbone and a head.
+
+    ``type`` is a preset's name, or the part of it before the width, as in ``ofa_mbv3``, of which there are presets for
+    some ``width_mult``. Everything else is that preset rescaled, rounded as EfficientNets are.
+
+    Raises:
+        UsageError: there is no such backbone, or the multiplied one is out of range.
+    """
+    backbone = asked.backbone
+    named = f"{backbone.type}_w{backbone.width_mult:.1f}"
+    width = backbone.width_mult
+    if named in PRESETS and round(width, 1) == width:
+        base, width = PRESETS[named], 1.0
+    elif found := PRESETS.get(backbone.type) or PRESETS.get(f"{backbone.type}_w1.0"):
+        base = found
+    else:
+        families = sorted({*PRESETS, *(name.rpartition("_w")[0] for name in PRESETS if "_w" in name)})
+        key = ("search_space", "backbone", "type")
+        where = f"{line_of(source, *key)}: " if source else ""
+        raise UsageError(
+            f"{where}{'.'.join(key)}: there is no backbone {backbone.type!r}; there are {', '.join(families)}"
+        )
+    if width != 1.0 or backbone.depth_mult != 1.0:
+        name = f"{base.name}-w{width:g}-d{backbone.depth_mult:g}"
+        base = rescale(base, name, width, backbone.depth_mult, 1.0)
+    if (classes := asked.head.num_classes) not in (None, base.num_classes):
+        base = replace(base, name=f"{base.name}-c{classes}", num_classes=classes)
+    return base
