@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
 from ofa_deploy.cli.measuring import protocol_options
-from ofa_deploy.cli.output import Tell, emit, progress, shout
+from ofa_deploy.cli.output import Tell, emit, progress
 from ofa_deploy.cli.request import Request, request_options
 from ofa_deploy.cli.spaces import read_arch
 
@@ -19,11 +18,8 @@ if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
     from ofa_deploy.deploy.extract import Extraction
     from ofa_deploy.deploy.subject import Subject
-    from ofa_deploy.search import Compared
     from ofa_deploy.space import Arch, SearchSpace
     from ofa_deploy.store import Workspace
-
-EVALUATIONS = 1000  # of each strategy, to compare them
 
 
 def the_subject(
@@ -75,93 +71,6 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
     """The subject that a request names."""
     named = (request.supernet, request.space_name, request.random_weights, request.seed)
     return the_subject(workspace, *named, tell, request.accuracy)
-
-
-@click.command()
-@request_options
-@click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
-@click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
-@click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most.")
-@click.option("--population", type=click.IntRange(min=2), help="Subnets that a strategy keeps, or asks for at a time.")
-@click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
-@click.pass_obj
-def search(
-    workspace: Path | None,
-    request: Request,
-    time_limit: float | None,
-    strategies: tuple[str, ...],
-    evaluations: int | None,
-    population: int | None,
-    seeds: int | None,
-) -> None:
-    """Find the best subnet by prediction alone; nothing is measured.
-
-    --compare N runs every strategy, or those named by --strategy, with N seeds: at equal time with --time-limit, else
-    at equal --evaluations.
-
-    Example: ofa-deploy search --target local --max-ms 2 --json
-    """
-    from ofa_deploy.accuracy import objective
-    from ofa_deploy.deploy.ready import ready_model
-    from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.search import STRATEGIES, Problem, compare
-    from ofa_deploy.search import search as run
-    from ofa_deploy.search.strategies import find_strategy
-    from ofa_deploy.store import Workspace
-
-    for name in strategies:
-        find_strategy(name)
-    if seeds is None and len(strategies) > 1:
-        raise click.UsageError("several strategies need --compare N")
-    opened, asked = Workspace.open(workspace), request.constraints
-    found = resolve_target(request.target, opened)
-    with progress() as tell:
-        space, predictor = the_question(opened, request, tell)
-        model, codec = ready_model(None, opened, found, space, asked.statistic)
-        latency = model.bind(codec).predict
-        problem = Problem(codec, objective(codec, predictor), latency, asked, found.batch, found.precision)
-        if seeds is not None:
-            limit = evaluations or (None if time_limit else EVALUATIONS)
-            runs = range(request.seed, request.seed + seeds)
-            _tell_compared(compare(problem, strategies or list(STRATEGIES), runs, limit, time_limit), request.as_json)
-            return
-        name = strategies[0] if strategies else "evolution"
-        result = run(problem, request.seed, name, evaluations, time_limit=time_limit, population=population)
-    best = result.best
-    answer = {
-        "arch": best.arch.to_json(),
-        "accuracy": best.accuracy if predictor else None,
-        "latency_ms": best.latency_ms,
-        "upper_ms": best.upper_ms,
-        "evaluations": result.evaluations,
-        "seconds": result.seconds,
-        "strategy": result.strategy,
-        "bound": result.bound if predictor else None,
-        "regret": result.regret if predictor else None,
-        "proven": result.proven,
-        "trace": [vars(step) for step in result.trace],
-        "simulated": model.table.simulated,
-    }
-    if request.as_json:
-        emit(answer)
-        return
-    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if predictor else "accuracy unknown"
-    click.echo(
-        f"{shout(model.table.simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
-        f"under {best.upper_ms:.4g} ms at {asked.confidence:g} "
-        f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
-    )
-
-
-def _tell_compared(found: list[Compared], as_json: bool) -> None:
-    if as_json:
-        emit([one.to_json() for one in found])
-        return
-    for one in sorted(found, key=lambda compared: -compared.best.mean):
-        interval = f"{one.best.mean:.4f} ({one.best.low:.4f} to {one.best.high:.4f})"
-        gain = "" if one.gain is None else "  beats random" if one.beats_random else "  does not beat random"
-        volume = "" if one.hypervolume is None else f"  hypervolume {one.hypervolume.mean:.3f}"
-        click.echo(f"{one.strategy:17} {interval}{volume}  {one.evaluations:.0f} subnets, {one.seconds:.2f} s{gain}")
 
 
 @click.command()
@@ -380,4 +289,4 @@ def verify(bundle: Path, as_json: bool) -> None:
         click.echo(f"{bundle}: every file and every figure checks")
 
 
-COMMANDS = (search, extract, export, report, verify)
+COMMANDS = (extract, export, report, verify)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.deploying import subject_of, the_question
-from ofa_deploy.cli.output import Tell, emit, progress, shout
+from ofa_deploy.cli.output import PICTURES, Tell, emit, progress, shout
 from ofa_deploy.cli.request import Request
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ofa_deploy.search import Fronts, Latency
     from ofa_deploy.space import PopulationCodec, SearchSpace
     from ofa_deploy.store import Workspace
-
-SUFFIXES = (".json", ".svg", ".html")
 
 
 @click.command()
@@ -64,8 +62,8 @@ def pareto(
     from ofa_deploy.search import Constraints
     from ofa_deploy.store import Workspace
 
-    if output is not None and output.suffix not in SUFFIXES:
-        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(SUFFIXES)}")
+    if output is not None and output.suffix not in PICTURES:
+        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(PICTURES)}")
     bounds = {"max_macs": max_macs, "max_params": max_params, "max_memory_mb": max_memory_mb}
     constraints = Constraints(confidence=confidence, statistic=statistic, **bounds)
     names = tuple(dict.fromkeys(targets))

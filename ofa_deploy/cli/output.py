@@ -13,6 +13,7 @@ import click
 
 Tell = Callable[[str, dict[str, Any]], None]
 SIMULATED = "SIMULATED  "  # before every latency that no device took
+PICTURES = (".json", ".svg", ".html")  # how files end to which figures, a plot or a page are written
 LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
 
 

@@ -35,8 +35,7 @@ BOUND_OPTIONS = (
 )
 OPTIONS = (
     click.option(
-        "-c",
-        "--config",
+        "--question",
         type=click.Path(path_type=Path, dir_okay=False),
         is_eager=True,
         expose_value=False,

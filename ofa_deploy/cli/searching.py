@@ -1,4 +1,4 @@
-"""`gate`: the constraints on many subnets at once, from a stream to a stream."""
+"""`search`: the best subnet by prediction alone. `gate`: the constraints on many at once, from stream to stream."""
 
 from __future__ import annotations
 
@@ -10,13 +10,119 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.output import emit
-from ofa_deploy.cli.request import constraint_options
+from ofa_deploy.cli.deploying import the_question
+from ofa_deploy.cli.output import PICTURES, emit, progress, shout
+from ofa_deploy.cli.request import Request, constraint_options, request_options
 
 if TYPE_CHECKING:
-    from ofa_deploy.search import Constraints, Gate, Verdicts
+    from ofa_deploy.search import Compared, Constraints, Gate, Verdicts
 
 CHUNK = 4096  # lines that are judged at once
+EVALUATIONS = 1000  # of each strategy, to compare them
+
+
+@click.command()
+@request_options
+@click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
+@click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
+@click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most.")
+@click.option("--population", type=click.IntRange(min=2), help="Subnets that a strategy keeps, or asks for at a time.")
+@click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Of a comparison: .html, .svg or .json.")
+@click.pass_obj
+def search(
+    workspace: Path | None,
+    request: Request,
+    time_limit: float | None,
+    strategies: tuple[str, ...],
+    evaluations: int | None,
+    population: int | None,
+    seeds: int | None,
+    output: Path | None,
+) -> None:
+    """Find the best subnet by prediction alone; nothing is measured.
+
+    --compare N runs every strategy, or those named by --strategy, with N seeds: at equal time with --time-limit, else
+    at equal --evaluations.
+
+    Example: ofa-deploy search --target local --max-ms 2 --json
+    """
+    from ofa_deploy.accuracy import objective
+    from ofa_deploy.deploy.ready import ready_model
+    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.search import STRATEGIES, Problem, compare
+    from ofa_deploy.search import search as run
+    from ofa_deploy.search.strategies import find_strategy
+    from ofa_deploy.store import Workspace
+
+    for name in strategies:
+        find_strategy(name)
+    if seeds is None and (len(strategies) > 1 or output):
+        raise click.UsageError("several strategies, and -o, need --compare N")
+    if output is not None and output.suffix not in PICTURES:
+        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(PICTURES)}")
+    opened, asked = Workspace.open(workspace), request.constraints
+    found = resolve_target(request.target, opened)
+    with progress() as tell:
+        space, predictor = the_question(opened, request, tell)
+        model, codec = ready_model(None, opened, found, space, asked.statistic)
+        latency = model.bind(codec).predict
+        problem = Problem(codec, objective(codec, predictor), latency, asked, found.batch, found.precision)
+        if seeds is not None:
+            limit = evaluations or (None if time_limit else EVALUATIONS)
+            runs = range(request.seed, request.seed + seeds)
+            compared = compare(problem, strategies or list(STRATEGIES), runs, limit, time_limit)
+            facts = {"space": space.name, "target": found.name, "simulated": model.table.simulated, "seeds": seeds}
+            _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, request)
+            return
+        name = strategies[0] if strategies else "evolution"
+        result = run(problem, request.seed, name, evaluations, time_limit=time_limit, population=population)
+    best = result.best
+    answer = {
+        "arch": best.arch.to_json(),
+        "accuracy": best.accuracy if predictor else None,
+        "latency_ms": best.latency_ms,
+        "upper_ms": best.upper_ms,
+        "evaluations": result.evaluations,
+        "seconds": result.seconds,
+        "strategy": result.strategy,
+        "bound": result.bound if predictor else None,
+        "regret": result.regret if predictor else None,
+        "proven": result.proven,
+        "trace": [vars(step) for step in result.trace],
+        "simulated": model.table.simulated,
+    }
+    if request.as_json:
+        emit(answer)
+        return
+    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if predictor else "accuracy unknown"
+    click.echo(
+        f"{shout(model.table.simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
+        f"under {best.upper_ms:.4g} ms at {asked.confidence:g} "
+        f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
+    )
+
+
+def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:
+    answer = {**facts, "strategies": [one.to_json() for one in found]}
+    if output is not None:
+        _write(output, answer)
+    if request.as_json:
+        emit(answer)
+        return
+    for one in sorted(found, key=lambda compared: -compared.best.mean):
+        interval = f"{one.best.mean:.4f} ({one.best.low:.4f} to {one.best.high:.4f})"
+        gain = "" if one.gain is None else "  beats random" if one.beats_random else "  does not beat random"
+        volume = "" if one.hypervolume is None else f"  hypervolume {one.hypervolume.mean:.3f}"
+        click.echo(f"{one.strategy:17} {interval}{volume}  {one.evaluations:.0f} subnets, {one.seconds:.2f} s{gain}")
+
+
+def _write(output: Path, compared: dict[str, Any]) -> None:
+    from ofa_deploy.files import write_atomic
+    from ofa_deploy.report.strategies import render_strategies, strategies_svg
+
+    render = {".json": lambda found: json.dumps(found, indent=1), ".svg": strategies_svg, ".html": render_strategies}
+    write_atomic(output, render[output.suffix](compared).encode())
 
 
 @click.command()
@@ -135,4 +241,4 @@ class _Judge:
         return {"feasible": bool(verdicts.feasible[i]), **values, "reasons": verdicts.reasons(i), **simulated}
 
 
-COMMANDS = (gate,)
+COMMANDS = (search, gate)

@@ -1,7 +1,7 @@
 """A network asked for in one YAML: what may be built, under which constraints, how it is searched and trained.
 
 It says the same as a recipe and a pipeline's stages, in the words of architecture search at large. ``run`` takes it as
-a whole; ``search`` and ``extract`` take its constraints and its strategy with ``-c``.
+a whole; ``search`` and ``extract`` take its constraints and its strategy with ``--question``.
 """
 
 from __future__ import annotations

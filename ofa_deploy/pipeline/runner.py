@@ -234,7 +234,7 @@ def _check(stage: ExtractStage) -> None:
     """Before anything slow happens."""
     others = _constraints(stage, None).bounds
     if not (stage.max_ms or stage.spread or others):
-        raise UsageError(f"extract for {stage.target}: give max_ms, spread, max_macs or another bound")
+        raise UsageError(f"extract for {stage.target}: give max_ms, spread, max_macs, max_params or max_memory_mb")
     find_strategy(stage.strategy)
 
 

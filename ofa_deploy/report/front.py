@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ofa_deploy.report.figures import card, front_points
-from ofa_deploy.report.html import STYLE, banner, page, table
+from ofa_deploy.report.html import alone, banner, page, table
 from ofa_deploy.report.markup import Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
 from ofa_deploy.report.text import ms, pct
@@ -37,10 +37,7 @@ def render_fronts(found: dict[str, Any]) -> str:
 
 def front_svg(found: dict[str, Any]) -> str:
     """The picture alone, as a file of its own."""
-    own = f'<svg xmlns="http://www.w3.org/2000/svg" width="880" height="660"><style>{STYLE}</style>'
-    opening, inside = str(_plot(found)).split(">", 1)
-    box = opening.removeprefix("<svg")
-    return f"{own.replace('><style>', f'{box}><style>', 1)}{inside}\n"
+    return alone(_plot(found))
 
 
 def _rows(found: dict[str, Any], names: Sequence[str]) -> list[tuple[bool, list[Any]]]:

@@ -123,3 +123,10 @@ def _finalists(report: dict[str, Any]) -> Child:
 def _provenance(report: dict[str, Any]) -> Markup:
     text = json.dumps(get(report, "provenance") or {}, indent=2, sort_keys=True, ensure_ascii=False)
     return element("details", element("summary", "Provenance"), element("pre", text, class_="card"))
+
+
+def alone(plot: Markup) -> str:
+    """A plot as an SVG file of its own, with the page's colours."""
+    opening, inside = str(plot).split(">", 1)
+    size = 'xmlns="http://www.w3.org/2000/svg" width="880" height="660"'
+    return f"<svg {size}{opening.removeprefix('<svg')}><style>{STYLE}</style>{inside}\n"

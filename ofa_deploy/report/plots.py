@@ -94,10 +94,10 @@ class Plot:
             element("polyline", points=shown, class_=class_, style=style, clip_path=f"url(#{self.name})")
         )
 
-    def area(self, points: Sequence[tuple[float, float]], class_: str) -> None:
+    def area(self, points: Sequence[tuple[float, float]], class_: str, style: str | None = None) -> None:
         """A filled polygon, cut off at the axes."""
         shown = " ".join(f"{self.x(x):.2f},{self.y(y):.2f}" for x, y in points)
-        self.shapes.append(element("polygon", points=shown, class_=class_, clip_path=f"url(#{self.name})"))
+        self.shapes.append(element("polygon", points=shown, class_=class_, style=style, clip_path=f"url(#{self.name})"))
 
     def budget(self, value: float, text: str, style: str | None = None) -> None:
         """A vertical line with a label above it."""

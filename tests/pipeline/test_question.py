@@ -89,7 +89,7 @@ def test_the_number_of_classes_is_the_heads():
 
 def test_search_takes_constraints_and_strategy_and_options_count_more(tmp_path, ofa_deploy):
     written(tmp_path, QUESTION)
-    study = ("search", "-c", "question.yaml", "--space", "tiny_16", "--random-weights", "--target", "local")
+    study = ("search", "--question", "question.yaml", "--space", "tiny_16", "--random-weights", "--target", "local")
     bounds = ("--max-macs", "1e6", "--statistic", "p50")
     assert (
         ofa_deploy("profile", "--target", "local", "--space", "tiny_16", "--cap-s", "2", cwd=tmp_path).returncode == 0
@@ -98,7 +98,7 @@ def test_search_takes_constraints_and_strategy_and_options_count_more(tmp_path, 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["strategy"], found["evaluations"]) == ("regularized", 300)
-    refused = ofa_deploy("search", "-c", "missing.yaml", cwd=tmp_path)
+    refused = ofa_deploy("search", "--question", "missing.yaml", cwd=tmp_path)
     assert refused.returncode == 2
     assert "missing.yaml" in refused.stderr
     assert "Traceback" not in refused.stderr

@@ -1,0 +1,50 @@
+"""The page that compares search strategies."""
+
+from xml.dom import minidom
+
+import numpy as np
+
+from ofa_deploy.report.strategies import render_strategies, strategies_svg
+from ofa_deploy.search import Constraints, Problem, compare
+from ofa_deploy.space import PopulationCodec, load_space
+
+
+def compared(seeds=3):
+    codec = PopulationCodec(load_space("tiny_16"))
+
+    def latency(population):
+        return codec.macs(population) / 1e6, np.zeros(len(population))
+
+    problem = Problem(codec, lambda p: codec.params(p) / 1e6, latency, Constraints(max_ms=1.0))
+    found = compare(problem, ["random", "evolution"], range(seeds), evaluations=200)
+    return {
+        "space": codec.space.name,
+        "target": "<local>",
+        "simulated": False,
+        "seeds": seeds,
+        "at": "evaluations",
+        "strategies": [one.to_json() for one in found],
+    }
+
+
+def test_the_page_says_who_beats_random():
+    found = compared()
+    page = render_strategies(found)
+    assert "&lt;local&gt;" in page
+    assert "<local>" not in page
+    gain = found["strategies"][1]["gain"]
+    assert f">{'yes' if gain['low'] > 0 else 'no'}<" in page
+    assert page.count("<svg") >= 2
+
+
+def test_the_picture_alone_has_a_curve_and_a_band_for_each():
+    picture = minidom.parseString(strategies_svg(compared()))
+    assert len(picture.getElementsByTagName("polyline")) == 2
+    assert len(picture.getElementsByTagName("polygon")) == 2
+
+
+def test_one_seed_and_no_latencies_are_drawn_too():
+    found = compared(seeds=1)
+    for one in found["strategies"]:
+        one["hypervolume"] = None
+    assert "Hypervolume of the front" not in render_strategies(found)
