@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 
 import pytest
 import requests
@@ -225,6 +226,9 @@ def test_the_log_tells_what_happened_and_never_a_token(get, workspace):
         get(f"/api/runs/{get.run}/progress", jetson, "POST", json={"phase": "rounds"})
         get("/api/runs/gone/progress", jetson, "POST", json={"phase": "rounds"})
         claimed = get("/api/claim", sim, "POST", json={"facts": {}}).json()
+        end = time.monotonic() + 20
+        while "claimed" not in stream.getvalue() and time.monotonic() < end:
+            time.sleep(0.01)  # the line is written when the answer is on its way
     finally:
         for name in ("ofa_deploy", "uvicorn.error"):
             logging.getLogger(name).removeHandler(handler)
