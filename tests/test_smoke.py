@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = ("torch", "torchvision", "onnx", "onnxruntime", "sklearn", "numpy", "fastapi", "sqlalchemy")
-SLOW = ("torch", "onnx", "onnxruntime", "sklearn", "fastapi", "uvicorn", "scipy.stats", "scipy.optimize")
+SLOW = ("torch", "onnx", "onnxruntime", "sklearn", "fastapi", "uvicorn", "scipy")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["extract", "--help"], ["space", "--help"]])

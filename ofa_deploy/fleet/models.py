@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.latency import LatencyModel, LatencyTable, differences
@@ -102,7 +102,7 @@ def predict_archs(
         if at not in models:
             models[at] = load_model(workspace, target, at, strict=strict)
         (mean,), (std,) = models[at].predict([network])
-        upper = mean + ndtri(confidence) * std
+        upper = mean + NormalDist().inv_cdf(confidence) * std
         row = {"key": arch.key, "mean_ms": float(mean), "std_ms": float(std), "upper_ms": float(upper)}
         row["simulated"] = target.simulated or models[at].table.simulated
         answers.append({**row, "blocks": models[at].explain(network)} if explain else row)

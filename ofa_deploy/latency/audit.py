@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 RESAMPLES = 300
 TRUSTED = 0.02  # mean error that is good on any machine
@@ -36,7 +36,7 @@ def audit_statistics(
 
     error = (predicted - measured) / measured
     ranked = len(measured) > 2 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
-    upper = predicted + ndtri(confidence) * std
+    upper = predicted + NormalDist().inv_cdf(confidence) * std
     return {
         "mape": float(np.abs(error).mean()),
         "bias": float(error.mean()),
@@ -125,6 +125,6 @@ def confidence_interval(
     share, rounds = float(statistic[1:]) / 100, len(values)
     drawn = values[np.random.default_rng(0).integers(0, rounds, (RESAMPLES, rounds))].reshape(RESAMPLES, -1)
     spread = np.std(np.log(np.quantile(drawn, share, axis=1)))
-    reach = ndtri((1 + confidence) / 2) * np.hypot(spread, session_std)
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * np.hypot(spread, session_std)
     value = np.quantile(values, share)
     return float(value * np.exp(-reach)), float(value * np.exp(reach))

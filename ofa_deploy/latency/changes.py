@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import expm1, hypot, log
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import LatencyTable, Row
@@ -87,7 +87,7 @@ def compare(pairs: Mapping[str, tuple[Row, Row]]) -> dict[str, Any]:
         how exact it is), ``threshold_sigmas``, ``median_change``, ``changed``: the share beyond noise.
     """
     known = sum(old.n > 0 and new.n > 0 for old, new in pairs.values())
-    sigmas = float(-ndtri(FAMILY / 2 / max(known, 1)))
+    sigmas = -NormalDist().inv_cdf(FAMILY / 2 / max(known, 1))
     rows = [_change(key, old, new, sigmas) for key, (old, new) in pairs.items()]
     judged = [row["beyond_noise"] for row in rows if row["beyond_noise"] is not None]
     return {

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_matrix
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
@@ -278,11 +277,11 @@ class SpaceLatency:
 
     def _predict(self, population: Population) -> tuple[np.ndarray, np.ndarray]:
         ids = self._codec.op_ids(population)
-        slots, count = ids.shape
-        rows = np.arange(0, slots * count + 1, slots)
-        counts = csr_matrix((np.ones(ids.size, np.float32), ids.T.ravel(), rows), (count, len(self._factor)))
         mean = self._sum(ids)
-        variance = (counts @ self._factor) ** 2 @ self._posterior.sign + (self._posterior.noise * mean) ** 2
+        shared = self._factor.take(ids[0], axis=0)
+        for row in ids[1:]:
+            shared += self._factor.take(row, axis=0)
+        variance = shared**2 @ self._posterior.sign + (self._posterior.noise * mean) ** 2
         for row in ids:
             variance += self._variance.take(row)
         for i, j in self._twins:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from ofa_deploy.errors import InfeasibleBudget
 from ofa_deploy.search.engine import AskTell, Point, SearchResult
@@ -162,7 +162,7 @@ def _fronts(
     accuracy, means, uppers = seen.values[:, 1], dict[str, np.ndarray](), dict[str, np.ndarray]()
     for name, latency in latencies.items():
         means[name], std = latency(seen.rows)
-        uppers[name] = means[name] + float(ndtri(constraints.confidence)) * std
+        uppers[name] = means[name] + NormalDist().inv_cdf(constraints.confidence) * std
 
     def points(places: np.ndarray) -> list[FrontPoint]:
         archs = codec.decode(seen.rows[places])

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import floor, inf, prod
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from ofa_deploy.search.problem import Latency, Problem
 from ofa_deploy.search.tables import Separable, Slots, activations, block_counts, separate
@@ -207,7 +207,7 @@ def _columns(problem: Problem) -> list[Column]:
     if problem.latency is not None:
         columns.append(_latency(problem, "", problem.latency, problem.constraints.max_ms, problem.deviations))
     for device in problem.others:
-        deviations = float(ndtri(device.confidence))
+        deviations = NormalDist().inv_cdf(device.confidence)
         columns.append(_latency(problem, f"@{device.name}", device.latency, device.max_ms, deviations))
     for name in dict.fromkeys(counted):
         what = name.removeprefix("max_")

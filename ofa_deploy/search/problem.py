@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.search.tables import activations, block_counts
@@ -151,7 +151,7 @@ class Problem:
         self.codec, self.constraints, self.others = codec, constraints, tuple(others)
         self.batch, self.value_bytes = batch, VALUE_BYTES[precision]
         self._accuracy, self.latency = accuracy, latency
-        self.deviations = float(ndtri(constraints.confidence))
+        self.deviations = NormalDist().inv_cdf(constraints.confidence)
         self.counted = [name for name in constraints.bounds if name != "max_ms"]
         own = ["max_ms"] if constraints.max_ms is not None else []
         self.names = [*own, *(f"max_ms@{device.name}" for device in self.others), *self.counted]
@@ -221,7 +221,7 @@ class Problem:
         if self.latency is not None and self.constraints.max_ms is not None:
             found.append((*self.latency(population), self.constraints.max_ms, self.deviations))
         for device in self.others:
-            found.append((*device.latency(population), device.max_ms, float(ndtri(device.confidence))))
+            found.append((*device.latency(population), device.max_ms, NormalDist().inv_cdf(device.confidence)))
         return found
 
     def counts(self, population: Population) -> dict[str, np.ndarray]:

