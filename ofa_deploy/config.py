@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -293,6 +293,7 @@ class TargetProfile(Document):
         opset, forbidden_ops: rules that its models obey.
         precision: in which it computes. Models are written in fp32 and verified so; the device's builder makes them
             fp16 where that is asked.
+        loopback: whether it is this machine: a command that measures it starts the agent by itself.
         facts: by name, each with its public source.
         simulation: figures that stand in for a device; None where it cannot be simulated.
     """
@@ -317,6 +318,7 @@ class TargetProfile(Document):
     threads: Positive = 1
     opset: Annotated[int, Field(ge=11, le=21)] = 17
     forbidden_ops: tuple[str, ...] = ()
+    loopback: bool = False
     facts: dict[str, Fact] = {}
     simulation: Simulation | None = None
 
@@ -331,72 +333,18 @@ class TargetProfile(Document):
         return self.runtime.startswith(BROWSER)
 
 
-class TrainStage(Document):
-    """Train a supernet and fit its accuracy predictor."""
-
-    stage: Literal["train"]
-    recipe: str | TrainRecipe  # a file's name, or the recipe itself
-
-
-class ProfileStage(Document):
-    """Measure the blocks of the supernet's space on a target."""
-
-    stage: Literal["profile"]
-    target: str = "local"
-    networks: Annotated[int, Field(ge=0)] = 10
-    protocol: dict[str, Any] = {}  # settings that differ from the default ones; see fleet.Protocol
-
-
-class ExtractStage(Document):
-    """Extract a subnet for each latency budget: those given, or ``spread`` of them over the feasible range; or a single
-    one under the other bounds alone (``search.Constraints`` says what they mean)."""
-
-    stage: Literal["extract"]
-    target: str = "local"
-    max_ms: tuple[Bound, ...] = ()
-    spread: Annotated[int, Field(ge=0)] = 0
-    max_macs: Bound | None = None
-    max_params: Bound | None = None
-    max_memory_mb: Bound | None = None
-    max_energy_mj: Bound | None = None
-    max_layers: Bound | None = None
-    max_large_kernels: Annotated[float, Field(ge=0)] | None = None
-    min_macs: Bound | None = None
-    min_params: Bound | None = None
-    statistic: Literal["p50", "p90", "p99"] = "p50"  # which latency the budgets bound
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 0
-    strategy: str = "evolution"  # how it is searched, and within what: see ``search.Plan``
-    evaluations: Positive | None = None
-    population: Annotated[int, Field(ge=2)] | None = None
-    time_limit: Bound | None = None  # seconds
-    finetune: Annotated[int, Field(ge=0)] = 0  # of the finalists that fit, so many are trained on
-    finetune_epochs: Positive | None = None  # default: a quarter of the recipe's
-    protocol: dict[str, Any] = {}
-
-
-class CompareStage(Document):
-    """One page that compares the bundles of the stages before."""
-
-    stage: Literal["compare"]
-    title: str
-
-
-Stage = Annotated[TrainStage | ProfileStage | ExtractStage | CompareStage, Field(discriminator="stage")]
-
-
-class PipelineDocument(Document):
-    """``run FILE``: stages in order; one whose inputs did not change is skipped."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
-
-
 DocumentT = TypeVar("DocumentT", bound=Document)
 
 
-def read_document(model: type[DocumentT], source: str | Path | Mapping[str, Any]) -> DocumentT:
+def read_document(
+    model: type[DocumentT],
+    source: str | Path | Mapping[str, Any],
+    edit: Callable[[dict[str, Any]], dict[str, Any]] = lambda data: data,
+) -> DocumentT:
     """Validate a YAML file, or a mapping that was read already, as one of the models above.
+
+    Args:
+        edit: what is done to the content first; keys stay where they are.
 
     Raises:
         UsageError: the file is missing or not YAML, or a key is unknown or has a wrong value; names file, line, key.
@@ -406,7 +354,7 @@ def read_document(model: type[DocumentT], source: str | Path | Mapping[str, Any]
     else:
         where, data, lines = str(source), *_read_yaml(Path(source))
     try:
-        return model.model_validate(data)
+        return model.model_validate(edit(data))
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(str(part) for part in first["loc"])

@@ -10,21 +10,28 @@ import click
 from ofa_deploy.cli.output import emit, progress, shout
 
 if TYPE_CHECKING:
-    from ofa_deploy.pipeline import PipelineResult
+    from ofa_deploy.pipeline.outcome import Outcome
 
 
-def _run(workspace: Path | None, file: str) -> PipelineResult:
+def _run(
+    workspace: Path | None,
+    file: str,
+    parameters: dict[str, str] | None = None,
+    dry: bool = False,
+    baseline: Path | None = None,
+) -> Outcome:
     from ofa_deploy.config import find_file
-    from ofa_deploy.pipeline import read_pipeline, run_pipeline
+    from ofa_deploy.pipeline.question import read_pipeline
+    from ofa_deploy.pipeline.runner import run_pipeline
     from ofa_deploy.store import Workspace
 
-    document = read_pipeline(find_file(file, "pipelines"))
+    document = read_pipeline(find_file(file, "pipelines"), parameters or {})
 
     with progress() as tell:
-        return run_pipeline(document, Workspace.open(workspace), tell)
+        return run_pipeline(document, Workspace.open(workspace), tell, dry, baseline)
 
 
-def _print(result: PipelineResult) -> None:
+def _print(result: Outcome) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -49,10 +56,26 @@ def _print(result: PipelineResult) -> None:
         click.echo(f"bundle: {report['bundle']}")
     if result.page:
         click.echo(f"compare: {result.page}")
+    for verdict in result.verdicts:
+        state = {True: "passed", False: "FAILED", None: "not compared"}[verdict.passed]
+        click.echo(f"gate {state}: {verdict.bundle}: {verdict.gate} ({verdict.why})")
 
 
-def _answer(result: PipelineResult) -> dict:
-    return {"reports": result.reports, "page": str(result.page) if result.page else None, "skipped": result.skipped}
+def _print_plan(result: Outcome) -> None:
+    width = max(len(unit.name) for unit in result.units)
+    for unit in result.units:
+        click.echo(f"{unit.status:9}  {unit.name:{width}}  {unit.why}".rstrip())
+
+
+def _answer(result: Outcome) -> dict:
+    page = str(result.page) if result.page else None
+    return {**result.to_json(), "reports": result.reports, "page": page, "skipped": result.skipped}
+
+
+def _finish(result: Outcome) -> None:
+    """Say why a run failed, with the exit code of that, after what it did achieve was shown."""
+    if result.error:
+        raise result.error
 
 
 @click.command()
@@ -66,6 +89,8 @@ def quickstart(workspace: Path | None, as_json: bool) -> None:
     result = _run(workspace, "quickstart.yaml")
     if as_json:
         emit(_answer(result))
+    _finish(result)
+    if as_json:
         return
     _print(result)
     click.echo(
@@ -79,15 +104,36 @@ def quickstart(workspace: Path | None, as_json: bool) -> None:
 
 @click.command()
 @click.argument("file")
+@click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="Another value of one.")
+@click.option("--dry-run", "dry", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Bundles of an earlier run, such as the last release: what got slower?",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
-def run(workspace: Path | None, file: str, as_json: bool) -> None:
-    """Run a pipeline from YAML: yours, or one that ships.  Example: ofa-deploy run pipelines/quickstart.yaml"""
-    result = _run(workspace, file)
+def run(
+    workspace: Path | None, file: str, parameters: tuple[str, ...], dry: bool, baseline: Path | None, as_json: bool
+) -> None:
+    """Run a pipeline from YAML: yours, or one that ships. It fails where a unit of work or a gate does.
+
+    \b
+    Example:
+      ofa-deploy run pipelines/quickstart.yaml
+      ofa-deploy run pipelines/ci.yaml -p networks=8 --dry-run
+    """
+    pairs = [text.partition("=") for text in parameters]
+    if wrong := [text for text, (_, sign, _) in zip(parameters, pairs, strict=True) if not sign]:
+        raise click.UsageError(f"{wrong[0]!r} is not NAME=VALUE")
+    result = _run(workspace, file, {name: value for name, _, value in pairs}, dry, baseline)
     if as_json:
         emit(_answer(result))
+    elif dry:
+        _print_plan(result)
     else:
         _print(result)
+    _finish(result)
 
 
 COMMANDS = (quickstart, run)

@@ -132,7 +132,7 @@ def extract(
     """
     if tuning is not None:
         check_trainable(subject, tuning)
-    fleet.fetch(target.name)
+    fleet.fetch(target)
     device = fleet if may_profile else None
     ready = ready_cells if isinstance(subject, CellSubject) else ready_model
     model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)

@@ -57,7 +57,7 @@ def audit(
     Raises:
         OpNotProfiled: the target's table does not cover the space.
     """
-    fleet.fetch(target.name)
+    fleet.fetch(target)
     codec, model = PopulationCodec(space), load_model(workspace, target, space, statistic)
     archs = codec.decode(held_out(codec, model, networks, seed + 1))
     predicted = _predictions(model, [space.network(arch) for arch in archs])

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ from ofa_deploy.store import Workspace
 if TYPE_CHECKING:
     from ofa_deploy.fleet.serving import LocalServer
 
-LOCAL = "local"  # the target that is this machine, and needs no registration
+LOCAL = "local"  # the target that is this machine, and needs no registration; there are others with ``loopback``
 CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
 POLL_S = 0.5
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
@@ -40,6 +40,7 @@ class Fleet:
         self._workspace, self._client, self._queue, self._inside = workspace, client, queue, inside
         self._agent: AgentProcess | None = None
         self._alone: Fleet | None = None
+        self._replay: dict[str, list[dict[str, Any]]] = {}
         self._cleanup = contextlib.ExitStack()
 
     @classmethod
@@ -75,14 +76,14 @@ class Fleet:
         """Whether the server will be there when this process has ended."""
         return self._inside is None
 
-    def fetch(self, device: str) -> None:
+    def fetch(self, target: TargetProfile) -> None:
         """Copy what the server knows of a device to the workspace, so that what others measured is used here too.
 
-        ``local`` is another machine there, and is left out.
+        This machine is another one there, and is left out.
         """
-        if self._inside is not None or device == LOCAL:
+        if self._inside is not None or target.loopback:
             return
-        store, url = self._workspace.store, self._client.url
+        device, store, url = target.name, self._workspace.store, self._client.url
         known = store.cursor(url, device)
         after = max(0, known - OVERLAP)
         while True:
@@ -116,7 +117,9 @@ class Fleet:
             return []
         known = [arch_facts(item.arch, item.network) for item in items if item.arch]
         self._workspace.store.architectures.add(known)
-        if target.name == LOCAL and self._is_shared():
+        if (measured := self._replayed(target, items)) is not None:
+            return measured
+        if target.loopback and self._is_shared():
             return self._for_local().measure(target, items, protocol, progress)
         own = self._is_own(target)
         if own:
@@ -138,6 +141,33 @@ class Fleet:
             raise
         return self._collect(status)
 
+    @contextlib.contextmanager
+    def replaying(self, device: str, after: int) -> Iterator[None]:
+        """Within it, what was measured on a device after the record of that ``id`` answers for equal items, once.
+
+        An attempt that was killed is so repeated as it was, down to its timings, and goes on where it ended.
+        """
+        store = self._workspace.store
+        self._replay = {device: [r for r in store.measurements(device) if r["id"] > after]}
+        try:
+            yield
+        finally:
+            self._replay = {}
+
+    def _replayed(self, target: TargetProfile, items: Sequence[MeasureItem]) -> list[dict[str, Any]] | None:
+        """The first record of every item that has not been given yet; None where an item has none left."""
+        left = list(self._replay.get(target.name, ()))
+        found = []
+        for item in items:
+            record = next((r for r in left if (r["kind"], r["key"]) == (item.kind, item.key)), None)
+            if record is None:
+                return None
+            left.remove(record)
+            found.append(record)
+        if found:
+            self._replay[target.name] = left
+        return [{key: value for key, value in record.items() if key not in ("id", "position")} for record in found]
+
     def _is_shared(self) -> bool:
         """Whether others measure at this server, for each of whom ``local`` is another machine."""
         return self._client.url == os.environ.get("OFA_SERVER", "").rstrip("/")
@@ -156,7 +186,7 @@ class Fleet:
         """
         if target.simulated:
             return not any(device["name"] == target.name and device["profile"] for device in self._client.devices())
-        return target.name == LOCAL
+        return target.loopback
 
     def _start_agent(self, target: TargetProfile) -> None:
         if self._agent is not None and self._agent.device != target.name:

@@ -63,7 +63,7 @@ def profile(
     Returns:
         The table, also exported to the workspace's ``tables`` folder.
     """
-    fleet.fetch(target.name)
+    fleet.fetch(target)
     codec, table = PopulationCodec(space), load_table(workspace, target)
     for _ in range(2):  # again where the device's condition has changed since, so that its older rows do not count
         ops = codec.ops if refresh else [op for op in codec.ops if op.key not in table.rows]

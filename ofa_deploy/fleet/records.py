@@ -13,6 +13,7 @@ from ofa_deploy.fleet.schemas import ItemResult, RunResult
 
 DIGITS = 7  # of a stored latency: finer than any timer, and half the bytes
 CLOCK_SLACK_S = 5.0  # that the server's clock may be set back while a device measures
+NO_TIME = "1970-01-01T00:00:00Z"  # when simulated devices measure: what they say holds at every time
 SCALE_SIGMAS = 2.0  # chunks are put on one level where their sentinels differ by more than this
 
 
@@ -88,8 +89,8 @@ def make_records(
         "sentinel_ms": _round(reference["sentinel_ms"]),
         "scale": scales[0],
         "best_scale": scales[1],
-        "started_at": result.started_at,
-        "measured_at": result.finished_at,
+        "started_at": NO_TIME if result.condition.simulated else result.started_at,
+        "measured_at": NO_TIME if result.condition.simulated else result.finished_at,
     }
     asked = {item["item"]: item["payload"] for item in run["items"]}
     records, errors = {}, {}

@@ -21,7 +21,7 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 def resolve_target(name: str, workspace: Workspace | None = None, measure: bool = False) -> TargetProfile:
     """The target of a name: a registered device with the profile that it was registered with; ``profiles/NAME.yaml``
-    where you stand, a path to a YAML file, or one of the package.
+    where you stand, a path to a YAML file, or one of the package; or one that a pipeline in the workspace declared.
 
     A profile stands for the only device that is registered with it. Where none is, and the profile has figures to
     simulate one, the runtime is ``simulated``. A name without a profile that has a table in the workspace is a target
@@ -38,8 +38,8 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
     devices = _registered(workspace) if workspace and name != LOCAL else {}
     if name in devices:
         return _as_registered(name, devices[name])
-    found = _profile(name)
-    if found is not None and found.name != LOCAL:
+    found = _profile(name, workspace)
+    if found is not None and not found.loopback:
         return _instead_of(found, devices)
     if found is None and workspace and re.fullmatch(NAME, name) and workspace.store.has_measurements(name):
         found = TargetProfile(name=name, description="known from a table that was imported", runtime=PUBLISHED)
@@ -113,11 +113,13 @@ def read_profile(name: str) -> TargetProfile:
     return found
 
 
-def _profile(name: str) -> TargetProfile | None:
+def _profile(name: str, workspace: Workspace | None = None) -> TargetProfile | None:
     if name.endswith((".yaml", ".yml")):
         return read_document(TargetProfile, Path(name))
+    declared = (workspace.targets,) if workspace else ()
     if re.fullmatch(NAME, name):
-        for path in (FOLDERS[0] / f"{name}.yaml", Path(f"{name}.yaml"), *(f / f"{name}.yaml" for f in FOLDERS[1:])):
+        for folder in (FOLDERS[0], Path(), *FOLDERS[1:], *declared):
+            path = folder / f"{name}.yaml"
             if path.is_file():
                 return read_document(TargetProfile, path)
     return None

@@ -1,6 +1,4 @@
-"""Runs a YAML pipeline stage by stage; a stage whose inputs and outputs did not change is skipped."""
+"""Runs a YAML pipeline stage by stage; what did not change is skipped.
 
-from ofa_deploy.pipeline.question import Question, read_pipeline
-from ofa_deploy.pipeline.runner import PipelineResult, run_pipeline
-
-__all__ = ["PipelineResult", "Question", "read_pipeline", "run_pipeline"]
+Nothing is imported here: a question is read by commands that must start without what a pipeline runs on.
+"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -17,7 +18,6 @@ from ofa_deploy.config import (
     Bound,
     DataConfig,
     Document,
-    PipelineDocument,
     Positive,
     TrainRecipe,
     key_lines,
@@ -25,6 +25,7 @@ from ofa_deploy.config import (
     read_document,
 )
 from ofa_deploy.errors import UsageError
+from ofa_deploy.pipeline.document import PipelineDocument, filling
 from ofa_deploy.search import STRATEGIES
 from ofa_deploy.space import PRESETS, SearchSpace, rescale
 
@@ -145,14 +146,21 @@ class Question(Document):
         return {names.get(k, k): v for k, v in given.items() if k in (*names, "evaluations")}
 
 
-def read_pipeline(path: Path) -> PipelineDocument:
+def read_pipeline(path: Path, parameters: Mapping[str, str] = MappingProxyType({})) -> PipelineDocument:
     """A pipeline's YAML file, or one that asks for a network in the words of a ``Question``.
 
+    Args:
+        parameters: values, as YAML, that come instead of those in the document.
+
     Raises:
-        UsageError: as ``read_document``, or as ``as_pipeline``.
+        UsageError: as ``read_document``, or as ``as_pipeline``; or there is no such parameter.
     """
     asks = {("search_space",), ("constraints",), ("strategy",)} & set(key_lines(path))
-    return as_pipeline(path) if asks else read_document(PipelineDocument, path)
+    if not asks:
+        return read_document(PipelineDocument, path, filling(parameters, path))
+    if parameters:
+        raise UsageError(f"{path} asks for a network, and has no parameters; change its keys instead")
+    return as_pipeline(path)
 
 
 def read_question(source: str | Path | Mapping[str, Any]) -> Question:

@@ -37,7 +37,8 @@ def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
     """One self-contained page that compares bundles.
 
     Args:
-        reports: ``report.json`` of each; ``report["links"]["report"]`` is the relative path to its page.
+        reports: ``report.json`` of each; ``report["links"]["report"]`` is the relative path to its page, and
+            ``report["elsewhere"]``, where there is one, has by the target's name what its subnet takes on others.
         title: of the page.
     """
     rows = [(False, _row(i + 1, report)) for i, report in enumerate(reports)]
@@ -46,6 +47,7 @@ def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
         element("header", element("p", "ofa-deploy comparison"), element("h1", title)),
         table(("", *COLUMNS), rows, "wide compared"),
         element("div", _plot(reports), class_="plots"),
+        _elsewhere(reports),
     ]
     return page(title, body)
 
@@ -68,6 +70,42 @@ def _row(place: int, report: dict[str, Any]) -> list[Child]:
         size(get(report, "size_bytes")),
         facts.short(get(report, "subnet.key")),
     ]
+
+
+def _elsewhere(reports: Sequence[dict[str, Any]]) -> Markup | None:
+    """Every subnet on every device: what it takes where it was not made for."""
+    crossed = [(i + 1, report, get(report, "elsewhere")) for i, report in enumerate(reports)]
+    found = [(place, report, on) for place, report, on in crossed if isinstance(on, dict) and on]
+    if not found:
+        return None
+    targets = list(dict.fromkeys(name for _, _, on in found for name in on))
+    simulated = {name: any(get(on, f"{name}.simulated") for _, _, on in found) for name in targets}
+    head = ["", "made for", *(f"{n} (SIMULATED)" if simulated[n] else n for n in targets), "memory", "file"]
+    rows = [
+        (
+            False,
+            [
+                _badge(place),
+                plain(get(report, "target.name")),
+                *(_there(on.get(name), name == get(report, "target.name")) for name in targets),
+                _megabytes(get(report, "subnet.memory_mb")),
+                size(get(report, "size_bytes")),
+            ],
+        )
+        for place, report, on in found
+    ]
+    remark = "Measured p50 of the same network in each target's own format; in bold where it was made for."
+    return element("section", element("h2", "Every subnet on every device"), table(head, rows), element("p", remark))
+
+
+def _there(latency: Any, own: bool) -> Child:
+    shown = ms(get(latency, "p50"), "–")
+    return element("strong", shown) if own else shown
+
+
+def _megabytes(value: Any) -> str:
+    found = number(value)
+    return "–" if found is None else f"{found:.2f} MB"
 
 
 def _fits(answer: facts.Verdict) -> str:

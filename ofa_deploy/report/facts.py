@@ -109,8 +109,12 @@ def _accuracy(report: dict[str, Any]) -> str:
 def _trust(report: dict[str, Any]) -> str:
     """How far the prediction can be trusted."""
     if get(report, "audit.verdict"):
-        day = plain(get(report, "audit.measured_at"), "an unknown day")[:10]
-        tested = f"{plain(get(report, 'audit.n_heldout'))} held-out networks on {day}"
+        day = (
+            "in a simulation"
+            if simulated(report)
+            else f"on {plain(get(report, 'audit.measured_at'), 'an unknown day')[:10]}"
+        )
+        tested = f"{plain(get(report, 'audit.n_heldout'))} held-out networks {day}"
         warned = "⚠ " if get(report, "audit.status") == "not trusted" else ""
         return f"{warned}predictions audited with {tested} – {plain(get(report, 'audit.verdict'))}"
     command = get(report, "audit_command")
@@ -121,7 +125,7 @@ def condition_line(report: dict[str, Any]) -> str:
     """The conditions of a measurement in one line."""
     shown = [plain(get(report, f"target.{name}"), "") for name in ("name", "runtime", "provider", "precision")]
     shown += [_said(f"{name} {{}}", plain(get(report, f"target.{name}"), "")) for name in ("batch", "threads")]
-    when = plain(get(report, "provenance.measured_at"), "")
+    when = "" if simulated(report) else plain(get(report, "provenance.measured_at"), "")
     return " · ".join(filter(None, [*shown, statistic(report), when]))
 
 
@@ -199,7 +203,7 @@ def conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
     if isinstance(bounds, dict):
         shown += [(f"Constraint {key}", count(value)) for key, value in sorted(bounds.items()) if value is not None]
     measured_at = get(report, "provenance.measured_at")
-    return shown if measured_at is None else [*shown, ("Measured at", plain(measured_at))]
+    return shown if measured_at is None or simulated(report) else [*shown, ("Measured at", plain(measured_at))]
 
 
 def notes(report: dict[str, Any]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import func, select, update
 
@@ -35,6 +36,13 @@ class Store:
         migrate(self._engine, (where.get_backend_name() == "sqlite" and where.database) or where.render_as_string())
         self.access, self.jobs, self.runs = Access(self._engine), Jobs(self._engine), Runs(self._engine)
         self.overview, self.architectures = Overview(self._engine), Architectures(self._engine)
+        self._until: dict[str, int] = {}
+
+    def as_of(self, device: str, until: int) -> Self:
+        """The same store, in which ``measurements`` of a device end with the one of that ``id``."""
+        view = copy.copy(self)
+        view._until = {**self._until, device: until}
+        return view
 
     def close(self) -> None:
         """Close all connections."""
@@ -89,6 +97,8 @@ class Store:
         query = select(MeasurementRow.id, MeasurementRow.record).where(MeasurementRow.device == device)
         if condition is not None:
             query = query.where(MeasurementRow.condition_hash == condition_hash(condition))
+        if device in self._until:
+            query = query.where(MeasurementRow.id <= self._until[device])
         queries = [query]
         if keys is not None:
             wanted = sorted(set(keys))

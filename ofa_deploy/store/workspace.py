@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ofa_deploy.errors import UsageError
@@ -38,7 +38,7 @@ class Workspace:
         """
         root = Path(path or os.environ.get(VARIABLE) or DEFAULT).absolute()
         try:
-            for folder in ("supernets", "accuracy", "tables", "audits", "bundles"):
+            for folder in ("supernets", "accuracy", "tables", "targets", "audits", "bundles"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(
@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "tables"
 
     @property
+    def targets(self) -> Path:
+        """Targets that a pipeline declared, as profiles: other commands find them by name."""
+        return self.root / "targets"
+
+    @property
     def audits(self) -> Path:
         """The newest audit of every target, as pages."""
         return self.root / "audits"
@@ -70,6 +75,10 @@ class Workspace:
     def bundles(self) -> Path:
         """What ``extract`` left."""
         return self.root / "bundles"
+
+    def as_of(self, device: str, until: int) -> Workspace:
+        """The same workspace, in which what is known of a device ends with the measurement of that ``id``."""
+        return replace(self, store=self.store.as_of(device, until))
 
     def close(self) -> None:
         """Close the database."""

@@ -4,10 +4,9 @@ import json
 
 import pytest
 
-from ofa_deploy.config import ExtractStage, ProfileStage, TrainStage
 from ofa_deploy.errors import UsageError
-from ofa_deploy.pipeline import read_pipeline
-from ofa_deploy.pipeline.question import SpaceQuestion, space_of
+from ofa_deploy.pipeline.document import ExtractStage, ProfileStage, TrainStage
+from ofa_deploy.pipeline.question import SpaceQuestion, read_pipeline, space_of
 from ofa_deploy.space import PRESETS
 
 QUESTION = """

@@ -7,8 +7,9 @@ import click
 import pytest
 
 from ofa_deploy.cli import cli
-from ofa_deploy.config import PipelineDocument, TargetProfile, TrainRecipe, read_document, shipped_folder
+from ofa_deploy.config import TargetProfile, TrainRecipe, read_document, shipped_folder
 from ofa_deploy.differentiable import DartsRecipe
+from ofa_deploy.pipeline.question import read_pipeline
 from ofa_deploy.space import load_space
 
 PIPELINES = sorted(shipped_folder("pipelines").glob("*.yaml"))
@@ -20,7 +21,7 @@ def test_pipelines_and_recipes(path: Path) -> None:
     if path.stem.startswith("darts_"):
         assert read_document(DartsRecipe, path).name == path.stem
     elif "stages:" in path.read_text():
-        document = read_document(PipelineDocument, path)
+        document = read_pipeline(path)
         recipes = [stage.recipe for stage in document.stages if stage.stage == "train"]
         assert all((path.parent / recipe).is_file() for recipe in recipes)
     else:

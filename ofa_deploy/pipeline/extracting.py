@@ -1,0 +1,111 @@
+"""The stage that extracts: a bundle for every target and budget."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+from ofa_deploy.config import TargetProfile, read_document
+from ofa_deploy.deploy.audits import newest_audit
+from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.extract import Extraction, budgets_between, extract
+from ofa_deploy.deploy.finetuning import tuning_of
+from ofa_deploy.deploy.ready import ready_model
+from ofa_deploy.deploy.remember import remember_bundle
+from ofa_deploy.errors import UsageError
+from ofa_deploy.export import verify_bundle
+from ofa_deploy.fleet import Protocol
+from ofa_deploy.fleet.models import load_table
+from ofa_deploy.latency import differences
+from ofa_deploy.pipeline.context import Context, shared
+from ofa_deploy.pipeline.document import ExtractStage
+from ofa_deploy.search import Constraints, Plan
+from ofa_deploy.search.problem import BOUNDS
+from ofa_deploy.search.strategies import find_strategy
+from ofa_deploy.store import Workspace
+
+
+def extract_stage(run: Context, stage: ExtractStage) -> None:
+    """A bundle for every target and budget."""
+    for name in run.names(stage):
+        target, budgets = run.target(name), list[float | None](stage.max_ms)
+        if stage.spread:
+            budgets += _spread(run, stage, target)
+        for budget in budgets or ([] if stage.spread else [None]):
+            _extract(run, stage, target, budget)
+
+
+def _spread(run: Context, stage: ExtractStage, target: TargetProfile) -> list[float]:
+    """Budgets over the feasible range; none where an earlier unit on the target has failed."""
+    given = {**run.rests_on(target), **stage.model_dump(include={"spread", "confidence", "statistic"})}
+
+    def work(_: int) -> list[float]:
+        model, codec = ready_model(run.fleet(), run.known(target), target, run.subject.space, stage.statistic)
+        return budgets_between(run.subject, model, codec, stage.spread, stage.confidence)
+
+    return run.unit(f"budgets {target.name}", target.name, lambda: given, work) or []
+
+
+def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: float | None) -> None:
+    constraints = _constraints(stage, budget)
+    folder = "-".join([target.name, *constraints.names])
+    outputs = run.unit(
+        f"extract {folder}",
+        target.name,
+        lambda: {**run.rests_on(target), "stage": shared(stage), "budget": budget},
+        lambda since: _bundle(run, stage, target, constraints, folder, since),
+        lambda _: not verify_bundle(run.folder / folder),
+    )
+    if outputs:
+        report = json.loads((run.folder / folder / "report.json").read_text())
+        run.outcome.reports.append({**report, "bundle": str(run.folder / folder), "folder": folder})
+
+
+def _bundle(
+    run: Context, stage: ExtractStage, target: TargetProfile, constraints: Constraints, folder: str, since: int
+) -> str:
+    tuning = tuning_of(run.subject, stage.finetune, stage.finetune_epochs)
+
+    def attempt(workspace: Workspace, may_profile: bool) -> Extraction:
+        return extract(
+            run.fleet(),
+            workspace,
+            run.subject,
+            target,
+            constraints,
+            stage.seed,
+            may_profile,
+            protocol=read_document(Protocol, stage.protocol),
+            progress=lambda p: run.tell(f"extract {folder}", p),
+            tuning=tuning,
+            tuned=stage.finetune,
+            plan=Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit),
+        )
+
+    known = run.known(target, since)
+    profiled = bool(load_table(known, target).rows)
+    with run.fleet().replaying(target.name, since):
+        extraction = attempt(known if profiled else run.workspace, may_profile=not profiled)
+    if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record["condition"]):
+        extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
+    words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
+    words += ["--finetune", str(stage.finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
+    command = shlex.join([*words, "--supernet", str(run.path)])
+    audited = run.audits.get(target.name) or newest_audit(run.workspace, extraction)
+    report = build_bundle(extraction, run.folder / folder, command, audited)
+    remember_bundle(run.workspace, extraction, report, run.folder / folder)
+    return folder
+
+
+def _constraints(stage: ExtractStage, budget: float | None) -> Constraints:
+    bounds = stage.model_dump(include=set(BOUNDS) - {"max_ms"})
+    return Constraints(max_ms=budget, confidence=stage.confidence, statistic=stage.statistic, **bounds)
+
+
+def check_extract(stage: ExtractStage) -> None:
+    """Before anything slow happens."""
+    others = _constraints(stage, None).bounds
+    if not (stage.max_ms or stage.spread or others):
+        where = ", ".join(stage.named) or "all targets"
+        raise UsageError(f"extract for {where}: give max_ms, spread, max_macs, max_params or max_memory_mb")
+    find_strategy(stage.strategy)

@@ -1,0 +1,148 @@
+"""What a pipeline's run came to: its units of work, reports, gates, and how they compare with an earlier run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.errors import GateFailed, OfaDeployError
+from ofa_deploy.files import write_atomic
+from ofa_deploy.pipeline.gates import Verdict
+from ofa_deploy.report.summary import render_junit, render_summary
+
+SURE = 1.96  # standard errors: what a latency may differ from an earlier one by chance
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of work.
+
+    Attributes:
+        target: on which it worked; None where all others rest on it.
+        status: ``done``, ``skipped``, ``failed``, ``not run`` or, of a dry run, ``would run``.
+        why: in words.
+    """
+
+    name: str
+    target: str | None
+    status: str
+    why: str = ""
+    seconds: float = 0.0
+    error: OfaDeployError | None = None
+
+
+@dataclass
+class Outcome:
+    """What a run left behind.
+
+    Attributes:
+        folder: of the pipeline's bundles and its summaries.
+        reports: report of every bundle, with its folder under ``bundle``.
+        page: the page that compares them; None without a compare stage.
+    """
+
+    name: str
+    folder: Path
+    units: list[Unit] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    page: Path | None = None
+
+    def add(self, unit: Unit) -> None:
+        """Note what became of a unit."""
+        self.units.append(unit)
+
+    def blocked(self, target: str | None) -> str | None:
+        """Why a unit on a target cannot be done, or judged in a dry run, after what became of those before it."""
+        for unit in self.units:
+            if unit.target in (None, target) and unit.status in ("failed", "not run", "would run"):
+                return f"after: {unit.name}"
+        return None
+
+    @property
+    def skipped(self) -> list[str]:
+        """Names of the units that had not changed."""
+        return [unit.name for unit in self.units if unit.status == "skipped"]
+
+    @property
+    def error(self) -> OfaDeployError | None:
+        """What makes the run fail: the first unit that did, or a gate."""
+        failed = [unit for unit in self.units if unit.error is not None]
+        if failed:
+            first = failed[0]
+            if len(failed) == 1 or first.error is None:
+                return first.error
+            return type(first.error)(f"{first.error} ({len(failed) - 1} more failed; see {self.folder / 'summary.md'})")
+        missed = [verdict for verdict in self.verdicts if verdict.passed is False]
+        if not missed:
+            return None
+        more = f" ({len(missed) - 1} more; see {self.folder / 'summary.md'})" if missed[1:] else ""
+        return GateFailed(f"{missed[0].bundle}: the gate {missed[0].gate!r} failed: {missed[0].why}{more}")
+
+    def compare_with(self, earlier: Path | None) -> None:
+        """Add to every report what changed since the bundle of the same name in an earlier run's folder."""
+        for report in self.reports:
+            file = earlier / report["folder"] / "report.json" if earlier else None
+            report["baseline"] = _changes(report, json.loads(file.read_text())) if file and file.is_file() else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``summary.json`` says."""
+        return {
+            "schema": 1,
+            "pipeline": self.name,
+            "passed": self.error is None,
+            "error": str(self.error) if self.error else None,
+            "units": [
+                {"name": u.name, "target": u.target, "status": u.status, "why": u.why, "seconds": round(u.seconds, 3)}
+                for u in self.units
+            ],
+            "gates": [verdict._asdict() for verdict in self.verdicts],
+            "bundles": [_bundle(report) for report in self.reports],
+            "page": self.page.name if self.page else None,
+        }
+
+    def write(self) -> None:
+        """Write ``summary.json``, ``summary.md`` and ``junit.xml``."""
+        summary = self.to_json()
+        for name, content in (
+            ("summary.json", json.dumps(summary, indent=1, sort_keys=True) + "\n"),
+            ("summary.md", render_summary(summary)),
+            ("junit.xml", render_junit(summary)),
+        ):
+            write_atomic(self.folder / name, content.encode())
+
+
+def _bundle(report: dict[str, Any]) -> dict[str, Any]:
+    latency, accuracy = report["latency"], report["accuracy"]
+    return {
+        "folder": report["folder"],
+        "target": report["target"]["name"],
+        "simulated": report["target"]["simulated"],
+        "max_ms": report["budget"]["max_ms"],
+        "predicted_ms": latency["predicted_ms"],
+        "p50_ms": latency["measured_ms"]["p50"],
+        "accuracy": accuracy["measured"],
+        "drop": accuracy.get("drop"),
+        "params": report["subnet"]["params"],
+        "size_bytes": report["size_bytes"],
+        "key": report["subnet"]["key"],
+        "baseline": report.get("baseline"),
+    }
+
+
+def _changes(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """Ratios of latency and size, and the difference of accuracies; ``slower`` where it is so beyond chance."""
+    new, old = now["latency"]["measured_ms"], then["latency"]["measured_ms"]
+    ratio = new["p50"] / old["p50"]
+    error = (new["se"] ** 2 + old["se"] ** 2 + now["latency"]["session_std"] ** 2) ** 0.5
+    measured = now["accuracy"]["measured"], then["accuracy"]["measured"]
+    return {
+        "latency": ratio,
+        "slower": ratio - 1 > SURE * error,
+        "accuracy": None if None in measured else measured[0] - measured[1],
+        "size": now["size_bytes"] / then["size_bytes"],
+        "p50_ms": old["p50"],
+        "key": then["subnet"]["key"],
+    }

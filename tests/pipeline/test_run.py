@@ -1,0 +1,123 @@
+"""Whole pipelines on simulated devices: resumed, changed in part, failing in part."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ofa_deploy.errors import InfeasibleBudget
+from ofa_deploy.pipeline import extracting
+from ofa_deploy.pipeline.outcome import Outcome
+from ofa_deploy.pipeline.question import read_pipeline
+from ofa_deploy.pipeline.runner import run_pipeline
+from ofa_deploy.store import Workspace
+
+DOCUMENT: dict[str, Any] = {
+    "name": "ci",
+    "targets": {"jetson_nano": None, "pi": {"profile": "raspberry_pi_4"}},
+    "stages": [
+        {"stage": "import", "supernet": "digits"},
+        {"stage": "profile", "networks": 4},
+        {"stage": "audit", "networks": 4},
+        {"stage": "extract", "target": "jetson_nano", "max_ms": [1.3]},
+        {"stage": "extract", "target": "pi", "spread": 1},
+        {"stage": "verify"},
+        {"stage": "compare", "title": "Two", "cross": True},
+    ],
+    "gates": ["latency.p50 <= budget", "size_mb <= 8"],
+}
+
+
+class Killed(BaseException):
+    """As good as SIGKILL at that moment: nothing after it is done."""
+
+
+def run(folder: Path, document: dict[str, Any], kill_at: str | None = None, dry: bool = False) -> Outcome:
+    file = folder / "ci.yaml"
+    file.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def tell(what: str, _: dict[str, Any]) -> None:
+        if kill_at is not None and what.startswith(kill_at):
+            raise Killed
+
+    with Workspace.open(folder / ".ofa") as workspace:
+        return run_pipeline(read_pipeline(file), workspace, tell, dry)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    folder = tmp_path_factory.mktemp("ci")
+    return folder, run(folder, DOCUMENT)
+
+
+def states(outcome: Outcome) -> dict[str, str]:
+    return {unit.name: unit.status for unit in outcome.units}
+
+
+def test_all_is_done_and_judged(done: tuple[Path, Outcome]) -> None:
+    folder, outcome = done
+    assert outcome.error is None, outcome.error
+    assert set(states(outcome).values()) == {"done"}
+    assert [verdict.passed for verdict in outcome.verdicts] == [True] * 4
+    assert [report["target"]["name"] for report in outcome.reports] == ["jetson_nano", "pi"]
+    assert all(report["audit"]["n_heldout"] == 4 for report in outcome.reports)
+    written = {path.name for path in (folder / ".ofa" / "bundles" / "ci").iterdir()}
+    assert {"summary.json", "summary.md", "junit.xml", "index.html"} <= written
+    page = (folder / ".ofa" / "bundles" / "ci" / "index.html").read_text()
+    assert "Every subnet on every device" in page
+
+
+def test_again_skips_all_and_a_dry_run_says_so(done: tuple[Path, Outcome]) -> None:
+    folder, _ = done
+    planned = states(run(folder, DOCUMENT, dry=True))
+    again = states(run(folder, DOCUMENT))
+    assert {state for name, state in again.items() if not name.startswith("verify")} == {"skipped"}
+    assert planned.items() <= {**again, **{n: "done" for n in again if n.startswith("verify")}}.items()
+
+
+def test_a_changed_budget_redoes_what_it_must(done: tuple[Path, Outcome]) -> None:
+    folder, first = done
+    changed = json.loads(json.dumps(DOCUMENT))
+    changed["stages"][3]["max_ms"] = [1.4]
+    found = states(run(folder, changed))
+    redone = {name for name, state in found.items() if state == "done" and not name.startswith("verify")}
+    assert redone - {"compare on jetson_nano", "compare on pi"} == {"extract jetson_nano-ms1.4"}
+    run(folder, DOCUMENT)  # as it was for the others
+    assert first.reports[0]["folder"] == "jetson_nano-ms1.3"
+
+
+def test_what_fails_on_one_target_leaves_the_others(tmp_path: Path) -> None:
+    broken = json.loads(json.dumps(DOCUMENT))
+    broken["stages"][3]["max_ms"] = [1e-3]
+    outcome = run(tmp_path, broken)
+    assert isinstance(outcome.error, InfeasibleBudget)
+    assert [report["target"]["name"] for report in outcome.reports] == ["pi"]
+    found = states(outcome)
+    assert found["extract jetson_nano-ms0.001"] == "failed"
+    assert found["compare on jetson_nano"] == "not run"
+    assert "FAILED" in (tmp_path / ".ofa" / "bundles" / "ci" / "summary.md").read_text()
+    assert run(tmp_path, DOCUMENT).error is None  # and it goes on from there
+
+
+@pytest.mark.parametrize("moment", ["profile pi", "audit jetson", "extract jetson", "bundle", "compare on pi"])
+def test_a_killed_run_goes_on_to_the_same_bundles(
+    done: tuple[Path, Outcome], tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, first = done
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        if moment == "bundle":  # when its finalists are measured
+            patched.setattr(extracting, "build_bundle", killed)
+        with pytest.raises(Killed):
+            run(tmp_path, DOCUMENT, moment)
+    assert run(tmp_path, DOCUMENT).error is None
+    for report in first.reports:
+        expected, found = (root / ".ofa" / "bundles" / "ci" / report["folder"] for root in (folder, tmp_path))
+        names = sorted(path.name for path in expected.iterdir())
+        assert sorted(path.name for path in found.iterdir()) == names
+        assert [name for name in names if (expected / name).read_bytes() != (found / name).read_bytes()] == []
