@@ -80,6 +80,7 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 @click.option("--front", type=click.Path(path_type=Path), help="Take the finalists from pareto's .json: no search.")
 @click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
 @click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
+@click.option("--embed-preprocessing", "embed", is_flag=True, help="Add a model that takes pixels from 0 to 255.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @cell_options
 @click.pass_obj
@@ -92,6 +93,7 @@ def extract(
     front: Path | None,
     finetune: int | None,
     finetune_epochs: int | None,
+    embed: bool,
     output: Path | None,
     cells: CellChoice | None,
 ) -> None:
@@ -120,6 +122,7 @@ def extract(
     found = resolve_target(request.target, opened, measure=True)
     folder = output or opened.bundles / "-".join([found.name, *asked.names])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
+    words += ["--embed-preprocessing"] if embed else []
     with progress() as tell:
 
         def tell_of(p: dict[str, Any]) -> None:
@@ -147,7 +150,7 @@ def extract(
             extra = (tuning, finetune or 0, candidates)
             extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, *extra)
         tell("verify and report", {})
-        report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction))
+        report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed)
     remember_bundle(opened, extraction, report, folder)
     if request.as_json:
         emit({**report, "bundle": str(folder)})

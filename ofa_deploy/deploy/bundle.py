@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,55 @@ import onnxruntime
 import ofa_deploy
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
-from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
-from ofa_deploy.deploy.subject import INHERITED, subject_facts
-from ofa_deploy.errors import GateFailed, OpNotProfiled
-from ofa_deploy.export import parity, run_onnx, write_bundle
-from ofa_deploy.latency import Row, differences
+from ofa_deploy.deploy.notes import notes_on
+from ofa_deploy.deploy.subject import Subject, subject_facts
+from ofa_deploy.errors import GateFailed, UsageError
+from ofa_deploy.export import parity, write_bundle
+from ofa_deploy.export.clean import CleanRuntime, runtime_here, smoke
+from ofa_deploy.export.provenance import git_commit, statement
+from ofa_deploy.export.runtime import run_torch
+from ofa_deploy.export.serving import preprocessing, serving_files, with_preprocessing
+from ofa_deploy.latency import Row
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.space import network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file
-OLD_DAYS = 30  # after which a table should be measured again
 
 
 def build_bundle(
-    extraction: Extraction, folder: Path, command: str, audit: Mapping[str, Any] | None = None
+    extraction: Extraction,
+    folder: Path,
+    command: str,
+    audit: Mapping[str, Any] | None = None,
+    embed: bool = False,
 ) -> dict[str, Any]:
     """Verify the chosen subnet, and write its bundle; an older bundle there is replaced when the new one is complete.
 
     Args:
         command: what repeats this extraction.
         audit: of the predictions that it rests on, as ``newest_audit`` finds it.
+        embed: add a model with the pre-processing inside.
 
     Returns:
         The report, as in ``report.json``.
+
+    Raises:
+        GateFailed: the exported file differs from torch, or does not run where only its runtime is.
     """
     chosen, subject = extraction.chosen, extraction.subject
     arch = chosen.point.arch
-    checked = parity(chosen.subnet, chosen.onnx, subject.images(arch, PARITY_IMAGES))
+    images = subject.images(arch, PARITY_IMAGES)
+    checked = parity(chosen.subnet, chosen.onnx, images)
     if checked["max_abs"] > MAX_DIFFERENCE:
         raise GateFailed(
             f"the ONNX graph of {arch.key[:12]} differs from torch by {checked['max_abs']:.2g} (more than "
             f"{MAX_DIFFERENCE:g}); no bundle was written"
         )
-    test = subject.test(lambda images: run_onnx(chosen.onnx, [images]), arch)
+    served = _serving(extraction, embed)
+    test, run = _tested(extraction, images)
+    run["infer"] = _smoke(subject, served) if "infer.py" in served else None
     evidence = {
         "measurement": _repeatable(chosen.record),
         "finalists": [_repeatable(record) for f in extraction.finalists for record in f.records],
@@ -60,9 +74,9 @@ def build_bundle(
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
     }
-    report = build_report(extraction, checked, test, command, audit)
+    report = build_report(extraction, checked, test, run, command, audit)
     files = {
-        "model.onnx": chosen.onnx,
+        **served,
         "arch.json": _json(arch.to_json()),
         "evidence.json": _json(evidence),
         "report.json": _json(report),
@@ -71,8 +85,65 @@ def build_bundle(
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
+    files["provenance.json"] = _json(_statement(extraction, report, files, audit))
     write_bundle(folder, files, report["provenance"])
     return report
+
+
+def _serving(extraction: Extraction, embed: bool) -> dict[str, bytes]:
+    """The model, and what serves it; of a subject without images the model alone."""
+    subject, target, chosen = extraction.subject, extraction.target, extraction.chosen
+    if subject.data is None:
+        if embed:
+            raise UsageError(f"{subject.name}: pre-processing is not known without its data: {subject.data_error}")
+        return {"model.onnx": chosen.onnx}
+    data = subject.data
+    how = preprocessing(chosen.point.arch.resolution, data.mean, data.std, target.batch)
+    inside = {"model_pixels.onnx": with_preprocessing(chosen.onnx, how)} if embed else {}
+    return {
+        "model.onnx": chosen.onnx,
+        **inside,
+        **serving_files(how, data.classes, target.runtime, target.provider),
+    }
+
+
+def _tested(extraction: Extraction, images: np.ndarray) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What the exported file and torch make of the test split, and in which runtime, alone in a process, that was."""
+    chosen, subject, target = extraction.chosen, extraction.subject, extraction.target
+    of_torch: list[int] = []
+    with CleanRuntime(chosen.onnx, runtime_here(target.runtime)) as served:
+        served(images[:1])
+
+        def logits(batch: np.ndarray) -> np.ndarray:
+            of_torch.extend(run_torch(chosen.subnet, batch).argmax(1).tolist())
+            return served(batch)
+
+        test = subject.test(logits, chosen.point.arch)
+        run = {"runtime": served.version, "stands_in": runtime_here(target.runtime) != target.runtime}
+    return ({**test, "torch": of_torch} if test else None), run
+
+
+def _smoke(subject: Subject, files: Mapping[str, bytes]) -> dict[str, Any] | None:
+    """What ``infer.py`` says of the first test image, in a process of its own."""
+    if subject.data is None or not len(subject.data.test):
+        return None
+    pixels, label = subject.data.test[0]
+    return {**smoke(files, np.asarray(pixels)), "expected": subject.data.classes[int(label)]}
+
+
+def _statement(
+    extraction: Extraction, report: dict[str, Any], files: Mapping[str, bytes], audit: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Where the bundle's files come from."""
+    facts = report["provenance"]
+    asked = {key: report[key] for key in ("command", "budget", "constraints")}
+    materials = {
+        "supernet": extraction.subject.sha256,
+        "latency table": facts["latency_table_sha256"],
+        "audit": hashlib.sha256(_json(audit)).hexdigest() if audit else None,
+        "target profile": hashlib.sha256(_json(facts["target"])).hexdigest(),
+    }
+    return statement(files, {**asked, "seed": facts["seed"]}, materials, facts["versions"], facts["git_commit"])
 
 
 def _repeatable(record: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +156,7 @@ def build_report(
     extraction: Extraction,
     checked: dict[str, Any],
     test: dict[str, Any] | None,
+    run: dict[str, Any],
     command: str,
     audit: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -115,7 +187,8 @@ def build_report(
             "params": network_params(network),
             "memory_mb": network_memory(network, target.batch, target.precision) / 1e6,
         },
-        "accuracy": _accuracy(extraction, chosen, test),
+        "accuracy": {**_accuracy(extraction, chosen, test), "runtime": run["runtime"]},
+        "run": run,
         "latency": {
             "predicted_ms": chosen.predicted_ms,
             "std_ms": chosen.std_ms,
@@ -128,7 +201,7 @@ def build_report(
             "error_pct": 100 * (chosen.predicted_ms / chosen.measured_ms - 1),
             "fits": None if bounds.max_ms is None else chosen.measured_ms <= bounds.max_ms,
         },
-        "parity": {key: checked[key] for key in ("max_abs", "top1_agreement", "n")},
+        "parity": {key: checked[key] for key in ("max_abs", "psnr_db", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
         "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
         "audit_command": audit_command(target, subject.space, bounds.statistic),
@@ -140,13 +213,14 @@ def build_report(
             if subject.predictor is not None
         ],
         "blocks": _blocks(extraction, chosen),
-        "notes": _notes(extraction, chosen),
+        "notes": notes_on(extraction, chosen),
         "command": command,
         "size_bytes": len(chosen.onnx),
         "provenance": {
             **subject_facts(subject),
             "weights": {k: v for k, v in chosen.tuned.facts.items() if k != "arch"} if chosen.tuned else None,
             "seed": extraction.seed,
+            "git_commit": git_commit(),
             "target": target.model_dump(mode="json"),
             "simulated": condition["simulated"],
             "latencies": SIMULATED if condition["simulated"] else "measured",
@@ -166,13 +240,18 @@ def build_report(
 
 def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | None) -> dict[str, Any]:
     subject = extraction.subject
-    measured = None if test is None else float(np.mean(np.equal(test["labels"], test["predicted"])))
+    measured, of_torch = (
+        None if test is None else float(np.mean(np.equal(test["labels"], test[name])))
+        for name in ("predicted", "torch")
+    )
     return {
         "predicted": chosen.point.accuracy if subject.predictor else None,
         "predictor_error": subject.predictor.error if subject.predictor else None,
         "valid": chosen.valid_accuracy,
         "before_tuning": chosen.tuned.facts["before"] if chosen.tuned else None,
         "measured": measured,
+        "torch": of_torch,
+        "drop": None if measured is None or of_torch is None else of_torch - measured,
         "dataset": subject.recipe.data.name.replace("_", "-") if subject.recipe else None,
         "split": "test",
         "n": 0 if test is None else len(test["labels"]),
@@ -252,99 +331,6 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
         }
         for name, op, row in zip(network.names, network.ops, rows, strict=True)
     ]
-
-
-def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
-    subject, target = extraction.subject, extraction.target
-    notes = []
-    if subject.random_weights:
-        notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
-    elif subject.data is None:
-        notes.append(f"Accuracy was not measured: {subject.data_error}")
-    elif subject.data.sampled:
-        count = len(subject.data.test)
-        notes.append(
-            f"Accuracy was measured on the {count} test images that came with the supernet: {subject.data.name} is not "
-            "at hand here."
-        )
-    if subject.source is not None:
-        notes.append(INHERITED)
-    if chosen.tuned is not None:
-        notes.append(_tuning_note(extraction, chosen.tuned))
-    if subject.predictor is not None and "note" in subject.predictor.error:
-        its = subject.predictor.error
-        notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
-    then, now = chosen.predictor.table.condition, chosen.record["condition"]
-    changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
-    if changed:
-        again = f"ofa-deploy profile --target {extraction.target.name} --refresh"
-        older = then.get("runtime_version") != now["runtime_version"]
-        what = "older than its runtime" if older else "from other conditions"
-        notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
-    notes += _table_notes(extraction, chosen)
-    notes += _slack(extraction, chosen)
-    if target.precision == "fp16":
-        notes.append(
-            "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
-            "the fp32 file."
-        )
-    if chosen.record["flags"]:
-        notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
-    return notes
-
-
-def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
-    facts, how = tuned.facts, "from scratch" if tuned.facts["state"] == SCRATCH else "on"
-    count = sum(finalist.tuned is not None for finalist in extraction.finalists)
-    changes = [
-        f"{name} {100 * facts['before'][split]:.2f} % to {100 * facts['after'][split]:.2f} %"
-        for name, split in (("validation", "valid"), ("test", "test"))
-    ]
-    return (
-        f"{count} finalists were trained {how} for {facts['epochs']} epochs after the search, and this one was best on "
-        f"held-out images: {', '.join(changes)}. Latency was measured with inherited weights: the graph is the same."
-    )
-
-
-def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
-    """Whether the budget binds at all."""
-    space, budget = extraction.subject.space, extraction.constraints.max_ms
-    try:
-        (largest,), _ = chosen.predictor.predict([space.network(space.largest)])
-    except OpNotProfiled:  # measured at lower resolutions only
-        return []
-    if budget is None or largest > budget:
-        return []
-    return [
-        f"The budget does not bind: the largest subnet of {space.name} takes {largest:.3g} ms of {budget:g} ms "
-        "(predicted). The slack is for a larger supernet."
-    ]
-
-
-def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
-    """What makes the table of the chosen subnet's blocks less than sure."""
-    table, target = chosen.predictor.table, extraction.target.name
-    ops = dict.fromkeys(op.key for op in extraction.subject.space.network(chosen.point.arch).ops)
-    rows = [table.rows[key] for key in ops if key in table.rows]
-    if not rows:
-        return [
-            "No block was measured on this device: the prediction comes from "
-            f"{len(chosen.predictor.evidence)} whole networks and other devices' tables."
-        ]
-    notes = []
-    if flagged := [row for row in rows if row.flags]:
-        kinds = ", ".join(sorted({flag for row in flagged for flag in row.flags}))
-        notes.append(f"{len(flagged)} of the {len(rows)} table rows used are flagged ({kinds}): see the blocks.")
-    times = [row.measured_at for row in rows if row.measured_at]
-    days = _days(min(times), chosen.record["measured_at"]) if times else 0
-    if days > OLD_DAYS:
-        again = f"ofa-deploy profile --target {target} --refresh"
-        notes.append(f"The table was measured {days} days before this subnet; measure it again with: {again}")
-    return notes
-
-
-def _days(earlier: str, later: str) -> int:
-    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).days
 
 
 def _json(value: Any) -> bytes:

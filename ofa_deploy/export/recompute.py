@@ -21,7 +21,9 @@ from scipy.special import ndtri
 
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import objective, read_predictor
+from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.export.runtime import compare
+from ofa_deploy.graph.rules import check_graph
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
 from ofa_deploy.space import (
     PRESETS,
@@ -134,9 +136,13 @@ def _subnet(bundle: Bundle) -> Figures:
 
 
 def _model(bundle: Bundle) -> Figures:
-    """The file's size, and that it holds as many weights as the network: batch norm leaves one bias a channel."""
+    """The file's size; that it is a valid graph and obeys the target's rules; and that it holds as many weights as the
+    network: batch norm leaves one bias a channel."""
     content = (bundle.folder / "model.onnx").read_bytes()
-    constants = onnx.load_from_string(content).graph.initializer
+    model = onnx.load_from_string(content)
+    if (target := bundle.report["provenance"].get("target")) is not None:
+        check_graph(model, read_document(TargetProfile, target))
+    constants = model.graph.initializer
     held = sum(prod(c.dims) for c in constants if c.dims and c.data_type == onnx.TensorProto.FLOAT)  # others are places
     needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
@@ -247,6 +253,9 @@ def _accuracy(bundle: Bundle) -> Figures:
     else:
         figures["accuracy.measured"] = float(np.mean(np.equal(test["labels"], test["predicted"])))
         figures["accuracy.n"] = len(test["labels"])
+        if "torch" in test:  # bundles of older versions have none
+            figures["accuracy.torch"] = float(np.mean(np.equal(test["labels"], test["torch"])))
+            figures["accuracy.drop"] = figures["accuracy.torch"] - figures["accuracy.measured"]
     if (bundle.folder / PREDICTOR).is_file():
         codec = PopulationCodec(bundle.space)
         predictor = read_predictor(codec, (bundle.folder / PREDICTOR).read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,13 @@ def parity(subnet: nn.Module, model: bytes, images: np.ndarray) -> dict[str, Any
         images: ``float32[N, channels, height, width]``.
 
     Returns:
-        ``max_abs`` (largest absolute difference of any logit), ``top1_agreement`` (share of images with the same
-        class), ``n`` (images), and the logits themselves, ``torch`` and ``onnx``, ``float32[N, classes]`` each.
+        ``max_abs`` (largest absolute difference of any logit), ``psnr_db``, ``top1_agreement`` (share of images with
+        the same class), ``n`` (images), and the logits themselves, ``torch`` and ``onnx``, ``float32[N, classes]``.
 
     Raises:
         OfaDeployError: a logit is NaN or infinite.
     """
-    logits = {"torch": _run_torch(subnet, images), "onnx": run_onnx(model, [images])}
+    logits = {"torch": run_torch(subnet, images), "onnx": run_onnx(model, [images])}
     for name, values in logits.items():
         if not np.isfinite(values).all():
             raise OfaDeployError(f"the subnet's logits in {name} are not finite; recalibrate or train it again")
@@ -88,15 +89,21 @@ def parity(subnet: nn.Module, model: bytes, images: np.ndarray) -> dict[str, Any
 
 
 def compare(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """``max_abs``, ``top1_agreement`` and ``n`` of two sets of logits ``[N, classes]``."""
+    """``max_abs``, ``psnr_db``, ``top1_agreement`` and ``n`` of two sets of logits ``[N, classes]``.
+
+    ``psnr_db`` is the first one's range over the root mean square of the differences, in dB; None where there are none.
+    """
+    error, span = float(np.sqrt(np.mean((one - other) ** 2, dtype=np.float64))), float(np.ptp(one))
     return {
         "max_abs": float(np.abs(one - other).max()),
+        "psnr_db": 20 * math.log10(span / error) if error and span else None,
         "top1_agreement": float((one.argmax(1) == other.argmax(1)).mean()),
         "n": len(one),
     }
 
 
-def _run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
+def run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
+    """What a torch module answers, in eval mode: logits ``float32[N, classes]``."""
     training = subnet.training
     subnet.eval()
     try:

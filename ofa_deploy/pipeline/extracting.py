@@ -90,9 +90,10 @@ def _bundle(
         extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
     words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
     words += ["--finetune", str(stage.finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
+    words += ["--embed-preprocessing"] if stage.embed_preprocessing else []
     command = shlex.join([*words, "--supernet", str(run.path)])
     audited = run.audits.get(target.name) or newest_audit(run.workspace, extraction)
-    report = build_bundle(extraction, run.folder / folder, command, audited)
+    report = build_bundle(extraction, run.folder / folder, command, audited, stage.embed_preprocessing)
     remember_bundle(run.workspace, extraction, report, run.folder / folder)
     return folder
 

@@ -1,0 +1,107 @@
+"""What a report's reader has to know beside its figures."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ofa_deploy.deploy.extract import Extraction, Finalist
+from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
+from ofa_deploy.deploy.subject import INHERITED
+from ofa_deploy.errors import OpNotProfiled
+from ofa_deploy.latency import differences
+
+OLD_DAYS = 30  # after which a table should be measured again
+
+
+def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
+    """Warnings, a sentence or two each."""
+    subject, target = extraction.subject, extraction.target
+    notes = []
+    if subject.random_weights:
+        notes.append("Weights are random: this bundle is for studying latency only; accuracy was not measured.")
+    elif subject.data is None:
+        notes.append(f"Accuracy was not measured: {subject.data_error}")
+    elif subject.data.sampled:
+        count = len(subject.data.test)
+        notes.append(
+            f"Accuracy was measured on the {count} test images that came with the supernet: {subject.data.name} is not "
+            "at hand here."
+        )
+    if subject.source is not None:
+        notes.append(INHERITED)
+    if chosen.tuned is not None:
+        notes.append(_tuning_note(extraction, chosen.tuned))
+    if subject.predictor is not None and "note" in subject.predictor.error:
+        its = subject.predictor.error
+        notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
+    then, now = chosen.predictor.table.condition, chosen.record["condition"]
+    changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
+    if changed:
+        again = f"ofa-deploy profile --target {extraction.target.name} --refresh"
+        older = then.get("runtime_version") != now["runtime_version"]
+        what = "older than its runtime" if older else "from other conditions"
+        notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
+    notes += _table_notes(extraction, chosen)
+    notes += _slack(extraction, chosen)
+    if target.precision == "fp16":
+        notes.append(
+            "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
+            "the fp32 file."
+        )
+    if chosen.record["flags"]:
+        notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
+    return notes
+
+
+def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
+    facts, how = tuned.facts, "from scratch" if tuned.facts["state"] == SCRATCH else "on"
+    count = sum(finalist.tuned is not None for finalist in extraction.finalists)
+    changes = [
+        f"{name} {100 * facts['before'][split]:.2f} % to {100 * facts['after'][split]:.2f} %"
+        for name, split in (("validation", "valid"), ("test", "test"))
+    ]
+    return (
+        f"{count} finalists were trained {how} for {facts['epochs']} epochs after the search, and this one was best on "
+        f"held-out images: {', '.join(changes)}. Latency was measured with inherited weights: the graph is the same."
+    )
+
+
+def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
+    """Whether the budget binds at all."""
+    space, budget = extraction.subject.space, extraction.constraints.max_ms
+    try:
+        (largest,), _ = chosen.predictor.predict([space.network(space.largest)])
+    except OpNotProfiled:  # measured at lower resolutions only
+        return []
+    if budget is None or largest > budget:
+        return []
+    return [
+        f"The budget does not bind: the largest subnet of {space.name} takes {largest:.3g} ms of {budget:g} ms "
+        "(predicted). The slack is for a larger supernet."
+    ]
+
+
+def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
+    """What makes the table of the chosen subnet's blocks less than sure."""
+    table, target = chosen.predictor.table, extraction.target.name
+    ops = dict.fromkeys(op.key for op in extraction.subject.space.network(chosen.point.arch).ops)
+    rows = [table.rows[key] for key in ops if key in table.rows]
+    if not rows:
+        return [
+            "No block was measured on this device: the prediction comes from "
+            f"{len(chosen.predictor.evidence)} whole networks and other devices' tables."
+        ]
+    notes = []
+    if flagged := [row for row in rows if row.flags]:
+        kinds = ", ".join(sorted({flag for row in flagged for flag in row.flags}))
+        notes.append(f"{len(flagged)} of the {len(rows)} table rows used are flagged ({kinds}): see the blocks.")
+    times = [row.measured_at for row in rows if row.measured_at]
+    days = _days(min(times), chosen.record["measured_at"]) if times else 0
+    if days > OLD_DAYS:
+        again = f"ofa-deploy profile --target {target} --refresh"
+        notes.append(f"The table was measured {days} days before this subnet; measure it again with: {again}")
+    return notes
+
+
+def _days(earlier: str, later: str) -> int:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).days
