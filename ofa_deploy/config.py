@@ -17,6 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Relaxation = Literal["binary", "gumbel", "softmax"]  # see ``search.GradientSettings``
 Augmentation = Literal[
     "crop", "flip", "random_resized_crop", "color_jitter", "randaugment", "trivial", "random_erasing", "cutout"
 ]
@@ -370,6 +371,9 @@ class ExtractStage(Document):
     evaluations: Positive | None = None
     population: Annotated[int, Field(ge=2)] | None = None
     time_limit: Bound | None = None  # seconds
+    relaxation: Relaxation = "binary"  # of the strategy differentiable; see ``search.GradientSettings``
+    gradient_steps: Positive = 200
+    train_weights: bool = False
     finetune: Annotated[int, Field(ge=0)] = 0  # of the finalists that fit, so many are trained on
     finetune_epochs: Positive | None = None  # default: a quarter of the recipe's
     protocol: dict[str, Any] = {}

@@ -37,7 +37,7 @@ from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.report import render_comparison
-from ofa_deploy.search import Constraints, Plan
+from ofa_deploy.search import Constraints, GradientSettings, Plan
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.store import Workspace
@@ -200,9 +200,10 @@ class _Run:
             progress=lambda p: self.tell(f"extract {folder}", p),
             tuning=tuning,
             tuned=stage.finetune,
-            plan=Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit),
+            plan=_plan(stage),
         )
         words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
+        words += _plan(stage).options
         words += ["--finetune", str(stage.finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
         command = shlex.join([*words, "--supernet", str(self.path)])
         report = build_bundle(extraction, self.folder / folder, command, newest_audit(self.workspace, extraction))
@@ -228,6 +229,11 @@ class _Run:
 def _constraints(stage: ExtractStage, budget: float | None) -> Constraints:
     bounds = stage.model_dump(include=set(BOUNDS) - {"max_ms"})
     return Constraints(max_ms=budget, confidence=stage.confidence, statistic=stage.statistic, **bounds)
+
+
+def _plan(stage: ExtractStage) -> Plan:
+    gradient = GradientSettings(stage.relaxation, stage.gradient_steps, stage.train_weights)
+    return Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit, gradient)
 
 
 def _check(stage: ExtractStage) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.search.setting import Setting
+from ofa_deploy.search.strategies.differentiable import differentiable
 from ofa_deploy.search.strategies.evolution import evolution
 from ofa_deploy.search.strategies.exact import exact
 from ofa_deploy.search.strategies.guided import guided
@@ -20,6 +21,7 @@ from ofa_deploy.search.strategies.sampling import sampling
 from ofa_deploy.space import Population
 
 STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {
+    "differentiable": differentiable,
     "evolution": evolution,
     "exact": exact,
     "nsga2": nsga2,
@@ -28,6 +30,8 @@ STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {
     "regularized": regularized,
     "reinforce": reinforce,
 }
+
+GRADIENT = "differentiable"  # the one that needs more than functions of populations: ``Problem.gradient``
 
 
 def find_strategy(name: str) -> Callable[[Setting], Iterator[Population]]:
