@@ -61,9 +61,9 @@ def search(
     found = resolve_target(request.target, opened)
     with progress() as tell:
         space, predictor = the_question(opened, request, tell)
+        gradient = the_gradient(opened, request, plan) if GRADIENT in strategies else None
         model, codec = ready_model(None, opened, found, space, asked.statistic)
         latency = model.bind(codec).predict
-        gradient = the_gradient(opened, request, plan) if GRADIENT in strategies else None
         score = objective(codec, predictor)
         problem = Problem(codec, score, latency, asked, found.batch, found.precision, gradient=gradient)
         if seeds is not None:

@@ -167,5 +167,5 @@ def test_compare_at_equal_evaluations() -> None:
 
 
 def test_an_unknown_strategy_is_named() -> None:
-    with pytest.raises(UsageError, match="no strategy 'annealing'; there are differentiable, evolution"):
+    with pytest.raises(UsageError, match="no strategy 'annealing'; there are evolution, exact"):
         search(problem(), strategy="annealing")

@@ -21,7 +21,6 @@ from ofa_deploy.search.strategies.sampling import sampling
 from ofa_deploy.space import Population
 
 STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {
-    "differentiable": differentiable,
     "evolution": evolution,
     "exact": exact,
     "nsga2": nsga2,
@@ -29,6 +28,7 @@ STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {
     "random": sampling,
     "regularized": regularized,
     "reinforce": reinforce,
+    "differentiable": differentiable,
 }
 
 GRADIENT = "differentiable"  # the one that needs more than functions of populations: ``Problem.gradient``
