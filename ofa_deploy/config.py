@@ -17,6 +17,7 @@ Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Relaxation = Literal["binary", "gumbel", "softmax"]  # see ``search.GradientSettings``
 Augmentation = Literal[
     "crop", "flip", "random_resized_crop", "color_jitter", "randaugment", "trivial", "random_erasing", "cutout"
 ]

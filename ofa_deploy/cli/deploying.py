@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,14 @@ import click
 from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
 from ofa_deploy.cli.measuring import protocol_options
 from ofa_deploy.cli.output import Tell, emit, progress
-from ofa_deploy.cli.request import Request, request_options
+from ofa_deploy.cli.request import Request, plan_options, request_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
     from ofa_deploy.deploy.extract import Extraction
     from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.search import Gradient, Plan
     from ofa_deploy.space import Arch, SearchSpace
     from ofa_deploy.store import Workspace
 
@@ -67,6 +69,19 @@ def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[Se
     return subject.space, subject.predictor
 
 
+def the_gradient(workspace: Workspace, request: Request, plan: Plan) -> Gradient:
+    """What the strategy ``differentiable`` learns from, for a request that ``the_question`` understood."""
+    from ofa_deploy.deploy.gradient import gradient_of
+    from ofa_deploy.deploy.subject import find_supernet, open_subject
+    from ofa_deploy.errors import UsageError
+
+    if request.space_name or (request.accuracy and not request.supernet):
+        raise UsageError(
+            "strategy differentiable learns on a supernet's images: give --supernet, or another --strategy"
+        )
+    return gradient_of(open_subject(workspace, find_supernet(workspace, request.supernet)), plan.gradient)
+
+
 def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
     """The subject that a request names."""
     named = (request.supernet, request.space_name, request.random_weights, request.seed)
@@ -75,6 +90,8 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 
 @click.command()
 @request_options
+@click.option("--strategy", default="evolution", show_default=True, help="How to search; as `search` does.")
+@plan_options
 @click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
 @protocol_options
 @click.option("--front", type=click.Path(path_type=Path), help="Take the finalists from pareto's .json: no search.")
@@ -87,6 +104,8 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 def extract(
     workspace: Path | None,
     request: Request,
+    strategy: str,
+    plan: Plan,
     no_profile: bool,
     se: float,
     cap_s: float,
@@ -114,8 +133,11 @@ def extract(
     from ofa_deploy.deploy.finetuning import tuning_of
     from ofa_deploy.deploy.remember import remember_bundle
     from ofa_deploy.fleet import Fleet, Protocol, resolve_target
+    from ofa_deploy.search.strategies import find_strategy
     from ofa_deploy.store import Workspace
 
+    find_strategy(strategy)
+    plan = replace(plan, strategy=strategy)
     if finetune_epochs and not finetune:
         raise click.UsageError("--finetune-epochs needs --finetune")
     opened, asked = Workspace.open(workspace), request.constraints
@@ -134,6 +156,7 @@ def extract(
             if cells is None:
                 subject = subject_of(opened, request, tell)
                 words += ["--supernet", str(subject.path)] if subject.path else []
+                words += plan.options
                 candidates = _front(front, request, subject, found.name) if front else []
                 words += ["--front", str(front)] if front else []
                 tuning = tuning_of(subject, finetune, finetune_epochs)
@@ -148,7 +171,7 @@ def extract(
 
                 subject = cell_subject(opened, cells, request, sized, tell)
             extra = (tuning, finetune or 0, candidates)
-            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, *extra)
+            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, *extra, plan=plan)
         tell("verify and report", {})
         report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed)
     remember_bundle(opened, extraction, report, folder)

@@ -54,6 +54,42 @@ OPTIONS = (
 )
 
 
+PLAN_OPTIONS = (
+    click.option("--time-limit", type=float, help="Seconds after which the best so far is taken."),
+    click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most."),
+    click.option(
+        "--population", type=click.IntRange(min=2), help="Subnets that a strategy keeps, or asks for at a time."
+    ),
+    click.option(
+        "--relaxation",
+        default="binary",
+        show_default=True,
+        type=click.Choice(["binary", "gumbel", "softmax"]),
+        help="How --strategy differentiable mixes choices.",
+    ),
+    click.option(
+        "--gradient-steps", type=click.IntRange(min=1), default=200, show_default=True, help="Of that, a batch each."
+    ),
+    click.option("--train-weights", is_flag=True, help="Train a copy of the supernet's weights between them."),
+)
+
+
+def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of a ``search.Plan`` but for the strategy, and the plan as its argument ``plan``."""
+
+    @wraps(command)
+    def collected(*arguments: Any, **options: Any) -> Any:
+        from ofa_deploy.search import GradientSettings, Plan
+
+        gradient = GradientSettings(*(options.pop(name) for name in ("relaxation", "gradient_steps", "train_weights")))
+        limits = {name: options.pop(name) for name in ("evaluations", "population", "time_limit")}
+        return command(*arguments, plan=Plan(**limits, gradient=gradient), **options)
+
+    for option in reversed(PLAN_OPTIONS):
+        collected = option(collected)
+    return collected
+
+
 @dataclass(frozen=True)
 class Request:
     """What is searched, for whom, and under which constraints."""
@@ -101,7 +137,7 @@ def _take(context: click.Context, file: Path | None) -> None:
     context.default_map = {
         **question.bounds,
         **latency.model_dump(exclude={"target_device"}, exclude_none=True),
-        **{name: plan[name] for name in ("evaluations", "population", "time_limit") if name in plan},
+        **plan,
         "target": latency.target_device,
         "seed": question.strategy.seed,
         "strategies": [plan["strategy"]],

@@ -10,12 +10,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.deploying import the_question
+from ofa_deploy.cli.deploying import the_gradient, the_question
 from ofa_deploy.cli.output import PICTURES, emit, progress, shout
-from ofa_deploy.cli.request import Request, constraint_options, request_options
+from ofa_deploy.cli.request import Request, constraint_options, plan_options, request_options
 
 if TYPE_CHECKING:
-    from ofa_deploy.search import Compared, Constraints, Gate, Verdicts
+    from ofa_deploy.search import Compared, Constraints, Gate, Plan, Verdicts
 
 CHUNK = 4096  # lines that are judged at once
 EVALUATIONS = 1000  # of each strategy, to compare them
@@ -23,34 +23,30 @@ EVALUATIONS = 1000  # of each strategy, to compare them
 
 @click.command()
 @request_options
-@click.option("--time-limit", type=float, help="Seconds after which the best so far is taken.")
 @click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
-@click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most.")
-@click.option("--population", type=click.IntRange(min=2), help="Subnets that a strategy keeps, or asks for at a time.")
+@plan_options
 @click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Of a comparison: .html, .svg or .json.")
 @click.pass_obj
 def search(
     workspace: Path | None,
     request: Request,
-    time_limit: float | None,
     strategies: tuple[str, ...],
-    evaluations: int | None,
-    population: int | None,
+    plan: Plan,
     seeds: int | None,
     output: Path | None,
 ) -> None:
     """Find the best subnet by prediction alone; nothing is measured.
 
-    --compare N runs every strategy, or those named by --strategy, with N seeds: at equal time with --time-limit, else
-    at equal --evaluations.
+    --compare N runs every strategy but differentiable, or those named by --strategy, with N seeds: at equal time with
+    --time-limit, else at equal --evaluations. --strategy differentiable learns on the supernet's images.
 
     Example: ofa-deploy search --target local --max-ms 2 --json
     """
     from ofa_deploy.accuracy import objective
     from ofa_deploy.deploy.ready import ready_model
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.search import STRATEGIES, Problem, compare
+    from ofa_deploy.search import GRADIENT, STRATEGIES, Problem, compare
     from ofa_deploy.search import search as run
     from ofa_deploy.search.strategies import find_strategy
     from ofa_deploy.store import Workspace
@@ -65,18 +61,21 @@ def search(
     found = resolve_target(request.target, opened)
     with progress() as tell:
         space, predictor = the_question(opened, request, tell)
+        gradient = the_gradient(opened, request, plan) if GRADIENT in strategies else None
         model, codec = ready_model(None, opened, found, space, asked.statistic)
         latency = model.bind(codec).predict
-        problem = Problem(codec, objective(codec, predictor), latency, asked, found.batch, found.precision)
+        score = objective(codec, predictor)
+        problem = Problem(codec, score, latency, asked, found.batch, found.precision, gradient=gradient)
         if seeds is not None:
-            limit = evaluations or (None if time_limit else EVALUATIONS)
+            limit = plan.evaluations or (None if plan.time_limit else EVALUATIONS)
+            chosen = strategies or [name for name in STRATEGIES if name != GRADIENT]
             runs = range(request.seed, request.seed + seeds)
-            compared = compare(problem, strategies or list(STRATEGIES), runs, limit, time_limit)
+            compared = compare(problem, chosen, runs, limit, plan.time_limit)
             facts = {"space": space.name, "target": found.name, "simulated": model.table.simulated, "seeds": seeds}
             _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, request)
             return
         name = strategies[0] if strategies else "evolution"
-        result = run(problem, request.seed, name, evaluations, time_limit=time_limit, population=population)
+        result = run(problem, request.seed, name, **plan.limits)
     best = result.best
     answer = {
         "arch": best.arch.to_json(),
@@ -90,6 +89,7 @@ def search(
         "regret": result.regret if predictor else None,
         "proven": result.proven,
         "trace": [vars(step) for step in result.trace],
+        **({"course": result.course, "acted": result.acted} if result.course else {}),
         "simulated": model.table.simulated,
     }
     if request.as_json:

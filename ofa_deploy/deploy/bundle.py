@@ -212,6 +212,7 @@ def build_report(
             for p in extraction.result.front
             if subject.predictor is not None
         ],
+        "search": {name: getattr(extraction.result, name) for name in ("strategy", "course", "acted")},
         "blocks": _blocks(extraction, chosen),
         "notes": notes_on(extraction, chosen),
         "command": command,

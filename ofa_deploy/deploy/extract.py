@@ -18,6 +18,7 @@ from scipy.special import ndtri
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
+from ofa_deploy.deploy.gradient import gradient_of
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget
@@ -25,7 +26,18 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
-from ofa_deploy.search import Constraints, Plan, Point, Problem, SearchResult, fastest, pick, search
+from ofa_deploy.search import (
+    GRADIENT,
+    Constraints,
+    Gradient,
+    Plan,
+    Point,
+    Problem,
+    SearchResult,
+    fastest,
+    pick,
+    search,
+)
 from ofa_deploy.space import Arch, Network, PopulationCodec
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
@@ -132,6 +144,7 @@ def extract(
     """
     if tuning is not None:
         check_trainable(subject, tuning)
+    gradient = gradient_of(subject, plan.gradient) if plan.strategy == GRADIENT and not front else None
     fleet.fetch(target)
     device = fleet if may_profile else None
     ready = ready_cells if isinstance(subject, CellSubject) else ready_model
@@ -140,7 +153,7 @@ def extract(
     finalists: list[Finalist] = []
     for attempt in range(ROUNDS):
         try:
-            result = _search(subject, target, codec, model, constraints, seed + attempt, front, plan)
+            result = _search(subject, target, codec, model, constraints, seed + attempt, front, plan, gradient)
             fresh = _worth_measuring(result.finalists, finalists, constraints)
         except InfeasibleBudget:  # after what the finalists showed; they may have seen a busy moment
             if not finalists:
@@ -176,6 +189,7 @@ def _search(
     seed: int,
     front: Sequence[Arch],
     plan: Plan,
+    gradient: Gradient | None,
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
     if isinstance(subject, CellSubject):
@@ -184,8 +198,8 @@ def _search(
     covered = [arch for arch in front if arch.resolution in codec.space.resolutions]
 
     def under(bounds: Constraints) -> SearchResult:
-        problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision)
-        return pick(problem, covered) if front else search(problem, seed, **vars(plan))
+        problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision, gradient=gradient)
+        return pick(problem, covered) if front else search(problem, seed, plan.strategy, **plan.limits)
 
     try:
         return under(constraints)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from ofa_deploy.config import Bound, Document, Positive, TrainRecipe
+from ofa_deploy.config import Bound, Document, Positive, Relaxation, TrainRecipe
 from ofa_deploy.errors import UsageError
 from ofa_deploy.pipeline.gates import parse_check
 
@@ -93,6 +93,9 @@ class ExtractStage(OnTargets):
     evaluations: Positive | None = None
     population: Annotated[int, Field(ge=2)] | None = None
     time_limit: Bound | None = None  # seconds
+    relaxation: Relaxation = "binary"  # of the strategy differentiable; see ``search.GradientSettings``
+    gradient_steps: Positive = 200
+    train_weights: bool = False
     finetune: Annotated[int, Field(ge=0)] = 0  # of the finalists that fit, so many are trained on
     finetune_epochs: Positive | None = None  # default: a quarter of the recipe's
     embed_preprocessing: bool = False  # add a model that takes pixels from 0 to 255

@@ -19,7 +19,7 @@ from ofa_deploy.fleet.models import load_table
 from ofa_deploy.latency import differences
 from ofa_deploy.pipeline.context import Context, shared
 from ofa_deploy.pipeline.document import ExtractStage
-from ofa_deploy.search import Constraints, Plan
+from ofa_deploy.search import Constraints, GradientSettings, Plan
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.store import Workspace
@@ -79,7 +79,7 @@ def _bundle(
             progress=lambda p: run.tell(f"extract {folder}", p),
             tuning=tuning,
             tuned=stage.finetune,
-            plan=Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit),
+            plan=_plan(stage),
         )
 
     known = run.known(target, since)
@@ -89,6 +89,7 @@ def _bundle(
     if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record["condition"]):
         extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
     words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
+    words += _plan(stage).options
     words += ["--finetune", str(stage.finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
     words += ["--embed-preprocessing"] if stage.embed_preprocessing else []
     command = shlex.join([*words, "--supernet", str(run.path)])
@@ -96,6 +97,11 @@ def _bundle(
     report = build_bundle(extraction, run.folder / folder, command, audited, stage.embed_preprocessing)
     remember_bundle(run.workspace, extraction, report, run.folder / folder)
     return folder
+
+
+def _plan(stage: ExtractStage) -> Plan:
+    gradient = GradientSettings(stage.relaxation, stage.gradient_steps, stage.train_weights)
+    return Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit, gradient)
 
 
 def _constraints(stage: ExtractStage, budget: float | None) -> Constraints:

@@ -19,6 +19,7 @@ from ofa_deploy.config import (
     DataConfig,
     Document,
     Positive,
+    Relaxation,
     TrainRecipe,
     key_lines,
     line_of,
@@ -31,6 +32,7 @@ from ofa_deploy.space import PRESETS, SearchSpace, rescale
 
 HEADS = ("classifier",)
 MILLION = 1e6
+PLANNED = ("evaluations", "relaxation", "gradient_steps", "train_weights")
 
 
 class Backbone(Document):
@@ -111,6 +113,9 @@ class StrategyQuestion(Document):
     population_size: Annotated[int, Field(ge=2)] | None = None
     evaluations: Positive | None = None
     time_limit_s: Bound | None = None
+    relaxation: Relaxation | None = None
+    gradient_steps: Positive | None = None
+    train_weights: bool | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("algorithm")
@@ -143,7 +148,7 @@ class Question(Document):
         """How it is searched, under the names of ``search.Plan``; what is given."""
         names = {"algorithm": "strategy", "population_size": "population", "time_limit_s": "time_limit"}
         given = self.strategy.model_dump(exclude_none=True)
-        return {names.get(k, k): v for k, v in given.items() if k in (*names, "evaluations")}
+        return {names.get(k, k): v for k, v in given.items() if k in (*names, *PLANNED)}
 
 
 def read_pipeline(path: Path, parameters: Mapping[str, str] = MappingProxyType({})) -> PipelineDocument:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ofa_deploy.report import facts, figures
 from ofa_deploy.report.blocks import render_blocks
+from ofa_deploy.report.course import render_course
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.text import NOT_MEASURED, NOT_PREDICTED, get, ms, number, plain
 
@@ -32,6 +33,7 @@ def render_html(report: dict[str, Any]) -> str:
         [note(text) for text in facts.notes(report)],
         element("dl", [_figure(*row) for row in facts.figures(report)], class_="figures"),
         element("div", figures.scatter(report), figures.front(report) or figures.errors(report), class_="plots"),
+        render_course(report),
         render_blocks(report),
         _finalists(report),
         element(

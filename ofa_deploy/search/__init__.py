@@ -5,20 +5,25 @@ from ofa_deploy.search.engine import AskTell, Plan, Point, SearchResult, Step, s
 from ofa_deploy.search.feasible import fastest, nearest_feasible
 from ofa_deploy.search.front import FrontPoint, Fronts, find_fronts, pick
 from ofa_deploy.search.gate import Gate, Verdicts
+from ofa_deploy.search.gradient import Belief, Gradient, GradientSettings
 from ofa_deploy.search.problem import BOUNDS, Assessment, Constraints, Device, Latency, Problem
-from ofa_deploy.search.strategies import STRATEGIES
+from ofa_deploy.search.strategies import GRADIENT, STRATEGIES
 
 __all__ = [
     "BOUNDS",
+    "GRADIENT",
     "STRATEGIES",
     "AskTell",
     "Assessment",
+    "Belief",
     "Compared",
     "Constraints",
     "Device",
     "FrontPoint",
     "Fronts",
     "Gate",
+    "Gradient",
+    "GradientSettings",
     "Interval",
     "Latency",
     "Plan",

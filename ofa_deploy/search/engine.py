@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ofa_deploy.errors import InfeasibleBudget, OfaDeployError
 from ofa_deploy.search.feasible import explain_infeasible, nearest_feasible
+from ofa_deploy.search.gradient import GradientSettings
 from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Assessment, Problem
 from ofa_deploy.search.setting import Setting
-from ofa_deploy.search.strategies import find_strategy
+from ofa_deploy.search.strategies import GRADIENT, find_strategy
 from ofa_deploy.search.threads import one_thread
 from ofa_deploy.space import Arch, Population
 
@@ -58,6 +60,7 @@ class SearchResult:
             optimum of the sum over blocks that fits the best subnets, and twice its standard error.
         proven: whether the bound is proven: the predicted accuracy is a sum over blocks.
         trace: every improvement.
+        course, acted: of a search by gradient, its figures step by step and what its guards did; see ``Belief``.
     """
 
     best: Point
@@ -69,6 +72,8 @@ class SearchResult:
     bound: float
     proven: bool
     trace: list[Step]
+    course: list[dict[str, Any]] = field(default_factory=list)
+    acted: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def regret(self) -> float:
@@ -84,6 +89,23 @@ class Plan:
     evaluations: int | None = None
     population: int | None = None
     time_limit: float | None = None
+    gradient: GradientSettings = field(default_factory=GradientSettings)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The arguments of ``search`` but for the strategy."""
+        return {"evaluations": self.evaluations, "population": self.population, "time_limit": self.time_limit}
+
+    @property
+    def options(self) -> list[str]:
+        """The words of a command that searches alike."""
+        given = {name.replace("_", "-"): value for name, value in self.limits.items()}
+        words = [] if self.strategy == Plan.strategy else ["--strategy", self.strategy]
+        words += [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
+        if self.strategy == GRADIENT:
+            words += ["--relaxation", self.gradient.relaxation, "--gradient-steps", str(self.gradient.steps)]
+            words += ["--train-weights"] if self.gradient.train_weights else []
+        return words
 
 
 class AskTell:
@@ -214,8 +236,8 @@ def _result(setting: Setting, strategy: str, finalists: int, clock: _Clock) -> S
     best = points(order[:finalists])
     bound, proven = _bound(setting, best[0].accuracy)
     trace = [step for step in clock.trace if np.isfinite(step.accuracy)]
-    front = points(_front(values))
-    return SearchResult(best[0], best, front, len(memory), clock.seconds, strategy, bound, proven, trace)
+    told = (strategy, bound, proven, trace, setting.course, setting.acted)
+    return SearchResult(best[0], best, points(_front(values)), len(memory), clock.seconds, *told)
 
 
 def _name(problem: Problem) -> str:

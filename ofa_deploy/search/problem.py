@@ -10,6 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.search.gradient import Gradient
 from ofa_deploy.search.tables import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec
 from ofa_deploy.space.counts import VALUE_BYTES
@@ -132,6 +133,7 @@ class Problem:
     Attributes:
         names: of the constraints that were asked for, in the order of the columns of ``excess``; another device's
             latency bound is ``max_ms@NAME``.
+        gradient: what the strategy ``differentiable`` learns from.
 
     ``batch`` and ``precision`` are those at which a network's memory counts.
     """
@@ -145,10 +147,12 @@ class Problem:
         batch: int = 1,
         precision: str = "fp32",
         others: Sequence[Device] = (),
+        gradient: Gradient | None = None,
     ) -> None:
         if constraints.max_ms is not None and latency is None:
             raise UsageError("a latency bound needs a latency model: profile a target first")
         self.codec, self.constraints, self.others = codec, constraints, tuple(others)
+        self.gradient = gradient
         self.batch, self.value_bytes = batch, VALUE_BYTES[precision]
         self._accuracy, self.latency = accuracy, latency
         self.deviations = NormalDist().inv_cdf(constraints.confidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class Setting:
         rng: the only source of chance.
         patient: whether to go on where nothing better was found for long.
         population: how many subnets a strategy keeps, or asks for at a time; None: as many as it likes.
+        course, acted: what a search by gradient has to tell of its way; see ``gradient.Belief``.
         proof: where the accuracy is a sum over blocks: the optimum, and the bound that proves it.
     """
 
@@ -38,6 +40,8 @@ class Setting:
     population: int | None = None
     memory: Memory = field(init=False)
     proof: Solution | None = None
+    course: list[dict[str, Any]] = field(default_factory=list)
+    acted: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.memory = Memory(len(self.problem.codec.choices))
@@ -87,9 +91,9 @@ class Setting:
 
     def solved(self, score: Separable, keep: int) -> Solution:
         """The best feasible subnets by a sum over blocks."""
-        return solve(score, self._tightened(), keep, self.feasible)
+        return solve(score, self.tightened(), keep, self.feasible)
 
-    def _tightened(self) -> Separable:
+    def tightened(self) -> Separable:
         """The constraints with what they exceed their lower bounds by, so that enough of the solutions are feasible."""
         rows = self.memory.best(64)
         missing = self.problem.excess(rows) - self.problem.additive(rows)

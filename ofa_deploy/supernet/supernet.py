@@ -54,8 +54,12 @@ class Supernet(nn.Module):
         """
         network = self.space.network(arch)
         for name, op in zip(network.names, network.ops, strict=True):
-            x = run_op(op, x, self._sliced(name, op), self.training)
+            x = self.run(name, op, x, self.training)
         return x
+
+    def run(self, name: str, op: OpSpec, x: Tensor, training: bool) -> Tensor:
+        """Run one block of some subnet, by its name in networks; see ``run_op``."""
+        return run_op(op, x, self._sliced(name, op), training)
 
     def extract(self, arch: Arch) -> Subnet:
         """A static module with copies of one subnet's weights; in evaluation mode its output is identical."""

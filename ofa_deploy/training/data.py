@@ -75,12 +75,7 @@ def load_data(config: DataConfig, fetch: bool = True) -> Data:
         UsageError: the files are in none of the places looked at, are damaged, or leave nothing to train on.
     """
     train, test, classes = sources.read(config, fetch)
-    parts = [train] if test is None else [train, test]
-    fingerprint = {
-        "images": len(train),
-        "test": 0 if test is None else len(test),
-        "sha256": hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest(),
-    }
+    fingerprint = fingerprint_of([train], [] if test is None else [test])
     if config.name in ("image_folder", "npz"):
         train = train.take(stratified(np.asarray(train.labels)))
     else:  # their published splits are balanced, and figures rest on this order
@@ -92,6 +87,13 @@ def load_data(config: DataConfig, fetch: bool = True) -> Data:
     known = _normalisation(config, train)
     check_channels(config.augment, len(known.mean))
     return Data(config.name, train, valid, test, known.mean, known.std, classes, fingerprint)
+
+
+def fingerprint_of(train: Sequence[Images], test: Sequence[Images]) -> dict[str, Any]:
+    """What tells data sets apart; see ``Data``."""
+    digests = "".join(part.digest() for part in (*train, *test))
+    sha256 = hashlib.sha256(digests.encode()).hexdigest()
+    return {"images": sum(map(len, train)), "test": sum(map(len, test)), "sha256": sha256}
 
 
 def trained_data(config: DataConfig, summary: Mapping[str, Any], fetch: bool = True) -> Data:

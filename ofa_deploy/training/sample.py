@@ -6,7 +6,6 @@ the splits train, valid and test, and the names of the ``classes``.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ import torch
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.training.arrays import TensorImages, load_archive
-from ofa_deploy.training.data import Data
+from ofa_deploy.training.data import Data, fingerprint_of
 
 SPLITS = ("train", "valid", "test")
 
@@ -61,10 +60,5 @@ def read_sample(path: Path, name: str, summary: Mapping[str, Any]) -> Data:
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path} is no sample of a data set: {error} is missing") from error
     train, valid, test = parts
-    fingerprint = {
-        "images": len(train) + len(valid),
-        "test": len(test),
-        "sha256": hashlib.sha256("".join(part.digest() for part in parts).encode()).hexdigest(),
-    }
     mean, std = (cast(tuple[float, ...], tuple(summary[key])) for key in ("mean", "std"))
-    return Data(name, train, valid, test, mean, std, classes, fingerprint, sampled=True)
+    return Data(name, train, valid, test, mean, std, classes, fingerprint_of([train, valid], [test]), sampled=True)

@@ -33,6 +33,18 @@ BAD = [
     (["search", "--max-ms", "2", "--space", "tiny_16", "--random-weights"], 2, "ofa-deploy profile --target local"),
     (["search", "--max-ms", "2", "--strategy", "luck"], 2, "no strategy 'luck'; there are evolution"),
     (["search", "--max-ms", "2", "--strategy", "random", "--strategy", "exact"], 2, "need --compare"),
+    (
+        ["search", "--max-ms", "2", "--space", "tiny_16", "--random-weights", "--strategy", "differentiable"],
+        2,
+        "differentiable learns on a supernet's images",
+    ),
+    (
+        ["extract", "--max-ms", "2", "--space", "tiny_16", "--random-weights", "--strategy", "differentiable"],
+        2,
+        "tiny_16 (random weights) has none: give --supernet",
+    ),
+    (["extract", "--max-ms", "2", "--strategy", "luck"], 2, "no strategy 'luck'; there are evolution"),
+    (["extract", "--max-ms", "2", "--relaxation", "hard"], 2, "relaxation"),
     (["gate", "none.jsonl", "--max-macs", "1e6"], 2, "none.jsonl"),
     (["gate", "/dev/null"], 2, "give a budget"),
     (["profile", "--target", "toaster"], 2, "toaster"),

@@ -409,3 +409,16 @@ def test_a_value_of_another_kind_breaks_no_page(wrong):
         for html in all_pages(report):
             Page(html)
         render_markdown(report)
+
+
+def test_a_search_by_gradient_shows_its_course_and_what_guards_did() -> None:
+    course = [
+        {"step": step, "loss": 1 / step, "entropy": 0.9, "expected_ms": 20.0 / step, "excess": {"max_ms": 0.1}}
+        for step in (10, 20, 30)
+    ]
+    acted = [{"guard": "skips", "step": 3, "why": "too <few> blocks"}]
+    html = render_html({**REPORT, "search": {"strategy": "differentiable", "course": course, "acted": acted}})
+    assert all(f"{name} over the steps" in html for name in ("Loss", "Entropy", "Expected latency"))
+    assert "guard skips, step 3: too &lt;few&gt; blocks" in html
+    for other in (None, {"course": None, "acted": 3}, {"course": [{"step": "x"}, 4], "acted": None}):
+        assert "Search by gradient" not in render_html({**REPORT, "search": other})

@@ -1,10 +1,14 @@
 """What every strategy promises: one suite over all of them."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ofa_deploy.errors import InfeasibleBudget, OfaDeployError, UsageError
-from ofa_deploy.search import STRATEGIES, AskTell, Constraints, Device, Problem, compare, fastest, search
+from ofa_deploy.search import STRATEGIES, AskTell, Belief, Constraints, Device, Problem, compare, fastest, search
+from ofa_deploy.search.tables import Separable, separate
 from ofa_deploy.space import Population, PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("tiny_16"))
@@ -27,8 +31,18 @@ def latency(population: Population) -> tuple[np.ndarray, np.ndarray]:
     return mean, 0.05 * mean
 
 
+def gradient(cost: Separable, seed: int) -> Iterator[Belief]:
+    """Beliefs as if they had been learned; what really learns has tests of its own in tests/differentiable."""
+    rng = np.random.default_rng(seed)
+    for step in (1, 2):
+        worth = replace(separate(cost.slots, lambda rows: additive(rows)[:, None]), spread=np.ones(1))
+        rows = CODEC.sample(9, rng)
+        figures = {"step": step, "loss": 1.0, "entropy": 0.5, "skipped": 0.5, "excess": [0.0] * cost.constant.shape[1]}
+        yield Belief(worth, rows[:1], rows[1:], figures, [])
+
+
 def problem(score=accuracy, **bounds) -> Problem:
-    return Problem(CODEC, score, latency, Constraints(**{"max_ms": BUDGET, **bounds}))
+    return Problem(CODEC, score, latency, Constraints(**{"max_ms": BUDGET, **bounds}), gradient=gradient)
 
 
 @everyone

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.search.setting import Setting
+from ofa_deploy.search.strategies.differentiable import differentiable
 from ofa_deploy.search.strategies.evolution import evolution
 from ofa_deploy.search.strategies.exact import exact
 from ofa_deploy.search.strategies.guided import guided
@@ -27,7 +28,10 @@ STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {
     "random": sampling,
     "regularized": regularized,
     "reinforce": reinforce,
+    "differentiable": differentiable,
 }
+
+GRADIENT = "differentiable"  # the one that needs more than functions of populations: ``Problem.gradient``
 
 
 def find_strategy(name: str) -> Callable[[Setting], Iterator[Population]]:

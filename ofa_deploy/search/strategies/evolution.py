@@ -47,7 +47,7 @@ def _climbs(setting: Setting) -> Iterator[Population]:
     while setting.patient or peaks.vain < PATIENCE:
         around = [moves.of(row) for row in members]
         yield np.concatenate(around)
-        tried = _combined(setting, members, around)
+        tried = combined(setting, members, around)
         yield np.concatenate(tried)
         for i, (row, near, far) in enumerate(zip(members, around, tried, strict=True)):
             candidates = np.concatenate([row[None], near, far])
@@ -59,7 +59,7 @@ def _climbs(setting: Setting) -> Iterator[Population]:
         yield members
 
 
-def _combined(setting: Setting, members: Population, around: list[Population]) -> list[Population]:
+def combined(setting: Setting, members: Population, around: list[Population]) -> list[Population]:
     """For every member the feasible ones of its promising combinations of changes."""
     memory, problem, found = setting.memory, setting.problem, []
     for row, near, excess in zip(members, around, problem.excess(members), strict=True):

@@ -1,0 +1,74 @@
+"""A supernet that runs many subnets as one: where a choice has several options, their results are mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ofa_deploy.differentiable.choices import Drawn, Option, mixed
+from ofa_deploy.search.tables import Slots
+from ofa_deploy.space import OpSpec
+from ofa_deploy.supernet import Supernet
+
+Batch = tuple[Callable[[int], Tensor], Tensor]  # images at a resolution, and their labels
+
+
+class MixedSupernet:
+    """Batch norm normalises by the batch: no running statistics fit a mixture, and none are changed."""
+
+    def __init__(self, supernet: Supernet, slots: Slots) -> None:
+        self.supernet, self.slots = supernet, slots
+        self.space = slots.codec.space
+
+    def loss(self, batch: Batch, drawn: Drawn) -> Tensor:
+        """Expected cross-entropy over the sizes that are drawn."""
+        images, labels = batch
+        losses = []
+        for option in drawn.size:
+            with torch.set_grad_enabled(option.live):
+                losses.append(F.cross_entropy(self._logits(images, option.choice, drawn), labels))
+        return mixed(drawn.size, losses)
+
+    def _logits(self, images: Callable[[int], Tensor], size: int, drawn: Drawn) -> Tensor:
+        place, width = divmod(size, self.slots.shape[1])
+        resolution, multiplier = self.space.resolutions[place], self.space.widths[width]
+        before, after = self.space.fixed_ops(resolution, multiplier)
+        x = images(resolution)
+        for name, op in zip(("stem", "first"), before, strict=False):
+            x = self.supernet.run(name, op, x, training=True)
+        for stage in range(len(self.space.stages)):
+            x = self._stage(x, stage, resolution, multiplier, drawn)
+        for name, op in zip(("head", "classifier"), after, strict=True):
+            x = self.supernet.run(name, op, x, training=True)
+        return x
+
+    def _stage(self, x: Tensor, stage: int, resolution: int, width: float, drawn: Drawn) -> Tensor:
+        """Outputs after as many blocks as each option has, mixed; blocks that no live one has run without gradient."""
+        options, depths = drawn.depths[stage], self.space.stages[stage].depths
+        deepest = max(depths[option.choice] for option in options if option.live)
+        after: list[Tensor] = []
+        for position, slot in enumerate(self.slots.stages[stage][: max(depths[option.choice] for option in options)]):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and position < deepest):
+                x = self._slot(x, slot, resolution, width, drawn.blocks[slot])
+            after.append(x)
+        return mixed(options, [after[depths[option.choice] - 1] for option in options])
+
+    def _slot(self, x: Tensor, slot: int, resolution: int, width: float, options: list[Option]) -> Tensor:
+        stage, position = self.space.slots[slot]
+        results = []
+        for option in options:
+            op = self._op(slot, option.choice, resolution, width)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and option.live):
+                results.append(self.supernet.run(f"s{stage}b{position}", op, x, training=True))
+        return mixed(options, results)
+
+    def _op(self, slot: int, choice: int, resolution: int, width: float) -> OpSpec:
+        stage, position = self.space.slots[slot]
+        kernel, expand = divmod(choice, self.slots.all[slot].expands)
+        spec = self.space.stages[stage]
+        return self.space.block(
+            stage, position, resolution, width, self.space.kernels(slot)[kernel], spec.expands[expand]
+        )
