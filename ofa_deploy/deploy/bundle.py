@@ -134,6 +134,7 @@ def build_report(
             if subject.predictor is not None
         ],
         "blocks": _blocks(extraction, chosen),
+        "cells": subject.found,
         "notes": _notes(extraction, chosen),
         "command": command,
         "size_bytes": len(chosen.onnx),
@@ -232,19 +233,19 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
     prediction and its measurement."""
     network, model = extraction.subject.space.network(chosen.point.arch), chosen.predictor
     effects, learned = model.effects, model.learned(Row.from_record(chosen.record)).effects
-    total = sum(effects[op.key] for op in network.ops)
-    rows = [model.table.rows.get(op.key) for op in network.ops]
+    total = sum(effects[unit.op.key] for unit in network.units)
+    rows = [model.table.rows.get(unit.op.key) for unit in network.units]
     return [
         {
-            "name": name,
-            "op": op.key,
+            "name": unit.name,
+            "op": unit.op.key,
             "table_ms": getattr(row, model.statistic) if row else None,
-            "posterior_ms": effects[op.key],
-            "residual_ms": learned[op.key] - effects[op.key],
-            "share": effects[op.key] / total,
+            "posterior_ms": effects[unit.op.key],
+            "residual_ms": learned[unit.op.key] - effects[unit.op.key],
+            "share": effects[unit.op.key] / total,
             "flags": list(row.flags) if row else [],
         }
-        for name, op, row in zip(network.names, network.ops, rows, strict=True)
+        for unit, row in zip(network.units, rows, strict=True)
     ]
 
 
@@ -318,7 +319,7 @@ def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
 def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     """What makes the table of the chosen subnet's blocks less than sure."""
     table, target = chosen.predictor.table, extraction.target.name
-    ops = dict.fromkeys(op.key for op in extraction.subject.space.network(chosen.point.arch).ops)
+    ops = dict.fromkeys(extraction.subject.space.network(chosen.point.arch).unit_keys)
     rows = [table.rows[key] for key in ops if key in table.rows]
     if not rows:
         return [
