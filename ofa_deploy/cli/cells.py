@@ -74,7 +74,7 @@ def cell_subject(
     trained."""
     from dataclasses import replace
 
-    from ofa_deploy.cli.darts import read_genotype, read_recipe
+    from ofa_deploy.cli.darts import read_genotype, read_recipe, search_course
     from ofa_deploy.deploy.cells import family_subject, trained_subject
     from ofa_deploy.differentiable import train_network
     from ofa_deploy.errors import UsageError
@@ -83,12 +83,15 @@ def cell_subject(
     if request.supernet or request.accuracy or request.space_name:
         raise UsageError("--supernet, --accuracy and --space are not for --family darts")
     recipe = read_recipe(choice.config)
-    genotype = read_genotype(choice.genotype or workspace.root / "darts" / recipe.name)
+    source = choice.genotype or workspace.root / "darts" / recipe.name
+    genotype = read_genotype(source)
     data = load_data(recipe.data)
     single = recipe.space(genotype, data.in_channels, data.num_classes)
     channels, cells = sorted(set(choice.channels)) or single.channels, sorted(set(choice.cells)) or single.cells
     family = family_subject(replace(single, channels=tuple(channels), cells=tuple(cells)), request.seed)
+    course = search_course(source)
     if request.random_weights:
+        family.found = course
         return family
     arch = sized(family).chosen.point.arch.to_json()
     size = {name: arch[name] for name in ("cells", "channels")}
@@ -98,7 +101,9 @@ def cell_subject(
         workspace.root / "darts" / recipe.name / f"network-{size['cells']}x{size['channels']}-{arch_digest(genotype)}"
     )
     trained = train_network(fitting, genotype, folder, True, lambda p: tell(f"train {recipe.name}", p))
-    return trained_subject(fitting, trained)
+    subject = trained_subject(fitting, trained)
+    subject.found = course
+    return subject
 
 
 def arch_digest(genotype: Any) -> str:

@@ -60,6 +60,13 @@ def _read(path: Path) -> dict[str, Any]:
     return data
 
 
+def search_course(path: Path) -> dict[str, Any] | None:
+    """What a report shows of the search that found a genotype: its nodes, all weights and figures; None without one."""
+    data = _read(path)
+    shown = ("nodes", "history", "candidates", "acted")
+    return {name: data[name] for name in shown} if all(name in data for name in shown) else None
+
+
 def _folder(workspace: Path | None, output: Path | None, *names: str) -> Path:
     from ofa_deploy.store import Workspace
 
@@ -69,19 +76,63 @@ def _folder(workspace: Path | None, output: Path | None, *names: str) -> Path:
 @darts.command()
 @CONFIG
 @RESUME
+@click.option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    default=("gradient",),
+    show_default=True,
+    type=click.Choice(["gradient", "evolution", "regularized", "reinforce", "random", "predictor-guided"]),
+    help="How to search; repeat it to compare.",
+)
+@click.option(
+    "--evaluations", type=click.IntRange(min=1), default=200, show_default=True, help="Genotypes that the others judge."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: darts/NAME in the workspace]")
 @JSON
 @click.pass_obj
-def search(workspace: Path | None, config: str, resume: bool, output: Path | None, as_json: bool) -> None:
+def search(
+    workspace: Path | None,
+    config: str,
+    resume: bool,
+    strategies: tuple[str, ...],
+    evaluations: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Search for cells; leaves search.json, with the cells and the weights of all epochs.
 
+    Other strategies than the gradient judge genotypes with the weights of one network that holds all of them, and leave
+    STRATEGY.json, which `darts train --genotype` takes. With several, one table shows what each found by that measure.
+
     Example: ofa-deploy darts search -c pipelines/darts_digits.yaml
+
+    Example: ofa-deploy darts search -c pipelines/darts_digits.yaml --strategy gradient --strategy evolution
     """
-    from ofa_deploy.differentiable import search_cells
-    from ofa_deploy.space import Genotype
+    from ofa_deploy.cli.cell_search import compare_strategies
 
     recipe = read_recipe(config)
     folder = _folder(workspace, output, recipe.name)
+    if strategies == ("gradient",):
+        _by_gradient(recipe, folder, resume, config, as_json)
+        return
+    with progress() as tell:
+        rows = compare_strategies(recipe, folder, resume, tuple(dict.fromkeys(strategies)), evaluations, tell)
+    if as_json:
+        emit({"folder": str(folder), "strategies": rows})
+        return
+    click.echo("strategy           shared weights  evaluations  skips  parameters")
+    for row in rows:
+        asked = row["evaluations"] or "–"
+        accuracy = f"{100 * row['accuracy']:12.2f} %"
+        click.echo(f"{row['strategy']:18} {accuracy}  {asked!s:>11}  {row['skips']:5}  {row['params']:10,}")
+    click.echo(f"next: ofa-deploy darts train -c {config} --genotype {folder / (strategies[-1] + '.json')}")
+
+
+def _by_gradient(recipe: DartsRecipe, folder: Path, resume: bool, config: str, as_json: bool) -> None:
+    from ofa_deploy.differentiable import search_cells
+    from ofa_deploy.space import Genotype
+
     with progress() as tell:
         found = search_cells(recipe, folder, resume, lambda p: tell(f"search {recipe.name}", p))
     if as_json:
@@ -166,13 +217,15 @@ def train(
 @darts.command()
 @click.argument("cells", metavar="FILE", type=click.Path(path_type=Path))
 @click.option("--svg", type=click.Path(path_type=Path), help="SVG file to write: both cells, and a search's course.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="HTML page to write: that, and every edge.")
 @JSON
-def show(cells: Path, svg: Path | None, as_json: bool) -> None:
+def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> None:
     """Show the cells of a search's folder or of a genotype's file.
 
-    Example: ofa-deploy darts show .ofa/darts/darts_digits --svg cells.svg
+    Example: ofa-deploy darts show .ofa/darts/darts_digits -o cells.html
     """
     from ofa_deploy.files import write_atomic
+    from ofa_deploy.report.cell_page import render_cells
     from ofa_deploy.report.cells import cells_svg
 
     data, genotype = _read(cells), read_genotype(cells)
@@ -181,6 +234,8 @@ def show(cells: Path, svg: Path | None, as_json: bool) -> None:
         write_atomic(
             svg, cells_svg(data.get("nodes", genotype.to_json()), history, data.get("candidates", [])).encode()
         )
+    if output is not None:
+        write_atomic(output, render_cells({**genotype.to_json(), **data}, f"Cells of {cells.stem}").encode())
     if as_json:
         course = [{k: v for k, v in record.items() if k != "weights"} for record in history]
         emit({"genotype": genotype.to_json(), "skips": genotype.skips, "acted": data.get("acted"), "history": course})

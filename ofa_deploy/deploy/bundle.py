@@ -214,6 +214,7 @@ def build_report(
         ],
         "search": {name: getattr(extraction.result, name) for name in ("strategy", "course", "acted")},
         "blocks": _blocks(extraction, chosen),
+        "cells": subject.found,
         "notes": notes_on(extraction, chosen),
         "command": command,
         "size_bytes": len(chosen.onnx),
@@ -318,19 +319,19 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
     prediction and its measurement."""
     network, model = extraction.subject.space.network(chosen.point.arch), chosen.predictor
     effects, learned = model.effects, model.learned(Row.from_record(chosen.record)).effects
-    total = sum(effects[op.key] for op in network.ops)
-    rows = [model.table.rows.get(op.key) for op in network.ops]
+    total = sum(effects[unit.op.key] for unit in network.units)
+    rows = [model.table.rows.get(unit.op.key) for unit in network.units]
     return [
         {
-            "name": name,
-            "op": op.key,
+            "name": unit.name,
+            "op": unit.op.key,
             "table_ms": getattr(row, model.statistic) if row else None,
-            "posterior_ms": effects[op.key],
-            "residual_ms": learned[op.key] - effects[op.key],
-            "share": effects[op.key] / total,
+            "posterior_ms": effects[unit.op.key],
+            "residual_ms": learned[unit.op.key] - effects[unit.op.key],
+            "share": effects[unit.op.key] / total,
             "flags": list(row.flags) if row else [],
         }
-        for name, op, row in zip(network.names, network.ops, rows, strict=True)
+        for unit, row in zip(network.units, rows, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Networks of cells on a device: their blocks' latencies, and which number of cells and channels fits a budget.
+"""Networks of cells on a device: their cells' latencies, and which number of cells and channels fits a budget.
 
 They share no weights: the size is chosen first, by prediction and measurement, and then the network of that size is
 trained. A family of cell networks answers the questions that this package asks of a space and an arch (``network``,
@@ -24,24 +24,25 @@ from ofa_deploy.differentiable.retraining import TrainedNetwork
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.models import load_table
-from ofa_deploy.fleet.profiling import Progress, block_item, network_item
-from ofa_deploy.latency import LatencyModel
+from ofa_deploy.fleet.profiling import Progress, network_item, unit_item
+from ofa_deploy.latency import LatencyModel, LatencyTable
 from ofa_deploy.search import Constraints, Point, SearchResult
 from ofa_deploy.space import (
     Arch,
     CellSpace,
+    Network,
     PopulationCodec,
     SearchSpace,
     network_macs,
     network_memory,
     network_params,
 )
-from ofa_deploy.space.cells import distinct_ops
+from ofa_deploy.space.cells import distinct_units
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 from ofa_deploy.training import trained_data
 
-NETWORKS = 8  # whole networks that are measured beside the blocks
+NETWORKS = 8  # whole networks that are measured beside the cells
 FINALISTS = 4
 
 
@@ -144,7 +145,7 @@ def ready_cells(
     protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> tuple[LatencyModel, PopulationCodec]:
-    """The target's latency model, once all blocks of a family and some of its networks are measured.
+    """The target's latency model, once all cells of a family and some of its networks are measured.
 
     Args:
         fleet: None forbids to measure.
@@ -158,16 +159,22 @@ def ready_cells(
     family = cast(CellSpace, space)
     networks = {arch: family.network(arch) for arch in family.archs}
     table = load_table(workspace, target)
-    missing = [op for op in distinct_ops(networks.values()) if op.key not in table.rows]
+    missing = [unit for unit in distinct_units(networks.values()) if unit.op.key not in table.rows]
     if fleet is None:
-        table.require(op.key for op in missing)
+        table.require(unit.op.key for unit in missing)
     ordered = sorted(networks, key=lambda arch: network_macs(networks[arch]))
     places = np.unique(np.linspace(0, len(ordered) - 1, NETWORKS).round().astype(int))
-    fresh = [ordered[i] for i in places if networks[ordered[i]].key not in table.networks]
+    fresh = [ordered[i] for i in places if not _known(table, networks[ordered[i]])]
     if fleet is not None and (missing or fresh):
-        items = [block_item(op, target) for op in missing]
+        items = [unit_item(unit.network, target) for unit in missing]
         items += [network_item(networks[arch], cast(Arch, arch), target) for arch in fresh]
         fleet.measure(target, items, protocol or Protocol(), progress)
         table = load_table(workspace, target)
         table.save(workspace.tables / f"{target.name}.json")
     return LatencyModel(table, statistic=statistic), cast(PopulationCodec, None)
+
+
+def _known(table: LatencyTable, network: Network) -> bool:
+    """Whether a whole network was measured, and as the cells that it is seen as here."""
+    row = table.networks.get(network.key)
+    return row is not None and list(row.ops) == network.unit_keys

@@ -84,7 +84,7 @@ def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
 def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     """What makes the table of the chosen subnet's blocks less than sure."""
     table, target = chosen.predictor.table, extraction.target.name
-    ops = dict.fromkeys(op.key for op in extraction.subject.space.network(chosen.point.arch).ops)
+    ops = dict.fromkeys(extraction.subject.space.network(chosen.point.arch).unit_keys)
     rows = [table.rows[key] for key in ops if key in table.rows]
     if not rows:
         return [

@@ -45,6 +45,7 @@ class Subject:
         source: the published file that the supernet was imported from, if it was.
         data: its images; None where they cannot be found, with the reason in ``data_error``.
         predictor: None where no accuracy is known; search then prefers more MACs.
+        found: of cells, the search that found them, for the report's pictures.
         sha256: of the supernet's file, or of the space and seed.
     """
 
@@ -60,6 +61,7 @@ class Subject:
     predictor: Predictor | None = None
     campaign: Campaign | None = None
     seed: int = 0
+    found: dict[str, Any] | None = None
 
     @property
     def random_weights(self) -> bool:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.space import OpSpec
-from ofa_deploy.space.cells import KERNELS, SKIP, STEM, reductions
+from ofa_deploy.space import Genotype, OpSpec
+from ofa_deploy.space.cells import KERNELS, SKIP, STEM, Cell, reductions
 from ofa_deploy.supernet.cell_blocks import make_cell_block
 
 NONE = "none"
@@ -106,7 +106,9 @@ class MixedEdge(nn.Module):
             extra: weight of the auxiliary skip connection.
         """
         own = x[:, : self.mixed]
-        weighted = (weights[column] * run(own) for column, run in zip(self.columns, self.operations, strict=True))
+        mixed = zip(self.columns, self.operations, strict=True)
+        learned = weights.requires_grad  # a fixed weight of 0 needs no computation
+        weighted = (weights[column] * run(own) for column, run in mixed if learned or weights[column])
         y = sum(weighted, torch.zeros((), device=x.device))
         if self.second_skip is not None and extra:
             y = y + extra * self.second_skip(own)
@@ -162,8 +164,10 @@ class MixedCell(nn.Module):
         for _ in range(self.nodes):
             total: Tensor | None = None
             for x in tensors:
-                y = shares[edge] * self.edges[edge](x, weights[edge], extra)
-                total, edge = (y if total is None else total + y), edge + 1
+                if weights.requires_grad or weights[edge].any():
+                    y = shares[edge] * self.edges[edge](x, weights[edge], extra)
+                    total = y if total is None else total + y
+                edge += 1
             assert total is not None  # noqa: S101  a node has two edges at least
             tensors.append(total)
         return torch.cat(tensors[2:], 1)
@@ -198,9 +202,14 @@ class SearchNetwork(nn.Module):
         self.cells = nn.ModuleList(made)
         self.classifier = nn.Linear(before[1], settings.num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[N, channels, resolution, resolution] -> [N, classes]``."""
-        mixtures = {kind: (self.weights(kind), self.shares(kind)) for kind in KINDS}
+    def forward(self, x: Tensor, cells: Genotype | None = None) -> Tensor:
+        """``[N, channels, resolution, resolution] -> [N, classes]``: of the mixture, or of one genotype's operations
+        with the weights that they share with all others'."""
+        if cells is None:
+            mixtures = {kind: (self.weights(kind), self.shares(kind)) for kind in KINDS}
+        else:
+            chosen = {kind: one_hot(getattr(cells, kind)).to(x.device) for kind in KINDS}
+            mixtures = {kind: (weights, torch.ones_like(weights[:, 0])) for kind, weights in chosen.items()}
         before = last = self.stem(x)
         for cell in self.cells:
             before, last = last, cell(before, last, *mixtures[str(cell.kind)], self.extra)
@@ -230,6 +239,16 @@ class SearchNetwork(nn.Module):
         """All other parameters that learn, by name."""
         named = ((name, p) for name, p in self.named_parameters() if not name.startswith(("alphas.", "betas.")))
         return {name: p for name, p in named if p.requires_grad}
+
+
+def one_hot(cell: Cell) -> Tensor:
+    """The weights ``[edges, candidates]`` with which a mixed cell is a discrete one."""
+    weights, first = torch.zeros(edge_count(len(cell)), len(CANDIDATES)), 0
+    for node, edges in enumerate(cell):
+        for operation, source in edges:
+            weights[first + source, CANDIDATES.index(operation)] = 1.0
+        first += node + 2
+    return weights
 
 
 def initialise(network: SearchNetwork, seed: int) -> None:

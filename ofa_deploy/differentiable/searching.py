@@ -58,7 +58,7 @@ def search_cells(
     result, checkpoint = folder / RESULT, folder / CHECKPOINT
     if result.exists():
         found = read_search(result)
-        _check_same(result, found["recipe"], recipe.identity("search"))
+        check_same(result, found["recipe"], recipe.identity("search"))
         return found
     if checkpoint.exists() and not resume:
         raise UsageError(f"{checkpoint} is an unfinished search: pass --resume to continue it, or remove {folder}")
@@ -89,7 +89,12 @@ def read_search(path: Path) -> dict[str, Any]:
     return found
 
 
-def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse what another recipe left.
+
+    Raises:
+        UsageError: names what differs.
+    """
     for key in sorted(now.keys() | before.keys()):
         if now.get(key) != before.get(key):
             raise UsageError(f"{path} comes from another recipe: {key} differs; restore it, or choose another name")
@@ -320,7 +325,7 @@ class _Search:
             UsageError: the checkpoint is another recipe's, or damaged.
         """
         header, tensors = read_tensors(self.checkpoint, KIND)
-        _check_same(self.checkpoint, header["recipe"], self.recipe.identity("search"))
+        check_same(self.checkpoint, header["recipe"], self.recipe.identity("search"))
         now, then = self.data.fingerprint, header["fingerprint"]
         check_unchanged(self.data.name, now, then, f"{self.checkpoint} was written")
         self.alive = {kind: torch.tensor(header["alive"][kind], dtype=torch.bool) for kind in KINDS}

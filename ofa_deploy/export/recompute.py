@@ -154,7 +154,7 @@ def _measurement(bundle: Bundle) -> Figures:
     measured, report = bundle.measured, bundle.report
     if not measured:
         return {"latency.measured_ms": None, "latency.error_pct": None, "latency.fits": None}
-    if bundle.evidence["measurement"]["ops"] != [op.key for op in bundle.network.ops]:
+    if bundle.evidence["measurement"]["ops"] != bundle.network.unit_keys:
         raise ValueError("the network that was measured is not the one of arch.json")
     shown = {"p50", "p90", "n", "cov"} | measured.keys() & report["latency"]["measured_ms"].keys()
     figures = {f"latency.measured_ms.{name}": measured[name] for name in shown}
@@ -222,15 +222,16 @@ def _blocks(bundle: Bundle) -> Figures:
     if model is None or not bundle.report["blocks"]:
         return {}
     figures, effects, learned = Figures(), model.effects, _learned(bundle, model)
-    total = sum(effects[op.key] for op in bundle.network.ops)
-    for i, (name, op) in enumerate(zip(bundle.network.names, bundle.network.ops, strict=True)):
-        effect, row = effects[op.key], model.table.rows.get(op.key)
+    total = sum(effects[unit.op.key] for unit in bundle.network.units)
+    for i, unit in enumerate(bundle.network.units):
+        name, key = unit.name, unit.op.key
+        effect, row = effects[key], model.table.rows.get(key)
         block = {
             "name": name,
-            "op": op.key,
+            "op": key,
             "table_ms": getattr(row, model.statistic) if row else None,
             "posterior_ms": effect,
-            "residual_ms": learned[op.key] - effect if learned else None,
+            "residual_ms": learned[key] - effect if learned else None,
             "share": effect / total,
         }
         figures |= {f"blocks.{i}.{key}": value for key, value in block.items()}

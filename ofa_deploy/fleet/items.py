@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ofa_deploy.space import Arch, Network, network_macs, op_counts
+from ofa_deploy.space import Arch, Network, network_macs, unit_counts
 
 
 @dataclass(frozen=True)
 class MeasureItem:
-    """One block or one whole network, with the ONNX file's bytes that a device will run.
+    """One block, one cell or one whole network, with the ONNX file's bytes that a device will run.
 
     Attributes:
         model: the file's content. Of a simulated device any bytes that tell items apart: it never opens a model.
@@ -33,16 +33,16 @@ class MeasureItem:
     @property
     def key(self) -> str:
         """The block's key, or the network's."""
-        return self.network.ops[0].key if self.kind == "op" else self.network.key
+        return self.network.unit_keys[0] if self.kind == "op" else self.network.key
 
     def to_json(self) -> dict[str, Any]:
         """The item as the server's API takes it; the model goes there by itself."""
         return {
             "kind": self.kind,
             "key": self.key,
-            "ops": [op.key for op in self.network.ops],
-            "specs": [op.to_json() for op in self.network.ops],
-            "counts": [op_counts(op) for op in self.network.ops],
+            "ops": self.network.unit_keys,
+            "specs": [unit.op.to_json() for unit in self.network.units],
+            "counts": [unit_counts(unit) for unit in self.network.units],
             "arch": self.arch.to_json() if self.arch else None,
             "blob": self.sha256,
         }

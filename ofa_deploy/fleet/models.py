@@ -149,4 +149,4 @@ def prior_from_others(others: list[OtherDevice], codec: PopulationCodec, keys: S
 
 def op_keys(network: Network) -> list[str]:
     """The keys of a network's blocks."""
-    return [op.key for op in network.ops]
+    return network.unit_keys

@@ -24,7 +24,11 @@ CANDIDATES = 500  # networks among which those are chosen that are measured
 
 def block_item(op: OpSpec, target: TargetProfile) -> MeasureItem:
     """One block as a device will run it, with random weights: latency does not depend on their values."""
-    network = Network.single(op)
+    return unit_item(Network.single(op), target)
+
+
+def unit_item(network: Network, target: TargetProfile) -> MeasureItem:
+    """What is measured as one, alone: a block or a cell."""
     return MeasureItem(network, _random_model(network, target), None, "op")
 
 

@@ -13,14 +13,15 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph.blocks import NodeList, write_block
 from ofa_deploy.graph.rules import check_graph
 from ofa_deploy.space import Network, check_weights
-from ofa_deploy.space.network import INPUT
+from ofa_deploy.space.network import INPUT, INPUTS
 
 
 def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: TargetProfile) -> onnx.ModelProto:
     """Write a network for a target: batch norm folded, fp32, every shape static, the batch from the target.
 
     The graph is exactly that of its blocks: the nodes of a network are the nodes of its blocks, one block after the
-    other. Its input is ``input``; its output is ``logits``, or ``output`` where it does not end as a network does.
+    other. Its input is ``input``, a cell's second one ``input2``; its output is ``logits``, or ``output`` where it does
+    not end as a network does.
 
     Args:
         network: one block or many.
@@ -32,7 +33,7 @@ def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: Targ
         UsageError: the graph needs an op that the target forbids.
     """
     check_weights(network, weights)
-    out, written = NodeList(weights, target), {INPUT: "input"}
+    out, written = NodeList(weights, target), {INPUT - i: name for i, name in enumerate(INPUTS)}
     for i, (name, op) in enumerate(zip(network.names, network.ops, strict=True)):
         written[i] = write_block(out, op, name, *(written[source] for source in network.sources[i]))
     complete = len(network.ops) > 1 and network.ops[-1].kind == "classifier"
@@ -40,7 +41,7 @@ def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: Targ
     graph = helper.make_graph(
         out.nodes,
         f"network-{network.key[:12]}",
-        [_tensor("input", target.batch, network.input_shape)],
+        [_tensor(written[INPUT - i], target.batch, shape) for i, shape in enumerate(network.input_shapes)],
         [_tensor(out.nodes[-1].output[0], target.batch, network.ops[-1].output_shape)],
         out.constants,
     )

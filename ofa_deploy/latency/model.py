@@ -132,7 +132,7 @@ class LatencyModel:
                 "share": float(posterior.mean[j]) / total,
                 "origin": self.blocks.origin[j],
             }
-            for name, key, j in zip(network.names, ops, columns, strict=True)
+            for name, key, j in zip([unit.name for unit in network.units], ops, columns, strict=True)
         ]
 
     def learned(self, row: Row) -> LatencyModel:

@@ -161,6 +161,7 @@ def interpolate(
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
     from sklearn.linear_model import Ridge
 
+    rows = [row for row in rows if OpSpec.from_key(row.key).kind != "cell"]  # no block is like a whole cell
     keys = [row.key for row in rows] + list(missing)
     trend = _standardised(_log_costs(keys, others))
     where = np.array([traits(OpSpec.from_key(key)) for key in keys])

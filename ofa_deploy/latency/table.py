@@ -117,8 +117,8 @@ class LatencyTable:
 
     def row_keys(self, network: Network) -> list[str]:
         """The keys of a network's rows, block by block; its resolution is the side of the first block's input."""
-        resolution = network.ops[0].h if self.per_resolution else None
-        return [op.key_at(resolution) for op in network.ops]
+        at = f"@{network.ops[0].h}" if self.per_resolution else ""
+        return [f"{key}{at}" for key in network.unit_keys]
 
     @property
     def simulated(self) -> bool:

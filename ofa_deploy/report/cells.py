@@ -8,6 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 WIDTH, ROW, TOP = 760, 230, 40
+EPOCHS = 24  # of a strip at most
+STRIP, TALL, ACROSS = 180, 9, 4  # width of an edge's strip and height of an operation in it; strips in a row
 CURVE = 150  # height of a picture of a search's course
 COLOURS = {"sep": "#1f77b4", "dil": "#2ca02c", "avg": "#ff7f0e", "max": "#d62728", "ski": "#7f7f7f"}
 FIGURES = ("loss", "arch_loss", "entropy", "eigenvalue")
@@ -42,6 +44,46 @@ def cells_svg(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" '
         f'style="{style}"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
     )
+
+
+def strips_svg(genotype: Mapping[str, Any], history: Sequence[Mapping[str, Any]], candidates: Sequence[str]) -> str:
+    """The weights of all operations on all edges, as a strip of an edge each; arguments as those of ``cells_svg``."""
+    places = sorted({round(i * (len(history) - 1) / (EPOCHS - 1)) for i in range(EPOCHS)})
+    parts, y, tall = [], 0, 34 + TALL * len(candidates)
+    for kind in ("normal", "reduce"):
+        chosen = {(i, int(source)): str(op) for i, node in enumerate(genotype[kind]) for op, source in node}
+        edges = [(node, source) for node in range(len(genotype[kind])) for source in range(node + 2)]
+        parts.append(f'<text x="10" y="{y + 16}" font-weight="bold">{kind} cell</text>')
+        for place, edge in enumerate(edges):
+            values = [history[i]["weights"][kind][place] for i in places]
+            at = (10 + (STRIP + 8) * (place % ACROSS), y + 24 + tall * (place // ACROSS))
+            parts.append(f'<g transform="translate{at}">{_strip(edge, values, candidates, chosen.get(edge))}</g>')
+        y += 24 + tall * -(-len(edges) // ACROSS)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y}" viewBox="0 0 {WIDTH} {y}" '
+        f'style="font: 11px sans-serif"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
+    )
+
+
+def _strip(
+    edge: tuple[int, int], values: Sequence[Sequence[float]], candidates: Sequence[str], chosen: str | None
+) -> str:
+    """A row for each operation, a column for each epoch."""
+    node, source = edge
+    reads, step = ("k-2", "k-1", *map(str, range(node)))[source], (STRIP - 62) / len(values)
+    most = max(max(map(float, row)) for row in values) or 1.0
+    parts = [f'<text y="10">{reads} → {node}</text>']
+    for column, name in enumerate(candidates):
+        y = 14 + TALL * column
+        parts.append(f'<text y="{y + 7}" font-size="7">{escape(name)}</text>')
+        parts += [
+            f'<rect x="{62 + step * i:.1f}" y="{y}" width="{step + 0.2:.1f}" height="{TALL - 1}" '
+            f'fill="{_colour(name)}" fill-opacity="{max(float(row[column]), 0.0) / most:.2f}"/>'
+            for i, row in enumerate(values)
+        ]
+        if name == chosen:
+            parts.append(f'<rect x="62" y="{y}" width="{STRIP - 62}" height="{TALL - 1}" fill="none" stroke="#000"/>')
+    return "".join(parts)
 
 
 def _colour(operation: str) -> str:

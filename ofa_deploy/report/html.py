@@ -24,6 +24,8 @@ def render_html(report: dict[str, Any]) -> str:
     Args:
         report: ``report.json``; anything in it may be null.
     """
+    from ofa_deploy.report.cell_page import cells_section  # which makes pages too
+
     title = f"{plain(get(report, 'target.name'))}: {_limit(report)}"
     body = [
         banner(facts.simulated(report)),
@@ -35,6 +37,7 @@ def render_html(report: dict[str, Any]) -> str:
         element("div", figures.scatter(report), figures.front(report) or figures.errors(report), class_="plots"),
         render_course(report),
         render_blocks(report),
+        cells_section(report),
         _finalists(report),
         element(
             "div",

@@ -13,6 +13,7 @@ from ofa_deploy.space.counts import (
     op_params,
     op_weights,
     supernet_params,
+    unit_counts,
 )
 from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
 from ofa_deploy.space.network import Network, OpSpec
@@ -56,5 +57,6 @@ __all__ = [
     "random_weights",
     "rescale",
     "supernet_params",
+    "unit_counts",
     "weight_shapes",
 ]

@@ -4,8 +4,8 @@ A cell reads the outputs of the two cells before it. Each of its nodes is the su
 and its output is all of its nodes side by side. Cells of stride 2, which double the channels, stand at a third and at
 two thirds of a network.
 
-The blocks of such a network are single edges, sums and joins, not whole cells: so a table that has them predicts every
-genotype, and what fusion saves between them is learned from whole networks, as everywhere else.
+A whole cell, with the shapes of its place, is measured as one. Its edges, sums and joins measured alone add up to some
+four times of it: what a runtime starts, copies and fuses counts for more than the work in blocks as small.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import permutations
 from typing import Any
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.network import INPUT, Network, OpSpec
+from ofa_deploy.space.network import INPUT, Network, OpSpec, Unit
 
 KERNELS = {  # operations of an edge, but for the skip: kind and kernel
     "sep_conv_3x3": ("sep_conv", 3),
@@ -249,6 +249,7 @@ class _Builder:
     ops: list[OpSpec] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     sources: list[tuple[int, ...]] = field(default_factory=list)
+    wholes: list[tuple[str, int, int]] = field(default_factory=list)
 
     def add(self, name: str, op: OpSpec, *sources: int) -> int:
         """Append a block; returns its place."""
@@ -259,7 +260,7 @@ class _Builder:
 
     def cell(self, place: int, cell: Cell, channels: int, before: int, last: int, reduced: bool, stride: int) -> int:
         """Append a cell that reads two places; returns its output's."""
-        name = f"c{place}"
+        name, start = f"c{place}", len(self.ops)
         first = self.through(f"{name}_pre0", "fact_reduce" if reduced else "relu_conv", channels, before)
         tensors = [first, self.through(f"{name}_pre1", "relu_conv", channels, last)]
         for i, node in enumerate(cell):
@@ -270,7 +271,9 @@ class _Builder:
             _, h, w = self.ops[ends[0]].output_shape
             tensors.append(self.add(f"{name}_n{i}", OpSpec("add", h, w, channels, 0, channels, act="none"), *ends))
         joined = OpSpec("concat", h, w, channels, 0, channels * len(cell), act="none")
-        return self.add(output_of(place), joined, *tensors[2:])
+        out = self.add(output_of(place), joined, *tensors[2:])
+        self.wholes.append((name, start, out + 1))
+        return out
 
     def through(self, name: str, kind: str, channels: int, source: int) -> int:
         """Append a ``relu_conv`` or ``fact_reduce``."""
@@ -288,7 +291,7 @@ class _Builder:
 
     def network(self) -> Network:
         """What was made."""
-        return Network(tuple(self.ops), tuple(self.names), tuple(self.sources))
+        return Network(tuple(self.ops), tuple(self.names), tuple(self.sources), tuple(self.wholes))
 
 
 def is_edge(name: str) -> bool:
@@ -301,6 +304,6 @@ def output_of(cell: int) -> str:
     return f"c{cell}_out"
 
 
-def distinct_ops(networks: Iterable[Network]) -> list[OpSpec]:
-    """Every block of some networks, once, in the order of their first place."""
-    return list({op.key: op for network in networks for op in network.ops}.values())
+def distinct_units(networks: Iterable[Network]) -> list[Unit]:
+    """Everything of some networks that is measured as one, once, in the order of their first place."""
+    return list({unit.op.key: unit for network in networks for unit in network.units}.values())

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.space.cell_layers import cell_layers
-from ofa_deploy.space.network import BLOCKS, CELL_KINDS, INPUT, Network, OpSpec
+from ofa_deploy.space.network import BLOCKS, CELL_KINDS, INPUT, Network, OpSpec, Unit
 from ofa_deploy.space.spec import Arch, SearchSpace
 from ofa_deploy.space.weights import weight_shapes
 
@@ -101,6 +101,16 @@ def op_counts(op: OpSpec) -> dict[str, int]:
     }
 
 
+def unit_counts(unit: Unit) -> dict[str, int]:
+    """``op_counts`` of what is measured as one; of a cell, ``inside`` are the tensors between its blocks too."""
+    counts, network = [op_counts(op) for op in unit.network.ops], unit.network
+    total = {name: sum(one[name] for one in counts) for name in counts[0]}
+    if len(counts) == 1:
+        return total
+    total["inside"] += sum(one["output"] for one in counts[:-1])
+    return total | {"input": sum(map(prod, network.input_shapes)), "output": counts[-1]["output"]}
+
+
 def _between(op: OpSpec) -> list[int]:
     """Values in each of the tensors that a block's kernels leave for each other, all but the last kernel's."""
     spatial, passes = prod(op.out_hw), 2 if op.act in ("hswish", "silu") else 1
@@ -140,7 +150,7 @@ def network_memory(network: Network, batch: int = 1, precision: str = "fp32") ->
 
 def _working_sets(network: Network) -> Iterator[int]:
     """Values in memory while each block runs: its own, and the outputs of others that wait for a later reader."""
-    waiting: dict[int, int] = {INPUT: prod(network.input_shape)}
+    waiting = {INPUT - i: prod(shape) for i, shape in enumerate(network.input_shapes)}
     for i, (op, sources) in enumerate(zip(network.ops, network.sources, strict=True)):
         yield op_activations(op) + sum(values for source, values in waiting.items() if source not in sources)
         waiting[i] = prod(op.output_shape)

@@ -23,14 +23,15 @@ CELL_KINDS = (  # of which the cells of DARTS are made
     "concat",
     "global_pool",
 )
-KINDS = ("stem", "mbconv", "uib", "head", "classifier", *CELL_KINDS)
-INPUT = -1  # as a source: the network's input
+KINDS = ("stem", "mbconv", "uib", "head", "classifier", *CELL_KINDS, "cell")
+INPUT = -1  # as a source: the network's input; a second one is -2
+INPUTS = ("input", "input2")  # their names
 BLOCKS = ("mbconv", "uib")  # those that stages are made of
 VECTORS = ("head", "classifier", "global_pool")  # those whose output has no height and width
 NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(
     f"(?P<kind>[a-z_]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
-    f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
+    f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-in(?P<inside>[0-9a-f]{{12}}))?(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
 )
 
 
@@ -59,6 +60,8 @@ class OpSpec:
         add: the sum of two tensors.
         concat: ``cout / cin`` tensors side by side.
         global_pool: global average pooling; ``[N, cin, h, w] -> [N, cin]``.
+        cell: a whole cell, as it is measured; it ships as the blocks that it is made of. Its input is the first of its
+            two, ``mid`` are the channels of its nodes, and ``inside`` tells its cell and shapes from all others.
 
     Attributes:
         h, w: input height and width in pixels (1 for a classifier, whose input is a vector).
@@ -69,6 +72,7 @@ class OpSpec:
         se: squeezed channels of the squeeze-excitation, 0 for none.
         skip: whether the input is added to the output.
         start: kernel of the depthwise before a uib's expansion, 0 for none.
+        inside: the first digits of the key of what a cell is made of, "" for other kinds.
         eps: what batch norm adds to the variance. It changes no latency, and is no part of ``key``.
     """
 
@@ -85,6 +89,7 @@ class OpSpec:
     skip: bool = False
     start: int = 0
     eps: float = 1e-5
+    inside: str = ""
 
     @cached_property
     def key(self) -> str:
@@ -93,7 +98,8 @@ class OpSpec:
         channels = f"c{self.cin}-m{self.mid}-o{self.cout}"
         optional = (f"-se{self.se}" if self.se else "") + ("-skip" if self.skip else "")
         start = f"-start{self.start}" if self.start else ""
-        return f"{self.kind}-{self.h}x{self.w}-{channels}{start}-k{self.kernel}-s{self.stride}-{self.act}{optional}"
+        act = f"{self.act}-in{self.inside}" if self.inside else self.act
+        return f"{self.kind}-{self.h}x{self.w}-{channels}{start}-k{self.kernel}-s{self.stride}-{act}{optional}"
 
     def key_at(self, resolution: int | None) -> str:
         """The key of its row in a latency table; with a resolution, in one that tells networks' resolutions apart."""
@@ -175,7 +181,15 @@ class OpSpec:
             raise UsageError(f"{key!r} is not the key of a block")
         numbers = ("h", "w", "cin", "mid", "cout", "kernel", "stride", "se", "start")
         fields = {name: int(found[name] or 0) for name in numbers}
-        return cls.from_json({"kind": found["kind"], "act": found["act"], "skip": bool(found["skip"]), **fields})
+        return cls.from_json(
+            {
+                "kind": found["kind"],
+                "act": found["act"],
+                "skip": bool(found["skip"]),
+                "inside": found["inside"] or "",
+                **fields,
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,8 @@ class Network:
         sources: for every block the places in ``ops`` of those whose outputs it reads, ``INPUT`` for the network's
             input; left out for a chain.
 
+        wholes: runs of blocks that are measured as one: name, place of the first block, place after the last one.
+
     Raises:
         UsageError: a block reads what is not there yet, has another shape, or is not what it needs in number.
     """
@@ -195,16 +211,17 @@ class Network:
     ops: tuple[OpSpec, ...]
     names: tuple[str, ...]
     sources: tuple[tuple[int, ...], ...] = ()
+    wholes: tuple[tuple[str, int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.sources:
             object.__setattr__(self, "sources", tuple((i - 1,) for i in range(len(self.ops))))
             return
         for i, (op, name, sources) in enumerate(zip(self.ops, self.names, self.sources, strict=True)):
-            if len(sources) != op.fan_in or not all(INPUT <= source < i for source in sources):
+            if len(sources) != op.fan_in or not all(source < i for source in sources):
                 raise UsageError(f"block {name} needs {op.fan_in} sources before it, not {list(sources)}")
             for source in sources:
-                if source != INPUT and self.ops[source].output_shape != op.input_shape:
+                if source >= 0 and self.ops[source].output_shape != op.input_shape:
                     raise UsageError(f"block {name} reads {op.input_shape}; {self.names[source]} has another shape")
 
     @classmethod
@@ -217,6 +234,43 @@ class Network:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of the input without the batch dimension."""
         return self.ops[0].input_shape
+
+    @cached_property
+    def input_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of every input, ``INPUT`` first, without the batch dimension."""
+        read = {s: op.input_shape for op, sources in zip(self.ops, self.sources, strict=True) for s in sources if s < 0}
+        return tuple(read[source] for source in sorted(read, reverse=True))
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """What is measured, and has a row in a latency table: blocks, and whole cells."""
+        found, at = [], 0
+        for name, first, end in (*self.wholes, ("", len(self.ops), len(self.ops))):
+            single = range(at, first)
+            found += [Unit(self.names[i], self.ops[i], Network.single(self.ops[i])) for i in single]
+            if first < end:
+                part = self._part(name, first, end)
+                found.append(Unit(name, part._as_one(), part))
+            at = end
+        return tuple(found)
+
+    @property
+    def unit_keys(self) -> list[str]:
+        """Keys of the rows that a latency table has for what is measured."""
+        return [unit.op.key for unit in self.units] if self.wholes else [op.key for op in self.ops]
+
+    def _part(self, name: str, first: int, end: int) -> Network:
+        """A run of blocks alone; what it reads of others are its inputs, in the order in which it reads them."""
+        inputs = dict.fromkeys(s for sources in self.sources[first:end] for s in sources if s < first)
+        place = {source: -1 - i for i, source in enumerate(inputs)} | {i: i - first for i in range(first, end)}
+        sources = tuple(tuple(place[source] for source in read) for read in self.sources[first:end])
+        return Network(self.ops[first:end], self.names[first:end], sources, ((name, 0, end - first),))
+
+    def _as_one(self) -> OpSpec:
+        """What stands for all of the blocks where they are measured as one."""
+        first, last = self.ops[0], self.ops[-1]
+        stride = first.h // last.out_hw[0]
+        return OpSpec("cell", first.h, first.w, first.cin, last.cin, last.cout, 1, stride, "none", inside=self.key[:12])
 
     @property
     def is_chain(self) -> bool:
@@ -241,7 +295,7 @@ class Network:
         readers: list[list[int]] = [[] for _ in self.ops]
         for i, sources in enumerate(self.sources):
             for source in sources:
-                if source != INPUT:
+                if source >= 0:
                     readers[source].append(i)
         below = self._digests(readers, reversed(range(len(self.ops))), above)
         return _sha256(sorted(below))
@@ -252,9 +306,23 @@ class Network:
         """A digest of every block and of all that is on one side of it, as Merkle trees have it."""
         found = [""] * len(self.ops)
         for i in order:
-            around = sorted("input" if j == INPUT else found[j] for j in near[i])
+            around = sorted(found[j] if j >= 0 else INPUTS[-1 - j] for j in near[i])
             found[i] = _sha256([known[i] if known else self.ops[i].key, *around])
         return found
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is measured as one: a block of a network, or a whole cell.
+
+    Attributes:
+        op: the block, or what stands for the cell.
+        network: that alone; a cell's has two inputs, where it reads two tensors.
+    """
+
+    name: str
+    op: OpSpec
+    network: Network
 
 
 def _sha256(parts: Sequence[str]) -> str:

@@ -88,3 +88,20 @@ def test_from_cells_to_a_verified_bundle(ofa_deploy, tmp_path, weights):
 def test_options_that_do_not_go_together(ofa_deploy, tmp_path):
     assert "go with --family darts" in ofa_deploy("extract", "--max-ms", "1", "--cells", "3", cwd=tmp_path).stderr
     assert "needs the recipe" in ofa_deploy("extract", "--max-ms", "1", "--family", "darts", cwd=tmp_path).stderr
+
+
+def test_strategies_are_compared_and_shown(ofa_deploy, tmp_path):
+    search = "search: {epochs: 1, cells: 3, channels: 4, batch_size: 256, partial: 2}\n"
+    (tmp_path / "cells.yaml").write_text(RECIPE + search)
+    words = ["darts", "search", "-c", "cells.yaml", "--evaluations", "6", "-o", "found", "--json"]
+    for strategy in ("gradient", "random", "regularized"):
+        words += ["--strategy", strategy]
+    done = ofa_deploy(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["strategies"]
+    assert [row["strategy"] for row in rows] == ["gradient", "random", "regularized"]
+    assert [row["evaluations"] for row in rows] == [None, 6, 6]
+    shown = ofa_deploy("darts", "show", "found", "-o", "found.html", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "<svg" in (tmp_path / "found.html").read_text()
+    assert ofa_deploy("darts", "show", "found/random.json", cwd=tmp_path).returncode == 0

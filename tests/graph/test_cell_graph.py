@@ -8,7 +8,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.export import parity
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import CellSpace, Genotype, Network, random_weights
-from ofa_deploy.space.cells import OPERATIONS, distinct_ops
+from ofa_deploy.space.cells import OPERATIONS, distinct_units
 from ofa_deploy.supernet import Subnet
 
 # every operation, in normal cells and at stride 2
@@ -39,7 +39,7 @@ def test_the_graph_computes_what_torch_does(network):
 
 def test_every_block_alone_is_a_graph(network):
     rng = np.random.default_rng(0)
-    for op in distinct_ops([network]):
+    for op in {op.key: op for op in network.ops}.values():
         single = Network.single(op)
         weights = random_weights(single)
         model = write_onnx(single, weights, TARGET)
@@ -50,6 +50,27 @@ def test_every_block_alone_is_a_graph(network):
         with torch.inference_mode():
             wanted = module(torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(session.run(None, {"input": x})[0], wanted, atol=1e-4)
+
+
+def test_cells_measured_alone_are_those_that_ship(network):
+    """One after the other, with their shares of the weights, they compute what the whole network does."""
+    weights, image = random_weights(network), np.random.default_rng(0).standard_normal((1, 1, 16, 16))
+    before = last = image.astype(np.float32)
+    for unit in network.units:
+        single = unit.op.kind != "cell"
+        own = {unit.name} if single else set(unit.network.names)
+        mine = {name: value for name, value in weights.items() if name.split(".")[0] in own}
+        mine = {"op" + name.removeprefix(unit.name) if single else name: value for name, value in mine.items()}
+        answer = run(write_onnx(unit.network, mine, TARGET), [last] if single else [before, last])
+        before, last = last, answer
+        before = last if unit.name == "stem" else before
+    np.testing.assert_allclose(last, run(write_onnx(network, weights, TARGET), [image.astype(np.float32)]), rtol=1e-4)
+    assert len(distinct_units([network, network])) == len(network.units)
+
+
+def run(model, inputs):
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {node.name: x for node, x in zip(session.get_inputs(), inputs, strict=False)})[0]
 
 
 def test_blocks_are_what_darts_says():

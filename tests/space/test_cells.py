@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import CellSpace, Genotype, Network, OpSpec, network_macs, network_memory, network_params
+from ofa_deploy.space import (
+    CellSpace,
+    Genotype,
+    Network,
+    OpSpec,
+    network_macs,
+    network_memory,
+    network_params,
+    unit_counts,
+)
 from ofa_deploy.space.counts import op_activations, op_weights
 from ofa_deploy.space.weights import random_weights
 
@@ -130,3 +139,30 @@ def test_a_family_checks_its_choices_and_its_archs():
     assert CellSpace.from_json(space().to_json()) == space()
     assert len(space(channels=(4, 8), cells=(3, 4, 5)).archs) == 6
     assert np.unique([arch.key for arch in space(channels=(4, 8)).archs]).size == 2
+
+
+def test_a_whole_cell_is_one_row_of_its_place():
+    family = space(channels=(8,), cells=(6,))
+    network = family.network(family.largest)
+    assert [unit.name for unit in network.units] == ["stem", *(f"c{i}" for i in range(6)), "pool", "classifier"]
+    assert sum(len(unit.network.ops) for unit in network.units) == len(network.ops)
+    keys = network.unit_keys
+    assert len(set(keys)) == len(keys)  # each follows other cells: their shapes differ
+    assert [OpSpec.from_key(key) for key in keys] == [dataclasses.replace(unit.op, eps=1e-5) for unit in network.units]
+    assert [len(unit.network.input_shapes) for unit in network.units[1:4]] == [1, 2, 2]
+
+
+def test_cells_of_isomorphic_nodes_share_their_rows():
+    first, second = DARTS_V2["normal"][1:3]
+    swapped = {**DARTS_V2, "normal": [DARTS_V2["normal"][0], second[::-1], first, DARTS_V2["normal"][3]]}
+    one, other = space(), space(swapped)
+    assert one.network(one.largest).unit_keys == other.network(other.largest).unit_keys
+
+
+def test_a_cell_amounts_to_its_blocks():
+    family = space(channels=(8,), cells=(4,))
+    unit = family.network(family.largest).units[2]
+    counts = unit_counts(unit)
+    assert counts["dense_macs"] + counts["depthwise_macs"] == network_macs(unit.network)
+    assert counts["output"] == np.prod(unit.op.output_shape)
+    assert counts["input"] == sum(np.prod(shape) for shape in unit.network.input_shapes)
