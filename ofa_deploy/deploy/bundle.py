@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -18,8 +19,9 @@ from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED, subject_facts
+from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
 from ofa_deploy.errors import GateFailed, OpNotProfiled
-from ofa_deploy.export import parity, run_onnx, write_bundle
+from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, write_bundle
 from ofa_deploy.latency import Row, differences
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
@@ -27,30 +29,37 @@ from ofa_deploy.space import network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file
+EXACT = ("fp32",)  # precisions of which that is asked; of the others, accuracy
 OLD_DAYS = 30  # after which a table should be measured again
 
 
 def build_bundle(
-    extraction: Extraction, folder: Path, command: str, audit: Mapping[str, Any] | None = None
+    extraction: Extraction,
+    folder: Path,
+    command: str,
+    audit: Mapping[str, Any] | None = None,
+    embedded: bool = False,
 ) -> dict[str, Any]:
     """Verify the chosen subnet, and write its bundle; an older bundle there is replaced when the new one is complete.
 
     Args:
         command: what repeats this extraction.
         audit: of the predictions that it rests on, as ``newest_audit`` finds it.
+        embedded: add a second model file that has the pre-processing inside.
 
     Returns:
         The report, as in ``report.json``.
     """
     chosen, subject = extraction.chosen, extraction.subject
     arch = chosen.point.arch
-    checked = parity(chosen.subnet, chosen.onnx, subject.images(arch, PARITY_IMAGES))
-    if checked["max_abs"] > MAX_DIFFERENCE:
+    ran_by, run = runner(extraction.target)
+    checked = parity(chosen.subnet, chosen.onnx, subject.images(arch, PARITY_IMAGES), run)
+    if extraction.target.precision in EXACT and checked["max_abs"] > MAX_DIFFERENCE:
         raise GateFailed(
             f"the ONNX graph of {arch.key[:12]} differs from torch by {checked['max_abs']:.2g} (more than "
             f"{MAX_DIFFERENCE:g}); no bundle was written"
         )
-    test = subject.test(lambda images: run_onnx(chosen.onnx, [images]), arch)
+    test = tested(subject, chosen, run)
     evidence = {
         "measurement": chosen.record,
         "finalists": [record for f in extraction.finalists for record in f.records],
@@ -59,8 +68,11 @@ def build_bundle(
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
+        "fp32": extraction.fp32,
     }
     report = build_report(extraction, checked, test, command, audit)
+    report["parity"]["runtime"] = ran_by
+    check_accuracy(report, extraction.target.precision)
     files = {
         "model.onnx": chosen.onnx,
         "arch.json": _json(arch.to_json()),
@@ -68,10 +80,18 @@ def build_bundle(
         "report.json": _json(report),
         "report.md": render_markdown(report).encode(),
         "report.html": render_html(report).encode(),
+        **runnable(extraction, embedded),
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
-    write_bundle(folder, files, report["provenance"])
+    inputs = {
+        "supernet": subject.sha256,
+        "latency table": chosen.predictor.table.to_json()["sha256"],
+        "measurement": _digest(chosen.record),
+        "audit": _digest(audit) if audit else None,
+    }
+    files[PROVENANCE] = _json(statement(files, report, inputs, chosen.record["measured_at"]))
+    write_bundle(folder, files, report["provenance"] | {"inputs_sha256": inputs})
     return report
 
 
@@ -122,7 +142,7 @@ def build_report(
             "error_pct": 100 * (chosen.predicted_ms / chosen.measured_ms - 1),
             "fits": None if bounds.max_ms is None else chosen.measured_ms <= bounds.max_ms,
         },
-        "parity": {key: checked[key] for key in ("max_abs", "top1_agreement", "n")},
+        "parity": {key: checked[key] for key in ("max_abs", "psnr_db", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
         "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
         "audit_command": audit_command(target, subject.space, bounds.statistic),
@@ -147,6 +167,7 @@ def build_report(
             "latency_table_sha256": chosen.predictor.table.to_json()["sha256"],
             "measured_at": record["measured_at"],
             "evaluations": extraction.result.evaluations,
+            "git_commit": git_commit(Path.cwd()),
             "versions": {
                 "ofa-deploy": ofa_deploy.__version__,
                 "onnx": onnx.__version__,
@@ -160,13 +181,18 @@ def build_report(
 
 def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | None) -> dict[str, Any]:
     subject = extraction.subject
-    measured = None if test is None else float(np.mean(np.equal(test["labels"], test["predicted"])))
+    measured, original = (
+        None if test is None else float(np.mean(np.equal(test["labels"], test[name])))
+        for name in ("predicted", "torch")
+    )
     return {
         "predicted": chosen.point.accuracy if subject.predictor else None,
         "predictor_error": subject.predictor.error if subject.predictor else None,
         "valid": chosen.valid_accuracy,
         "before_tuning": chosen.tuned.facts["before"] if chosen.tuned else None,
         "measured": measured,
+        "torch": original,
+        "drop": None if original is None or measured is None else original - measured,
         "dataset": subject.recipe.data.name.replace("_", "-") if subject.recipe else None,
         "split": "test",
         "n": 0 if test is None else len(test["labels"]),
@@ -277,7 +303,9 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
     notes += _table_notes(extraction, chosen)
     notes += _slack(extraction, chosen)
-    if target.precision == "fp16":
+    if extraction.fp32 is not None:
+        notes.append(_beside_fp32(extraction, extraction.fp32))
+    if target.precision == "fp16" and not target.fp16_in_graph:
         notes.append(
             "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
             "the fp32 file."
@@ -285,6 +313,13 @@ def _notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _beside_fp32(extraction: Extraction, record: dict[str, Any]) -> str:
+    statistic, precision = extraction.constraints.statistic, extraction.target.precision
+    plain, ms = record[statistic], extraction.chosen.measured_ms
+    verdict = f"{plain / ms:.2f} times as fast" if ms < plain else "not faster"
+    return f"{precision} is {verdict}: {ms:.4g} ms, against {plain:.4g} ms of the same subnet in fp32."
 
 
 def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
@@ -339,6 +374,10 @@ def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
 
 def _days(earlier: str, later: str) -> int:
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).days
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_json(value)).hexdigest()
 
 
 def _json(value: Any) -> bytes:

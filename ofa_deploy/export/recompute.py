@@ -21,7 +21,9 @@ from scipy.special import ndtri
 
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import objective, read_predictor
+from ofa_deploy.config import TargetProfile
 from ofa_deploy.export.runtime import compare
+from ofa_deploy.graph import check_graph
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
 from ofa_deploy.space import (
     PRESETS,
@@ -49,6 +51,7 @@ TOLERANCES = {
 }
 PREDICTOR = "accuracy_predictor.safetensors"
 NEEDED = ("model.onnx", "arch.json", "report.json", "evidence.json")
+NO_WEIGHTS = ("_scale", "_zero_point")  # how a quantised graph's other constants end
 Figures = dict[str, Any]  # values by their dotted path in report.json
 
 
@@ -136,8 +139,11 @@ def _subnet(bundle: Bundle) -> Figures:
 def _model(bundle: Bundle) -> Figures:
     """The file's size, and that it holds as many weights as the network: batch norm leaves one bias a channel."""
     content = (bundle.folder / "model.onnx").read_bytes()
-    constants = onnx.load_from_string(content).graph.initializer
-    held = sum(prod(c.dims) for c in constants if c.dims and c.data_type == onnx.TensorProto.FLOAT)  # others are places
+    model = onnx.load_from_string(content)
+    if rules := bundle.report["provenance"].get("target"):
+        check_graph(model, TargetProfile.model_validate(rules))
+    weights = [c for c in model.graph.initializer if c.dims and c.data_type != onnx.TensorProto.INT64]  # places
+    held = sum(prod(c.dims) for c in weights if not c.name.endswith(NO_WEIGHTS))
     needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
         raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
@@ -247,6 +253,9 @@ def _accuracy(bundle: Bundle) -> Figures:
     else:
         figures["accuracy.measured"] = float(np.mean(np.equal(test["labels"], test["predicted"])))
         figures["accuracy.n"] = len(test["labels"])
+        if "torch" in test:  # bundles of older versions have none
+            figures["accuracy.torch"] = float(np.mean(np.equal(test["labels"], test["torch"])))
+            figures["accuracy.drop"] = figures["accuracy.torch"] - figures["accuracy.measured"]
     if (bundle.folder / PREDICTOR).is_file():
         codec = PopulationCodec(bundle.space)
         predictor = read_predictor(codec, (bundle.folder / PREDICTOR).read_bytes())
