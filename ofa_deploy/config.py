@@ -264,7 +264,7 @@ class Simulation(Document):
         real_time: whether it takes the time that it says.
     """
 
-    gflops: dict[Literal["fp32", "fp16"], Bound]
+    gflops: dict[Literal["fp32", "fp16", "int8"], Bound]
     dense_share: Annotated[float, Field(gt=0, le=1)]
     depthwise_share: Annotated[float, Field(gt=0, le=1)]
     ramp_macs: Annotated[float, Field(ge=0)]
@@ -292,8 +292,9 @@ class TargetProfile(Document):
 
     Attributes:
         opset, forbidden_ops: rules that its models obey.
-        precision: in which it computes. Models are written in fp32 and verified so; the device's builder makes them
-            fp16 where that is asked.
+        allowed_ops, allowed_types: the only ops, and types of tensors by ONNX's names, that its models may have; any
+            where none are named.
+        precision: in which it computes; see ``fp16_in_graph``.
         loopback: whether it is this machine: a command that measures it starts the agent by itself.
         facts: by name, each with its public source.
         simulation: figures that stand in for a device; None where it cannot be simulated.
@@ -314,14 +315,25 @@ class TargetProfile(Document):
         "published",
     ]
     provider: str = "CPUExecutionProvider"
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
     batch: Positive = 1
     threads: Positive = 1
     opset: Annotated[int, Field(ge=11, le=21)] = 17
     forbidden_ops: tuple[str, ...] = ()
     loopback: bool = False
+    allowed_ops: tuple[str, ...] = ()
+    allowed_types: tuple[str, ...] = ()
     facts: dict[str, Fact] = {}
     simulation: Simulation | None = None
+
+    @property
+    def fp16_in_graph(self) -> bool:
+        """Whether an fp16 model's file is fp16: elsewhere the device's builder makes fp16 of an fp32 file."""
+        return self.runtime in ("onnxruntime", "adb-onnxruntime") and self.provider == "CPUExecutionProvider"
+
+    def allows(self, op_type: str) -> bool:
+        """Whether its models may have an op."""
+        return op_type not in self.forbidden_ops and (not self.allowed_ops or op_type in self.allowed_ops)
 
     @property
     def simulated(self) -> bool:

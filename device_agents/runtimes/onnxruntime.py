@@ -8,7 +8,7 @@ from device_agents.runtimes.inputs import Inputs
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 OPENVINO, XNNPACK = "OpenVINOExecutionProvider", "XnnpackExecutionProvider"
 PRECISIONS = {
-    CPU: ("fp32",),
+    CPU: ("fp32", "fp16", "int8"),  # as the model's own nodes say
     CUDA: ("fp32", "fp16"),
     TENSORRT: ("fp32", "fp16"),
     OPENVINO: ("fp32",),

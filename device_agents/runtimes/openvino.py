@@ -6,8 +6,8 @@ from device_agents.runtimes import RuntimeRefused
 from device_agents.runtimes.conditions import check_asked, condition, library, malformed, pin
 from device_agents.runtimes.inputs import Inputs
 
-HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}  # OpenVINO's names
-CAPABILITIES = {"FP32": "fp32", "FP16": "fp16", "BF16": "bf16"}
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "int8": "f32"}  # OpenVINO's names; int8 is in the model
+CAPABILITIES = {"FP32": "fp32", "FP16": "fp16", "BF16": "bf16", "INT8": "int8"}
 
 
 def open_runtime(asked, seed):

@@ -18,7 +18,7 @@ import time
 from device_agents.runtimes import RuntimeRefused
 
 MODEL = "roofline-1"
-VALUE_BYTES = {"fp32": 4, "fp16": 2}
+VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 def open_runtime(asked, seed):

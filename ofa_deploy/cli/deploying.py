@@ -97,7 +97,8 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 @click.option("--front", type=click.Path(path_type=Path), help="Take the finalists from pareto's .json: no search.")
 @click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
 @click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
-@click.option("--embed-preprocessing", "embed", is_flag=True, help="Add a model that takes pixels from 0 to 255.")
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="[default: the target's own]")
+@click.option("--embed-preprocessing", is_flag=True, help="Add a model file that takes images as they are read.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @cell_options
 @click.pass_obj
@@ -112,7 +113,8 @@ def extract(
     front: Path | None,
     finetune: int | None,
     finetune_epochs: int | None,
-    embed: bool,
+    precision: str | None,
+    embed_preprocessing: bool,
     output: Path | None,
     cells: CellChoice | None,
 ) -> None:
@@ -142,9 +144,11 @@ def extract(
         raise click.UsageError("--finetune-epochs needs --finetune")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened, measure=True)
-    folder = output or opened.bundles / "-".join([found.name, *asked.names])
+    found = found.model_copy(update={"precision": precision or found.precision})
+    folder = output or opened.bundles / "-".join([found.name, *asked.names, *([precision] if precision else [])])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
-    words += ["--embed-preprocessing"] if embed else []
+    words += ["--precision", precision] if precision else []
+    words += ["--embed-preprocessing"] if embed_preprocessing else []
     with progress() as tell:
 
         def tell_of(p: dict[str, Any]) -> None:
@@ -173,7 +177,9 @@ def extract(
             extra = (tuning, finetune or 0, candidates)
             extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, *extra, plan=plan)
         tell("verify and report", {})
-        report = build_bundle(extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed)
+        report = build_bundle(
+            extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed_preprocessing
+        )
     remember_bundle(opened, extraction, report, folder)
     if request.as_json:
         emit({**report, "bundle": str(folder)})

@@ -17,13 +17,10 @@ import ofa_deploy
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
-from ofa_deploy.deploy.subject import Subject, subject_facts
-from ofa_deploy.errors import GateFailed, UsageError
-from ofa_deploy.export import parity, write_bundle
-from ofa_deploy.export.clean import CleanRuntime, runtime_here, smoke
-from ofa_deploy.export.provenance import git_commit, statement
-from ofa_deploy.export.runtime import run_torch
-from ofa_deploy.export.serving import preprocessing, serving_files, with_preprocessing
+from ofa_deploy.deploy.subject import subject_facts
+from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
+from ofa_deploy.errors import GateFailed
+from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, write_bundle
 from ofa_deploy.latency import Row
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
@@ -31,6 +28,7 @@ from ofa_deploy.space import network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file
+EXACT = ("fp32",)  # precisions of which that is asked; of the others, accuracy
 
 
 def build_bundle(
@@ -38,14 +36,14 @@ def build_bundle(
     folder: Path,
     command: str,
     audit: Mapping[str, Any] | None = None,
-    embed: bool = False,
+    embedded: bool = False,
 ) -> dict[str, Any]:
     """Verify the chosen subnet, and write its bundle; an older bundle there is replaced when the new one is complete.
 
     Args:
         command: what repeats this extraction.
         audit: of the predictions that it rests on, as ``newest_audit`` finds it.
-        embed: add a model with the pre-processing inside.
+        embedded: add a second model file that has the pre-processing inside.
 
     Returns:
         The report, as in ``report.json``.
@@ -55,16 +53,14 @@ def build_bundle(
     """
     chosen, subject = extraction.chosen, extraction.subject
     arch = chosen.point.arch
-    images = subject.images(arch, PARITY_IMAGES)
-    checked = parity(chosen.subnet, chosen.onnx, images)
-    if checked["max_abs"] > MAX_DIFFERENCE:
+    ran_by, run = runner(extraction.target)
+    checked = parity(chosen.subnet, chosen.onnx, subject.images(arch, PARITY_IMAGES), run)
+    if extraction.target.precision in EXACT and checked["max_abs"] > MAX_DIFFERENCE:
         raise GateFailed(
             f"the ONNX graph of {arch.key[:12]} differs from torch by {checked['max_abs']:.2g} (more than "
             f"{MAX_DIFFERENCE:g}); no bundle was written"
         )
-    served = _serving(extraction, embed)
-    test, run = _tested(extraction, images)
-    run["infer"] = _smoke(subject, served) if "infer.py" in served else None
+    test = tested(subject, chosen, run)
     evidence = {
         "measurement": _repeatable(chosen.record),
         "finalists": [_repeatable(record) for f in extraction.finalists for record in f.records],
@@ -73,77 +69,31 @@ def build_bundle(
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
+        "fp32": _repeatable(extraction.fp32) if extraction.fp32 else None,
     }
-    report = build_report(extraction, checked, test, run, command, audit)
+    report = build_report(extraction, checked, test, command, audit)
+    report["parity"]["runtime"] = ran_by
+    check_accuracy(report, extraction.target.precision)
     files = {
-        **served,
+        "model.onnx": chosen.onnx,
         "arch.json": _json(arch.to_json()),
         "evidence.json": _json(evidence),
         "report.json": _json(report),
         "report.md": render_markdown(report).encode(),
         "report.html": render_html(report).encode(),
+        **runnable(extraction, embedded),
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
-    files["provenance.json"] = _json(_statement(extraction, report, files, audit))
-    write_bundle(folder, files, report["provenance"])
+    inputs = {
+        "supernet": subject.sha256,
+        "latency table": chosen.predictor.table.to_json()["sha256"],
+        "measurement": _digest(_repeatable(chosen.record)),
+        "audit": _digest(audit) if audit else None,
+    }
+    files[PROVENANCE] = _json(statement(files, report, inputs, chosen.record["measured_at"]))
+    write_bundle(folder, files, report["provenance"] | {"inputs_sha256": inputs})
     return report
-
-
-def _serving(extraction: Extraction, embed: bool) -> dict[str, bytes]:
-    """The model, and what serves it; of a subject without images the model alone."""
-    subject, target, chosen = extraction.subject, extraction.target, extraction.chosen
-    if subject.data is None:
-        if embed:
-            raise UsageError(f"{subject.name}: pre-processing is not known without its data: {subject.data_error}")
-        return {"model.onnx": chosen.onnx}
-    data = subject.data
-    how = preprocessing(chosen.point.arch.resolution, data.mean, data.std, target.batch)
-    inside = {"model_pixels.onnx": with_preprocessing(chosen.onnx, how)} if embed else {}
-    return {
-        "model.onnx": chosen.onnx,
-        **inside,
-        **serving_files(how, data.classes, target.runtime, target.provider),
-    }
-
-
-def _tested(extraction: Extraction, images: np.ndarray) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """What the exported file and torch make of the test split, and in which runtime, alone in a process, that was."""
-    chosen, subject, target = extraction.chosen, extraction.subject, extraction.target
-    of_torch: list[int] = []
-    with CleanRuntime(chosen.onnx, runtime_here(target.runtime)) as served:
-        served(images[:1])
-
-        def logits(batch: np.ndarray) -> np.ndarray:
-            of_torch.extend(run_torch(chosen.subnet, batch).argmax(1).tolist())
-            return served(batch)
-
-        test = subject.test(logits, chosen.point.arch)
-        run = {"runtime": served.version, "stands_in": runtime_here(target.runtime) != target.runtime}
-    return ({**test, "torch": of_torch} if test else None), run
-
-
-def _smoke(subject: Subject, files: Mapping[str, bytes]) -> dict[str, Any] | None:
-    """What ``infer.py`` says of the first test image, in a process of its own."""
-    if subject.data is None or not len(subject.data.test):
-        return None
-    pixels, label = subject.data.test[0]
-    return {**smoke(files, np.asarray(pixels)), "expected": subject.data.classes[int(label)]}
-
-
-def _statement(
-    extraction: Extraction, report: dict[str, Any], files: Mapping[str, bytes], audit: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """Where the bundle's files come from."""
-    facts = report["provenance"]
-    asked = {key: report[key] for key in ("command", "budget", "constraints")}
-    materials = {
-        "supernet": extraction.subject.sha256,
-        "latency table": facts["latency_table_sha256"],
-        "audit": hashlib.sha256(_json(audit)).hexdigest() if audit else None,
-        "target profile": hashlib.sha256(_json(facts["target"])).hexdigest(),
-    }
-    return statement(files, {**asked, "seed": facts["seed"]}, materials, facts["versions"], facts["git_commit"])
 
 
 def _repeatable(record: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +106,6 @@ def build_report(
     extraction: Extraction,
     checked: dict[str, Any],
     test: dict[str, Any] | None,
-    run: dict[str, Any],
     command: str,
     audit: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -187,8 +136,7 @@ def build_report(
             "params": network_params(network),
             "memory_mb": network_memory(network, target.batch, target.precision) / 1e6,
         },
-        "accuracy": {**_accuracy(extraction, chosen, test), "runtime": run["runtime"]},
-        "run": run,
+        "accuracy": _accuracy(extraction, chosen, test),
         "latency": {
             "predicted_ms": chosen.predicted_ms,
             "std_ms": chosen.std_ms,
@@ -222,7 +170,7 @@ def build_report(
             **subject_facts(subject),
             "weights": {k: v for k, v in chosen.tuned.facts.items() if k != "arch"} if chosen.tuned else None,
             "seed": extraction.seed,
-            "git_commit": git_commit(),
+            "git_commit": git_commit(Path.cwd()),
             "target": target.model_dump(mode="json"),
             "simulated": condition["simulated"],
             "latencies": SIMULATED if condition["simulated"] else "measured",
@@ -333,6 +281,10 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
         }
         for unit, row in zip(network.units, rows, strict=True)
     ]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_json(value)).hexdigest()
 
 
 def _json(value: Any) -> bytes:

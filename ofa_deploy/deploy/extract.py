@@ -24,7 +24,7 @@ from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import Progress
-from ofa_deploy.graph import onnx_bytes, write_onnx
+from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
 from ofa_deploy.search import (
     GRADIENT,
@@ -98,6 +98,7 @@ class Extraction:
         finalists: all that were measured, in the order of measurement.
         chosen: the answer.
         session_std: by how much one session's measurements differ from another's, a fraction.
+        fp32: where another precision was asked for, a measurement of the answer in fp32 on the same device.
     """
 
     subject: Subject
@@ -108,6 +109,7 @@ class Extraction:
     finalists: list[Finalist]
     chosen: Finalist
     session_std: float
+    fp32: dict[str, Any] | None = None
 
     @property
     def interval_ms(self) -> tuple[float, float]:
@@ -177,7 +179,8 @@ def extract(
         trained = {id(f): bench.tune(f, workspace, tuning) for f in best}
         finalists = [trained.get(id(f), f) for f in finalists]
         chosen = _choose(list(trained.values()), target, constraints, session_std)
-    return Extraction(subject, target, constraints, seed, result, finalists, chosen, session_std)
+    beside = bench.fp32_record(chosen) if target.precision == "int8" else None
+    return Extraction(subject, target, constraints, seed, result, finalists, chosen, session_std, beside)
 
 
 def _search(
@@ -280,10 +283,7 @@ class _Bench:
         networks = [subject.space.network(point.arch) for point in points]
         subnets = [subject.subnet(point.arch) for point in points]
         accuracies = [campaign.accuracy(p.arch, "finalist") if campaign else None for p in points]
-        files = [
-            onnx_bytes(write_onnx(network, subnet.weights(), self.target))
-            for network, subnet in zip(networks, subnets, strict=True)
-        ]
+        files = [self._file(subnet, point.arch) for subnet, point in zip(subnets, points, strict=True)]
         records = self._records(networks, files, points)
         mean, std = model.predict(networks)
         return [
@@ -314,9 +314,23 @@ class _Bench:
         """The same subnet with weights that were trained on. Its measurements stay: they are those of its graph."""
         subject, arch = self.subject, finalist.point.arch
         tuned = finetune(workspace, subject, arch, tuning, self.progress)
-        file = onnx_bytes(write_onnx(subject.space.network(arch), tuned.subnet.weights(), self.target))
+        file = self._file(tuned.subnet, arch)
         accuracy = tuned.facts["after"][VALID]
         return replace(finalist, subnet=tuned.subnet, onnx=file, valid_accuracy=accuracy, tuned=tuned)
+
+    def fp32_record(self, chosen: Finalist) -> dict[str, Any]:
+        """The measurement of the answer's graph in fp32, beside which int8's stands."""
+        plain = replace(self, target=self.target.model_copy(update={"precision": "fp32"}))
+        arch = chosen.point.arch
+        (record,) = plain._records(
+            [self.subject.space.network(arch)], [plain._file(chosen.subnet, arch)], [chosen.point]
+        )
+        return record
+
+    def _file(self, subnet: Subnet, arch: Arch) -> bytes:
+        subject = self.subject
+        images = subject.calibration(arch) if self.target.precision == "int8" else None
+        return model_file(subject.space.network(arch), subnet.weights(), self.target, images)
 
     def _records(self, networks: list[Network], files: list[bytes], points: list[Point]) -> list[dict[str, Any]]:
         items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
@@ -43,7 +44,9 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
     notes += _table_notes(extraction, chosen)
     notes += _slack(extraction, chosen)
-    if target.precision == "fp16":
+    if extraction.fp32 is not None:
+        notes.append(_beside_fp32(extraction, extraction.fp32))
+    if target.precision == "fp16" and not target.fp16_in_graph:
         notes.append(
             "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
             "the fp32 file."
@@ -51,6 +54,13 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _beside_fp32(extraction: Extraction, record: dict[str, Any]) -> str:
+    statistic, precision = extraction.constraints.statistic, extraction.target.precision
+    plain, ms = record[statistic], extraction.chosen.measured_ms
+    verdict = f"{plain / ms:.2f} times as fast" if ms < plain else "not faster"
+    return f"{precision} is {verdict}: {ms:.4g} ms, against {plain:.4g} ms of the same subnet in fp32."
 
 
 def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:

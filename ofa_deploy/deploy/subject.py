@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,12 @@ from ofa_deploy.accuracy.proxy_gate import ProxyGate
 from ofa_deploy.config import AccuracyConfig, TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
+from ofa_deploy.graph import CALIBRATION_IMAGES
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
 from ofa_deploy.training import ALONE, Data, World, batches, load_data, read_sample, trained_data
+from ofa_deploy.training.data import IMAGENET
 
 SUPERNET, PREDICTOR, SAMPLE = "supernet.safetensors", "predictor.safetensors", "sample.npz"
 SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
@@ -106,11 +108,35 @@ class Subject:
         images = batches(data.valid, arch.resolution, BATCH, data.mean, data.std, count)
         return np.concatenate([np.ascontiguousarray(x.numpy()) for x, _ in images])
 
-    def test(self, logits: Callable[[np.ndarray], np.ndarray], arch: Arch) -> dict[str, list[int]] | None:
-        """Labels of the test split and what a function from images to logits makes of it; None without data."""
+    def calibration(self, arch: Arch) -> np.ndarray | None:
+        """Training images to calibrate int8 with, ``float32[N, C, R, R]``, always the same; None without data."""
         if self.data is None:
             return None
-        images = batches(self.data.test, arch.resolution, BATCH, self.data.mean, self.data.std)
+        data = self.data
+        images = batches(data.train, arch.resolution, BATCH, data.mean, data.std, CALIBRATION_IMAGES)
+        return np.concatenate([np.ascontiguousarray(x.numpy()) for x, _ in images])
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """Mean and standard deviation per channel, of values from 0 to 1; 0 and 1 where nothing was trained."""
+        if self.data is not None:
+            return self.data.mean, self.data.std
+        if self.source is not None and self.space.in_channels == len(IMAGENET.mean):
+            return IMAGENET.mean, IMAGENET.std
+        return [0.0] * self.space.in_channels, [1.0] * self.space.in_channels
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes' names; their numbers where they are not known."""
+        return list(self.data.classes) if self.data else [str(number) for number in range(self.space.num_classes)]
+
+    def test(
+        self, logits: Callable[[np.ndarray], np.ndarray], arch: Arch, split: str = "test"
+    ) -> dict[str, list[int]] | None:
+        """Labels of a split and what a function from images to logits makes of it; None without data."""
+        if self.data is None:
+            return None
+        images = batches(getattr(self.data, split), arch.resolution, BATCH, self.data.mean, self.data.std)
         pairs = [(y.numpy(), logits(np.ascontiguousarray(x.numpy())).argmax(1)) for x, y in images]
         labels, predicted = (np.concatenate(part).tolist() for part in zip(*pairs, strict=True))
         return {"labels": labels, "predicted": predicted}

@@ -1,6 +1,24 @@
 """A target's artefacts and their proof: running what was exported, parity with torch, bundles that verify offline."""
 
+from ofa_deploy.export import standalone
 from ofa_deploy.export.bundle import verify_bundle, write_bundle
-from ofa_deploy.export.runtime import parity, run_onnx
+from ofa_deploy.export.preprocessing import embed, preprocessing
+from ofa_deploy.export.provenance import PROVENANCE, git_commit, statement
+from ofa_deploy.export.runtime import parity, run_onnx, runner
+from ofa_deploy.export.smoke import noise_image, smoke_run
 
-__all__ = ["parity", "run_onnx", "verify_bundle", "write_bundle"]
+__all__ = [
+    "PROVENANCE",
+    "embed",
+    "git_commit",
+    "noise_image",
+    "parity",
+    "preprocessing",
+    "run_onnx",
+    "runner",
+    "smoke_run",
+    "standalone",
+    "statement",
+    "verify_bundle",
+    "write_bundle",
+]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.export.provenance import wrong_subjects
 from ofa_deploy.export.recompute import wrong_figures
 
 SCHEMA = 1
@@ -124,7 +125,7 @@ def verify_bundle(folder: Path) -> list[str]:
     except (ValueError, KeyError, TypeError, AttributeError):
         return [f"{MANIFEST} is damaged"]
     problems = _wrong_seal(folder, manifest) + _wrong_files(folder, listed)
-    return problems + wrong_figures(folder)
+    return problems + wrong_subjects(folder) + wrong_figures(folder)
 
 
 def _wrong_seal(folder: Path, manifest: bytes) -> list[str]:

@@ -21,9 +21,9 @@ from scipy.special import ndtri
 
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import objective, read_predictor
-from ofa_deploy.config import TargetProfile, read_document
+from ofa_deploy.config import TargetProfile
 from ofa_deploy.export.runtime import compare
-from ofa_deploy.graph.rules import check_graph
+from ofa_deploy.graph import check_graph
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
 from ofa_deploy.space import (
     PRESETS,
@@ -51,6 +51,7 @@ TOLERANCES = {
 }
 PREDICTOR = "accuracy_predictor.safetensors"
 NEEDED = ("model.onnx", "arch.json", "report.json", "evidence.json")
+NO_WEIGHTS = ("_scale", "_zero_point")  # how a quantised graph's other constants end
 Figures = dict[str, Any]  # values by their dotted path in report.json
 
 
@@ -140,10 +141,10 @@ def _model(bundle: Bundle) -> Figures:
     network: batch norm leaves one bias a channel."""
     content = (bundle.folder / "model.onnx").read_bytes()
     model = onnx.load_from_string(content)
-    if (target := bundle.report["provenance"].get("target")) is not None:
-        check_graph(model, read_document(TargetProfile, target))
-    constants = model.graph.initializer
-    held = sum(prod(c.dims) for c in constants if c.dims and c.data_type == onnx.TensorProto.FLOAT)  # others are places
+    if rules := bundle.report["provenance"].get("target"):
+        check_graph(model, TargetProfile.model_validate(rules))
+    weights = [c for c in model.graph.initializer if c.dims and c.data_type != onnx.TensorProto.INT64]  # places
+    held = sum(prod(c.dims) for c in weights if not c.name.endswith(NO_WEIGHTS))
     needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
         raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")

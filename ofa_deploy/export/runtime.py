@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import onnxruntime
 import torch
 from torch import nn
 
+from device_agents.runtimes.openvino import the_core
+from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 
 TORCH_BATCH = 64  # images at once: bounds memory
@@ -46,6 +48,29 @@ def run_onnx(model: bytes | Path, batches: Iterable[np.ndarray], threads: int = 
     return np.concatenate(answers) if answers else np.empty((0, *classes), np.float32)
 
 
+def run_openvino(model: bytes, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """What an ONNX file of a fixed batch size answers in OpenVINO on this machine's CPU; else as ``run_onnx``."""
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1"}
+    core = the_core(openvino)
+    compiled = core.compile_model(core.read_model(model), "CPU", exact)
+    size = compiled.inputs[0].get_partial_shape()[0].get_length()
+    answers = [
+        np.concatenate([compiled({"input": chunk})[0] for chunk in _chunks(images, size)])[: len(images)]
+        for images in batches
+    ]
+    return np.concatenate(answers)
+
+
+def runner(target: TargetProfile) -> tuple[str, Callable[[bytes, Iterable[np.ndarray]], np.ndarray]]:
+    """The name of what answers for a target's runtime on this machine, and how: the runtime itself where it is
+    OpenVINO and installed, else ONNX Runtime."""
+    if target.runtime == "openvino" and find_spec("openvino"):
+        return "openvino", run_openvino
+    return "onnxruntime", run_onnx
+
+
 def _session(model: bytes | Path, threads: int) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -67,7 +92,12 @@ def _chunks(images: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
         yield np.pad(chunk, [(0, missing), *[(0, 0)] * (chunk.ndim - 1)]) if missing else chunk
 
 
-def parity(subnet: nn.Module, model: bytes, images: np.ndarray) -> dict[str, Any]:
+def parity(
+    subnet: nn.Module,
+    model: bytes,
+    images: np.ndarray,
+    run: Callable[[bytes, Iterable[np.ndarray]], np.ndarray] = run_onnx,
+) -> dict[str, Any]:
     """How far an exported file's logits are from those of the torch module.
 
     Args:
@@ -75,13 +105,12 @@ def parity(subnet: nn.Module, model: bytes, images: np.ndarray) -> dict[str, Any
         images: ``float32[N, channels, height, width]``.
 
     Returns:
-        ``max_abs`` (largest absolute difference of any logit), ``psnr_db``, ``top1_agreement`` (share of images with
-        the same class), ``n`` (images), and the logits themselves, ``torch`` and ``onnx``, ``float32[N, classes]``.
+        What ``compare`` gives, and the logits themselves, ``torch`` and ``onnx``, ``float32[N, classes]`` each.
 
     Raises:
         OfaDeployError: a logit is NaN or infinite.
     """
-    logits = {"torch": run_torch(subnet, images), "onnx": run_onnx(model, [images])}
+    logits = {"torch": _run_torch(subnet, images), "onnx": run(model, [images])}
     for name, values in logits.items():
         if not np.isfinite(values).all():
             raise OfaDeployError(f"the subnet's logits in {name} are not finite; recalibrate or train it again")
@@ -89,21 +118,22 @@ def parity(subnet: nn.Module, model: bytes, images: np.ndarray) -> dict[str, Any
 
 
 def compare(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """``max_abs``, ``psnr_db``, ``top1_agreement`` and ``n`` of two sets of logits ``[N, classes]``.
+    """How far two sets of logits ``[N, classes]`` are apart.
 
-    ``psnr_db`` is the first one's range over the root mean square of the differences, in dB; None where there are none.
+    Returns:
+        ``max_abs`` (largest absolute difference), ``psnr_db`` (of the range of ``one`` to the root mean square of the
+        difference; None where there is none), ``top1_agreement`` (share of rows with the same class), ``n`` (rows).
     """
-    error, span = float(np.sqrt(np.mean((one - other) ** 2, dtype=np.float64))), float(np.ptp(one))
+    rms = float(np.sqrt(np.mean(np.square(one.astype(np.float64) - other))))
     return {
         "max_abs": float(np.abs(one - other).max()),
-        "psnr_db": 20 * math.log10(span / error) if error and span else None,
+        "psnr_db": 20 * float(np.log10(np.ptp(one) / rms)) if rms else None,
         "top1_agreement": float((one.argmax(1) == other.argmax(1)).mean()),
         "n": len(one),
     }
 
 
-def run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
-    """What a torch module answers, in eval mode: logits ``float32[N, classes]``."""
+def _run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
     training = subnet.training
     subnet.eval()
     try:

@@ -11,7 +11,7 @@ from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.models import load_table, op_keys, other_devices, prior_from_others
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.graph import onnx_bytes, write_onnx
+from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row
 from ofa_deploy.latency.posterior import choose, design
 from ofa_deploy.latency.priors import BlockPrior, table_prior
@@ -41,7 +41,7 @@ def _random_model(network: Network, target: TargetProfile) -> bytes:
     """A network with random weights; for a simulated device its name is enough."""
     if target.simulated:
         return network.key.encode()
-    return onnx_bytes(write_onnx(network, random_weights(network), target))
+    return model_file(network, random_weights(network), target)
 
 
 def profile(

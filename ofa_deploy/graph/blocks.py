@@ -128,7 +128,7 @@ class NodeList:
             return self.add("Clip", name, [x, *bounds])
         if act not in GATED:
             raise OfaDeployError(f"{name}: no ONNX form of activation {act!r} is known")
-        if act == "hswish" and self._target.opset >= HARD_SWISH_OPSET and "HardSwish" not in self._target.forbidden_ops:
+        if act == "hswish" and self._target.opset >= HARD_SWISH_OPSET and self._target.allows("HardSwish"):
             return self.add("HardSwish", name, [x])
         return self.add("Mul", name, [x, self.activation(x, f"{name}.gate", GATED[act])])
 

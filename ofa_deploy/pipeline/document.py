@@ -98,7 +98,7 @@ class ExtractStage(OnTargets):
     train_weights: bool = False
     finetune: Annotated[int, Field(ge=0)] = 0  # of the finalists that fit, so many are trained on
     finetune_epochs: Positive | None = None  # default: a quarter of the recipe's
-    embed_preprocessing: bool = False  # add a model that takes pixels from 0 to 255
+    embed_preprocessing: bool = False  # add a model file that takes images as they are read
     protocol: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("max_ms", mode="before")
