@@ -109,7 +109,7 @@ class Learning:
     def _move(self, gradients: list[Tensor], task: bool = False, settling: bool = False) -> None:
         for model in (self.choices, self.task) if task else (self.choices,):
             for logits, gradient in zip(model.parameters(), gradients, strict=True):
-                logits -= RATE * gradient
+                logits.sub_(RATE * gradient)
         if not settling:
             for logits in self.choices.parameters():
                 logits.clamp_min_(float(logits.max()) - GIVEN_UP)
