@@ -19,7 +19,7 @@ from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED, subject_facts
 from ofa_deploy.errors import GateFailed, OpNotProfiled
-from ofa_deploy.export import parity, run_onnx, write_bundle
+from ofa_deploy.export import parity, run_onnx, tensorrt_files, write_bundle
 from ofa_deploy.latency import Row, differences
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
@@ -71,6 +71,7 @@ def build_bundle(
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
+    files |= tensorrt_files(extraction.target, chosen.onnx, chosen.record["condition"])
     write_bundle(folder, files, report["provenance"])
     return report
 

@@ -2,5 +2,6 @@
 
 from ofa_deploy.export.bundle import verify_bundle, write_bundle
 from ofa_deploy.export.runtime import parity, run_onnx
+from ofa_deploy.export.tensorrt import tensorrt_files
 
-__all__ = ["parity", "run_onnx", "verify_bundle", "write_bundle"]
+__all__ = ["parity", "run_onnx", "tensorrt_files", "verify_bundle", "write_bundle"]
