@@ -13,6 +13,7 @@ from device_agents.lock import host_lock
 from device_agents.log import log
 from device_agents.runtimes import PHONE, RuntimeRefused
 from device_agents.runtimes.adb import BINARY, Phone
+from device_agents.runtimes.engines import FOLDER as ENGINES
 from device_agents.state import DEFAULT, State, StateBusy
 
 EXAMPLE = """example, the first time:  python3 ofa-agent.pyz --server https://fleet.example:8800 --code CODE
@@ -69,6 +70,8 @@ def main(arguments=None, name="ofa-agent"):
 def run(state, options):
     """Enrol if necessary, and work."""
     phone = drive_phone(options.adb, options.adb_binary)
+    if options.parent is None:  # else the folder ends with the agent
+        os.environ.setdefault(ENGINES, state.path("engines"))
     lock = options.lock or host_lock(options.adb or "")
     agent = Agent(state, options.queue, lock, options.parent, options.once, facts=phone and phone.facts)
     agent.install_signals()

@@ -29,7 +29,7 @@ def measure_chunk(run, models, report, lock_path=None, at=lambda place: None):
     """
     began = utc_now()
     with high_priority() as nice:  # from the beginning: the runtime's threads inherit it
-        runtime, watched, rounds, blob, errors, stopped = _measure(run, models, report, lock_path, at)
+        runtime, watched, rounds, blob, errors, details, stopped = _measure(run, models, report, lock_path, at)
     machine = dict(watched, nice=nice) if runtime.real else {}
     return {
         "condition": runtime.condition,
@@ -39,7 +39,7 @@ def measure_chunk(run, models, report, lock_path=None, at=lambda place: None):
         "finished_at": utc_now(),
         "stopped": stopped,
         "sentinel": {"blob": blob, "burst": rounds.sentinel.burst, "visits": rounds.visits},
-        "items": [item_result(item["item"], rounds, errors) for item in run["items"]],
+        "items": [item_result(item["item"], rounds, errors, details) for item in run["items"]],
     }
 
 
@@ -65,7 +65,8 @@ def _measure(run, models, report, lock_path, at):
     for session in [*sessions.values(), sentinel]:
         close(session)
     errors.update(rounds.errors)
-    return runtime, watched, rounds, run["sentinels"][place]["blob"], errors, stopped
+    details = {item: session.details for item, session in sessions.items() if getattr(session, "details", None)}
+    return runtime, watched, rounds, run["sentinels"][place]["blob"], errors, details, stopped
 
 
 class ThisMachine:
@@ -173,12 +174,13 @@ def chunk_clock(runtime, sessions):
     return clock
 
 
-def item_result(item, rounds, errors):
-    """An item's burst size and timings, or its error."""
+def item_result(item, rounds, errors, details):
+    """An item's burst size and timings, with what its runtime tells of it; or its error."""
     if item in errors:
         return {"item": item, "error": errors[item]}
     series = rounds.series[item]
-    return {"item": item, "burst": series.burst, "timings": series.timings}
+    found = {"item": item, "burst": series.burst, "timings": series.timings}
+    return dict(found, details=details[item]) if item in details else found
 
 
 def start_and_end(before, after):

@@ -39,6 +39,7 @@ def open_runtime(asked, seed):
 
     * ``elapsed_ns(calls)``, where the clock outside cannot tell how long so many inferences take;
     * ``outputs()``, what the model answers to the session's inputs: by equal seeds all runtimes have equal inputs;
+    * ``details``, what it tells of the model beside its latency, as JSON; it goes into the item's record;
     * ``close()``, where it holds more than memory.
 
     Raises:

@@ -9,7 +9,6 @@ part of the figures. One process measures all bursts of a visit. LiteRT's ``benc
 another format, which nothing here writes.
 """
 
-import collections
 import hashlib
 import math
 import os
@@ -18,16 +17,14 @@ import subprocess
 import tempfile
 
 from device_agents.runtimes import PHONE, DeviceLost, RuntimeRefused
+from device_agents.runtimes.ahead import FIRST_RUNS, AheadSession
 from device_agents.runtimes.conditions import check_asked
-from device_agents.summary import median
 
 BINARY = "OFA_ADB_BINARY"  # in the environment, as PHONE
 FOLDER = "/data/local/tmp"  # the one in which a shell may run programs
 PROGRAM = FOLDER + "/onnxruntime_perf_test"
 MODELS = FOLDER + "/ofa-agent"
 ASK_S, PUSH_S, RUN_S = 30, 300, 300
-AHEAD = 6  # bursts that a process measures: those of a visit
-FIRST_RUNS = 8
 PROCESS_MS = 50.0  # that a process measures at least: bursts of tiny models are over too soon to pay for one
 REMEDIES = (
     ("unauthorized", "allow USB debugging on its screen"),
@@ -184,17 +181,13 @@ def _number(text, per=1):
 
 
 class AdbRuntime:
-    """The benchmark program on the phone.
-
-    Attributes:
-        last: the session that measured last: what another one has left over is of an earlier visit.
-    """
+    """The benchmark program on the phone."""
 
     real = True
 
     def __init__(self, phone, asked, seed):
         self.device = phone
-        self.last = None
+        self.last = None  # see AheadSession
         phone.check()
         cores = phone.fastest_cores(asked["threads"])
         phone.shell("mkdir -p {0} && find {0} -type f -mmin +1440 -delete".format(MODELS))  # of agents that were killed
@@ -277,31 +270,14 @@ def read_times(text, runs):
     return times
 
 
-class AdbSession:
-    """A model on the phone; a process measures many inferences, which are handed out burst by burst."""
+class AdbSession(AheadSession):
+    """A model on the phone."""
 
     def __init__(self, runtime, path):
-        self._runtime = runtime
+        super().__init__(runtime, lambda runs: runtime.times(path, runs), PROCESS_MS)
+        self._phone = runtime.device
         self._path = path
-        self._times = collections.deque()
-        self._typical_ms = None
-
-    def run(self):
-        """Measure anew."""
-        self.measure(FIRST_RUNS)
-
-    def elapsed_ns(self, calls):
-        """How long the next so many of the measured inferences took, by the phone's clock."""
-        if self._runtime.last is not self or len(self._times) < calls:
-            self.measure(max(AHEAD * calls, math.ceil(PROCESS_MS / self._typical_ms)))
-        return round(sum(self._times.popleft() for _ in range(calls)) * 1e6)
-
-    def measure(self, runs):
-        """Run a process; what was measured before is forgotten."""
-        self._times = collections.deque(self._runtime.times(self._path, runs))
-        self._typical_ms = median(self._times)
-        self._runtime.last = self
 
     def close(self):
         """Delete the model on the phone."""
-        self._runtime.device.shell("rm -f {}*".format(self._path))
+        self._phone.shell("rm -f {}*".format(self._path))

@@ -57,14 +57,14 @@ def weakly_typed(trt):
     return hasattr(trt.BuilderFlag, "FP16")
 
 
-def build_plan(trt, log, model, precision, capability=None):
-    """Build an engine's serialized plan; with a capability no GPU is needed, where TensorRT can do that (RTX).
+def build_plan(trt, log, model, precision, *capabilities):
+    """Build an engine's serialized plan; with capabilities no GPU is needed, where TensorRT can do that (RTX).
 
     Args:
         log: of ``make_log``.
         model: bytes of an ONNX file, fp32.
         precision: ``fp32`` or ``fp16``.
-        capability: a ``trt.ComputeCapability`` to build for, or None for the GPU at hand.
+        capabilities: each a ``trt.ComputeCapability`` to build for; none for the GPU at hand.
 
     Raises:
         RuntimeRefused: it cannot be read, has an op that TensorRT does not know, or cannot be built.
@@ -74,9 +74,10 @@ def build_plan(trt, log, model, precision, capability=None):
     _parse(trt, log, network, to_fp16(model) if precision == "fp16" and not weakly_typed(trt) else model)
     config = must(builder.create_builder_config(), "make a configuration", log)
     _configure(trt, config, precision)
-    if capability is not None:
-        config.num_compute_capabilities = 1
-        must(config.set_compute_capability(capability, 0), "build for {}".format(capability), log)
+    if capabilities:
+        config.num_compute_capabilities = len(capabilities)
+    for place, capability in enumerate(capabilities):
+        must(config.set_compute_capability(capability, place), "build for {}".format(capability), log)
     return must(builder.build_serialized_network(network, config), "build the engine", log)
 
 

@@ -3,29 +3,37 @@ Python package. What is read is the JSON that it exports: ``computeMs`` of each 
 kernel to the end of the last, by CUDA's events.
 
 A process is started for each visit of a round, which takes seconds: the Python package, where there is one, is quicker.
-Flags as of TensorRT 8.2 to 10; 11 has no ``--fp16``, there the model itself is made fp16.
+Engines are kept (see ``engines``). Flags as of TensorRT 8.2 to 10; 11 has no ``--fp16``, there the model itself is made
+fp16.
 """
 
-import collections
 import json
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-import weakref
 
+from device_agents import files
+from device_agents.log import log
 from device_agents.runtimes import RuntimeRefused
+from device_agents.runtimes.ahead import AheadSession
 from device_agents.runtimes.conditions import check_asked, condition, pin
+from device_agents.runtimes.engines import Engines, gpu_name
 from device_agents.runtimes.half import to_fp16
+from device_agents.runtimes.layers import engine_details
 
 FOLDERS = ("/usr/src/tensorrt/bin", "/usr/local/tensorrt/bin", "/opt/tensorrt/bin")
 VERSION = re.compile(r"\[TensorRT v([0-9]+)\]")
 BUILD_S, RUN_S, ASK_S = 1800, 300, 60  # a Nano builds a network for minutes
-AHEAD = 8  # bursts that a process measures at once: a visit has fewer
+PROFILED = 50  # inferences under the profiler
 WORDS = 3  # last lines of complaint that an error tells
+WORKSPACE_MIB = 256  # for the builder's trials; a Nano has 4 GB in all
+INSPECTOR = (8, 2)  # the version that brought --exportLayerInfo
+MEMORY_POOLS = (8, 4)  # the version that replaced --workspace
 SKIP_INFERENCE = (8, 6)  # the version that renamed --buildOnly
 STRONGLY_TYPED = (11,)
+DETAILED = "--profilingVerbosity=detailed"  # or the inspector tells no more than the layers' names
+UNWRITTEN = ("Saving engine to file failed", "No space left")
 
 
 def open_runtime(asked, seed):
@@ -110,79 +118,138 @@ def read_times(text):
 
 
 class TrtexecRuntime:
-    """``trtexec`` on the first GPU; models and engines lie in a folder that goes with the runtime."""
+    """``trtexec`` on the first GPU; engines are kept on this machine, and loaded where they were built here."""
 
     real = True
 
     def __init__(self, program, version, asked):
         self._program = program
         self._version = version
-        self._half = asked["precision"] == "fp16"
-        self._folder = tempfile.mkdtemp(prefix="ofa-trtexec-")
-        weakref.finalize(self, shutil.rmtree, self._folder, True)
-        self._count = 0
-        self.facts = {"cores_used": pin(asked["threads"]), "trtexec": program}
+        self._precision = asked["precision"]
+        self._engines = Engines()
+        self.last = None  # see AheadSession
+        gpu = gpu_name()
+        self.facts = {
+            "cores_used": pin(asked["threads"]),
+            "trtexec": program,
+            "gpu": gpu,
+            "engines": self._engines.folder,
+        }
         self.condition = condition(asked, ".".join(map(str, version)))
 
     def load(self, item, fetch):
-        """Build an item's engine; ``fetch()`` gives the bytes of its ONNX file.
+        """Build an item's engine, or take the one that was built here before; ``fetch()`` gives the ONNX file's bytes.
 
         Raises:
-            RuntimeRefused: ``trtexec`` cannot read or build it.
+            RuntimeRefused: ``trtexec`` cannot read or build it, or the disk is full.
         """
         model = fetch()
-        self._count += 1
-        source = os.path.join(self._folder, "{}.onnx".format(self._count))
-        engine = os.path.join(self._folder, "{}.engine".format(self._count))
-        with open(source, "wb") as file:
-            file.write(to_fp16(model) if self._half and self._version >= STRONGLY_TYPED else model)
+        flags = build_flags(self._version, self._precision)
+        key = self._engines.key(model, self.condition["runtime_version"], self.facts["gpu"], flags)
         try:
-            run_program([self._program, *self._build_flags(source, engine)], BUILD_S)
-        finally:
-            os.remove(source)
-        return TrtexecSession(self._program, engine)
-
-    def _build_flags(self, source, engine):
-        flags = ["--onnx=" + source, "--saveEngine=" + engine, "--noTF32"]  # fp32 means fp32
-        flags.append("--skipInference" if self._version >= SKIP_INFERENCE else "--buildOnly")
-        return flags + (["--fp16"] if self._half and self._version < STRONGLY_TYPED else [])
-
-
-class TrtexecSession:
-    """An engine file; a process measures many inferences, which are handed out burst by burst."""
-
-    def __init__(self, program, engine):
-        self._program = program
-        self._engine = engine
-        self._times = collections.deque()
-        self._ahead = AHEAD
-
-    def run(self):
-        """Measure anew: what was measured before is forgotten."""
-        self._times.clear()
-        self._measure(self._ahead)
-
-    def elapsed_ns(self, calls):
-        """How long the next so many of the measured inferences took."""
-        self._ahead = max(self._ahead, AHEAD * calls)
-        if len(self._times) < calls:
-            self._measure(self._ahead)
-        return round(sum(self._times.popleft() for _ in range(calls)) * 1e6)
-
-    def _measure(self, inferences):
-        exported = self._engine + ".json"
-        flags = ["--iterations={}".format(inferences), "--duration=0", "--noDataTransfers", "--useSpinWait"]
-        run_program([self._program, "--loadEngine=" + self._engine, "--exportTimes=" + exported, *flags], RUN_S)
-        try:
-            with open(exported) as file:
-                self._times.extend(read_times(file.read()))
-            os.remove(exported)
+            engine = self._engines.get(key, lambda path: self._build(model, path, flags))
         except OSError as error:
-            raise RuntimeRefused("trtexec exported no times: {}".format(error), "failed") from error
-        if len(self._times) < inferences:
-            message = "trtexec measured {} inferences, asked were {}".format(len(self._times), inferences)
-            raise RuntimeRefused(message, "failed")
+            raise RuntimeRefused(no_room(self._engines.folder, error.strerror), "failed") from error
+        details = self._engines.details(key, lambda: self._profile(engine)) if item.get("kind") == "network" else None
+        return TrtexecSession(self, engine, details)
 
-    def close(self):
-        """Delete the engine."""
-        os.remove(self._engine)
+    def _build(self, model, engine, flags):
+        """Build once more without the other engines where there was no room to write this one."""
+        strong = self._precision == "fp16" and self._version >= STRONGLY_TYPED
+        source = engine + ".onnx"
+        try:
+            with open(source, "wb") as file:
+                file.write(to_fp16(model) if strong else model)
+            command = [self._program, "--onnx=" + source, "--saveEngine=" + engine, *flags]
+            self._save(command)
+        finally:
+            files.remove(source)
+
+    def _save(self, command):
+        while True:
+            try:
+                run_program(command, BUILD_S)
+                return
+            except RuntimeRefused as error:
+                if not any(words in str(error) for words in UNWRITTEN):
+                    raise
+                if not self._engines.make_way():  # there is nothing more to delete
+                    raise RuntimeRefused(no_room(self._engines.folder, str(error)), "failed") from error
+
+    def _profile(self, engine):
+        """What each layer takes, and what it is made of; nothing where this fails, which costs no measurement."""
+        profile, layers = engine + ".profile", engine + ".layers"
+        flags = ["--loadEngine=" + engine, "--dumpProfile", "--exportProfile=" + profile, *timing_flags(PROFILED)]
+        flags += ["--exportLayerInfo=" + layers, DETAILED] if self._version >= INSPECTOR else []
+        try:
+            run_program([self._program, *flags], RUN_S)
+            return engine_details(read_text(profile), read_text(layers))
+        except RuntimeRefused as error:
+            log("no profile of the layers: {}".format(error))
+            return {}
+        finally:
+            files.remove(profile)
+            files.remove(layers)
+
+    def times(self, engine, inferences):
+        """Milliseconds of so many inferences.
+
+        Raises:
+            RuntimeRefused: ``trtexec`` failed, or measured fewer.
+        """
+        exported = engine + ".times"
+        try:
+            run_program(
+                [self._program, "--loadEngine=" + engine, "--exportTimes=" + exported, *timing_flags(inferences)], RUN_S
+            )
+            times = read_times(read_text(exported))
+        finally:
+            files.remove(exported)
+        if len(times) < inferences:
+            raise RuntimeRefused(
+                "trtexec measured {} inferences, asked were {}".format(len(times), inferences), "failed"
+            )
+        return times
+
+
+def build_flags(version, precision, workspace_mib=WORKSPACE_MIB):
+    """What ``trtexec`` is told of how to build, beside the files; ``version`` is a tuple such as ``(8, 2, 1)``."""
+    flags = ["--noTF32"]  # fp32 means fp32
+    flags.append("--skipInference" if version >= SKIP_INFERENCE else "--buildOnly")
+    if version >= MEMORY_POOLS:
+        flags.append("--memPoolSize=workspace:{}".format(workspace_mib))
+    else:
+        flags.append("--workspace={}".format(workspace_mib))
+    flags += [DETAILED] if version >= INSPECTOR else []
+    return flags + (["--fp16"] if precision == "fp16" and version < STRONGLY_TYPED else [])
+
+
+def timing_flags(inferences):
+    """So many inferences without copying values, with the CPU spinning while it waits."""
+    return ["--iterations={}".format(inferences), "--duration=0", "--noDataTransfers", "--useSpinWait"]
+
+
+def no_room(folder, said):
+    """There is no room for an engine, in one line."""
+    return "no engine can be written to {}: {}; free space there".format(folder, said)
+
+
+def read_text(path):
+    """What ``trtexec`` has exported; nothing where it did not."""
+    try:
+        with open(path, "rb") as file:
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+class TrtexecSession(AheadSession):
+    """An engine file.
+
+    Attributes:
+        details: of a whole network, the profile of its layers; see ``layers.engine_details``.
+    """
+
+    def __init__(self, runtime, engine, details):
+        super().__init__(runtime, lambda runs: runtime.times(engine, runs))
+        self.details = details

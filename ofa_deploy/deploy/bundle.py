@@ -20,7 +20,7 @@ from ofa_deploy.deploy.notes import notes_on
 from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
 from ofa_deploy.errors import GateFailed
-from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, write_bundle
+from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, tensorrt_files, write_bundle
 from ofa_deploy.latency import Row
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
@@ -85,6 +85,7 @@ def build_bundle(
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
+    files |= tensorrt_files(extraction.target, chosen.onnx, chosen.record["condition"])
     inputs = {
         "supernet": subject.sha256,
         "latency table": chosen.predictor.table.to_json()["sha256"],

@@ -6,6 +6,7 @@ from ofa_deploy.export.preprocessing import embed, preprocessing
 from ofa_deploy.export.provenance import PROVENANCE, git_commit, statement
 from ofa_deploy.export.runtime import parity, run_onnx, runner
 from ofa_deploy.export.smoke import noise_image, smoke_run
+from ofa_deploy.export.tensorrt import tensorrt_files
 
 __all__ = [
     "PROVENANCE",
@@ -19,6 +20,7 @@ __all__ = [
     "smoke_run",
     "standalone",
     "statement",
+    "tensorrt_files",
     "verify_bundle",
     "write_bundle",
 ]

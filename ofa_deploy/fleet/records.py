@@ -126,6 +126,7 @@ def _statistics(
         "timings": _round([timings[i] for i in used]),
         "excluded": _round([timings[i] for i in range(len(timings)) if i not in kept]),
         "flags": flags + noisy,
+        **({"details": item.details} if item.details else {}),
     }
 
 

@@ -166,11 +166,13 @@ class Sentinel(Message):
 
 
 class ItemResult(Message):
-    """Every timing of an item, ``timings[round][burst]``, or the reason why there is none."""
+    """Every timing of an item, ``timings[round][burst]``, or the reason why there is none; and what its runtime tells
+    of the model, such as the profile of an engine's layers."""
 
     item: Key
     burst: Annotated[int, Field(gt=0)] | None = None
     timings: list[Bursts] | None = None
+    details: Json | None = None
     error: RunFailure | None = None
 
     @model_validator(mode="after")
