@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ofa_deploy.cli.deploying import subject_of, the_question
-from ofa_deploy.cli.output import PICTURES, Tell, emit, progress, shout
+from ofa_deploy.cli.output import Tell, emit, picture, progress, shout, write_picture
 from ofa_deploy.cli.request import Request
 
 if TYPE_CHECKING:
@@ -32,7 +31,13 @@ if TYPE_CHECKING:
 @click.option("--accuracy", help="An imported accuracy predictor's name.  [default: the supernet's own]")
 @click.option("--space", "space_name", help="With --random-weights: preset or YAML file.")
 @click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File: .json for extract --front, .svg or .html.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    callback=picture,
+    help="File: .json for extract --front, .svg or .html.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
 def pareto(
@@ -59,11 +64,10 @@ def pareto(
 
     Example: ofa-deploy pareto --target local --points 8 -o front.json
     """
+    from ofa_deploy.report.front import front_svg, render_fronts
     from ofa_deploy.search import Constraints
     from ofa_deploy.store import Workspace
 
-    if output is not None and output.suffix not in PICTURES:
-        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(PICTURES)}")
     bounds = {"max_macs": max_macs, "max_params": max_params, "max_memory_mb": max_memory_mb}
     constraints = Constraints(confidence=confidence, statistic=statistic, **bounds)
     names = tuple(dict.fromkeys(targets))
@@ -71,7 +75,7 @@ def pareto(
     with progress() as tell:
         answer = _answer(Workspace.open(workspace), request, names, points, tell)
     if output is not None:
-        _write(output, answer)
+        write_picture(output, answer, front_svg, render_fronts)
     if as_json:
         emit(answer)
         return
@@ -177,14 +181,6 @@ def _table(answer: dict[str, Any], names: tuple[str, ...]) -> list[str]:
         lines.append(f"{judged}  {within}  {row['macs'] / 1e6:.2f} M MACs  {row['key'][:12]}")
     sizes = ", ".join(f"{len(answer['fronts'][name])} on {name}'s front" for name in names)
     return [*lines, f"{answer['evaluations']} subnets in {answer['seconds']:.1f} s; {sizes} (predicted)"]
-
-
-def _write(output: Path, answer: dict[str, Any]) -> None:
-    from ofa_deploy.files import write_atomic
-    from ofa_deploy.report.front import front_svg, render_fronts
-
-    render = {".json": lambda found: json.dumps(found, indent=1), ".svg": front_svg, ".html": render_fronts}
-    write_atomic(output, render[output.suffix](answer).encode())
 
 
 COMMANDS = (pareto,)

@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 Tell = Callable[[str, dict[str, Any]], None]
+Render = Callable[[dict[str, Any]], str]
 SIMULATED = "SIMULATED  "  # before every latency that no device took
 PICTURES = (".json", ".svg", ".html")  # how files end to which figures, a plot or a page are written
 LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
@@ -20,6 +22,21 @@ LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
 def emit(value: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def picture(_: click.Context, __: click.Parameter, output: Path | None) -> Path | None:
+    """Checks an option that takes a picture's file, before anything is computed for it."""
+    if output is not None and output.suffix not in PICTURES:
+        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(PICTURES)}")
+    return output
+
+
+def write_picture(output: Path, found: dict[str, Any], svg: Render, html: Render) -> None:
+    """Figures as they are, as a plot or as a page: the file's ending says which."""
+    from ofa_deploy.files import write_atomic
+
+    render = {".json": lambda figures: json.dumps(figures, indent=1), ".svg": svg, ".html": html}
+    write_atomic(output, render[output.suffix](found).encode())
 
 
 def shout(simulated: bool) -> str:

@@ -11,11 +11,11 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.deploying import the_gradient, the_question
-from ofa_deploy.cli.output import PICTURES, emit, progress, shout
+from ofa_deploy.cli.output import emit, picture, progress, shout, write_picture
 from ofa_deploy.cli.request import Request, constraint_options, plan_options, request_options
 
 if TYPE_CHECKING:
-    from ofa_deploy.search import Compared, Constraints, Gate, Plan, Verdicts
+    from ofa_deploy.search import Compared, Constraints, Gate, Plan, SearchResult, Verdicts
 
 CHUNK = 4096  # lines that are judged at once
 EVALUATIONS = 1000  # of each strategy, to compare them
@@ -26,7 +26,9 @@ EVALUATIONS = 1000  # of each strategy, to compare them
 @click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
 @plan_options
 @click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Of a comparison: .html, .svg or .json.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), callback=picture, help="Of a comparison: .html, .svg or .json."
+)
 @click.pass_obj
 def search(
     workspace: Path | None,
@@ -55,8 +57,6 @@ def search(
         find_strategy(name)
     if seeds is None and (len(strategies) > 1 or output):
         raise click.UsageError("several strategies, and -o, need --compare N")
-    if output is not None and output.suffix not in PICTURES:
-        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(PICTURES)}")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened)
     with progress() as tell:
@@ -76,37 +76,44 @@ def search(
             return
         name = strategies[0] if strategies else "evolution"
         result = run(problem, request.seed, name, **plan.limits)
+    _tell_best(result, predictor is not None, model.table.simulated, request)
+
+
+def _tell_best(result: SearchResult, judged: bool, simulated: bool, request: Request) -> None:
+    """One search's answer; without a predictor its accuracies mean nothing, and are not told."""
     best = result.best
     answer = {
         "arch": best.arch.to_json(),
-        "accuracy": best.accuracy if predictor else None,
+        "accuracy": best.accuracy if judged else None,
         "latency_ms": best.latency_ms,
         "upper_ms": best.upper_ms,
         "evaluations": result.evaluations,
         "seconds": result.seconds,
         "strategy": result.strategy,
-        "bound": result.bound if predictor else None,
-        "regret": result.regret if predictor else None,
+        "bound": result.bound if judged else None,
+        "regret": result.regret if judged else None,
         "proven": result.proven,
         "trace": [vars(step) for step in result.trace],
         **({"course": result.course, "acted": result.acted} if result.course else {}),
-        "simulated": model.table.simulated,
+        "simulated": simulated,
     }
     if request.as_json:
         emit(answer)
         return
-    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if predictor else "accuracy unknown"
+    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if judged else "accuracy unknown"
     click.echo(
-        f"{shout(model.table.simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
-        f"under {best.upper_ms:.4g} ms at {asked.confidence:g} "
+        f"{shout(simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
+        f"under {best.upper_ms:.4g} ms at {request.constraints.confidence:g} "
         f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
     )
 
 
 def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:
+    from ofa_deploy.report.strategies import render_strategies, strategies_svg
+
     answer = {**facts, "strategies": [one.to_json() for one in found]}
     if output is not None:
-        _write(output, answer)
+        write_picture(output, answer, strategies_svg, render_strategies)
     if request.as_json:
         emit(answer)
         return
@@ -115,14 +122,6 @@ def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | 
         gain = "" if one.gain is None else "  beats random" if one.beats_random else "  does not beat random"
         volume = "" if one.hypervolume is None else f"  hypervolume {one.hypervolume.mean:.3f}"
         click.echo(f"{one.strategy:17} {interval}{volume}  {one.evaluations:.0f} subnets, {one.seconds:.2f} s{gain}")
-
-
-def _write(output: Path, compared: dict[str, Any]) -> None:
-    from ofa_deploy.files import write_atomic
-    from ofa_deploy.report.strategies import render_strategies, strategies_svg
-
-    render = {".json": lambda found: json.dumps(found, indent=1), ".svg": strategies_svg, ".html": render_strategies}
-    write_atomic(output, render[output.suffix](compared).encode())
 
 
 @click.command()
