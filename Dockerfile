@@ -5,10 +5,10 @@
 FROM python:3.12-slim AS build
 WORKDIR /src
 COPY . .
-# torch for the CPU alone: PyPI's brings gigabytes of CUDA
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# pip's usual index brings torch with gigabytes of CUDA; name PyTorch's index of CPU builds with --build-arg TORCH_INDEX=…
+ARG TORCH_INDEX=
 RUN python -m venv /opt/ofa
-RUN /opt/ofa/bin/pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" ".[postgres]"
+RUN /opt/ofa/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} ".[postgres]"
 RUN /opt/ofa/bin/ofa-deploy agent pack -o /opt/ofa-agent.pyz
 
 FROM python:3.12-slim AS agent

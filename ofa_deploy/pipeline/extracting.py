@@ -37,13 +37,13 @@ def extract_stage(run: Context, stage: ExtractStage) -> None:
 
 def _spread(run: Context, stage: ExtractStage, target: TargetProfile) -> list[float]:
     """Budgets over the feasible range; none where an earlier unit on the target has failed."""
-    given = {**run.rests_on(target), **stage.model_dump(include={"spread", "confidence", "statistic"})}
+    asked = stage.model_dump(include={"spread", "confidence", "statistic"})
 
     def work(_: int) -> list[float]:
         model, codec = ready_model(run.fleet(), run.known(target), target, run.subject.space, stage.statistic)
         return budgets_between(run.subject, model, codec, stage.spread, stage.confidence)
 
-    return run.unit(f"budgets {target.name}", target.name, lambda: given, work) or []
+    return run.unit(f"budgets {target.name}", target.name, lambda: {**run.rests_on(target), **asked}, work) or []
 
 
 def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: float | None) -> None:
