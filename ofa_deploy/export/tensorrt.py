@@ -22,7 +22,9 @@ from ofa_deploy.errors import OfaDeployError
 
 RECIPE, RTX_ENGINE = "tensorrt.json", "model.rtx.engine"
 VERSIONS = ((8, 2), (8, 4), (8, 6), (10, 0), (11, 0))  # from each of these on, the flags are others, or stay
-RTX, CAPABILITIES = "TensorRT-RTX", ("SM75", "SM80", "SM86", "SM89", "SM120")
+RTX = "TensorRT-RTX"
+CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
+TURING = "SM75"  # for which it compiles no fp32 matrix product
 
 
 def tensorrt_files(target: TargetProfile, model: bytes, condition: Mapping[str, Any]) -> dict[str, bytes]:
@@ -71,8 +73,8 @@ def build_recipe(target: TargetProfile, model: bytes, condition: Mapping[str, An
     }
 
 
-def rtx_engine(model: bytes, precision: str, capabilities: tuple[str, ...] = CAPABILITIES) -> bytes | None:
-    """One engine for desktop GPUs of these compute capabilities, compiled here without a GPU.
+def rtx_engine(model: bytes, precision: str) -> bytes | None:
+    """One engine for desktop GPUs of several compute capabilities, compiled here without a GPU.
 
     Returns:
         None where TensorRT-RTX is not installed.
@@ -85,7 +87,8 @@ def rtx_engine(model: bytes, precision: str, capabilities: tuple[str, ...] = CAP
     except (ImportError, OSError):
         return None
     try:
-        kinds = [getattr(rtx.ComputeCapability, name) for name in capabilities]
+        names = CAPABILITIES if precision == "fp32" else (TURING, *CAPABILITIES)
+        kinds = [getattr(rtx.ComputeCapability, name) for name in names]
         return bytes(build_plan(rtx, make_log(rtx), model, precision, *kinds))
     except RuntimeRefused as error:
         raise OfaDeployError(f"TensorRT-RTX {rtx.__version__} compiles no engine: {error}") from error
