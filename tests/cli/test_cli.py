@@ -71,7 +71,7 @@ def test_bad_input_is_one_clear_line(ofa_deploy, tmp_path: Path, arguments: list
 
 STAGES = [
     ("max_ms: [1], max_energy_mj: 2", "no runtime here measures energy"),
-    ("confidence: 0.9", "extract for local: give max_ms, spread, max_macs, max_params or max_memory_mb"),
+    ("confidence: 0.9", "extract for all targets: give max_ms, spread, max_macs, max_params or max_memory_mb"),
     ("max_memory_mb: 0", "max_memory_mb: Input should be greater than 0"),
     ("max_memory_mb: .inf", "max-memory-mb must be a positive number"),
 ]
