@@ -25,6 +25,7 @@ Augmentation = Literal[
 
 PUBLISHED: Final = "published"  # the runtime of a table that was imported: nothing here measures under its condition
 BROWSER: Final = "ort-web-"  # how the runtimes begin whose agent is a web page
+LOCAL: Final = "local"  # the target that is this machine, and needs no registration
 SIMULATED: Final = "simulated"  # the runtime of a device that is made of its profile's figures
 
 
@@ -325,6 +326,11 @@ class TargetProfile(Document):
     allowed_types: tuple[str, ...] = ()
     facts: dict[str, Fact] = {}
     simulation: Simulation | None = None
+
+    @property
+    def here(self) -> bool:
+        """Whether it is this machine, whose agent a command starts itself."""
+        return self.loopback or self.name == LOCAL
 
     @property
     def fp16_in_graph(self) -> bool:

@@ -129,7 +129,7 @@ def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as
 
     Example: ofa-deploy device register nano-1 --profile jetson_nano
     """
-    from ofa_deploy.fleet.local import LOCAL
+    from ofa_deploy.config import LOCAL
     from ofa_deploy.fleet.targets import read_profile, simulated
 
     if name == LOCAL:

@@ -26,7 +26,6 @@ from ofa_deploy.store import Workspace
 if TYPE_CHECKING:
     from ofa_deploy.fleet.serving import LocalServer
 
-LOCAL = "local"  # the target that is this machine, and needs no registration; there are others with ``loopback``
 CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
 POLL_S = 0.5
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
@@ -81,7 +80,7 @@ class Fleet:
 
         This machine is another one there, and is left out.
         """
-        if self._inside is not None or target.loopback:
+        if self._inside is not None or target.here:
             return
         device, store, url = target.name, self._workspace.store, self._client.url
         known = store.cursor(url, device)
@@ -119,7 +118,7 @@ class Fleet:
         self._workspace.store.architectures.add(known)
         if (measured := self._replayed(target, items)) is not None:
             return measured
-        if target.loopback and self._is_shared():
+        if target.here and self._is_shared():
             return self._for_local().measure(target, items, protocol, progress)
         own = self._is_own(target)
         if own:
@@ -186,7 +185,7 @@ class Fleet:
         """
         if target.simulated:
             return not any(device["name"] == target.name and device["profile"] for device in self._client.devices())
-        return target.loopback
+        return target.here
 
     def _start_agent(self, target: TargetProfile) -> None:
         if self._agent is not None and self._agent.device != target.name:

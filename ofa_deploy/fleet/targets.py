@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.config import PUBLISHED, SIMULATED, TargetProfile, read_document, shipped_folder
+from ofa_deploy.config import LOCAL, PUBLISHED, SIMULATED, TargetProfile, read_document, shipped_folder
 from ofa_deploy.errors import DeviceUnavailable, UsageError
-from ofa_deploy.fleet.local import LOCAL, server_elsewhere
+from ofa_deploy.fleet.local import server_elsewhere
 from ofa_deploy.fleet.service import unavailable
 from ofa_deploy.store import Workspace
 
@@ -39,7 +39,7 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
     if name in devices:
         return _as_registered(name, devices[name])
     found = _profile(name, workspace)
-    if found is not None and not found.loopback:
+    if found is not None and not found.here:
         return _instead_of(found, devices)
     if found is None and workspace and re.fullmatch(NAME, name) and workspace.store.has_measurements(name):
         found = TargetProfile(name=name, description="known from a table that was imported", runtime=PUBLISHED)
@@ -77,7 +77,7 @@ def _devices(workspace: Workspace) -> list[dict[str, Any]]:
 
 def _as_registered(name: str, profile: dict[str, Any]) -> TargetProfile:
     """A device's target: its own name, and what its profile said when it was registered."""
-    return read_document(TargetProfile, {**profile, "name": name})
+    return read_document(TargetProfile, {**profile, "name": name, "loopback": False})
 
 
 def _instead_of(profile: TargetProfile, devices: dict[str, dict[str, Any]]) -> TargetProfile:

@@ -58,7 +58,7 @@ class Context:
         asked = {**base, **{k: v for k, v in changes.items() if k != "profile"}, "name": name}
         target = read_document(TargetProfile, asked)
         write_atomic(self.workspace.targets / f"{name}.yaml", yaml.safe_dump(asked, sort_keys=False).encode())
-        return target if target.loopback else resolve_target(name, self.workspace, measure=True)
+        return target if target.here else resolve_target(name, self.workspace, measure=True)
 
     def target(self, name: str) -> TargetProfile:
         """A target of the pipeline's own, or of the workspace."""

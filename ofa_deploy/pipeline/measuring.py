@@ -91,7 +91,7 @@ def _audit(run: Context, fleet: Callable[[], Fleet], name: str, stage: AuditStag
 
 def _each_device(run: Context, names: Sequence[str], work: Callable[[Callable[[], Fleet], str], None]) -> None:
     """Measure on devices: one after the other on this machine, and beside that on every other one."""
-    here = [name for name in names if run.target(name).loopback or run.target(name).simulated]
+    here = [name for name in names if run.target(name).here or run.target(name).simulated]
     lanes = [here, *([name] for name in names if name not in here)]
     if run.dry or len(lanes) == 1:
         for name in names:

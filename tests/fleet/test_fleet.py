@@ -110,7 +110,7 @@ def test_ctrl_c_stops_the_agent_and_the_job(fleet, workspace, target, make_items
 
 def test_a_device_without_an_agent_is_said_at_once(fleet, target, make_items):
     with pytest.raises(DeviceUnavailable, match="'phone'"):
-        fleet.measure(target.model_copy(update={"name": "phone"}), make_items(1))
+        fleet.measure(target.model_copy(update={"name": "phone", "loopback": False}), make_items(1))
 
 
 def test_jobs_of_a_command_that_was_killed_are_not_measured_for_the_next_one(
@@ -247,16 +247,17 @@ def test_what_a_colleague_measured_is_copied_here_once(workspace, tmp_path, serv
         fields = {"device": device, "run": "r" + device, "item": str(item), "kind": "op", "key": f"k{item}"}
         return {**fields, "condition": {}, "measured_at": "2026-01-01T00:00:00Z"}
 
+    nano, local = (TargetProfile(name=name, description="", runtime="onnxruntime") for name in ("nano", "local"))
     workspace.store.add_measurements([row("nano", i) for i in range(7)] + [row("local", 0)])
     with Workspace.open(tmp_path / "mine") as mine, Fleet.open(mine) as fleet:
         for more in range(3):
-            fleet.fetch("nano")
-            fleet.fetch("local")
+            fleet.fetch(nano)
+            fleet.fetch(local)
             assert [r["key"] for r in mine.store.measurements("nano")] == [f"k{i}" for i in range(7 + more)]
             workspace.store.add_measurements([row("nano", 7 + more)])
         assert mine.store.measurements("local") == [], "that is another machine"
         mine.store.move_cursor(served, "nano", 10**6)
-        fleet.fetch("nano")
+        fleet.fetch(nano)
         assert len(mine.store.measurements("nano")) == 10, "the server has another database now"
 
 
