@@ -27,7 +27,7 @@ from ofa_deploy.training import ALONE, Data, World, batches, load_data, read_sam
 from ofa_deploy.training.data import IMAGENET
 
 SUPERNET, PREDICTOR, SAMPLE = "supernet.safetensors", "predictor.safetensors", "sample.npz"
-SHIPPED = "digits"  # the folder in ``supernets`` of the one that ships, by ``pipelines/digits.yaml``
+SHIPPED = "fashion_mnist_boxed"  # the folder in ``supernets`` of the one to begin with, by the recipe of that name
 BATCH = 256
 INHERITED = (
     "Batch norm was not recalibrated: the subnet has its share of the imported supernet's statistics, as "

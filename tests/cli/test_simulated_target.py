@@ -31,7 +31,7 @@ def test_extract_runs_as_typed(walk) -> None:
     assert done.stdout.startswith(f"{SHOUT} p50 ")
     assert "budget 15 ms" in done.stdout
     assert "The budget does not bind: the largest subnet of tiny_16 takes" in done.stdout
-    assert "supernets/digits/supernet.safetensors" in done.stderr, "which supernet was taken"
+    assert "supernets/fashion_mnist_boxed/supernet.safetensors" in done.stderr, "which supernet was taken"
 
 
 def test_every_file_of_the_bundle_says_simulated(bundle) -> None:
