@@ -112,12 +112,13 @@ def predict_archs(
 def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpace) -> list[OtherDevice]:
     """What a space's blocks cost on the other devices of the workspace that know most of them, in their newest tables.
 
-    What a device does not know is interpolated from what it does. A simulated device says nothing of a real one.
+    What a device does not know is interpolated from what it does. A simulated device says nothing of a real one, nor a
+    real one of it: what is simulated does not depend on a machine's noise.
     """
     found = []
     for name in workspace.store.measured_devices():
         table = _newest(name, workspace.store.measurements(name) if name != target.name else [])
-        tells = table.rows and (target.simulated or not table.simulated)
+        tells = table.rows and table.simulated == target.simulated
         effects = _effects(table, space) if tells else None
         if effects is not None:
             found.append(OtherDevice(name, effects))

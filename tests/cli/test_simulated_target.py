@@ -30,7 +30,7 @@ def test_extract_runs_as_typed(walk) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{SHOUT} p50 ")
     assert "budget 15 ms" in done.stdout
-    assert "The budget does not bind: the largest subnet of tiny_16 takes" in done.stdout
+    assert "The budget does not bind: the largest subnet of fashion_28 takes" in done.stdout
     assert "supernets/fashion_mnist_boxed/supernet.safetensors" in done.stderr, "which supernet was taken"
 
 
@@ -69,7 +69,7 @@ def test_a_difference_says_simulated(ofa_deploy, walk) -> None:
 
 
 def test_an_exported_table_stays_simulated(ofa_deploy, walk) -> None:
-    folder, space = walk[0], load_space("tiny_16")
+    folder, space = walk[0], load_space("fashion_28")
     assert SHOUT in ofa_deploy("lut", "export", "jetson_nano", "-o", "t.csv", cwd=folder).stdout
     lines = (folder / "t.csv").read_text().splitlines()
     assert all(line.startswith("SIMULATED-jetson_nano,") for line in lines[1:])
