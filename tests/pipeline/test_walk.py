@@ -4,12 +4,15 @@ The budget on this machine is one that no neighbour of its can make it miss; bud
 """
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+
+from ofa_deploy.export import verify_bundle
 
 RECIPE = """
 name: small
@@ -98,6 +101,19 @@ def test_bundles_verify_and_a_flipped_bit_does_not(walk: tuple[Path, dict], run,
     content[len(content) // 2] ^= 1
     (copy / "model.onnx").write_bytes(content)
     assert "model.onnx" in run(folder, "verify", str(copy), code=4).stderr
+
+
+def test_a_flipped_bit_in_any_file_is_found(walk: tuple[Path, dict], tmp_path: Path) -> None:
+    folder, answer = walk
+    bundle = folder / answer["reports"][1]["bundle"]
+    names = sorted(path.name for path in bundle.iterdir())
+    assert {"infer.py", "labels.json", "preprocessing.json", "provenance.json", "manifest.sha256"} <= {*names}
+    for place, name in enumerate(names):
+        copy = shutil.copytree(bundle, tmp_path / name)
+        content = bytearray((copy / name).read_bytes())
+        content[(place * 7919) % len(content)] ^= 1 << place % 8
+        (copy / name).write_bytes(content)
+        assert verify_bundle(copy), name
 
 
 def test_predictions_can_be_recomputed_from_the_bundle(walk: tuple[Path, dict]) -> None:
