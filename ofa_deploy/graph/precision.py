@@ -72,8 +72,9 @@ def to_int8(model: onnx.ModelProto, images: np.ndarray, symmetric: bool = False)
     sides = model.graph.input[0].type.tensor_type.shape.dim
     reader = _Reader(images, sides[0].dim_value)
     logger = logging.getLogger()
-    before = logger.level
+    before, quiet = logger.level, logging.NullHandler()
     logger.setLevel(logging.ERROR)  # its advice to fuse first: nothing is left to fuse
+    logger.addHandler(quiet)  # without any, it would give the whole program one that prints
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "int8.onnx"
@@ -90,6 +91,7 @@ def to_int8(model: onnx.ModelProto, images: np.ndarray, symmetric: bool = False)
             found = onnx.load(file)
     finally:
         logger.setLevel(before)
+        logger.removeHandler(quiet)
     found.ir_version = model.ir_version
     del found.metadata_props[:]
     return found
