@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import embed, noise_image, preprocessing, runner, smoke_run, standalone
 from ofa_deploy.export.preprocessing import MODES, Kind
+from ofa_deploy.export.runtime import run_torch
 from ofa_deploy.graph import onnx_bytes
 
 ACCURACY_DROP = {"fp32": 0.0005, "fp16": 0.001, "bf16": 0.001, "int8": 0.01}  # from torch's, either way
@@ -24,14 +24,9 @@ Run = Callable[[bytes, Iterable[np.ndarray]], np.ndarray]
 
 def tested(subject: Subject, chosen: Finalist, run: Run) -> dict[str, list[int]] | None:
     """Labels of the test split, and what the file and the torch module make of it; None without data."""
-    arch, subnet = chosen.point.arch, chosen.subnet.eval()
-
-    def original(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return subnet(torch.from_numpy(images)).numpy()
-
+    arch = chosen.point.arch
     found = subject.test(lambda images: run(chosen.onnx, [images]), arch)
-    torch_found = subject.test(original, arch)
+    torch_found = subject.test(lambda images: run_torch(chosen.subnet, images), arch)
     return {**found, "torch": torch_found["predicted"]} if found and torch_found else None
 
 

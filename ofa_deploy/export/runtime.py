@@ -110,7 +110,7 @@ def parity(
     Raises:
         OfaDeployError: a logit is NaN or infinite.
     """
-    logits = {"torch": _run_torch(subnet, images), "onnx": run(model, [images])}
+    logits = {"torch": run_torch(subnet, images), "onnx": run(model, [images])}
     for name, values in logits.items():
         if not np.isfinite(values).all():
             raise OfaDeployError(f"the subnet's logits in {name} are not finite; recalibrate or train it again")
@@ -133,7 +133,8 @@ def compare(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
+def run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:
+    """What a torch module answers in eval mode, in which it is not left: logits ``float32[N, classes]``."""
     training = subnet.training
     subnet.eval()
     try:

@@ -17,7 +17,6 @@ from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import network_item, profile
 from ofa_deploy.pipeline.context import Context, file_sha256, rows_hash, shared
 from ofa_deploy.pipeline.document import AuditStage, CompareStage, ProfileStage
-from ofa_deploy.space import Arch
 
 
 def profile_stage(run: Context, stage: ProfileStage) -> None:
@@ -111,8 +110,8 @@ def _each_device(run: Context, names: Sequence[str], work: Callable[[Callable[[]
 
 def cross(run: Context, stage: CompareStage) -> dict[str, dict[str, Any]]:
     """Of every subnet, by its key, the latencies that all the pipeline's targets measure."""
-    space, found = run.subject.space, dict[str, dict[str, Any]]()
-    archs = {report["subnet"]["key"]: space.canonical(report["subnet"]["arch"]) for report in run.outcome.reports}
+    found = dict[str, dict[str, Any]]()
+    archs = {report["subnet"]["key"]: report["subnet"]["arch"] for report in run.outcome.reports}
     for name in run.targets or dict.fromkeys(report["target"]["name"] for report in run.outcome.reports):
         outputs = _crossed(run, run.target(name), archs, stage)
         for key, latency in (outputs or {}).items():
@@ -120,16 +119,17 @@ def cross(run: Context, stage: CompareStage) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _crossed(run: Context, target: TargetProfile, archs: dict[str, Arch], stage: CompareStage) -> Any:
+def _crossed(run: Context, target: TargetProfile, archs: dict[str, dict[str, Any]], stage: CompareStage) -> Any:
     inputs = {"target": target.model_dump(), "archs": sorted(archs), "protocol": stage.protocol}
     work = partial(_everywhere, run, target, archs, stage)
     return run.unit(f"compare on {target.name}", target.name, lambda: inputs, work)
 
 
 def _everywhere(
-    run: Context, target: TargetProfile, archs: dict[str, Arch], stage: CompareStage, since: int
+    run: Context, target: TargetProfile, archs: dict[str, dict[str, Any]], stage: CompareStage, since: int
 ) -> dict[str, dict[str, Any]]:
-    items = [network_item(run.subject.space.network(arch), arch, target) for arch in archs.values()]
+    space = run.subject.space
+    items = [network_item(space.network(arch), arch, target) for arch in map(space.canonical, archs.values())]
     protocol = read_document(Protocol, stage.protocol)
     with run.fleet().replaying(target.name, since):
         records = run.fleet().measure(target, items, protocol, lambda p: run.tell(f"compare on {target.name}", p))
