@@ -82,7 +82,7 @@ def audit_ranking(
     if as_json:
         emit(answer)
     else:
-        click.echo(f"{ranking_text(answer)}\naudit: {file}")
+        click.echo(f"{ranking_text(answer)}\naudit: {output or file}, page: {file.with_suffix('.html')}")
 
 
 def _outlook(audit: RankingAudit, expected: list[float], left: float) -> str:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.report import render_audit_html, render_audit_markdown
+from ofa_deploy.report import (
+    render_audit_html,
+    render_audit_markdown,
+    render_ranking_html,
+    render_ranking_markdown,
+)
 from ofa_deploy.space import PRESETS, SearchSpace
 from ofa_deploy.store import Workspace
 
@@ -48,17 +53,22 @@ def keep_audit(workspace: Workspace, answer: dict[str, Any], folder: Path) -> No
 
 
 def keep_ranking(workspace: Workspace, answer: dict[str, Any], file: Path | None) -> Path:
-    """Keep a ranking audit's answer in the workspace's audits, and in a file beside.
+    """Keep a ranking audit's answer in the workspace's audits: ``ranking.json``, ``.md`` and ``.html``.
+
+    Args:
+        file: another place for the JSON, too.
 
     Returns:
-        Its file: the given one, or else that in the workspace.
+        Its file in the workspace; the pages are beside it.
     """
     content = (json.dumps(answer, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
     kept = audit_folder(workspace.audits / f"ranking-{answer['name']}") / "ranking.json"
     for path in filter(None, (kept, file)):
         write_atomic(path, content)
+    write_atomic(kept.with_suffix(".md"), render_ranking_markdown(answer).encode())
+    write_atomic(kept.with_suffix(".html"), render_ranking_html(answer).encode())
     workspace.store.add_artefact("ranking", str(kept), hashlib.sha256(content).hexdigest(), answer)
-    return file or kept
+    return kept
 
 
 def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any] | None:

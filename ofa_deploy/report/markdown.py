@@ -39,9 +39,14 @@ def opening(report: dict[str, Any], answer: facts.Verdict, notes: Iterable[str])
     parts.append("\n".join(f"- {quoted(line)}" for line in answer.lines))
     parts.append(quoted(facts.condition_line(report)))
     if command := get(report, "command"):
-        fence = "`" * (3 + max((len(run) for run in re.findall("`+", str(command))), default=0))
-        parts.append(f"{fence}\n{command}\n{fence}")
+        parts.append(fenced(str(command)))
     return [*parts, *(f"> ⚠️ {quoted(note)}" for note in notes)]
+
+
+def fenced(command: str) -> str:
+    """A command as a block of its own, whatever it contains."""
+    fence = "`" * (3 + max((len(run) for run in re.findall("`+", command)), default=0))
+    return f"{fence}\n{command}\n{fence}"
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
