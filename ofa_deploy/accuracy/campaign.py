@@ -1,8 +1,9 @@
-"""Evaluating many subnets on held-out images of the training split; every evaluation is kept, none is repeated.
+"""Evaluating many subnets on held-out images; every evaluation is kept, none is repeated.
 
-The held-out images are looked at in four ways, which the store keeps apart by name. ``valid``: all of them. For the
-accuracy predictor, parts that share no image: ``fit``, the first half, which it is fitted and tested on;
+Those of the training split are looked at in four ways, which the store keeps apart by name. ``valid``: all of them.
+For the accuracy predictor, parts that share no image: ``fit``, the first half, which it is fitted and tested on;
 ``calibration`` and ``check``, a quarter each, on which batch norm is recalibrated with other training images as well.
+And ``test``: the test split, for what is said of a finished supernet, never for a choice.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate
 SPLIT = "valid"
 QUARTERS = {SPLIT: (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
 SECOND_LOOK = ("calibration", "check")
+TEST = "test"
 
 
 def look(data: Data, config: AccuracyConfig, split: str) -> Data:
     """The data with those images alone that a look evaluates and recalibrates on."""
+    if split == TEST:
+        return replace(look(data, config, SPLIT), valid=data.test)
     total = min(config.images, len(data.valid))
     first, last = (total * quarter // 4 for quarter in QUARTERS[split])
     count = config.recalibration_images
@@ -53,12 +57,12 @@ class Campaign:
         self._store, self._supernet, self._config = store, supernet, config
         self.supernet_id, self.world = supernet_id, world
         self._sampled = data.sampled
-        self._looks = {split: look(data, config, split) for split in QUARTERS}
+        self._looks = {split: look(data, config, split) for split in (*QUARTERS, TEST)}
         caches = [
             RecalibrationCache(supernet, self._looks[split], config.recalibration_images)
             for split in (SPLIT, "calibration")
         ]
-        self._recalibrated = {split: caches[split in SECOND_LOOK] for split in QUARTERS}
+        self._recalibrated = {split: caches[split in SECOND_LOOK] for split in self._looks}
         self._known: dict[str, dict[str, float]] = {}
 
     def images(self, split: str) -> int:

@@ -99,15 +99,9 @@ class AccuracyPredictor:
     def _error(
         self, population: Population, accuracy: np.ndarray, scores: np.ndarray | None, seed: int
     ) -> dict[str, Any]:
-        mean, std = self.predict(population, scores)
-        off = mean - accuracy
         return {
             "n_heldout": len(population),
-            "rmse": float(np.sqrt((off**2).mean())),
-            "bias": float(off.mean()),
-            **kendall_of("kendall", mean, accuracy, seed),
-            "within_1_std": float((np.abs(off) <= std).mean()),
-            "within_2_std": float((np.abs(off) <= 1.96 * std).mean()),
+            **prediction_error(*self.predict(population, scores), accuracy, seed),
         }
 
     def outputs(self, population: Population, scores: np.ndarray | None = None) -> np.ndarray:
@@ -171,6 +165,19 @@ class AccuracyPredictor:
         arrays = {name: np.array(array) for name, array in load(content).items()}
         unknown = {"noise": np.zeros(1), "bias": np.zeros(1)}  # those of the first version did not have
         return cls(codec, {**unknown, **arrays}, card["error"])
+
+
+def prediction_error(mean: np.ndarray, std: np.ndarray, accuracy: np.ndarray, seed: int = 0) -> dict[str, Any]:
+    """How far predictions are from what was measured: ``rmse``, ``bias``, ``kendall`` with its interval, and the shares
+    within one and within 1.96 of the stated deviations; fractions."""
+    off = mean - accuracy
+    return {
+        "rmse": float(np.sqrt((off**2).mean())),
+        "bias": float(off.mean()),
+        **kendall_of("kendall", mean, accuracy, seed),
+        "within_1_std": float((np.abs(off) <= std).mean()),
+        "within_2_std": float((np.abs(off) <= 1.96 * std).mean()),
+    }
 
 
 def kendall_of(name: str, one: np.ndarray, other: np.ndarray, seed: int = 0) -> dict[str, float | None]:

@@ -13,14 +13,17 @@ import numpy as np
 import torch
 
 import ofa_deploy
-from ofa_deploy.deploy.subject import BATCH, PREDICTOR, SAMPLE, SUPERNET, Subject
+from ofa_deploy.accuracy.campaign import TEST, Campaign
+from ofa_deploy.accuracy.collection import TOGETHER
+from ofa_deploy.accuracy.predictor import prediction_error
+from ofa_deploy.deploy.subject import PREDICTOR, SAMPLE, SUPERNET, Subject
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.space import Arch, network_macs, network_params
-from ofa_deploy.training import Data, batches, evaluate, write_sample
+from ofa_deploy.space import network_macs, network_params
+from ofa_deploy.training import Data, write_sample
 
 CARD = "card.json"
-VALID, TEST = 500, 1000  # images of the sample; of the training split, those that batch norm is recalibrated with
+SAMPLED = {"valid": 500, "test": 1000}  # images; of the training split, those that batch norm is recalibrated with
 Progress = Callable[[dict[str, Any]], None]
 
 
@@ -32,13 +35,14 @@ def pack(subject: Subject, folder: Path, random: int = 20, seed: int = 0, progre
         random: how many random subnets the card has test accuracies of, beside the largest and the smallest one's.
 
     Returns:
-        The card's file. ``random`` in it has the least, the mean and the largest of their accuracies, fractions.
+        The card's file. ``random`` in it has the least, the mean and the largest of their accuracies, fractions, and
+        how far the predictor errs on them. Every accuracy is kept: after an interruption none is measured again.
 
     Raises:
         OfaDeployError: the supernet's data is not at hand, or it has no accuracy predictor beside it.
     """
-    data = subject.data
-    if subject.path is None or data is None or data.sampled or subject.recipe is None:
+    data, campaign = subject.data, subject.campaign
+    if subject.path is None or data is None or data.sampled or subject.recipe is None or campaign is None:
         reason = subject.data_error or "no more of its images are at hand than the sample that came with it"
         raise OfaDeployError(f"{subject.name} cannot be packed: {reason}")
     if not (predictor := subject.path.with_name(PREDICTOR)).is_file():
@@ -47,9 +51,10 @@ def pack(subject: Subject, folder: Path, random: int = 20, seed: int = 0, progre
     for source, name in ((subject.path, SUPERNET), (predictor, PREDICTOR)):
         if source.resolve() != (folder / name).resolve():
             shutil.copyfile(source, folder / name)
-    counts = {"train": subject.recipe.accuracy.recalibration_images, "valid": VALID, "test": TEST}
+    counts = {"train": subject.recipe.accuracy.recalibration_images, **SAMPLED}
     write_sample(folder / SAMPLE, data, counts)
-    card = _facts(subject, data) | {"test": _accuracies(subject, data, random, seed, progress), "sample": counts}
+    tested = _accuracies(subject, campaign, random, seed, progress or (lambda numbers: None))
+    card = _facts(subject, data) | {"test": tested, "sample": counts}
     write_atomic(folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
     return folder / CARD
 
@@ -67,28 +72,27 @@ def _facts(subject: Subject, data: Data) -> dict[str, Any]:
     }
 
 
-def _accuracies(subject: Subject, data: Data, random: int, seed: int, progress: Progress | None) -> dict[str, Any]:
+def _accuracies(subject: Subject, campaign: Campaign, random: int, seed: int, progress: Progress) -> dict[str, Any]:
     """Accuracies on the whole test split, with batch norm recalibrated as ``extract`` does it."""
     space, codec = subject.space, subject.codec
-    drawn = codec.decode(codec.sample(random, np.random.default_rng(seed)))
-    found = []
-    for done, arch in enumerate(archs := [space.largest, space.smallest, *drawn], 1):
-        found.append(_figures(subject, data, arch))
-        if progress:
-            progress({"done": done, "total": len(archs)})
-    others = [row["accuracy"] for row in found[2:]]
+    population = codec.sample(random, np.random.default_rng(seed))
+    archs, found = [space.largest, space.smallest, *codec.decode(population)], list[float]()
+    for first in range(0, len(archs), TOGETHER):
+        some = archs[first : first + TOGETHER]
+        found += campaign.accuracies(some, ["pack"] * len(some), TEST)
+        progress({"done": len(found), "total": len(archs)})
+    ends = [
+        {"accuracy": accuracy, "macs": network_macs(network), "params": network_params(network)}
+        for accuracy, network in zip(found, map(space.network, archs[:2]), strict=False)
+    ]
+    others = np.array(found[2:])
     summary = {
         "n": len(others),
         "seed": seed,
-        "least": min(others),
-        "mean": float(np.mean(others)),
-        "most": max(others),
+        "least": others.min().item(),
+        "mean": others.mean().item(),
+        "most": others.max().item(),
     }
-    return {"images": len(data.test), "largest": found[0], "smallest": found[1], "random": summary}
-
-
-def _figures(subject: Subject, data: Data, arch: Arch) -> dict[str, Any]:
-    images = batches(data.test, arch.resolution, BATCH, data.mean, data.std)
-    network = subject.space.network(arch)
-    accuracy = evaluate(subject.subnet(arch), images).accuracy
-    return {"accuracy": accuracy, "macs": network_macs(network), "params": network_params(network)}
+    if subject.predictor is not None:
+        summary["predictor"] = prediction_error(*subject.predictor.predict(population), others, seed)
+    return {"images": campaign.images(TEST), "largest": ends[0], "smallest": ends[1], "random": summary}

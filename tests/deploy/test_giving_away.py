@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ofa_deploy.accuracy import campaign
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.finetuning import Tuning, check_trainable
 from ofa_deploy.deploy.packing import pack
@@ -59,6 +60,14 @@ def test_the_card_says_what_is_measured(packed):
     assert card["test"]["random"]["n"] == 3
     assert card["test"]["random"]["least"] <= card["test"]["random"]["mean"] <= card["test"]["random"]["most"]
     assert card["predictor"]["supernet"] == subject.sha256
+    assert card["test"]["random"]["predictor"]["rmse"] >= abs(card["test"]["random"]["predictor"]["bias"])
+
+
+def test_an_accuracy_is_measured_once(packed, tmp_path, monkeypatch):
+    _, subject, folder = packed
+    monkeypatch.setattr(campaign, "evaluate_all", None)  # that would fail
+    pack(subject, tmp_path, random=3)
+    assert (tmp_path / "card.json").read_bytes() == (folder / "box" / "card.json").read_bytes()
 
 
 def test_subnets_are_the_same_without_the_data_set(packed, elsewhere):
