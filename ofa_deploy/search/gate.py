@@ -43,27 +43,26 @@ class Verdicts:
     """
 
     gate: Gate
-    population: Population
     feasible: np.ndarray
-    _values: np.ndarray
     again: np.ndarray
+    _sums: np.ndarray
     _exact: np.ndarray
 
     @property
     def values(self) -> dict[str, np.ndarray]:
         """Means ``latency_ms`` (with a latency model; of further devices ``latency_ms@NAME``), ``macs`` and
         ``params``, each ``float32[N]``."""
-        return {column.name: self._values[:, j] for j, column in enumerate(self.gate.columns) if column.shown}
+        return {column.name: self._sums[:, j] for j, column in enumerate(self.gate.columns) if column.shown}
 
     @cached_property
     def excess(self) -> np.ndarray:
         """By how much each constraint is exceeded, as a fraction of its bound (negative: room), ``float64[N, K]`` in
         the order of ``problem.names``. Where a mean alone rejects a subnet, its deviation is not counted."""
-        names, sums = self.gate.problem.names, self.gate.sums(self.population)
+        names = self.gate.problem.names
         excess = np.zeros((len(self.feasible), len(names)))
         for j, column in enumerate(self.gate.columns):
             if column.constraint is not None:
-                excess[:, names.index(column.constraint)] = sums[:, j] * column.scale + column.offset
+                excess[:, names.index(column.constraint)] = self._sums[:, j] * column.scale + column.offset
         excess[self.again] = self._exact
         return excess
 
@@ -113,8 +112,8 @@ class Gate:
             population: encoded subnets, ``int8[N, G]``; canonical or not.
             deviations: whether every excess counts its deviation; slower, the verdicts are the same.
         """
-        count, shown = len(population), sum(column.shown for column in self.columns)
-        values = np.empty((count, shown), dtype=np.float32)
+        count, width = len(population), self._tables[0].shape[1]
+        sums = np.empty((count, width), dtype=np.float32)
         feasible, possible = np.empty(count, dtype=bool), np.empty(count, dtype=bool)
         edges = np.linspace(0, count, self.workers + 1).astype(int) if count > CHUNK else np.array([0, count])
 
@@ -122,10 +121,10 @@ class Gate:
             buffers = self._buffers(min(CHUNK, count))
             for start in range(*span, CHUNK):
                 part = slice(start, min(start + CHUNK, span[1]))
-                sums = self._sum(population[part], buffers)
-                values[part] = sums[:, :shown]
+                self._sum(population[part], sums[part], buffers)
                 for answer, limits in zip((feasible, possible), self._limits, strict=True):
-                    answer[part] = _all(np.less_equal(sums, limits[: len(sums)], out=buffers.flags[: len(sums)]))
+                    size = part.stop - start
+                    answer[part] = _all(np.less_equal(sums[part], limits[:size], out=buffers.flags[:size]))
 
         if count <= CHUNK:
             work((0, count))
@@ -136,13 +135,7 @@ class Gate:
         again = np.arange(count) if everything else np.flatnonzero(possible & ~feasible)
         exact = self.problem.excess(population[again]) if len(again) else np.zeros((0, len(self.problem.names)))
         feasible[again] = (exact <= 0).all(axis=1)
-        return Verdicts(self, population, feasible, values, again, exact)
-
-    def sums(self, population: Population) -> np.ndarray:
-        """What every member has in each column, ``float32[N, columns]``."""
-        parts = [population[start : start + CHUNK] for start in range(0, max(len(population), 1), CHUNK)]
-        sums = [self._sum(part, self._buffers(len(part)))[:, : len(self.columns)] for part in parts]
-        return np.concatenate(sums)
+        return Verdicts(self, feasible, again, sums, exact)
 
     def _buffers(self, count: int) -> _Buffers:
         groups, width = len(self._tables), self._tables[0].shape[1]
@@ -150,14 +143,14 @@ class Gate:
             genes=np.empty((count, len(self._weights)), dtype=np.float32),
             products=np.empty((count, groups), dtype=np.float32),
             places=np.empty((groups, count), dtype=np.intp),
-            sums=np.empty((count, width), dtype=np.float32),
             part=np.empty((count, width), dtype=np.float32),
             flags=np.empty((count, width), dtype=bool),
         )
 
-    def _sum(self, population: Population, buffers: _Buffers) -> np.ndarray:
+    def _sum(self, population: Population, sums: np.ndarray, buffers: _Buffers) -> None:
+        """Write what every member has in each column, ``float32[N, width]``."""
         count = len(population)
-        places, sums, part = buffers.places[:, :count], buffers.sums[:count], buffers.part[:count]
+        places, part = buffers.places[:, :count], buffers.part[:count]
         np.copyto(buffers.genes[:count], population)
         np.matmul(buffers.genes[:count], self._weights, out=buffers.products[:count])
         np.copyto(places, buffers.products[:count].T, casting="unsafe")
@@ -165,7 +158,6 @@ class Gate:
         for table, where in zip(self._tables[1:], places[1:], strict=True):
             table.take(where, axis=0, out=part, mode="clip")
             sums += part
-        return sums
 
 
 @dataclass(frozen=True)
@@ -175,7 +167,6 @@ class _Buffers:
     genes: np.ndarray
     products: np.ndarray
     places: np.ndarray
-    sums: np.ndarray
     part: np.ndarray
     flags: np.ndarray
 
