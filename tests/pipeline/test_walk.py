@@ -182,7 +182,7 @@ def test_search_predict_and_table_answer_in_json(walk: tuple[Path, dict], run, t
     table = json.loads(run(folder, "lut", "show", "local", "--json").stdout)
     assert len(table["rows"]) > 10
     assert len(table["networks"]) >= 4
-    exported = json.loads((folder / ".ofa" / "tables" / "local.json").read_text())
+    exported = json.loads((folder / ".ofa" / "tables" / "local-fp32.json").read_text())
     assert {row["key"] for row in exported["rows"]} == {row["key"] for row in table["rows"]}
 
 
