@@ -44,6 +44,8 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
     notes += _table_notes(extraction, chosen)
     notes += _slack(extraction, chosen)
+    if extraction.precisions:
+        notes.append(_over_precisions(extraction))
     if extraction.fp32 is not None:
         notes.append(_beside_fp32(extraction, extraction.fp32))
     if target.precision == "fp16" and not target.fp16_in_graph:
@@ -54,6 +56,18 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _over_precisions(extraction: Extraction) -> str:
+    offers = "; ".join(_offer(one) for one in extraction.precisions)
+    return f"{extraction.target.precision} was taken, of these: {offers}."
+
+
+def _offer(one: dict[str, Any]) -> str:
+    if "refused" in one:
+        return f"{one['precision']} has no answer ({one['refused']})"
+    accuracy = "" if one["valid"] is None else f"{100 * one['valid']:.2f} % on held-out images, "
+    return f"{one['precision']} {accuracy}{one['measured_ms']:.4g} ms"
 
 
 def _beside_fp32(extraction: Extraction, record: dict[str, Any]) -> str:
