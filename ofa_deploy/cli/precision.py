@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 precision_option = click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's own]")
 
@@ -21,5 +21,5 @@ precisions_option = click.option(
     "precisions",
     metavar="PRECISION[,PRECISION…]",
     callback=_several,
-    help="fp32, fp16, int8; of several the best is taken.  [default: the target's own]",
+    help=f"{', '.join(PRECISIONS)}; of several the best is taken.  [default: the target's own]",
 )

@@ -153,7 +153,7 @@ def build_report(
         "parity": {key: checked[key] for key in ("max_abs", "psnr_db", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
         "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
-        "audit_command": audit_command(target, subject.space, bounds.statistic),
+        "audit_command": audit_command(target, subject.space, bounds.statistic, {"precision": target.precision}),
         "networks": _networks(extraction, audit),
         "finalists": [_finalist(f) for f in extraction.finalists],
         "front": [

@@ -249,7 +249,7 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
     raise GateFailed(
         f"none of {len(finalists)} finalists that were measured on {target.name} fits {constraints.max_ms:g} ms: the "
         f"best, {best.point.arch.key[:12]}, took {best.measured_ms:.4g} ms (predicted {best.predicted_ms:.4g}); "
-        f"refresh the table with: ofa-deploy profile --target {target.name} --refresh"
+        f"refresh the table with: ofa-deploy profile --target {target.name} --precision {target.precision} --refresh"
     )
 
 
