@@ -7,6 +7,7 @@ machine's, or changed since is deleted and built again. What came here by copyin
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -53,6 +54,11 @@ def gpu_name():
     if any(asked):
         return "unknown"
     return "{} {}.{}".format(name.value.decode("utf-8", "replace"), major.value, minor.value)
+
+
+def no_room(folder, said):
+    """There is no room for an engine, in one line."""
+    return "no engine can be written to {}: {}; free space there".format(folder, said)
 
 
 def sha256_of(path):
@@ -140,6 +146,21 @@ class Engines:
         for path in kept:
             self._forget(path)
         return bool(kept)
+
+    def write(self, path, plan):
+        """Write an engine where ``get`` asks for it; a full disk costs the engines that are not in use.
+
+        Raises:
+            OSError: it cannot be written, even so.
+        """
+        while True:
+            try:
+                with open(path, "wb") as file:
+                    file.write(plan)
+                return
+            except OSError as error:
+                if error.errno != errno.ENOSPC or not self.make_way():
+                    raise
 
     def _path(self, key, ending):
         text = json.dumps(key, sort_keys=True)

@@ -2,12 +2,13 @@
 
 Up to version 10 a flag lets the builder choose fp16; later networks are strongly typed, so that the model itself is
 made fp16 (see ``half``). TF32 is off: fp32 means fp32. Values that go in and come out are fp32 on the GPU; copying them
-is not timed.
+is not timed. Engines are kept (see ``engines``).
 """
 
 from device_agents.runtimes import RuntimeRefused
 from device_agents.runtimes.conditions import check_asked, condition, library, pin
 from device_agents.runtimes.cudart import open_cuda
+from device_agents.runtimes.engines import Engines, gpu_name, no_room
 from device_agents.runtimes.half import to_fp16
 from device_agents.runtimes.inputs import Inputs
 
@@ -122,27 +123,44 @@ class TensorRtRuntime:
         self._inputs = Inputs(asked["batch"], seed)
         self._log = make_log(trt)
         self._runtime = must(trt.Runtime(self._log), "start", self._log)
+        self._engines = Engines()
         self.facts = {
             "cores_used": pin(asked["threads"]),
             "typing": "weak" if weakly_typed(trt) else "strong",
             "workspace_bytes": WORKSPACE_BYTES,
+            "gpu": gpu_name(),
+            "engines": self._engines.folder,
         }
         self.condition = condition(asked, trt.__version__)
+        self._version = "{} {}".format(asked["provider"], trt.__version__)
+        self._flags = ["python", self._precision, "no-tf32", "workspace={}".format(WORKSPACE_BYTES)]
 
     def load(self, item, fetch):
-        """Build an item's engine; ``fetch()`` gives the bytes of its ONNX file.
+        """Build an item's engine, or take the one that was built here before; ``fetch()`` gives the ONNX file's bytes.
 
         Raises:
-            RuntimeRefused: see ``build_plan``; or it has an unusual input, or does not fit the GPU.
+            RuntimeRefused: see ``build_plan``; or it has an unusual input, or does not fit the GPU or the disk.
         """
         del self._log.lines[:]
-        plan = build_plan(self._trt, self._log, fetch(), self._precision)
-        engine = must(self._runtime.deserialize_cuda_engine(plan), "load its engine", self._log)
+        engine = must(self._runtime.deserialize_cuda_engine(self._plan(fetch())), "load its engine", self._log)
         context = must(engine.create_execution_context(), "prepare its engine", self._log)
         tensors = tensors_of(self._trt, engine)
         arrays = {name: self._array(name, shape, kind, is_input) for name, shape, kind, is_input in tensors}
         outputs = [name for name, _, _, is_input in tensors if not is_input]
         return TensorRtSession(self._cuda, context, arrays, outputs, self._log, engine)
+
+    def _plan(self, model):
+        """The serialized engine of a model."""
+
+        def build(path):
+            self._engines.write(path, build_plan(self._trt, self._log, model, self._precision))
+
+        key = self._engines.key(model, self._version, self.facts["gpu"], self._flags)
+        try:
+            with open(self._engines.get(key, build), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise RuntimeRefused(no_room(self._engines.folder, error.strerror), "failed") from error
 
     def _array(self, name, shape, kind, is_input):
         if kind != self._trt.float32:

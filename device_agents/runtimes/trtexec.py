@@ -18,7 +18,7 @@ from device_agents.log import log
 from device_agents.runtimes import RuntimeRefused
 from device_agents.runtimes.ahead import AheadSession
 from device_agents.runtimes.conditions import check_asked, condition, pin
-from device_agents.runtimes.engines import Engines, gpu_name
+from device_agents.runtimes.engines import Engines, gpu_name, no_room
 from device_agents.runtimes.half import to_fp16
 from device_agents.runtimes.layers import engine_details
 
@@ -227,11 +227,6 @@ def build_flags(version, precision, workspace_mib=WORKSPACE_MIB):
 def timing_flags(inferences):
     """So many inferences without copying values, with the CPU spinning while it waits."""
     return ["--iterations={}".format(inferences), "--duration=0", "--noDataTransfers", "--useSpinWait"]
-
-
-def no_room(folder, said):
-    """There is no room for an engine, in one line."""
-    return "no engine can be written to {}: {}; free space there".format(folder, said)
 
 
 def read_text(path):

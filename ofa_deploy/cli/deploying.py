@@ -12,6 +12,7 @@ import click
 from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
 from ofa_deploy.cli.measuring import protocol_options
 from ofa_deploy.cli.output import Tell, emit, progress
+from ofa_deploy.cli.precision import precision_option, precisions_option
 from ofa_deploy.cli.request import Request, plan_options, request_options
 from ofa_deploy.cli.spaces import read_arch
 
@@ -97,7 +98,7 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 @click.option("--front", type=click.Path(path_type=Path), help="Take the finalists from pareto's .json: no search.")
 @click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
 @click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="[default: the target's own]")
+@precisions_option
 @click.option("--embed-preprocessing", is_flag=True, help="Add a model file that takes images as they are read.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @cell_options
@@ -113,7 +114,7 @@ def extract(
     front: Path | None,
     finetune: int | None,
     finetune_epochs: int | None,
-    precision: str | None,
+    precisions: tuple[str, ...],
     embed_preprocessing: bool,
     output: Path | None,
     cells: CellChoice | None,
@@ -124,6 +125,9 @@ def extract(
     on held-out images is the answer; no latency changes, for none depends on the weights. With --front the finalists
     are the best of a front that pareto wrote, without another search.
 
+    With --precision fp32,int8 each is searched and measured, and the file that is most accurate on held-out images is
+    the answer.
+
     With --family darts the network is one of cells that `darts search` found: its size is chosen, measured, and then
     trained; with --random-weights it is not trained.
 
@@ -133,8 +137,9 @@ def extract(
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
     from ofa_deploy.deploy.finetuning import tuning_of
+    from ofa_deploy.deploy.precisions import extract_best
     from ofa_deploy.deploy.remember import remember_bundle
-    from ofa_deploy.fleet import Fleet, Protocol, resolve_target
+    from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
     from ofa_deploy.search.strategies import find_strategy
     from ofa_deploy.store import Workspace
 
@@ -144,10 +149,12 @@ def extract(
         raise click.UsageError("--finetune-epochs needs --finetune")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened, measure=True)
-    found = found.model_copy(update={"precision": precision or found.precision})
-    folder = output or opened.bundles / "-".join([found.name, *asked.names, *([precision] if precision else [])])
+    targets = [in_precision(found, precision) for precision in precisions] or [found]
+    if cells and len(targets) > 1:
+        raise click.UsageError("--family darts takes one --precision")
+    folder = output or opened.bundles / "-".join([found.name, *asked.names, *precisions])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
-    words += ["--precision", precision] if precision else []
+    words += ["--precision", ",".join(precisions)] if precisions else []
     words += ["--embed-preprocessing"] if embed_preprocessing else []
     with progress() as tell:
 
@@ -171,11 +178,14 @@ def extract(
                 words += cells.words
 
                 def sized(family: Subject) -> Extraction:
-                    return run(fleet, opened, family, found, asked, request.seed, *measuring)
+                    return run(fleet, opened, family, targets[0], asked, request.seed, *measuring)
 
                 subject = cell_subject(opened, cells, request, sized, tell)
             extra = (tuning, finetune or 0, candidates)
-            extraction = run(fleet, opened, subject, found, asked, request.seed, *measuring, *extra, plan=plan)
+            extraction = extract_best(
+                targets,
+                lambda one: run(fleet, opened, subject, one, asked, request.seed, *measuring, *extra, plan=plan),
+            )
         tell("verify and report", {})
         report = build_bundle(
             extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed_preprocessing
@@ -232,6 +242,7 @@ def summary(report: dict[str, Any], folder: Path) -> str:
 @click.option("--space", "space_name", help="With --random-weights.  [default: the one the arch names]")
 @click.option("--random-weights", is_flag=True, help="Write the graph with random weights.")
 @click.option("--target", default="local", show_default=True, help="Whose rules the graph obeys.")
+@precision_option
 @click.option("--seed", default=0, show_default=True, help="Of the random weights.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -243,26 +254,30 @@ def export(
     space_name: str | None,
     random_weights: bool,
     target: str,
+    precision: str | None,
     seed: int,
     output: Path,
     as_json: bool,
 ) -> None:
-    """Write one subnet as ONNX and compare it with torch.
+    """Write one subnet as ONNX in a target's precision and compare it with torch.
+
+    int8 is calibrated on training images, or on noise where there are none. The largest difference of a logit is told;
+    in fp32 it must be small.
 
     Example: ofa-deploy export --arch arch.json --random-weights -o model.onnx
     """
     arch = read_arch(arch_file) if arch_file else None
-    from ofa_deploy.deploy.bundle import MAX_DIFFERENCE
+    from ofa_deploy.deploy.bundle import EXACT, MAX_DIFFERENCE
     from ofa_deploy.deploy.subject import INHERITED
     from ofa_deploy.errors import GateFailed
     from ofa_deploy.export import parity
     from ofa_deploy.files import write_atomic
-    from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.graph import onnx_bytes, write_onnx
+    from ofa_deploy.fleet import in_precision, resolve_target
+    from ofa_deploy.graph import model_file
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)
-    found = resolve_target(target, opened)
+    found = in_precision(resolve_target(target, opened), precision)
     name = (space_name or (arch or {}).get("space")) if random_weights else space_name
     with progress() as tell:
         subject = the_subject(opened, supernet, name, random_weights, seed, tell)
@@ -270,13 +285,22 @@ def export(
         subnet = subject.subnet(one)
         if subject.source is not None:
             click.echo(f"note: {INHERITED}", err=True)
-        content = onnx_bytes(write_onnx(subject.space.network(one), subnet.weights(), found))
+        images = subject.calibration(one) if found.precision == "int8" else None
+        content = model_file(subject.space.network(one), subnet.weights(), found, images)
         checked = parity(subnet, content, subject.images(one, 8))
-    if checked["max_abs"] > MAX_DIFFERENCE:
+    if found.precision in EXACT and checked["max_abs"] > MAX_DIFFERENCE:
         raise GateFailed(f"the ONNX graph differs from torch by {checked['max_abs']:.2g}; nothing was written")
     write_atomic(output, content)
     if as_json:
-        emit({"model": str(output), "key": one.key, "bytes": len(content), "max_abs": checked["max_abs"]})
+        emit(
+            {
+                "model": str(output),
+                "key": one.key,
+                "bytes": len(content),
+                "precision": found.precision,
+                "max_abs": checked["max_abs"],
+            }
+        )
     else:
         click.echo(f"{output}: {len(content):,} bytes, differs from torch by at most {checked['max_abs']:.2g}")
 

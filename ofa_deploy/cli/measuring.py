@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
+from ofa_deploy.cli.precision import precision_option
 from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
 
@@ -52,6 +53,7 @@ def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--few", type=click.IntRange(1), help="Measure only so many whole networks, chosen to teach most.")
 @click.option("--refresh", is_flag=True, help="Measure again what was measured before.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@precision_option
 @protocol_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
@@ -64,6 +66,7 @@ def profile(
     few: int | None,
     refresh: bool,
     seed: int,
+    precision: str | None,
     se: float,
     cap_s: float,
     as_json: bool,
@@ -75,14 +78,14 @@ def profile(
 
     Example: ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
     """
-    from ofa_deploy.fleet import Fleet, Protocol, resolve_target
-    from ofa_deploy.fleet.models import load_model
+    from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
+    from ofa_deploy.fleet.models import load_model, table_file
     from ofa_deploy.fleet.profiling import profile as measure
     from ofa_deploy.latency import leave_one_out
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)
-    found = resolve_target(target, opened, measure=True)
+    found = in_precision(resolve_target(target, opened, measure=True), precision)
     space = the_space(opened, space_name, resolutions)
     with Fleet.open(opened) as fleet, progress() as tell:
         table = measure(
@@ -100,7 +103,7 @@ def profile(
     model = load_model(opened, found, space)
     left_out = leave_one_out(model)
     flagged = sum(bool(row.flags) for row in table.rows.values())
-    file = opened.tables / f"{found.name}.json"
+    file = table_file(opened, table)
     if as_json:
         emit(
             {
@@ -142,6 +145,7 @@ def profile(
     help="Which latency is predicted and measured.",
 )
 @click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@precision_option
 @protocol_options
 @ranking_options
 @click.option(
@@ -160,6 +164,7 @@ def audit(
     networks: int | None,
     statistic: str,
     seed: int,
+    precision: str | None,
     se: float,
     cap_s: float,
     ranking: RankingRequest | None,
@@ -182,16 +187,23 @@ def audit(
         audit_ranking(workspace, ranking, networks, seed, output, as_json)
         return
     from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
-    from ofa_deploy.fleet import Fleet, Protocol, resolve_target
+    from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
     from ofa_deploy.fleet.auditing import audit as run
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)
-    found = resolve_target(target, opened, measure=True)
+    found = in_precision(resolve_target(target, opened, measure=True), precision)
     space = the_space(opened, space_name, resolutions)
-    folder = audit_folder(output or opened.audits / found.name)
+    folder = audit_folder(output or opened.audits / "-".join([found.name, *([precision] if precision else [])]))
     networks = networks or NETWORKS
-    options = {"resolution": resolutions, "networks": networks, "seed": seed, "se": se, "cap-s": cap_s}
+    options = {
+        "resolution": resolutions,
+        "networks": networks,
+        "seed": seed,
+        "se": se,
+        "cap-s": cap_s,
+        "precision": precision,
+    }
     command = audit_command(found, space, statistic, options | ({"space": space_name} if space_name else {}))
     with Fleet.open(opened) as fleet, progress() as tell:
         answer = run(
@@ -234,6 +246,7 @@ def audit_text(answer: dict[str, Any]) -> str:
 @click.option(
     "--space", "space_name", help="Preset or YAML file.  [default: the one the arch names, or the supernet's]"
 )
+@precision_option
 @click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0, 1, True, True))
 @click.option("--strict", is_flag=True, help="Refuse to guess what a block costs that was not measured.")
 @click.option("--explain", is_flag=True, help="Say which blocks carry the prediction.")
@@ -244,6 +257,7 @@ def predict(
     arch_files: tuple[Path, ...],
     target: str,
     space_name: str | None,
+    precision: str | None,
     confidence: float,
     strict: bool,
     explain: bool,
@@ -255,13 +269,13 @@ def predict(
 
     Example: ofa-deploy predict --target local arch.json --json
     """
-    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.fleet import in_precision, resolve_target
     from ofa_deploy.fleet.models import predict_archs
     from ofa_deploy.space import PRESETS
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)
-    found = resolve_target(target, opened)
+    found = in_precision(resolve_target(target, opened), precision)
     pairs = []
     for file in arch_files:
         data = read_arch(file)

@@ -12,6 +12,7 @@ import click
 
 from ofa_deploy.cli.deploying import the_gradient, the_question
 from ofa_deploy.cli.output import emit, picture, progress, shout, write_picture
+from ofa_deploy.cli.precision import precisions_option
 from ofa_deploy.cli.request import Request, constraint_options, plan_options, request_options
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EVALUATIONS = 1000  # of each strategy, to compare them
 @request_options
 @click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
 @plan_options
+@precisions_option
 @click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), callback=picture, help="Of a comparison: .html, .svg or .json."
@@ -35,6 +37,7 @@ def search(
     request: Request,
     strategies: tuple[str, ...],
     plan: Plan,
+    precisions: tuple[str, ...],
     seeds: int | None,
     output: Path | None,
 ) -> None:
@@ -43,11 +46,15 @@ def search(
     --compare N runs every strategy but differentiable, or those named by --strategy, with N seeds: at equal time with
     --time-limit, else at equal --evaluations. --strategy differentiable learns on the supernet's images.
 
+    With --precision fp32,int8 the same is asked of each precision's table, and the best answer is taken. What a
+    precision costs in accuracy is not predicted: extract measures it.
+
     Example: ofa-deploy search --target local --max-ms 2 --json
     """
     from ofa_deploy.accuracy import objective
     from ofa_deploy.deploy.ready import ready_model
-    from ofa_deploy.fleet import resolve_target
+    from ofa_deploy.errors import InfeasibleBudget
+    from ofa_deploy.fleet import in_precision, resolve_target
     from ofa_deploy.search import GRADIENT, STRATEGIES, Problem, compare
     from ofa_deploy.search import search as run
     from ofa_deploy.search.strategies import find_strategy
@@ -57,32 +64,49 @@ def search(
         find_strategy(name)
     if seeds is None and (len(strategies) > 1 or output):
         raise click.UsageError("several strategies, and -o, need --compare N")
+    if seeds is not None and len(precisions) > 1:
+        raise click.UsageError("--compare takes one --precision")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened)
+    targets = [in_precision(found, precision) for precision in precisions] or [found]
+    problems, simulated = {}, False
     with progress() as tell:
         space, predictor = the_question(opened, request, tell)
         gradient = the_gradient(opened, request, plan) if GRADIENT in strategies else None
-        model, codec = ready_model(None, opened, found, space, asked.statistic)
-        latency = model.bind(codec).predict
-        score = objective(codec, predictor)
-        problem = Problem(codec, score, latency, asked, found.batch, found.precision, gradient=gradient)
+        for target in targets:
+            model, codec = ready_model(None, opened, target, space, asked.statistic)
+            score, latency = objective(codec, predictor), model.bind(codec).predict
+            problem = Problem(codec, score, latency, asked, target.batch, target.precision, gradient=gradient)
+            problems[target.precision], simulated = problem, model.table.simulated
         if seeds is not None:
             limit = plan.evaluations or (None if plan.time_limit else EVALUATIONS)
             chosen = strategies or [name for name in STRATEGIES if name != GRADIENT]
             runs = range(request.seed, request.seed + seeds)
             compared = compare(problem, chosen, runs, limit, plan.time_limit)
-            facts = {"space": space.name, "target": found.name, "simulated": model.table.simulated, "seeds": seeds}
+            facts = {"space": space.name, "target": found.name, "simulated": simulated, "seeds": seeds}
             _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, request)
             return
         name = strategies[0] if strategies else "evolution"
-        result = run(problem, request.seed, name, **plan.limits)
-    _tell_best(result, predictor is not None, model.table.simulated, request)
+        results: dict[str, SearchResult] = {}
+        refused: dict[str, InfeasibleBudget] = {}
+        for precision, problem in problems.items():
+            try:
+                results[precision] = run(problem, request.seed, name, **plan.limits)
+            except InfeasibleBudget as error:
+                refused[precision] = error
+    if not results:
+        raise next(iter(refused.values()))
+    _tell_best(results, {p: str(error) for p, error in refused.items()}, predictor is not None, simulated, request)
 
 
-def _tell_best(result: SearchResult, judged: bool, simulated: bool, request: Request) -> None:
-    """One search's answer; without a predictor its accuracies mean nothing, and are not told."""
-    best = result.best
+def _tell_best(
+    results: dict[str, SearchResult], refused: dict[str, str], judged: bool, simulated: bool, request: Request
+) -> None:
+    """The best of the precisions' answers, of equals the first; without a predictor no accuracies are told."""
+    precision = max(results, key=lambda name: results[name].best.accuracy)
+    result, best = results[precision], results[precision].best
     answer = {
+        "precision": precision,
         "arch": best.arch.to_json(),
         "accuracy": best.accuracy if judged else None,
         "latency_ms": best.latency_ms,
@@ -97,6 +121,12 @@ def _tell_best(result: SearchResult, judged: bool, simulated: bool, request: Req
         **({"course": result.course, "acted": result.acted} if result.course else {}),
         "simulated": simulated,
     }
+    if len(results) + len(refused) > 1:
+        each = {
+            name: {"accuracy": one.best.accuracy if judged else None, "upper_ms": one.best.upper_ms}
+            for name, one in results.items()
+        }
+        answer["precisions"] = {**each, **{name: {"refused": why} for name, why in refused.items()}}
     if request.as_json:
         emit(answer)
         return
@@ -104,7 +134,8 @@ def _tell_best(result: SearchResult, judged: bool, simulated: bool, request: Req
     click.echo(
         f"{shout(simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
         f"under {best.upper_ms:.4g} ms at {request.constraints.confidence:g} "
-        f"(predicted; {result.evaluations} subnets in {result.seconds:.1f} s)\n{json.dumps(answer['arch'])}"
+        f"(predicted, {precision}; {result.evaluations} subnets in {result.seconds:.1f} s)\n"
+        f"{json.dumps(answer['arch'])}"
     )
 
 

@@ -60,7 +60,7 @@ def build_bundle(
             f"the ONNX graph of {arch.key[:12]} differs from torch by {checked['max_abs']:.2g} (more than "
             f"{MAX_DIFFERENCE:g}); no bundle was written"
         )
-    test = tested(subject, chosen, run)
+    test = tested(subject, chosen, run, "test")
     evidence = {
         "measurement": _repeatable(chosen.record),
         "finalists": [_repeatable(record) for f in extraction.finalists for record in f.records],
@@ -153,7 +153,7 @@ def build_report(
         "parity": {key: checked[key] for key in ("max_abs", "psnr_db", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
         "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
-        "audit_command": audit_command(target, subject.space, bounds.statistic),
+        "audit_command": audit_command(target, subject.space, bounds.statistic, {"precision": target.precision}),
         "networks": _networks(extraction, audit),
         "finalists": [_finalist(f) for f in extraction.finalists],
         "front": [
@@ -163,6 +163,7 @@ def build_report(
         ],
         "search": {name: getattr(extraction.result, name) for name in ("strategy", "course", "acted")},
         "blocks": _blocks(extraction, chosen),
+        "precisions": extraction.precisions,
         "cells": subject.found,
         "notes": notes_on(extraction, chosen),
         "command": command,

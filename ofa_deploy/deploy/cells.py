@@ -23,7 +23,7 @@ from ofa_deploy.differentiable import DartsRecipe
 from ofa_deploy.differentiable.retraining import TrainedNetwork
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.models import export_table, load_table
 from ofa_deploy.fleet.profiling import Progress, network_item, unit_item
 from ofa_deploy.latency import LatencyModel, LatencyTable
 from ofa_deploy.search import Constraints, Point, SearchResult
@@ -170,7 +170,7 @@ def ready_cells(
         items += [network_item(networks[arch], cast(Arch, arch), target) for arch in fresh]
         fleet.measure(target, items, protocol or Protocol(), progress)
         table = load_table(workspace, target)
-        table.save(workspace.tables / f"{target.name}.json")
+        export_table(workspace, table)
     return LatencyModel(table, statistic=statistic), cast(PopulationCodec, None)
 
 

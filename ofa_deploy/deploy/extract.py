@@ -9,7 +9,7 @@ most accurate finalist whose slowest measurement fits, with room for as much as 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,7 @@ class Extraction:
         chosen: the answer.
         session_std: by how much one session's measurements differ from another's, a fraction.
         fp32: where another precision was asked for, a measurement of the answer in fp32 on the same device.
+        precisions: where several were asked for, what each had to offer; see ``precisions.extract_best``.
     """
 
     subject: Subject
@@ -110,6 +111,7 @@ class Extraction:
     chosen: Finalist
     session_std: float
     fp32: dict[str, Any] | None = None
+    precisions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def interval_ms(self) -> tuple[float, float]:
@@ -247,7 +249,7 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
     raise GateFailed(
         f"none of {len(finalists)} finalists that were measured on {target.name} fits {constraints.max_ms:g} ms: the "
         f"best, {best.point.arch.key[:12]}, took {best.measured_ms:.4g} ms (predicted {best.predicted_ms:.4g}); "
-        f"refresh the table with: ofa-deploy profile --target {target.name} --refresh"
+        f"refresh the table with: ofa-deploy profile --target {target.name} --precision {target.precision} --refresh"
     )
 
 

@@ -38,12 +38,14 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
     then, now = chosen.predictor.table.condition, chosen.record["condition"]
     changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:
-        again = f"ofa-deploy profile --target {extraction.target.name} --refresh"
+        again = f"ofa-deploy profile --target {target.name} --precision {target.precision} --refresh"
         older = then.get("runtime_version") != now["runtime_version"]
         what = "older than its runtime" if older else "from other conditions"
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
     notes += _table_notes(extraction, chosen)
     notes += _slack(extraction, chosen)
+    if extraction.precisions:
+        notes.append(_over_precisions(extraction))
     if extraction.fp32 is not None:
         notes.append(_beside_fp32(extraction, extraction.fp32))
     if target.precision == "fp16" and not target.fp16_in_graph:
@@ -54,6 +56,18 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
     if chosen.record["flags"]:
         notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
     return notes
+
+
+def _over_precisions(extraction: Extraction) -> str:
+    offers = "; ".join(_offer(one) for one in extraction.precisions)
+    return f"{extraction.target.precision} was taken, of these: {offers}."
+
+
+def _offer(one: dict[str, Any]) -> str:
+    if "refused" in one:
+        return f"{one['precision']} has no answer ({one['refused']})"
+    accuracy = "" if one["valid"] is None else f"{100 * one['valid']:.2f} % on held-out images, "
+    return f"{one['precision']} {accuracy}{one['measured_ms']:.4g} ms"
 
 
 def _beside_fp32(extraction: Extraction, record: dict[str, Any]) -> str:
@@ -93,7 +107,7 @@ def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
 
 def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     """What makes the table of the chosen subnet's blocks less than sure."""
-    table, target = chosen.predictor.table, extraction.target.name
+    table, target = chosen.predictor.table, extraction.target
     ops = dict.fromkeys(extraction.subject.space.network(chosen.point.arch).unit_keys)
     rows = [table.rows[key] for key in ops if key in table.rows]
     if not rows:
@@ -108,7 +122,7 @@ def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     times = [row.measured_at for row in rows if row.measured_at]
     days = _days(min(times), chosen.record["measured_at"]) if times else 0
     if days > OLD_DAYS:
-        again = f"ofa-deploy profile --target {target} --refresh"
+        again = f"ofa-deploy profile --target {target.name} --precision {target.precision} --refresh"
         notes.append(f"The table was measured {days} days before this subnet; measure it again with: {again}")
     return notes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ofa_deploy.config import TargetProfile
+from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.models import has_blocks, load_model, load_table
@@ -43,6 +43,9 @@ def ready_model(
         return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
     if not covered:
         if fleet is None:
+            if not table.rows and target.runtime != PUBLISHED:
+                command = f"ofa-deploy profile --target {target.name} --precision {target.precision}"
+                raise OpNotProfiled(f"{target.name} was never measured in {target.precision}; measure with: {command}")
             table.require(PopulationCodec(space, table.per_resolution).op_keys)
             raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
         from ofa_deploy.fleet.profiling import profile  # and with it ONNX

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,14 +131,23 @@ class Subject:
         return list(self.data.classes) if self.data else [str(number) for number in range(self.space.num_classes)]
 
     def test(
-        self, logits: Callable[[np.ndarray], np.ndarray], arch: Arch, split: str = "test"
+        self, logits: Callable[[Iterable[np.ndarray]], np.ndarray], arch: Arch, split: str = "test"
     ) -> dict[str, list[int]] | None:
-        """Labels of a split and what a function from images to logits makes of it; None without data."""
+        """Labels of a split and what a function makes of it; None without data.
+
+        Args:
+            logits: from batches of images to the logits of all; it is called once.
+        """
         if self.data is None:
             return None
-        images = batches(getattr(self.data, split), arch.resolution, BATCH, self.data.mean, self.data.std)
-        pairs = [(y.numpy(), logits(np.ascontiguousarray(x.numpy())).argmax(1)) for x, y in images]
-        labels, predicted = (np.concatenate(part).tolist() for part in zip(*pairs, strict=True))
+        labels: list[int] = []
+
+        def images(data: Data) -> Iterator[np.ndarray]:
+            for x, y in batches(getattr(data, split), arch.resolution, BATCH, data.mean, data.std):
+                labels.extend(y.tolist())
+                yield np.ascontiguousarray(x.numpy())
+
+        predicted = logits(images(self.data)).argmax(1).tolist()
         return {"labels": labels, "predicted": predicted}
 
 

@@ -22,16 +22,23 @@ ACCURACY_DROP = {"fp32": 0.0005, "fp16": 0.001, "bf16": 0.001, "int8": 0.01}  # 
 Run = Callable[[bytes, Iterable[np.ndarray]], np.ndarray]
 
 
-def tested(subject: Subject, chosen: Finalist, run: Run) -> dict[str, list[int]] | None:
-    """Labels of the test split, and what the file and the torch module make of it; None without data."""
+def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> dict[str, list[int]] | None:
+    """Labels of a split, and what the file and the torch module make of it; None without data."""
     arch = chosen.point.arch
-    found = subject.test(lambda images: run(chosen.onnx, [images]), arch)
-    torch_found = subject.test(lambda images: run_torch(chosen.subnet, images), arch)
+    found = subject.test(lambda batches: run(chosen.onnx, batches), arch, split)
+    torch_found = subject.test(
+        lambda batches: np.concatenate([run_torch(chosen.subnet, x) for x in batches]), arch, split
+    )
     return {**found, "torch": torch_found["predicted"]} if found and torch_found else None
 
 
+def allowed_drop(precision: str, images: int) -> float:
+    """By how much a file's accuracy may differ from torch's; by one image where they are too few to show less."""
+    return max(ACCURACY_DROP[precision], 1.001 / images)
+
+
 def check_accuracy(report: dict[str, Any], precision: str) -> None:
-    """Hold the file's accuracy against torch's; a test split too small to show the bound may differ by one image.
+    """Hold the file's accuracy against torch's.
 
     Raises:
         GateFailed: it is further off than its precision explains.
@@ -39,7 +46,7 @@ def check_accuracy(report: dict[str, Any], precision: str) -> None:
     accuracy = report["accuracy"]
     if accuracy["drop"] is None:
         return
-    bound = max(ACCURACY_DROP[precision], 1.001 / accuracy["n"])
+    bound = allowed_drop(precision, accuracy["n"])
     if abs(accuracy["drop"]) > bound:
         raise GateFailed(
             f"the {precision} file of {report['subnet']['key'][:12]} has {100 * accuracy['measured']:.2f} % on the "

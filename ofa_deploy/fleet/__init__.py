@@ -4,6 +4,6 @@ from ofa_deploy.fleet.client import Client
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.fleet.targets import known_targets, resolve_target
+from ofa_deploy.fleet.targets import in_precision, known_targets, resolve_target
 
-__all__ = ["Client", "Fleet", "MeasureItem", "Protocol", "known_targets", "resolve_target"]
+__all__ = ["Client", "Fleet", "MeasureItem", "Protocol", "in_precision", "known_targets", "resolve_target"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.models import export_table, load_table
 from ofa_deploy.fleet.targets import new_table_name, resolve_target
 from ofa_deploy.latency import LatencyTable, as_records, read_csv, read_table
 from ofa_deploy.space import PopulationCodec, SearchSpace
@@ -23,7 +23,7 @@ def import_table(workspace: Workspace, table: LatencyTable, name: str) -> Latenc
     """
     workspace.store.add_measurements(as_records(table, new_table_name(name, workspace)))
     kept = load_table(workspace, resolve_target(name, workspace))
-    kept.save(workspace.tables / f"{name}.json")
+    export_table(workspace, kept)
     return kept
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
@@ -39,6 +40,19 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
     A profile without measurements gives an empty table.
     """
     return _newest(target.name, measurements(workspace, target))
+
+
+def table_file(workspace: Workspace, table: LatencyTable) -> Path:
+    """Where a table's export lies: one file for each precision of a device."""
+    return workspace.tables / f"{table.device}-{table.condition.get('precision', 'unknown')}.json"
+
+
+def export_table(workspace: Workspace, table: LatencyTable) -> Path:
+    """Write a table to the workspace's ``tables`` folder; the file that one of any precision had before goes."""
+    file = table_file(workspace, table)
+    table.save(file)
+    file.with_name(f"{table.device}.json").unlink(missing_ok=True)
+    return file
 
 
 def has_blocks(workspace: Workspace, target: TargetProfile) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.models import load_table, op_keys, other_devices, prior_from_others
+from ofa_deploy.fleet.models import export_table, load_table, op_keys, other_devices, prior_from_others
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row
@@ -79,7 +79,7 @@ def profile(
             break
         fleet.measure(target, items, protocol or Protocol(), progress)
         table, refresh = load_table(workspace, target), False
-    table.save(workspace.tables / f"{target.name}.json")
+    export_table(workspace, table)
     return table
 
 

@@ -57,6 +57,19 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
     return found
 
 
+def in_precision(target: TargetProfile, precision: str | None) -> TargetProfile:
+    """A target as it computes in a precision; None is the target's own.
+
+    Raises:
+        UsageError: what is known of it is an imported table, which has one condition.
+    """
+    if precision is None:
+        return target
+    if target.runtime == PUBLISHED:
+        raise UsageError(f"the table of {target.name} was imported as it is; leave --precision out")
+    return target.model_copy(update={"precision": precision})
+
+
 def _registered(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """The profiles of the devices that were registered with one, by the device's name."""
     return {

@@ -162,17 +162,30 @@ def _accuracies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
     return [
         ("Accuracy", pct(measured), _listed(tested) if measured is not None else ""),
+        *_beside_torch(report),
         ("Predicted accuracy", pct(get(report, "accuracy.predicted"), NOT_PREDICTED), _listed(predictor)),
     ]
 
 
+def _beside_torch(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The accuracy of the module that the file was written from, on the same images, if measured."""
+    of_torch, drop = (number(get(report, f"accuracy.{name}")) for name in ("torch", "drop"))
+    if of_torch is None or drop is None:
+        return []
+    precision = plain(get(report, "target.precision"), "model")
+    lost = "none" if not drop else f"{100 * abs(drop):.2f} points {'lost' if drop > 0 else 'gained'}"
+    return [("Torch's accuracy", pct(of_torch), f"{lost} in the {precision} file")]
+
+
 def _costs(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    agreement, memory = pct(get(report, "parity.top1_agreement"), "", 1), number(get(report, "subnet.memory_mb"))
+    memory, psnr = number(get(report, "subnet.memory_mb")), number(get(report, "parity.psnr_db"))
+    agreement = pct(get(report, "parity.top1_agreement"), "", 1)
+    alike = [_said("same class for {}", agreement), _said("PSNR {}", "" if psnr is None else f"{psnr:.0f} dB")]
     return [
         ("Multiply-accumulates", count(get(report, "subnet.macs")), "for one image"),
         ("Parameters", count(get(report, "subnet.params")), f"file {size(get(report, 'size_bytes'))}"),
         ("Memory", size(memory and 1e6 * memory), "weights and live activations; the runtime's own comes on top"),
-        ("Parity with torch", _max_abs(get(report, "parity.max_abs")), _said("same class for {}", agreement)),
+        ("Parity with torch", _max_abs(get(report, "parity.max_abs")), _listed(alike)),
     ]
 
 

@@ -58,7 +58,7 @@ def test_every_table_says_simulated(ofa_deploy, walk) -> None:
         lines = ofa_deploy("lut", *command, cwd=folder).stdout.splitlines()
         assert SHOUT in lines[0], command
         assert SHOUT in lines[-1] + lines[-2], command
-    assert json.loads((folder / ".ofa/tables/jetson_nano.json").read_text())["condition"]["simulated"] is True
+    assert json.loads((folder / ".ofa/tables/jetson_nano-fp16.json").read_text())["condition"]["simulated"] is True
     assert json.loads(ofa_deploy("lut", "show", "jetson_nano", "--json", cwd=folder).stdout)["condition"]["simulated"]
 
 

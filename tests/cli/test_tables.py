@@ -98,7 +98,9 @@ def test_export_and_import_both_ways(ofa_deploy, folder) -> None:
     with Workspace.open(folder / ".ofa") as opened:
         records = opened.store.measurements("copy-json")
     want = LatencyTable.load(folder / "t.json")
-    assert LatencyTable.from_records("phone", records) == want == LatencyTable.load(folder / ".ofa/tables/phone.json")
+    assert (
+        LatencyTable.from_records("phone", records) == want == LatencyTable.load(folder / ".ofa/tables/phone-fp32.json")
+    )
 
 
 def test_garbage_is_refused_and_nothing_is_stored(ofa_deploy, folder) -> None:

@@ -69,7 +69,7 @@ def test_without_an_audit_the_report_says_how_to_get_one(extraction, workspace, 
     assert newest_audit(workspace, extraction) is None
     report = build_bundle(extraction, tmp_path / "bundle", "a command")
     assert report["audit"] is None
-    assert report["audit_command"] == "ofa-deploy audit --target made-up --statistic p50"
+    assert report["audit_command"] == "ofa-deploy audit --target made-up --statistic p50 --precision fp32"
     assert report["audit_command"] in (tmp_path / "bundle" / "report.md").read_text()
     assert verify_bundle(tmp_path / "bundle") == []
 
@@ -130,7 +130,7 @@ def test_an_old_table_and_another_runtime_are_warned_of(extraction, tmp_path):
     notes = " ".join(build_bundle(extraction, tmp_path / "bundle", "a command")["notes"])
     assert "measured 63 days before this subnet" in notes
     assert "older than its runtime (runtime_version was 1, is 2)" in notes
-    assert "ofa-deploy profile --target made-up --refresh" in notes
+    assert "ofa-deploy profile --target made-up --precision fp32 --refresh" in notes
     fresh = {"measured_at": "2026-01-30T00:00:00Z"}
     extraction.chosen = replace(chosen, records=({**chosen.record, **fresh},))
     assert "days" not in " ".join(build_bundle(extraction, tmp_path / "bundle", "a command")["notes"])

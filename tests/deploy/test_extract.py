@@ -9,6 +9,7 @@ import pytest
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import _ranked, extract
+from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
@@ -29,6 +30,7 @@ class MadeUpFleet:
     def __init__(self, workspace: Workspace, factor: float) -> None:
         self._store, self.factor, self.jobs = workspace.store, factor, []
         self.changed = {}  # in the condition, since then
+        self.quicker = {}  # what share of the time a precision takes
 
     def fetch(self, device):
         pass
@@ -36,7 +38,7 @@ class MadeUpFleet:
     def measure(self, target, items, protocol=None, progress=None):
         records = []
         for item in items:
-            blocks = sum(0.01 + op_macs(op) / 1e7 for op in item.network.ops)
+            blocks = self.quicker.get(target.precision, 1.0) * sum(0.01 + op_macs(op) / 1e7 for op in item.network.ops)
             ms = blocks if item.kind == "op" else self.factor * blocks
             records.append(
                 {
@@ -50,7 +52,7 @@ class MadeUpFleet:
                         "runtime": "onnxruntime",
                         "runtime_version": "1",
                         "provider": target.provider,
-                        "precision": "fp32",
+                        "precision": target.precision,
                         "batch": 1,
                         "threads": 1,
                         "simulated": False,
@@ -227,3 +229,51 @@ def test_an_audit_measures_networks_that_were_not_fitted(workspace: Workspace) -
     worse = audit(fleet, workspace, TARGET, SPACE, networks=12, seed=1)
     assert worse["mape"] > 0.1
     assert "do not trust it" in worse["verdict"]
+
+
+PRECISIONS = [TARGET.model_copy(update={"precision": precision}) for precision in ("fp32", "int8")]
+
+
+def answer(fleet: MadeUpFleet, workspace: Workspace, target: TargetProfile, max_ms: float):
+    profile(fleet, workspace, target, SPACE, networks=6)
+    return extract(fleet, workspace, random_subject(SPACE), target, Constraints(max_ms=max_ms))
+
+
+def test_the_precision_with_the_larger_network_is_taken(workspace: Workspace, tmp_path: Path) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    fleet.quicker = {"int8": 0.6}
+    result = extract_best(PRECISIONS, lambda target: answer(fleet, workspace, target, 0.2))
+    report = build_bundle(result, tmp_path / "bundle", "ofa-deploy extract …")
+    assert report["target"]["precision"] == "int8"
+    assert [offer["precision"] for offer in report["precisions"]] == ["fp32", "int8"]
+    assert any(note.startswith("int8 was taken, of these: fp32 ") for note in report["notes"])
+    assert verify_bundle(tmp_path / "bundle") == []
+
+
+def test_a_precision_without_an_answer_is_named(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    fleet.quicker = {"int8": 3.0}
+    result = extract_best(PRECISIONS, lambda target: answer(fleet, workspace, target, 0.15))
+    assert result.target.precision == "fp32"
+    assert "no subnet of narrow" in result.precisions[-1]["refused"]
+    with pytest.raises(InfeasibleBudget):
+        extract_best(PRECISIONS, lambda target: answer(fleet, workspace, target, 0.001))
+
+
+def test_what_int8_loses_on_held_out_images_decides(workspace: Workspace, monkeypatch) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    fleet.quicker = {"int8": 0.9}
+    answers = {target.precision: answer(fleet, workspace, target, 0.2) for target in PRECISIONS}
+    labels, lost = [0] * 100, 0
+
+    def tested(subject, chosen, run, split):
+        assert split == "valid", "the test split chooses nothing"
+        wrong = lost if chosen.record["condition"]["precision"] == "int8" else 0
+        return {"labels": labels, "predicted": [1] * wrong + labels[wrong:], "torch": labels}
+
+    monkeypatch.setattr("ofa_deploy.deploy.precisions.tested", tested)
+    for lost, taken in ((0, "int8"), (1, "fp32"), (3, "fp32")):
+        result = extract_best(PRECISIONS, lambda target: answers[target.precision])
+        assert result.target.precision == taken
+        refused = [offer for offer in result.precisions if "refused" in offer]
+        assert len(refused) == (lost > 1), "more than int8 explains"

@@ -1,12 +1,15 @@
 """TensorRT: real builds with TensorRT-RTX where installed, which needs no GPU for that; the rest on stand-ins."""
 
+import errno
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from device_agents.runtimes import RuntimeRefused
-from device_agents.runtimes.tensorrt import TensorRtSession, build_plan, make_log, must, tensors_of
+from device_agents.runtimes import RuntimeRefused, engines
+from device_agents.runtimes.tensorrt import TensorRtRuntime, TensorRtSession, build_plan, make_log, must, tensors_of
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +137,96 @@ def test_tensors_are_read_by_the_old_and_the_new_api():
     )
     expected = [("input", (1, 3), "float", True), ("output", (1, 2), "float", False)]
     assert tensors_of(trt, new) == tensors_of(trt, old) == expected
+
+
+class Engine:
+    """A deserialized plan, by the old API."""
+
+    num_bindings = 2
+    get_binding_name = staticmethod(["input", "output"].__getitem__)
+    binding_is_input = staticmethod([True, False].__getitem__)
+
+    def __init__(self, cuda):
+        self.cuda = cuda
+
+    def get_binding_shape(self, place):
+        return (1, 3)
+
+    def get_binding_dtype(self, place):
+        return "float"
+
+    def create_execution_context(self):
+        return OldContext(self.cuda)
+
+
+class Bench:
+    """The runtime on a made-up TensorRT, whose builder only counts."""
+
+    def __init__(self, monkeypatch):
+        self.built, self.loaded = [], []
+        monkeypatch.setattr("device_agents.runtimes.tensorrt.build_plan", self.build)
+
+    def build(self, trt, log, model, precision):
+        self.built.append((model, precision))
+        return b"plan of " + model
+
+    def open(self, version="8.2.1", precision="fp16", provider="TensorRT"):
+        cuda = Cuda(room=99)
+
+        def load(plan):
+            self.loaded.append(plan)
+            return Engine(cuda)
+
+        trt = SimpleNamespace(
+            __version__=version,
+            ILogger=type("ILogger", (), {}),
+            BuilderFlag=SimpleNamespace(FP16=1),
+            Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=load),
+            float32="float",
+        )
+        asked = {"runtime": "tensorrt", "provider": provider, "precision": precision, "batch": 1, "threads": 1}
+        return TensorRtRuntime(trt, cuda, asked, 0)
+
+
+@pytest.fixture
+def bench(monkeypatch, tmp_path):
+    before = os.sched_getaffinity(0)
+    monkeypatch.setenv(engines.FOLDER, str(tmp_path / "engines"))
+    yield Bench(monkeypatch)
+    os.sched_setaffinity(0, before)
+
+
+def test_an_engine_is_built_once_for_a_model_a_version_and_a_precision(bench):
+    for _ in range(2):  # two runs of the agent
+        bench.open().load({}, lambda: b"one").close()
+    assert (bench.built, bench.loaded) == ([(b"one", "fp16")], [b"plan of one"] * 2)
+    others = ({"version": "8.4.0"}, {"precision": "fp32"}, {"provider": "TensorRT-RTX"})
+    for changed in others:
+        bench.open(**changed).load({}, lambda: b"one")
+    bench.open().load({}, lambda: b"two")
+    assert len(bench.built) == 1 + len(others) + 1
+
+
+def test_an_engine_that_was_changed_since_is_built_again(bench, tmp_path):
+    runtime = bench.open()
+    runtime.load({}, lambda: b"one")
+    (kept,) = (tmp_path / "engines").glob("*.engine")
+    kept.write_bytes(b"another's")
+    runtime.load({}, lambda: b"one")
+    assert (len(bench.built), bench.loaded[-1]) == (2, b"plan of one")
+
+
+def test_a_full_disk_costs_the_engines_that_nobody_uses(bench, tmp_path, monkeypatch):
+    def full(path, *mode):
+        if str(path).endswith(".building") and mode == ("wb",) and list((tmp_path / "engines").glob("*.engine")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return Path(path).open(*mode)
+
+    bench.open().load({}, lambda: b"old")
+    monkeypatch.setattr(engines, "open", full, raising=False)
+    runtime = bench.open()
+    runtime.load({}, lambda: b"new")
+    assert bench.loaded[-1] == b"plan of new"
+    assert len(list((tmp_path / "engines").glob("*.engine"))) == 1
+    with pytest.raises(RuntimeRefused, match="No space left on device; free space there"):
+        runtime.load({}, lambda: b"third")

@@ -54,6 +54,7 @@ def test_rtx_engines_are_built_here(nano, model, precision):
     files = tensorrt_files(desktop, model, MEASURED)
     assert json.loads(files[RECIPE])["engine"] == RTX_ENGINE
     assert len(files[RTX_ENGINE]) > 10_000
+    assert rtx_engine(model, precision) == files[RTX_ENGINE], "the same inputs give the same bytes"
     with pytest.raises(OfaDeployError, match="compiles no engine"):
         rtx_engine(b"garbage", precision)
 

@@ -5,8 +5,9 @@ import pytest
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OpNotProfiled
-from ofa_deploy.fleet.models import has_blocks, load_model, load_table, other_devices, predict_archs
+from ofa_deploy.fleet.models import export_table, has_blocks, load_model, load_table, other_devices, predict_archs
 from ofa_deploy.fleet.profiling import to_measure
+from ofa_deploy.latency import LatencyTable
 from ofa_deploy.latency.priors import table_prior
 from ofa_deploy.space import Network, PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
@@ -164,3 +165,12 @@ def test_networks_that_are_known_are_not_measured_again(workspace) -> None:
     more = to_measure(CODEC, blocks, known, len(known) + 3)
     assert len(more) == 3
     assert not {SPACE.network(arch).key for arch in more} & known.keys()
+
+
+def test_each_precision_has_a_file_of_its_own(workspace) -> None:
+    workspace.tables.mkdir(exist_ok=True)
+    (workspace.tables / "phone.json").write_text("of any precision, from an older release")
+    tables = [LatencyTable("phone", {**CONDITION, "precision": precision}, {}) for precision in ("fp32", "int8")]
+    files = [export_table(workspace, table) for table in tables]
+    assert [LatencyTable.load(file) for file in files] == tables
+    assert sorted(file.name for file in workspace.tables.iterdir()) == ["phone-fp32.json", "phone-int8.json"]

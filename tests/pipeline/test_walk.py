@@ -182,7 +182,7 @@ def test_search_predict_and_table_answer_in_json(walk: tuple[Path, dict], run, t
     table = json.loads(run(folder, "lut", "show", "local", "--json").stdout)
     assert len(table["rows"]) > 10
     assert len(table["networks"]) >= 4
-    exported = json.loads((folder / ".ofa" / "tables" / "local.json").read_text())
+    exported = json.loads((folder / ".ofa" / "tables" / "local-fp32.json").read_text())
     assert {row["key"] for row in exported["rows"]} == {row["key"] for row in table["rows"]}
 
 
@@ -244,6 +244,9 @@ def test_export_writes_one_subnet(walk: tuple[Path, dict], run, tmp_path: Path) 
     done = json.loads(run(folder, "export", "--arch", str(file), "-o", str(tmp_path / "m.onnx"), "--json").stdout)
     assert done["bytes"] == (tmp_path / "m.onnx").stat().st_size
     assert done["max_abs"] < 1e-4
+    options = ("--arch", str(file), "--precision", "int8", "-o", str(tmp_path / "int8.onnx"), "--json")
+    assert json.loads(run(folder, "export", *options).stdout)["precision"] == "int8"
+    assert b"DequantizeLinear" in (tmp_path / "int8.onnx").read_bytes()
     big = tmp_path / "ofa.json"
     arch = {"space": "ofa_mbv3_w1.0", "resolution": 64, "depths": [2] * 5, "kernels": [3] * 20, "expands": [3] * 20}
     big.write_text(json.dumps(arch))

@@ -242,6 +242,19 @@ def test_a_report_holds_what_a_practitioner_asks():
             assert needed in text
 
 
+@pytest.mark.parametrize(
+    ("drop", "words"), [(0.001, "0.10 points lost"), (-0.001, "0.10 points gained"), (0.0, "none")]
+)
+def test_what_verification_measured_is_shown(drop, words):
+    report = copy.deepcopy(REPORT)
+    report["accuracy"] |= {"torch": 0.9034 + drop, "drop": drop}
+    report["parity"]["psnr_db"] = 118.4
+    for text in (render_html(report), render_markdown(report)):
+        assert all(part in text for part in (f"{90.34 + 100 * drop:.2f} %", f"{words} in the fp32 file", "PSNR 118 dB"))
+        assert "same class for 100.0 %" in text
+    assert "Torch's accuracy" not in render_markdown(REPORT), "nothing is shown that was not measured"
+
+
 def test_plots_have_bands_a_budget_the_chosen_point_and_tooltips():
     html = render_html(REPORT)
     assert html.count('class="band"') == 3  # two bands and the legend

@@ -1,0 +1,72 @@
+"""The best of several precisions: each gives its answer, and what the files lose is measured before one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.extract import Extraction
+from ofa_deploy.deploy.finetuning import VALID
+from ofa_deploy.deploy.verification import allowed_drop, tested
+from ofa_deploy.errors import GateFailed, InfeasibleBudget
+from ofa_deploy.export import runner
+
+
+def extract_best(targets: Sequence[TargetProfile], one: Callable[[TargetProfile], Extraction]) -> Extraction:
+    """Extract for one target in several precisions, and take the file that is most accurate on held-out images.
+
+    Of equally accurate ones the faster is taken; without images the predicted accuracy decides. A file that loses more
+    than its precision explains is not taken.
+
+    Args:
+        targets: the same target, once for each precision.
+        one: extracts for one of them.
+
+    Returns:
+        The answer; with several targets its ``precisions`` say what each had to offer.
+
+    Raises:
+        InfeasibleBudget, GateFailed: no precision has an answer; what the first of them said.
+    """
+    if len(targets) == 1:
+        return one(targets[0])
+    answers: list[tuple[Extraction, dict[str, Any]]] = []
+    refused: list[dict[str, Any]] = []
+    errors: list[InfeasibleBudget | GateFailed] = []
+    for target in targets:
+        try:
+            extraction = one(target)
+            answers.append((extraction, _offer(extraction)))
+        except (InfeasibleBudget, GateFailed) as error:
+            errors.append(error)
+            refused.append({"precision": target.precision, "refused": str(error)})
+    if not answers:
+        raise errors[0]
+    best = max(answers, key=_worth)[0]
+    return replace(best, precisions=[offer for _, offer in answers] + refused)
+
+
+def _worth(answer: tuple[Extraction, dict[str, Any]]) -> tuple[float, float]:
+    extraction, offer = answer
+    accuracy = offer["valid"] if offer["valid"] is not None else extraction.chosen.point.accuracy
+    return accuracy, -offer["measured_ms"]
+
+
+def _offer(extraction: Extraction) -> dict[str, Any]:
+    """What the best subnet of a precision takes, and the accuracy of its file on held-out images; None without any."""
+    chosen, precision = extraction.chosen, extraction.target.precision
+    offer = {"precision": precision, "key": chosen.point.arch.key, "measured_ms": chosen.measured_ms}
+    seen = tested(extraction.subject, chosen, runner(extraction.target)[1], VALID)
+    if seen is None:
+        return {**offer, "valid": None, "drop": None}
+    file, of_torch = (float(np.mean(np.equal(seen["labels"], seen[name]))) for name in ("predicted", "torch"))
+    if abs(of_torch - file) > allowed_drop(precision, len(seen["labels"])):
+        raise GateFailed(
+            f"the {precision} file of {chosen.point.arch.key[:12]} has {100 * file:.2f} % on held-out images, torch "
+            f"{100 * of_torch:.2f} %; ask for another --precision"
+        )
+    return {**offer, "valid": file, "drop": of_torch - file}
