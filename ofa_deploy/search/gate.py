@@ -43,26 +43,27 @@ class Verdicts:
     """
 
     gate: Gate
+    population: Population
     feasible: np.ndarray
+    _values: np.ndarray
     again: np.ndarray
-    _sums: np.ndarray
     _exact: np.ndarray
 
     @property
     def values(self) -> dict[str, np.ndarray]:
         """Means ``latency_ms`` (with a latency model; of further devices ``latency_ms@NAME``), ``macs`` and
         ``params``, each ``float32[N]``."""
-        return {column.name: self._sums[:, j] for j, column in enumerate(self.gate.columns) if column.shown}
+        return {column.name: self._values[:, j] for j, column in enumerate(self.gate.columns) if column.shown}
 
     @cached_property
     def excess(self) -> np.ndarray:
         """By how much each constraint is exceeded, as a fraction of its bound (negative: room), ``float64[N, K]`` in
         the order of ``problem.names``. Where a mean alone rejects a subnet, its deviation is not counted."""
-        names = self.gate.problem.names
+        names, sums = self.gate.problem.names, self.gate.sums(self.population)
         excess = np.zeros((len(self.feasible), len(names)))
         for j, column in enumerate(self.gate.columns):
             if column.constraint is not None:
-                excess[:, names.index(column.constraint)] = self._sums[:, j] * column.scale + column.offset
+                excess[:, names.index(column.constraint)] = sums[:, j] * column.scale + column.offset
         excess[self.again] = self._exact
         return excess
 
@@ -112,8 +113,8 @@ class Gate:
             population: encoded subnets, ``int8[N, G]``; canonical or not.
             deviations: whether every excess counts its deviation; slower, the verdicts are the same.
         """
-        count, width = len(population), self._tables[0].shape[1]
-        sums = np.empty((count, width), dtype=np.float32)
+        count, shown = len(population), sum(column.shown for column in self.columns)
+        values = np.empty((count, shown), dtype=np.float32)
         feasible, possible = np.empty(count, dtype=bool), np.empty(count, dtype=bool)
         edges = np.linspace(0, count, self.workers + 1).astype(int) if count > CHUNK else np.array([0, count])
 
@@ -121,10 +122,10 @@ class Gate:
             buffers = self._buffers(min(CHUNK, count))
             for start in range(*span, CHUNK):
                 part = slice(start, min(start + CHUNK, span[1]))
-                self._sum(population[part], sums[part], buffers)
+                sums = self._sum(population[part], buffers)
+                values[part] = sums[:, :shown]
                 for answer, limits in zip((feasible, possible), self._limits, strict=True):
-                    size = part.stop - start
-                    answer[part] = _all(np.less_equal(sums[part], limits[:size], out=buffers.flags[:size]))
+                    answer[part] = _all(np.less_equal(sums, limits[: len(sums)], out=buffers.flags[: len(sums)]))
 
         if count <= CHUNK:
             work((0, count))
@@ -135,7 +136,13 @@ class Gate:
         again = np.arange(count) if everything else np.flatnonzero(possible & ~feasible)
         exact = self.problem.excess(population[again]) if len(again) else np.zeros((0, len(self.problem.names)))
         feasible[again] = (exact <= 0).all(axis=1)
-        return Verdicts(self, feasible, again, sums, exact)
+        return Verdicts(self, population, feasible, values, again, exact)
+
+    def sums(self, population: Population) -> np.ndarray:
+        """What every member has in each column, ``float32[N, columns]``."""
+        parts = [population[start : start + CHUNK] for start in range(0, max(len(population), 1), CHUNK)]
+        sums = [self._sum(part, self._buffers(len(part)))[:, : len(self.columns)] for part in parts]
+        return np.concatenate(sums)
 
     def _buffers(self, count: int) -> _Buffers:
         groups, width = len(self._tables), self._tables[0].shape[1]
@@ -143,14 +150,14 @@ class Gate:
             genes=np.empty((count, len(self._weights)), dtype=np.float32),
             products=np.empty((count, groups), dtype=np.float32),
             places=np.empty((groups, count), dtype=np.intp),
+            sums=np.empty((count, width), dtype=np.float32),
             part=np.empty((count, width), dtype=np.float32),
             flags=np.empty((count, width), dtype=bool),
         )
 
-    def _sum(self, population: Population, sums: np.ndarray, buffers: _Buffers) -> None:
-        """Write what every member has in each column, ``float32[N, width]``."""
+    def _sum(self, population: Population, buffers: _Buffers) -> np.ndarray:
         count = len(population)
-        places, part = buffers.places[:, :count], buffers.part[:count]
+        places, sums, part = buffers.places[:, :count], buffers.sums[:count], buffers.part[:count]
         np.copyto(buffers.genes[:count], population)
         np.matmul(buffers.genes[:count], self._weights, out=buffers.products[:count])
         np.copyto(places, buffers.products[:count].T, casting="unsafe")
@@ -158,6 +165,7 @@ class Gate:
         for table, where in zip(self._tables[1:], places[1:], strict=True):
             table.take(where, axis=0, out=part, mode="clip")
             sums += part
+        return sums
 
 
 @dataclass(frozen=True)
@@ -167,6 +175,7 @@ class _Buffers:
     genes: np.ndarray
     products: np.ndarray
     places: np.ndarray
+    sums: np.ndarray
     part: np.ndarray
     flags: np.ndarray
 
