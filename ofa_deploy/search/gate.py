@@ -24,7 +24,7 @@ from ofa_deploy.search.tables import Separable, Slots, activations, block_counts
 from ofa_deploy.search.threads import one_thread
 from ofa_deploy.space import Population
 
-CHUNK = 2048  # subnets at a time: what they need stays in the second-level cache
+CHUNK = 8192  # subnets at a time: what they need stays in the caches, and two threads seldom wait for Python
 ENTRIES = 1 << 12  # most entries of one table: all tables together stay in a cache
 ROUNDING = 1e-5  # sums in single precision are surer than this
 WIDEST = 2.0  # a subnet's relative deviation is taken to be at most so many times the largest of a random sample
