@@ -6,12 +6,13 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
-import requests
-
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
+
+if TYPE_CHECKING:
+    import requests
 
 TRIES = 6
 FIRST_PAUSE_S = 0.2
@@ -30,6 +31,8 @@ class Client:
     """
 
     def __init__(self, url: str, token: str) -> None:
+        import requests  # which takes as long as a small search, and most commands ask no server
+
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UsageError(f"OFA_SERVER should be an http:// or https:// URL, not {url!r}")
@@ -97,13 +100,16 @@ class Client:
         self._request("DELETE", f"/api/queues/{queue}")
 
     def _request(self, method: str, path: str, accept: tuple[int, ...] = (), **content: Any) -> requests.Response:
+        from requests import ConnectionError, Timeout
+        from requests.exceptions import SSLError
+
         pause = FIRST_PAUSE_S
         for left in range(TRIES - 1, -1, -1):
             try:
                 response = self._session.request(method, self.url + path, timeout=TIMEOUT_S, **content)
-            except requests.exceptions.SSLError as error:
+            except SSLError as error:
                 raise UsageError(f"no secure connection to {self.url}: {error}; {TLS_REMEDY}") from error
-            except (requests.ConnectionError, requests.Timeout) as error:
+            except (ConnectionError, Timeout) as error:
                 problem = f"the server {self.url} does not answer ({_short(error)}); is it running?"
             else:
                 if response.status_code < 500 and response.status_code != 429:

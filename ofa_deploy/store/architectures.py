@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from sqlalchemy import Engine, Select, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from ofa_deploy.errors import UsageError
@@ -111,8 +111,8 @@ def upsert(
     Args:
         kept: the columns that change only where they are null; by default all take the new values.
     """
-    insert: Any = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(**values)
+    dialect = import_module(f"sqlalchemy.dialects.{session.get_bind().dialect.name}")  # the one in use, not both
+    statement = dialect.insert(table).values(**values)
     new = statement.excluded
     if kept is None:
         changes = {name: new[name] for name in values if name not in unique}
