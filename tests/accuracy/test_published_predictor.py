@@ -180,7 +180,7 @@ def test_search_with_a_predictor_that_does_not_fit(ofa_deploy, phone, made_up) -
     search = ["search", "--max-ms", "60", "--accuracy"]
     for words, says in (
         (["nothing", "--target", "phone"], "unknown accuracy predictor 'nothing'; known: imagenet"),
-        (["imagenet", "--target", "local"], "was never measured on local"),
+        (["imagenet", "--target", "local"], "local was never measured in fp32"),
         (["imagenet", "--target", "phone", "--space", "ofa_mbv3_w1.0", "--random-weights"], "know ofa_mbv3_w1.0"),
     ):
         done = ofa_deploy(*search, *words, cwd=phone)
