@@ -1,4 +1,4 @@
-"""`extract --family darts`: which cells, and which sizes of their network come into question."""
+"""`--family darts` of `extract` and `audit`: which cells, and which sizes of their network come into question."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ofa_deploy.cli.request import Request
 if TYPE_CHECKING:
     from ofa_deploy.deploy.cells import CellSubject
     from ofa_deploy.deploy.extract import Extraction
+    from ofa_deploy.differentiable import DartsRecipe
     from ofa_deploy.store import Workspace
 
 OPTIONS = (
@@ -41,12 +42,17 @@ class CellChoice:
     channels: tuple[int, ...]
 
     @property
+    def options(self) -> dict[str, object]:
+        """By name, what a command is told that asks for the same."""
+        return {"family": "darts", **vars(self)}
+
+    @property
     def words(self) -> list[str]:
-        """The words of a command that asks for the same."""
-        words = ["--family", "darts", "--config", self.config]
-        words += ["--genotype", str(self.genotype)] if self.genotype else []
-        words += [word for cells in self.cells for word in ("--cells", str(cells))]
-        return words + [word for channels in self.channels for word in ("--channels", str(channels))]
+        """The same as words."""
+        given = {name: value if isinstance(value, tuple) else (value,) for name, value in self.options.items()}
+        return [
+            word for name, values in given.items() for v in values if v is not None for word in (f"--{name}", str(v))
+        ]
 
 
 def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,33 +73,40 @@ def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return collected
 
 
-def cell_subject(
-    workspace: Workspace, choice: CellChoice, request: Request, sized: Callable[[CellSubject], Extraction], tell: Tell
-) -> CellSubject:
-    """What is extracted: with random weights the whole family; else the network of the size that ``sized`` finds,
-    trained."""
+def cell_family(workspace: Workspace, choice: CellChoice, seed: int = 0) -> tuple[DartsRecipe, CellSubject]:
+    """The recipe, and networks of its cells in all sizes, with random weights."""
     from dataclasses import replace
 
     from ofa_deploy.cli.darts import read_genotype, read_recipe, search_course
-    from ofa_deploy.deploy.cells import family_subject, trained_subject
-    from ofa_deploy.differentiable import train_network
-    from ofa_deploy.errors import UsageError
+    from ofa_deploy.deploy.cells import family_subject
     from ofa_deploy.training import load_data
 
-    if request.supernet or request.accuracy or request.space_name:
-        raise UsageError("--supernet, --accuracy and --space are not for --family darts")
     recipe = read_recipe(choice.config)
     source = choice.genotype or workspace.root / "darts" / recipe.name
     genotype = read_genotype(source)
     data = load_data(recipe.data)
     single = recipe.space(genotype, data.in_channels, data.num_classes)
     channels, cells = sorted(set(choice.channels)) or single.channels, sorted(set(choice.cells)) or single.cells
-    family = family_subject(replace(single, channels=tuple(channels), cells=tuple(cells)), request.seed)
-    course = search_course(source)
+    family = family_subject(replace(single, channels=tuple(channels), cells=tuple(cells)), seed)
+    family.found, family.options = search_course(source), choice.options
+    return recipe, family
+
+
+def cell_subject(
+    workspace: Workspace, choice: CellChoice, request: Request, sized: Callable[[CellSubject], Extraction], tell: Tell
+) -> CellSubject:
+    """What is extracted: with random weights the whole family; else the network of the size that ``sized`` finds,
+    trained."""
+    from ofa_deploy.deploy.cells import trained_subject
+    from ofa_deploy.differentiable import train_network
+    from ofa_deploy.errors import UsageError
+
+    if request.supernet or request.accuracy or request.space_name:
+        raise UsageError("--supernet, --accuracy and --space are not for --family darts")
+    recipe, family = cell_family(workspace, choice, request.seed)
     if request.random_weights:
-        family.found = course
         return family
-    arch = sized(family).chosen.point.arch.to_json()
+    arch, genotype = sized(family).chosen.point.arch.to_json(), family.family.genotype
     size = {name: arch[name] for name in ("cells", "channels")}
     click.echo(f"{size['cells']} cells of {size['channels']} channels fit; training them", err=True)
     fitting = recipe.model_copy(update={"train": recipe.train.model_copy(update=size)})
@@ -102,7 +115,7 @@ def cell_subject(
     )
     trained = train_network(fitting, genotype, folder, True, lambda p: tell(f"train {recipe.name}", p))
     subject = trained_subject(fitting, trained)
-    subject.found = course
+    subject.found, subject.options = family.found, family.options
     return subject
 
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.cells import CellChoice, cell_family, cell_options
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
 from ofa_deploy.cli.precision import precision_option
 from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
-    from ofa_deploy.space import SearchSpace
+    from ofa_deploy.config import TargetProfile
+    from ofa_deploy.fleet import Fleet
+    from ofa_deploy.space import CellSpace, SearchSpace
     from ofa_deploy.store import Workspace
 
 NETWORKS = 40  # that an audit measures
@@ -148,6 +151,7 @@ def profile(
 @precision_option
 @protocol_options
 @ranking_options
+@cell_options
 @click.option(
     "-o",
     "--output",
@@ -168,12 +172,16 @@ def audit(
     se: float,
     cap_s: float,
     ranking: RankingRequest | None,
+    cells: CellChoice | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Measure networks that took no part in fitting, and say how far a target's predictions can be trusted.
 
     The answer is kept as JSON, Markdown and a page, and later reports of this target show it.
+
+    With --family darts the networks are other sizes of the cells than those that teach the model: give several --cells
+    and --channels.
 
     With --ranking nothing is measured on a device: networks of a supernet are trained alone, from scratch, and their
     ranking is compared with that of their inherited accuracies, of the predictor, and of zero-cost proxies. An audit
@@ -188,41 +196,54 @@ def audit(
         return
     from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
     from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
-    from ofa_deploy.fleet.auditing import audit as run
     from ofa_deploy.store import Workspace
 
+    if cells and (space_name or resolutions):
+        raise click.UsageError("--space and --resolution are not for --family darts")
     opened = Workspace.open(workspace)
     found = in_precision(resolve_target(target, opened, measure=True), precision)
-    space = the_space(opened, space_name, resolutions)
+    space = cell_family(opened, cells)[1].family if cells else the_space(opened, space_name, resolutions)
     folder = audit_folder(output or opened.audits / "-".join([found.name, *([precision] if precision else [])]))
     networks = networks or NETWORKS
-    options = {
+    options: dict[str, object] = {
         "resolution": resolutions,
         "networks": networks,
         "seed": seed,
         "se": se,
         "cap-s": cap_s,
-        "precision": precision,
     }
-    command = audit_command(found, space, statistic, options | ({"space": space_name} if space_name else {}))
+    options |= {"precision": precision, **(cells.options if cells else {"space": space_name} if space_name else {})}
+    command = audit_command(found, space, statistic, options)
     with Fleet.open(opened) as fleet, progress() as tell:
-        answer = run(
-            fleet,
-            opened,
-            found,
-            space,
-            networks,
-            seed,
-            statistic,
-            Protocol(se=se, cap_s=cap_s),
-            lambda p: tell(f"audit {target}", p),
-        )
+        measuring = (statistic, Protocol(se=se, cap_s=cap_s), lambda p: tell(f"audit {target}", p))
+        answer = _audited(fleet, opened, found, space, networks, seed, *measuring)
     answer["command"] = command
     keep_audit(opened, answer, folder)
     if as_json:
         emit(answer)
     else:
         click.echo(f"{audit_text(answer)}\naudit: {folder}   open {folder / 'audit.html'}")
+
+
+def _audited(
+    fleet: Fleet,
+    workspace: Workspace,
+    target: TargetProfile,
+    space: SearchSpace | CellSpace,
+    networks: int,
+    seed: int,
+    *measuring: Any,
+) -> dict[str, Any]:
+    """The audit of a space, or of a family of cell networks."""
+    from ofa_deploy.space import CellSpace
+
+    if isinstance(space, CellSpace):
+        from ofa_deploy.deploy.cells import audit_cells
+
+        return audit_cells(fleet, workspace, target, space, networks, *measuring)
+    from ofa_deploy.fleet.auditing import audit
+
+    return audit(fleet, workspace, target, space, networks, seed, *measuring)
 
 
 def audit_text(answer: dict[str, Any]) -> str:

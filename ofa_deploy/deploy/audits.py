@@ -18,7 +18,7 @@ from ofa_deploy.report import (
     render_ranking_html,
     render_ranking_markdown,
 )
-from ofa_deploy.space import PRESETS, SearchSpace
+from ofa_deploy.space import PRESETS, CellSpace, SearchSpace
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:  # it loads torch, which an audit does not need
@@ -74,18 +74,23 @@ def keep_ranking(workspace: Workspace, answer: dict[str, Any], file: Path | None
 def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any] | None:
     """The newest audit of the predictions that an extraction rests on; None where there was none.
 
-    The target, its condition and the statistic are the same, and the space at the chosen subnet's resolution.
+    The target, its condition and the statistic are the same, and the space at the chosen subnet's resolution, or the
+    cells.
     """
-    arch, condition = extraction.chosen.point.arch, extraction.chosen.record["condition"]
-    same = {"target": extraction.target.name, "space": extraction.subject.space.name, "condition": condition}
-    same["statistic"] = extraction.constraints.statistic
+    arch, condition, space = (
+        extraction.chosen.point.arch,
+        extraction.chosen.record["condition"],
+        extraction.subject.space,
+    )
+    same = {"target": extraction.target.name, "space": space.name, "condition": condition}
+    same |= {"statistic": extraction.constraints.statistic, "genotype": space.to_json().get("genotype")}
     found = [artefact["meta"] for artefact in workspace.store.artefacts("audit")]
-    fitting = [a for a in found if all(a[k] == v for k, v in same.items()) and arch.resolution in a["resolutions"]]
+    fitting = [a for a in found if all(a.get(k) == v for k, v in same.items()) and arch.resolution in a["resolutions"]]
     return fitting[-1] if fitting else None
 
 
 def audit_command(
-    target: TargetProfile, space: SearchSpace, statistic: str, options: Mapping[str, object] | None = None
+    target: TargetProfile, space: SearchSpace | CellSpace, statistic: str, options: Mapping[str, object] | None = None
 ) -> str:
     """The command that audits a target's predictions for a space; a space that is no preset is the supernet's.
 
@@ -93,7 +98,9 @@ def audit_command(
         options: further ones, by name; None leaves one out, a list repeats it.
     """
     preset = PRESETS.get(space.name)
-    known = preset is not None and preset == space.with_resolutions(preset.resolutions)
+    known = (
+        isinstance(space, SearchSpace) and preset is not None and preset == space.with_resolutions(preset.resolutions)
+    )
     given = {"target": target.name, "space": space.name if known else None, "statistic": statistic, **(options or {})}
     words = ["ofa-deploy", "audit"]
     for name, value in given.items():

@@ -153,7 +153,9 @@ def build_report(
         "parity": {key: checked[key] for key in ("max_abs", "psnr_db", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
         "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
-        "audit_command": audit_command(target, subject.space, bounds.statistic, {"precision": target.precision}),
+        "audit_command": audit_command(
+            target, subject.space, bounds.statistic, {"precision": target.precision, **subject.audit_options}
+        ),
         "networks": _networks(extraction, audit),
         "finalists": [_finalist(f) for f in extraction.finalists],
         "front": [

@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from scipy.special import ndtri
@@ -23,6 +23,7 @@ from ofa_deploy.differentiable import DartsRecipe
 from ofa_deploy.differentiable.retraining import TrainedNetwork
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet.auditing import compared
 from ofa_deploy.fleet.models import export_table, load_table
 from ofa_deploy.fleet.profiling import Progress, network_item, unit_item
 from ofa_deploy.latency import LatencyModel, LatencyTable
@@ -52,14 +53,21 @@ class CellSubject(Subject):
 
     Attributes:
         trained: the weights; None for random ones.
+        options: those by which a command names the family.
     """
 
     trained: TrainedNetwork | None = None
+    options: dict[str, object] = field(default_factory=dict)
 
     @property
     def family(self) -> CellSpace:
         """The networks."""
         return cast(CellSpace, self.space)
+
+    @property
+    def audit_options(self) -> dict[str, object]:
+        """Which family."""
+        return self.options
 
     @property
     def random_weights(self) -> bool:
@@ -172,6 +180,41 @@ def ready_cells(
         table = load_table(workspace, target)
         export_table(workspace, table)
     return LatencyModel(table, statistic=statistic), cast(PopulationCodec, None)
+
+
+def audit_cells(
+    fleet: Fleet,
+    workspace: Workspace,
+    target: TargetProfile,
+    family: CellSpace,
+    networks: int = 40,
+    statistic: str = "p50",
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """The audit of a family's predictions, on sizes that were never measured, evenly spread over predicted latencies.
+
+    Args:
+        networks: how many to measure at most; they become evidence for later predictions.
+
+    Returns:
+        See ``fleet.auditing.compared``; the family's ``genotype`` beside that.
+
+    Raises:
+        UsageError: every size was measured already.
+    """
+    fleet.fetch(target)
+    model = ready_cells(fleet, workspace, target, cast(SearchSpace, family), statistic, protocol, progress)[0]
+    fresh = [arch for arch in family.archs if family.network(arch).key not in model.table.networks]
+    if not fresh:
+        raise UsageError(
+            f"all {len(family.archs)} networks of {family.name} were measured already: give more --cells and --channels"
+        )
+    order = model.predict([family.network(arch) for arch in fresh])[0].argsort(kind="stable")
+    places = np.unique(np.linspace(0, len(fresh) - 1, min(networks, len(fresh))).round().astype(int))
+    archs = [cast(Arch, fresh[i]) for i in order[places]]
+    answer = compared(fleet, target, model, cast(SearchSpace, family), archs, protocol, progress)
+    return {**answer, "genotype": family.genotype.to_json()}
 
 
 def _known(table: LatencyTable, network: Network) -> bool:

@@ -70,6 +70,11 @@ class Subject:
         """Whether there are no trained weights."""
         return self.supernet is None
 
+    @property
+    def audit_options(self) -> dict[str, object]:
+        """By name, what `audit` must be told to audit this, beside the target; of a space, its name tells."""
+        return {}
+
     @cached_property
     def codec(self) -> PopulationCodec:
         """Populations of the space."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, audit_summary
-from ofa_deploy.space import Network, Population, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 
 POOL = 4096  # random subnets from which an audit's networks are drawn
@@ -51,8 +52,7 @@ def audit(
         statistic: which latency is predicted and measured: ``p50``, ``p90`` or ``p99``.
 
     Returns:
-        What ``latency.audit_summary`` says, the ``networks`` behind it, and under which condition on which device they
-        were measured.
+        See ``compared``.
 
     Raises:
         OpNotProfiled: the target's table does not cover the space.
@@ -60,11 +60,29 @@ def audit(
     fleet.fetch(target)
     codec, model = PopulationCodec(space), load_model(workspace, target, space, statistic)
     archs = codec.decode(held_out(codec, model, networks, seed + 1))
+    return compared(fleet, target, model, space, archs, protocol, progress)
+
+
+def compared(
+    fleet: Fleet,
+    target: TargetProfile,
+    model: LatencyModel,
+    space: SearchSpace,
+    archs: Sequence[Arch],
+    protocol: Protocol | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Predict some networks that the model has not seen, measure them, compare.
+
+    Returns:
+        What ``latency.audit_summary`` says, the ``networks`` behind it, and under which condition on which device they
+        were measured.
+    """
     predicted = _predictions(model, [space.network(arch) for arch in archs])
     items = [network_item(space.network(arch), arch, target) for arch in archs]
     records = fleet.measure(target, items, protocol, progress)
-    compared = [
-        {"key": record["key"], "role": "audit", **row, **_measured(record, statistic)}
+    rows = [
+        {"key": record["key"], "role": "audit", **row, **_measured(record, model.statistic)}
         for row, record in zip(predicted, records, strict=True)
     ]
     return {
@@ -75,10 +93,10 @@ def audit(
         "facts": records[0]["facts"],
         "space": space.name,
         "resolutions": list(space.resolutions),
-        "statistic": statistic,
+        "statistic": model.statistic,
         "measured_at": max(record["measured_at"] for record in records),
-        **audit_summary(compared, len(model.evidence)),
-        "networks": compared,
+        **audit_summary(rows, len(model.evidence)),
+        "networks": rows,
     }
 
 

@@ -85,8 +85,40 @@ def test_from_cells_to_a_verified_bundle(ofa_deploy, tmp_path, weights):
     assert verified.returncode == 0, verified.stderr
 
 
+def test_predictions_of_cells_are_audited_on_sizes_that_were_not_measured(ofa_deploy, tmp_path):
+    (tmp_path / "cells.yaml").write_text(RECIPE)
+    for seed in (3, 4):
+        genotype = random_genotype(2, np.random.default_rng(seed)).to_json()
+        (tmp_path / f"genotype-{seed}.json").write_text(json.dumps(genotype))
+    family = ["--family", "darts", "-c", "cells.yaml", "--target", "jetson_nano", "--genotype", "genotype-3.json"]
+    sizes = [w for c in (3, 4, 5) for w in ("--cells", str(c))] + [
+        w for c in (4, 6, 8, 10) for w in ("--channels", str(c))
+    ]
+    done = ofa_deploy("audit", *family, *sizes, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["n_heldout"], answer["n_fit"]) == (4, 8)
+    assert answer["mape"] < 0.1
+    again = ofa_deploy("audit", *family, *sizes, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "all 12 networks of cells were measured already: give more --cells" in again.stderr
+
+    budget = ["--max-ms", "100", "--random-weights", "-o", "bundle", "--json"]
+    report = json.loads(ofa_deploy("extract", *family, *sizes[:4], *budget, cwd=tmp_path).stdout)
+    assert report["audit"]["mape"] == answer["mape"]
+    assert report["audit_command"].startswith("ofa-deploy audit --target jetson_nano")
+    assert (
+        "--family darts --config cells.yaml --genotype genotype-3.json --cells 3 --cells 4" in report["audit_command"]
+    )
+    assert ofa_deploy("verify", "bundle", cwd=tmp_path).returncode == 0
+    family[-1] = "genotype-4.json"  # other cells of the same name: that audit is not about them
+    assert json.loads(ofa_deploy("extract", *family, *budget, cwd=tmp_path).stdout)["audit"] is None
+
+
 def test_options_that_do_not_go_together(ofa_deploy, tmp_path):
     assert "go with --family darts" in ofa_deploy("extract", "--max-ms", "1", "--cells", "3", cwd=tmp_path).stderr
+    audit = ofa_deploy("audit", "--family", "darts", "-c", "cells.yaml", "--resolution", "16", cwd=tmp_path)
+    assert "--space and --resolution are not for --family darts" in audit.stderr
     assert "needs the recipe" in ofa_deploy("extract", "--max-ms", "1", "--family", "darts", cwd=tmp_path).stderr
 
 
