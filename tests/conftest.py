@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 
 pytest_plugins = ["tests.postgres"]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; before anything loads OpenMP
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class Done(NamedTuple):
