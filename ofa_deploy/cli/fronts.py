@@ -9,7 +9,7 @@ import click
 
 from ofa_deploy.cli.deploying import subject_of, the_question
 from ofa_deploy.cli.output import Tell, emit, picture, progress, shout, write_picture
-from ofa_deploy.cli.request import Request
+from ofa_deploy.cli.request import Request, front_options
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--target", "targets", multiple=True, default=("local",), show_default=True, help="A device; repeatable.")
 @click.option("--points", type=click.IntRange(1, 200), default=12, show_default=True, help="Budgets of each device.")
-@click.option("--statistic", type=click.Choice(["p50", "p90", "p99"]), default="p50", show_default=True)
-@click.option("--confidence", default=0.95, show_default=True, help="That a latency's upper bound holds.")
-@click.option("--max-macs", type=float, help="Bound on multiply-accumulates of every subnet.")
-@click.option("--max-params", type=float, help="Bound on parameters of every subnet.")
-@click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes).")
-@click.option("--seed", default=0, show_default=True)
-@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
-@click.option("--accuracy", help="An imported accuracy predictor's name.  [default: the supernet's own]")
-@click.option("--space", "space_name", help="With --random-weights: preset or YAML file.")
-@click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet.")
+@front_options
 @click.option(
     "-o",
     "--output",
@@ -38,24 +29,13 @@ if TYPE_CHECKING:
     callback=picture,
     help="File: .json for extract --front, .svg or .html.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
 def pareto(
     workspace: Path | None,
     targets: tuple[str, ...],
     points: int,
-    statistic: str,
-    confidence: float,
-    max_macs: float | None,
-    max_params: float | None,
-    max_memory_mb: float | None,
-    seed: int,
-    supernet: Path | None,
-    accuracy: str | None,
-    space_name: str | None,
-    random_weights: bool,
+    request: Request,
     output: Path | None,
-    as_json: bool,
 ) -> None:
     """Find the best subnet at every latency, by prediction, in one search.
 
@@ -65,18 +45,14 @@ def pareto(
     Example: ofa-deploy pareto --target local --points 8 -o front.json
     """
     from ofa_deploy.report.front import front_svg, render_fronts
-    from ofa_deploy.search import Constraints
     from ofa_deploy.store import Workspace
 
-    bounds = {"max_macs": max_macs, "max_params": max_params, "max_memory_mb": max_memory_mb}
-    constraints = Constraints(confidence=confidence, statistic=statistic, **bounds)
     names = tuple(dict.fromkeys(targets))
-    request = Request(constraints, names[0], seed, supernet, accuracy, space_name, random_weights, as_json)
     with progress() as tell:
         answer = _answer(Workspace.open(workspace), request, names, points, tell)
     if output is not None:
         write_picture(output, answer, front_svg, render_fronts)
-    if as_json:
+    if request.as_json:
         emit(answer)
         return
     for line in _table(answer, names):

@@ -1,4 +1,4 @@
-"""What `search` and `extract` are both asked: their common options arrive as one object."""
+"""What `search`, `extract` and `pareto` are all asked: their common options arrive as one object."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import click
 if TYPE_CHECKING:
     from ofa_deploy.search import Constraints
 
-BOUND_OPTIONS = (
+BUDGET_OPTIONS = (
     click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
     click.option("--max-ms", type=float, help="Latency budget in ms."),
+)
+BOUND_OPTIONS = (
     click.option(
         "--statistic",
         default="p50",
@@ -33,16 +35,15 @@ BOUND_OPTIONS = (
     click.option("--min-params", type=float, help="Lower bound on parameters."),
     click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
 )
-OPTIONS = (
-    click.option(
-        "--question",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        expose_value=False,
-        callback=lambda context, _, file: _take(context, file),
-        help="YAML with constraints and strategy; what is also given here counts.",
-    ),
-    *BOUND_OPTIONS,
+QUESTION = click.option(
+    "--question",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, file: _take(context, file),
+    help="YAML with constraints and strategy; what is also given here counts.",
+)
+SUBJECT_OPTIONS = (
     click.option("--seed", default=0, show_default=True),
     click.option(
         "--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]"
@@ -116,14 +117,30 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
-        constraints = _constraints(options)
-        names = [field.name for field in fields(Request) if field.name != "constraints"]
-        request = Request(constraints, **{name: options.pop(name) for name in names})
-        return command(*arguments, request=request, **options)
+        return command(*arguments, request=_request(_checked(_constraints(options)), options), **options)
 
-    for option in reversed(OPTIONS):
+    for option in reversed((QUESTION, *BUDGET_OPTIONS, *BOUND_OPTIONS, *SUBJECT_OPTIONS)):
         collected = option(collected)
     return collected
+
+
+def front_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that finds the budgets itself, for its ``targets``: the request's is the first of them."""
+
+    @wraps(command)
+    def collected(*arguments: Any, targets: tuple[str, ...], **options: Any) -> Any:
+        options |= {"max_ms": None, "target": targets[0]}
+        return command(*arguments, targets=targets, request=_request(_constraints(options), options), **options)
+
+    for option in reversed((*BOUND_OPTIONS, *SUBJECT_OPTIONS)):
+        collected = option(collected)
+    return collected
+
+
+def _request(constraints: Constraints, options: dict[str, Any]) -> Request:
+    """Take a request out of a command's options."""
+    names = [field.name for field in fields(Request) if field.name != "constraints"]
+    return Request(constraints, **{name: options.pop(name) for name in names})
 
 
 def _take(context: click.Context, file: Path | None) -> None:
@@ -149,9 +166,9 @@ def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
-        return command(*arguments, constraints=_constraints(options), **options)
+        return command(*arguments, constraints=_checked(_constraints(options)), **options)
 
-    for option in reversed(BOUND_OPTIONS):
+    for option in reversed((*BUDGET_OPTIONS, *BOUND_OPTIONS)):
         collected = option(collected)
     return collected
 
@@ -160,7 +177,7 @@ def _constraints(options: dict[str, Any]) -> Constraints:
     """Take the bounds out of a command's options."""
     from ofa_deploy.search import Constraints
 
-    return _checked(Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)}))
+    return Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)})
 
 
 def _checked(constraints: Constraints) -> Constraints:

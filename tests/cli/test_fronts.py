@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_deploy.space import load_space
+from ofa_deploy.space import load_space, network_macs
 from ofa_deploy.store import Workspace
 
 SPACE = load_space("tiny_16")
@@ -48,6 +48,13 @@ def test_a_front_is_drawn_and_refused_elsewhere(ofa_deploy, tmp_path: Path) -> N
     assert found["targets"]["jetson_nano"]["simulated"]
     assert len(found["joint"]) == 3
     assert ET.parse(tmp_path / "front.svg").getroot().tag.endswith("svg")
+    bounded = ("--max-layers", "7", "--min-macs", "1e5", "--max-large-kernels", "1")
+    done = ofa_deploy("pareto", *target, *random, "--points", "3", *bounded, "--json", cwd=tmp_path)
+    networks = [SPACE.network(p["arch"]) for p in json.loads(done.stdout)["fronts"]["jetson_nano"]]
+    assert networks
+    assert max(len(network.ops) for network in networks) <= 7
+    assert min(map(network_macs, networks)) >= 1e5
+    assert max(sum(op.kernel > 5 for op in network.ops) for network in networks) <= 1
     (tmp_path / "front.json").write_text(json.dumps({**found, "statistic": "p99"}))
     words = ("extract", *target, *random, "--max-ms", "100", "--front", "front.json")
     refused = ofa_deploy(*words, cwd=tmp_path)
