@@ -23,7 +23,7 @@ from ofa_deploy.differentiable import DartsRecipe
 from ofa_deploy.differentiable.retraining import TrainedNetwork
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.fleet.auditing import compared
+from ofa_deploy.fleet.auditing import compared, evenly
 from ofa_deploy.fleet.models import export_table, load_table
 from ofa_deploy.fleet.profiling import Progress, network_item, unit_item
 from ofa_deploy.latency import LatencyModel, LatencyTable
@@ -171,8 +171,7 @@ def ready_cells(
     if fleet is None:
         table.require(unit.op.key for unit in missing)
     ordered = sorted(networks, key=lambda arch: network_macs(networks[arch]))
-    places = np.unique(np.linspace(0, len(ordered) - 1, NETWORKS).round().astype(int))
-    fresh = [ordered[i] for i in places if not _known(table, networks[ordered[i]])]
+    fresh = [ordered[i] for i in evenly(len(ordered), NETWORKS) if not _known(table, networks[ordered[i]])]
     if fleet is not None and (missing or fresh):
         items = [unit_item(unit.network, target) for unit in missing]
         items += [network_item(networks[arch], cast(Arch, arch), target) for arch in fresh]
@@ -211,8 +210,7 @@ def audit_cells(
             f"all {len(family.archs)} networks of {family.name} were measured already: give more --cells and --channels"
         )
     order = model.predict([family.network(arch) for arch in fresh])[0].argsort(kind="stable")
-    places = np.unique(np.linspace(0, len(fresh) - 1, min(networks, len(fresh))).round().astype(int))
-    archs = [cast(Arch, fresh[i]) for i in order[places]]
+    archs = [cast(Arch, fresh[i]) for i in order[evenly(len(fresh), networks)]]
     answer = compared(fleet, target, model, cast(SearchSpace, family), archs, protocol, progress)
     return {**answer, "genotype": family.genotype.to_json()}
 

@@ -29,8 +29,12 @@ def held_out(codec: PopulationCodec, model: LatencyModel, count: int, seed: int)
     fresh = [i for i, arch in enumerate(codec.decode(pool)) if codec.space.network(arch).key not in known]
     if not fresh:
         raise UsageError(f"every network of {codec.space.name} was measured already: none is left to audit with")
-    places = np.unique(np.linspace(0, len(fresh) - 1, min(count, len(fresh))).round().astype(int))
-    return pool[np.array(fresh)[places]]
+    return pool[np.array(fresh)[evenly(len(fresh), count)]]
+
+
+def evenly(total: int, count: int) -> np.ndarray:
+    """So many of the positions below ``total``, or all, from the first to the last at equal distances."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int))
 
 
 def audit(
