@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from device_agents.summary import median, relative_error, sentinel_levels, summarise, undisturbed, used_rounds
+from ofa_deploy.config import SIMULATED
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.schemas import ItemResult, RunResult
 
 DIGITS = 7  # of a stored latency: finer than any timer, and half the bytes
-CLOCK_SLACK_S = 5.0  # that the server's clock may be set back while a device measures
+CLOCK_SLACK_S = 5.0  # by which the clocks of server and device may differ, and the server's be set meanwhile
+ROUNDS_AT_LEAST = 3
 NO_TIME = "1970-01-01T00:00:00Z"  # when simulated devices measure: what they say holds at every time
 SCALE_SIGMAS = 2.0  # chunks are put on one level where their sentinels differ by more than this
 
 
 def check_result(run: Mapping[str, Any], result: RunResult) -> None:
-    """Whether a result answers exactly what the run was asked.
+    """Whether a result answers exactly what the run was asked, as the protocol says.
 
     Raises:
-        UsageError: items that were not asked, missing or double; another condition, protocol or sentinel than asked.
+        UsageError: items that were not asked, missing or double; another condition, protocol or sentinel than asked;
+            simulated where the job asked for a measurement; rounds, bursts or times that the protocol cannot lead to.
     """
     asked, got = [item["item"] for item in run["items"]], [item.item for item in result.items]
     if sorted(asked) != sorted(got):
@@ -33,19 +36,52 @@ def check_result(run: Mapping[str, Any], result: RunResult) -> None:
     for key, value in run["request"]["runtime"].items():
         if key in condition and condition[key] != value:
             raise UsageError(f"measured under another condition than asked: {key} is {condition[key]!r}, not {value!r}")
+    if result.condition.simulated and not _simulated(run):
+        raise UsageError("the latencies are simulated, but the job asked for measured ones")
     if result.settings.model_dump() != run["request"]["settings"]:
         raise UsageError("measured with other protocol settings than asked")
     if result.sentinel.blob not in {sentinel["blob"] for sentinel in run["request"]["sentinels"]}:
         raise UsageError("measured with another sentinel than asked")
-    if not result.condition.simulated:
-        _check_time_spent(run, result)
+    _check_series(result)
+    had = (datetime.now(UTC) - datetime.fromisoformat(run["claimed_at"])).total_seconds()
+    _check_rounds(result, math.inf if _simulated(run) else had)
+    if not _simulated(run):
+        _check_time_spent(run, result, had)
 
 
-def _check_time_spent(run: Mapping[str, Any], result: RunResult) -> None:
+def _simulated(run: Mapping[str, Any]) -> bool:
+    """Whether a job asked for a simulation. It decides, not what the device says: the same agent does both."""
+    return bool(run["request"]["runtime"]["runtime"] == SIMULATED)
+
+
+def _check_series(result: RunResult) -> None:
+    """A series has equally many bursts in every round, and no more than the settings allow."""
+    series = {item.item: item.timings for item in result.items if item.timings is not None}
+    series["the sentinel"] = [bursts for visits in result.sentinel.visits for bursts in visits]
+    for name, rounds in series.items():
+        sizes = sorted({len(bursts) for bursts in rounds})
+        if len(sizes) > 1:
+            raise UsageError(f"{name} has {sizes[0]} bursts in one round and {sizes[-1]} in another")
+        if sizes[0] > result.settings.timings:
+            raise UsageError(f"{name} has {sizes[0]} bursts in a round; the settings allow {result.settings.timings}")
+
+
+def _check_rounds(result: RunResult, had_s: float) -> None:
+    """Whether there are as many rounds as the reason for their end says, and as much time where time was the reason."""
+    settings, rounds = result.settings, len(result.sentinel.visits)
+    least = {"settled": settings.rounds_min, "rounds": settings.rounds_max, "cap": ROUNDS_AT_LEAST}[result.stopped]
+    if rounds < least:
+        raise UsageError(f"it ended after {rounds} rounds as {result.stopped!r}; that takes {least} at least")
+    needed = settings.cap_s * rounds / (rounds + 1)  # the next round would have gone beyond the cap
+    if result.stopped == "cap" and needed > had_s + CLOCK_SLACK_S:
+        raise UsageError(f"it ended as 'cap' after {had_s:.4g} s; that takes {needed:.4g} s at least")
+
+
+def _check_time_spent(run: Mapping[str, Any], result: RunResult, had: float) -> None:
     """No device can have timed for longer than it had the run: such timings are in another unit than milliseconds."""
     spent = {item.item: _seconds(item.burst or 0, item.timings or []) for item in result.items}
     spent["the sentinel"] = sum(_seconds(result.sentinel.burst, visits) for visits in result.sentinel.visits)
-    total, had = sum(spent.values()), (datetime.now(UTC) - datetime.fromisoformat(run["claimed_at"])).total_seconds()
+    total = sum(spent.values())
     if total > had + CLOCK_SLACK_S:
         most = max(spent, key=lambda item: spent[item])
         raise UsageError(
@@ -56,6 +92,26 @@ def _check_time_spent(run: Mapping[str, Any], result: RunResult) -> None:
 
 def _seconds(calls: int, timings: list[list[float]]) -> float:
     return calls * sum(map(sum, timings)) / 1000
+
+
+def _times(run: Mapping[str, Any], result: RunResult) -> tuple[str, str]:
+    """When a run began and ended: as the device says where that lies between the claim and now.
+
+    Many devices have no clock that outlives a reboot. What they say then is replaced by the server's own time of the
+    claim, and what the run took.
+    """
+    began, ended = map(datetime.fromisoformat, (result.started_at, result.finished_at))
+    claimed, now = datetime.fromisoformat(run["claimed_at"]), datetime.now(UTC)
+    slack = timedelta(seconds=CLOCK_SLACK_S)
+    if claimed - slack <= began <= ended <= now + slack:
+        return result.started_at, result.finished_at
+    took, had = ended - began, now - claimed
+    end = claimed + (took if timedelta(0) <= took <= had else had)
+    return _second(claimed), _second(end)
+
+
+def _second(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def make_records(
@@ -79,18 +135,20 @@ def make_records(
         _scale(run.get("reference"), reference, *of) for of in (("sentinel_ms", "se"), ("best_ms", "best_se"))
     )
     flags = ["throttled"] * throttled + ["short"] * (len(used) < settings.rounds_min)
+    simulated = _simulated(run)
+    started_at, finished_at = (NO_TIME, NO_TIME) if simulated else _times(run, result)
     shared = {
         "device": run["device"],
         "run": run["run"],
-        "condition": result.condition.model_dump(),
+        "condition": {**result.condition.model_dump(), "simulated": simulated},
         "facts": result.facts,
         "settings": settings.model_dump(),
         "stopped": result.stopped,
         "sentinel_ms": _round(reference["sentinel_ms"]),
         "scale": scales[0],
         "best_scale": scales[1],
-        "started_at": NO_TIME if result.condition.simulated else result.started_at,
-        "measured_at": NO_TIME if result.condition.simulated else result.finished_at,
+        "started_at": started_at,
+        "measured_at": finished_at,
     }
     asked = {item["item"]: item["payload"] for item in run["items"]}
     records, errors = {}, {}

@@ -12,15 +12,15 @@ from ofa_deploy.fleet.records import check_result, make_records
 from ofa_deploy.fleet.routes_jobs import Id, work_item
 from ofa_deploy.fleet.schemas import RETRY_REASONS, Claim, Enrolment, RunFailure, RunProgress, RunResult
 from ofa_deploy.fleet.service import Forbidden, Service, Unauthorized
-from ofa_deploy.fleet.tokens import device_token, digest
+from ofa_deploy.fleet.tokens import Bearer, device_token, digest
 from ofa_deploy.fleet.watch import note
 
 
-def _device(request: Request) -> str:
-    return request.state.bearer.device
+def _agent(request: Request) -> Bearer:
+    return request.state.bearer
 
 
-Device = Annotated[str, Depends(_device)]
+Agent = Annotated[Bearer, Depends(_agent)]
 
 
 def add_agent_routes(app: FastAPI, service: Service) -> None:
@@ -36,7 +36,10 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         return {"device": device, "token": device_token(device, asked.secret)}
 
     @app.post("/api/claim", response_model=None, responses={204: {"description": "There is no work."}})
-    async def claim(asked: Claim, device: Device, request: Request) -> Response | dict[str, Any]:
+    async def claim(asked: Claim, agent: Agent, request: Request) -> Response | dict[str, Any]:
+        if asked.queue != agent.queue:
+            raise Forbidden(f"this token is for {_named(agent.queue)}, not for {_named(asked.queue)}")
+        device = agent.device
         await asyncio.to_thread(service.heard_of, device, asked.facts)
         loop = asyncio.get_running_loop()
         end = loop.time() + asked.wait_s
@@ -53,36 +56,40 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         return Response(status_code=204)
 
     @app.post("/api/runs/{run}/progress", status_code=204)
-    def progress(run: Id, state: RunProgress, device: Device) -> None:
-        _check_owner(service, run, device)
+    def progress(run: Id, state: RunProgress, agent: Agent) -> None:
+        _check_owner(service, run, agent)
         store.runs.beat(run, state.model_dump(exclude_none=True), service.lease_s)
-        service.heard_of(device)
+        service.heard_of(agent.device)
 
     @app.post("/api/runs/{run}/result")
-    def result(run: Id, result: RunResult, device: Device) -> dict[str, bool]:
-        _check_owner(service, run, device)
+    def result(run: Id, result: RunResult, agent: Agent) -> dict[str, bool]:
+        _check_owner(service, run, agent)
         asked = store.runs.run(run)
         check_result(asked, result)
         digest = hashlib.sha256(result.model_dump_json().encode()).hexdigest()
         new = store.runs.finish(run, digest, *make_records(asked, result))
-        note("result" if new else "replayed", device=device, job=asked["job"])
-        service.heard_of(device)
+        note("result" if new else "replayed", device=agent.device, job=asked["job"])
+        service.heard_of(agent.device)
         service.tidy(asked["job"])
         return {"new": new}
 
     @app.post("/api/runs/{run}/failure", status_code=204)
-    def failure(run: Id, error: RunFailure, device: Device) -> None:
-        _check_owner(service, run, device)
+    def failure(run: Id, error: RunFailure, agent: Agent) -> None:
+        _check_owner(service, run, agent)
         store.runs.give_back(run, error.model_dump(), error.reason in RETRY_REASONS)
         given = store.runs.run(run)
-        note("returned", device=device, job=given["job"], detail=f"{error.reason}: {error.message}")
-        service.bells.ring((device, given["queue"]))
+        note("returned", device=agent.device, job=given["job"], detail=f"{error.reason}: {error.message}")
+        service.bells.ring((agent.device, given["queue"]))
         service.tidy(given["job"])
 
 
-def _check_owner(service: Service, run: str, device: str) -> None:
-    if service.store.runs.device_of(run) != device:
-        raise Forbidden(f"run {run} is another device's")
+def _check_owner(service: Service, run: str, agent: Bearer) -> None:
+    if service.store.runs.owner(run) != (agent.device, agent.queue):
+        raise Forbidden(f"run {run} is another agent's")
+
+
+def _named(queue: str) -> str:
+    return f"the queue {queue!r} of a command" if queue else "the work of a registered device"
 
 
 def _work(run: dict[str, Any], lease_s: float) -> dict[str, Any]:

@@ -1,9 +1,10 @@
-"""What goes over the wire, validated: a number that cannot be a latency never gets past this module."""
+"""What goes over the wire, validated: a number that cannot be a latency, or cannot be stored, never gets past here."""
 
 from __future__ import annotations
 
 import json
-import re
+import math
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -16,22 +17,59 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Queue = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$")]
 Key = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]  # PostgreSQL stores no NUL
-Milliseconds = Annotated[float, Field(ge=1e-6, lt=1e6, strict=True)]  # a call's: a nanosecond to a quarter of an hour
+# a call's: no runtime is called in less than 100 ns, and nobody waits a quarter of an hour for one answer
+Milliseconds = Annotated[float, Field(ge=1e-4, lt=1e6, strict=True)]
+
+DEPTH = 32  # of objects and lists inside each other
+TEXT = 10_000  # characters of one text
+INTEGER = 2**63  # what databases hold, and other programs read
+FACTS_BYTES = 64 * 2**10  # that a device may say about itself
+DETAILS_BYTES = 256 * 2**10  # that a runtime may tell of one model
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what JSON columns cannot hold: NaN, text that is not Unicode, and NUL."""
+    """Refuse what cannot be stored or shown: NaN, text that is not Unicode, NUL, and what is too large or too deep."""
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        text.encode()
-    except (ValueError, RecursionError) as error:
+        _check_json(value, DEPTH)
+    except ValueError as error:
         raise ValueError(f"cannot be stored: {error}") from None
-    if re.search(r"(?<!\\)(\\\\)*\\u0000", text):
-        raise ValueError("cannot be stored: it holds a NUL character")
     return value
 
 
+def _check_json(value: Any, depth: int) -> None:
+    if isinstance(value, str):
+        if len(value) > TEXT:
+            raise ValueError(f"a text has {len(value)} characters, {TEXT} are allowed")
+        if "\x00" in value:
+            raise ValueError("it holds a NUL character")
+        value.encode()
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a number is not finite")
+    elif isinstance(value, int):
+        if not -INTEGER <= value < INTEGER:
+            raise ValueError("an integer needs more than 64 bits")
+    elif isinstance(value, (dict, list)):
+        if not depth:
+            raise ValueError(f"its lists and objects lie inside each other more than {DEPTH} deep")
+        for part in value:
+            _check_json(part, depth - 1)
+        for part in value.values() if isinstance(value, dict) else ():
+            _check_json(part, depth - 1)
+
+
+def _at_most(size: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def check(value: dict[str, Any]) -> dict[str, Any]:
+        if (length := len(json.dumps(value, ensure_ascii=False).encode())) > size:
+            raise ValueError(f"it has {length} bytes as JSON, {size} are allowed")
+        return value
+
+    return check
+
+
 Json = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+Facts = Annotated[Json, AfterValidator(_at_most(FACTS_BYTES))]
+Details = Annotated[Json, AfterValidator(_at_most(DETAILS_BYTES))]
 
 
 def _in_the_calendar(moment: str) -> str:
@@ -114,13 +152,13 @@ class Enrolment(Message):
 
     code: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{10,100}$")]
     secret: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43,100}$")]
-    facts: Json
+    facts: Facts
 
 
 class Claim(Message):
     """An agent asks for work, and waits for it up to ``wait_s`` seconds; ``run`` is one that it could go on with."""
 
-    facts: Json
+    facts: Facts
     wait_s: Annotated[float, Field(ge=0, le=60)] = 0
     queue: Queue = ""
     run: Name | None = None
@@ -172,7 +210,7 @@ class ItemResult(Message):
     item: Key
     burst: Annotated[int, Field(gt=0)] | None = None
     timings: list[Bursts] | None = None
-    details: Json | None = None
+    details: Details | None = None
     error: RunFailure | None = None
 
     @model_validator(mode="after")
@@ -186,7 +224,7 @@ class RunResult(Message):
     """All that a run measured."""
 
     condition: Condition
-    facts: Json
+    facts: Facts
     settings: Protocol
     started_at: Moment
     finished_at: Moment

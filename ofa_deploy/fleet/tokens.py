@@ -21,10 +21,14 @@ Role = Literal["admin", "device"]
 
 @dataclass(frozen=True)
 class Bearer:
-    """Whose token came with a request; ``device`` is "" for an admin."""
+    """Whose token came with a request; ``device`` is "" for an admin.
+
+    ``queue`` is the only one that the token is good for: that of the command which started the agent, else "".
+    """
 
     role: Role
     device: str = ""
+    queue: str = ""
 
 
 def admin_token(workspace: Path) -> str:
@@ -73,6 +77,6 @@ def who(store: Store, header: bytes, admin: str) -> Bearer | None:
     if hmac.compare_digest(token, admin.encode()):
         return Bearer("admin")
     device, _, secret = token.decode("latin-1").rpartition(".")
-    if device.isascii() and device.isprintable() and store.access.admits(device, digest(secret)):
-        return Bearer("device", device)
-    return None
+    known = device.isascii() and device.isprintable()
+    queue = store.access.queue_of(device, digest(secret)) if known else None
+    return None if queue is None else Bearer("device", device, queue)

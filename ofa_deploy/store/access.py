@@ -49,12 +49,16 @@ class Access:
                 return row.device
             return row.device if hmac.compare_digest(row.secret_hash or "", secret) else None
 
-    def admits(self, name: str, secret: str) -> bool:
-        """Whether a device has this token, given as its hash, and it was not revoked."""
-        query = select(TokenRow.hash).where(TokenRow.device == name, TokenRow.revoked_at.is_(None))
+    def queue_of(self, name: str, secret: str) -> str | None:
+        """The queue to which a device's token, given as its hash, is bound; None where it has no such token (any more).
+
+        All tokens are compared, so that the time it takes tells nothing.
+        """
+        query = select(TokenRow.hash, TokenRow.queue)
+        query = query.where(TokenRow.device == name, TokenRow.revoked_at.is_(None))
         with reading(self._engine) as session:
-            hashes = session.scalars(query).all()
-        return sum(hmac.compare_digest(known, secret) for known in hashes) > 0  # all, so that its time tells nothing
+            tokens = session.execute(query).all()
+        return next(iter([queue for known, queue in tokens if hmac.compare_digest(known, secret)]), None)
 
     def tokens(self, name: str) -> list[dict[str, Any]]:
         """``created_at`` and ``revoked_at`` of a device's tokens, newest first."""

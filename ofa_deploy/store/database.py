@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from ofa_deploy.errors import UsageError
 
-HEAD = "0003"  # the newest revision in migrations/versions
+HEAD = "0004"  # the newest revision in migrations/versions
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30
 CONNECTIONS = 15  # that are kept open; as many more for a moment

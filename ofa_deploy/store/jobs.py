@@ -21,6 +21,7 @@ from ofa_deploy.store.models import (
     TokenRow,
     utc_now,
 )
+from ofa_deploy.store.rows import as_stored
 
 RUN_S = 3600.0
 
@@ -89,12 +90,14 @@ class Jobs:
     def records(self, job: str) -> dict[int, dict[str, Any]]:
         """The measurement records of a job, by the position of their item."""
         query = (
-            select(ItemRow.position, MeasurementRow.id, MeasurementRow.record)
+            select(ItemRow.position, MeasurementRow.id, MeasurementRow.run, MeasurementRow.record)
             .join(MeasurementRow, MeasurementRow.item == ItemRow.id)
             .where(ItemRow.job_id == job)
         )
         with reading(self._engine) as session:
-            return {position: {**record, "id": number} for position, number, record in session.execute(query)}
+            rows = session.execute(query).all()
+            records = as_stored(session, ((number, run, record) for _, number, run, record in rows))
+            return {row[0]: record for row, record in zip(rows, records, strict=True)}
 
     def of_device(self, device: str, limit: int = 20) -> list[dict[str, Any]]:
         """``id, state, created_at, finished_at`` of a device's newest jobs, newest first."""

@@ -157,6 +157,15 @@ class MeasurementRow(Base):
     record: Mapped[dict[str, Any]]
 
 
+class RunFactsRow(Base):
+    """What a device said about itself in a run, once for all records of the run; older records hold it themselves."""
+
+    __tablename__ = "run_facts"
+
+    run: Mapped[str] = mapped_column(primary_key=True)
+    facts: Mapped[dict[str, Any]]
+
+
 class ArchitectureRow(Base):
     """A subnet of a space; ``network`` is the key under which it is measured, whatever space it comes from."""
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, selec
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ofa_deploy.store.database import reading
-from ofa_deploy.store.models import ChunkRow, DeviceRow, ItemRow, JobRow, MeasurementRow, RunRow
+from ofa_deploy.store.models import ChunkRow, DeviceRow, ItemRow, JobRow, MeasurementRow, RunFactsRow, RunRow
 
 NUMBERS = ("p50", "p90", "p99", "se")  # of a measurement record, as they are shown
 RECORD = MeasurementRow.record
@@ -41,9 +41,10 @@ class Overview:
         known = about.group_by(MeasurementRow.device).subquery()
         simulated = RECORD["condition"]["simulated"].as_boolean()
         query = (
-            select(DeviceRow, known.c.n, RECORD["facts"], simulated)
+            select(DeviceRow, known.c.n, RECORD["facts"], RunFactsRow.facts, simulated)
             .outerjoin(known, known.c.device == DeviceRow.name)
             .outerjoin(MeasurementRow, MeasurementRow.id == known.c.newest)
+            .outerjoin(RunFactsRow, RunFactsRow.run == MeasurementRow.run)
             .order_by(DeviceRow.name)
         )
         with reading(self._engine) as session:
@@ -51,10 +52,10 @@ class Overview:
                 {
                     **{name: getattr(row, name) for name in COLUMNS},
                     "measured": count or 0,
-                    "measured_facts": facts or {},
+                    "measured_facts": of_run or facts or {},  # older records hold the facts themselves
                     "simulated": simulated,
                 }
-                for row, count, facts, simulated in session.execute(query)
+                for row, count, facts, of_run, simulated in session.execute(query)
             ]
 
     def queues(self) -> dict[str, dict[str, int]]:

@@ -1,13 +1,19 @@
-"""How a measurement record becomes a row."""
+"""How a measurement record becomes a row, and how rows become records again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ofa_deploy.store.models import MeasurementRow
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ofa_deploy.store.models import MeasurementRow, RunFactsRow
+
+OF_RUN = "facts"  # the field of a record that is equal for all records of a run
+VALUES_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
 
 
 def condition_hash(condition: Mapping[str, Any]) -> str:
@@ -15,15 +21,44 @@ def condition_hash(condition: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(condition), sort_keys=True).encode()).hexdigest()
 
 
-def measurement_row(record: Mapping[str, Any]) -> MeasurementRow:
-    """The row of a record.
+def add_records(session: Session, records: Collection[Mapping[str, Any]]) -> None:
+    """Store records, and what their runs have in common once for each run.
 
     Raises:
-        ValueError: the record holds NaN or an infinity.
+        ValueError: a record holds NaN or an infinity.
         KeyError: one of the searched fields is missing.
     """
-    body = {key: value for key, value in record.items() if key != "id"}
+    facts = {record["run"]: record[OF_RUN] for record in records if record.get("run") and OF_RUN in record}
+    json.dumps(facts, allow_nan=False)
+    known = {run for run, _ in _facts_of(session, facts)}
+    session.add_all(RunFactsRow(run=run, facts=dict(facts[run])) for run in sorted(facts.keys() - known))
+    session.add_all([_measurement_row(record) for record in records])
+
+
+def _measurement_row(record: Mapping[str, Any]) -> MeasurementRow:
+    shared = {OF_RUN} if record.get("run") else set()
+    body = {key: value for key, value in record.items() if key not in {"id", *shared}}
     json.dumps(body, allow_nan=False)
     fields = {name: record[name] for name in ("device", "kind", "key", "measured_at")}
     ids = {name: record.get(name) for name in ("run", "item")}
     return MeasurementRow(**fields, **ids, condition_hash=condition_hash(record["condition"]), record=body)
+
+
+def as_stored(session: Session, rows: Iterable[Any]) -> list[dict[str, Any]]:
+    """Records from the ``id``, the ``run`` and the ``record`` of rows, each with its ``id``.
+
+    The records of a run share one object of facts.
+    """
+    found = list(rows)
+    facts = dict(_facts_of(session, {run for _, run, record in found if run and OF_RUN not in record}))
+    return [{**({OF_RUN: facts[run]} if run in facts else {}), **record, "id": number} for number, run, record in found]
+
+
+def _facts_of(session: Session, runs: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
+    names, found = sorted(runs), list[tuple[str, dict[str, Any]]]()
+    for start in range(0, len(names), VALUES_PER_QUERY):
+        some = RunFactsRow.run.in_(names[start : start + VALUES_PER_QUERY])
+        found += [
+            (row.run, row.facts) for row in session.execute(select(RunFactsRow.run, RunFactsRow.facts).where(some))
+        ]
+    return found

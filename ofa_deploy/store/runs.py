@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.store.database import reading, writing
 from ofa_deploy.store.models import ChunkRow, ItemRow, JobRow, RunRow, utc_now
-from ofa_deploy.store.rows import measurement_row
+from ofa_deploy.store.rows import add_records
 
 MAX_ATTEMPTS = 3
 BEAT_S = 2.0  # a sign of life that brings nothing new is not written more often than this
@@ -86,14 +86,16 @@ class Runs:
         with reading(self._engine) as session:
             return _describe(session, _get(session, run))
 
-    def device_of(self, run: str) -> str:
-        """Whose run it is.
+    def owner(self, run: str) -> tuple[str, str]:
+        """The device and the queue whose agent has a run.
 
         Raises:
             StaleRun: there is no such run.
         """
         with reading(self._engine) as session:
-            return _get(session, run).device
+            row = _get(session, run)
+            queue = select(JobRow.queue).join(ChunkRow, ChunkRow.job_id == JobRow.id).where(ChunkRow.id == row.chunk_id)
+            return row.device, session.scalars(queue).one()
 
     def beat(self, run: str, progress: Mapping[str, Any], lease_s: float) -> None:
         """A sign of life: prolongs the run's lease, but never beyond the limit of a run.
@@ -130,7 +132,7 @@ class Runs:
                 return False
             row = _own(session, run)
             row.state, row.digest = "done", digest
-            session.add_all(measurement_row(record) for record in records.values())
+            add_records(session, list(records.values()))
             for item in session.scalars(select(ItemRow).where(ItemRow.chunk_id == row.chunk_id)):
                 item.state = "done" if item.id in records else "failed"
                 item.error = dict(errors[item.id]) if item.id in errors else None

@@ -14,12 +14,12 @@ from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.models import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
 from ofa_deploy.store.overview import Overview
-from ofa_deploy.store.rows import condition_hash, measurement_row
+from ofa_deploy.store.rows import VALUES_PER_QUERY, add_records, as_stored, condition_hash
 from ofa_deploy.store.runs import Runs
 
 DEVICE_FIELDS = ("name", "profile", "facts", "created_at", "seen_at", "revoked_at")
+STORED = (MeasurementRow.id, MeasurementRow.run, MeasurementRow.record)  # what ``as_stored`` reads
 ONE_SHOT = "one-shot"  # weights as the supernet has them
-KEYS_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
 
 
 class Store:
@@ -88,13 +88,13 @@ class Store:
             known = select(MeasurementRow.run, MeasurementRow.item).where(MeasurementRow.run.in_(runs))
             stored = {tuple(pair) for pair in session.execute(known)}
             new = [record for record in records if (record.get("run"), record.get("item")) not in stored]
-            session.add_all([measurement_row(record) for record in new])
+            add_records(session, new)
 
     def measurements(
         self, device: str, condition: Mapping[str, Any] | None = None, keys: Iterable[str] | None = None
     ) -> list[dict[str, Any]]:
         """Records of a device, oldest first, each with its ``id``; of one condition and some keys where given."""
-        query = select(MeasurementRow.id, MeasurementRow.record).where(MeasurementRow.device == device)
+        query = select(*STORED).where(MeasurementRow.device == device)
         if condition is not None:
             query = query.where(MeasurementRow.condition_hash == condition_hash(condition))
         if device in self._until:
@@ -102,18 +102,18 @@ class Store:
         queries = [query]
         if keys is not None:
             wanted = sorted(set(keys))
-            parts = [wanted[i : i + KEYS_PER_QUERY] for i in range(0, len(wanted), KEYS_PER_QUERY)]
+            parts = [wanted[i : i + VALUES_PER_QUERY] for i in range(0, len(wanted), VALUES_PER_QUERY)]
             queries = [query.where(MeasurementRow.key.in_(part)) for part in parts]
         with reading(self._engine) as session:
-            found = [{**record, "id": number} for query in queries for number, record in session.execute(query)]
+            found = as_stored(session, (row for query in queries for row in session.execute(query)))
         return sorted(found, key=lambda record: record["id"])
 
     def measurements_after(self, device: str, after: int, limit: int) -> list[dict[str, Any]]:
         """Records of a device whose ``id`` is larger than ``after``, oldest first, ``limit`` at most."""
-        query = select(MeasurementRow.id, MeasurementRow.record).where(MeasurementRow.device == device)
+        query = select(*STORED).where(MeasurementRow.device == device)
         page = query.where(MeasurementRow.id > after).order_by(MeasurementRow.id).limit(limit)
         with reading(self._engine) as session:
-            return [{**record, "id": number} for number, record in session.execute(page)]
+            return as_stored(session, session.execute(page))
 
     def newest_measurement(self, device: str) -> int:
         """The largest ``id`` of a device's records; 0 where it has none."""

@@ -157,8 +157,9 @@ def enroll(client, code, secret="s" * 43):
     return client.post("/api/enroll", json={"code": code, "secret": secret, "facts": {"cpu": "x"}})
 
 
-def claim(client, token):
-    return client.post("/api/claim", json={"facts": {}}, headers={"Authorization": f"Bearer {token}"}).status_code
+def claim(client, token, queue=""):
+    body = {"facts": {}, "queue": queue}
+    return client.post("/api/claim", json=body, headers={"Authorization": f"Bearer {token}"}).status_code
 
 
 def test_a_code_lets_one_agent_in_and_a_lost_answer_costs_nothing(served):
@@ -205,9 +206,9 @@ def test_codes_expire(served, monkeypatch):
 def test_the_tokens_of_a_command_end_with_its_queue(served):
     client, _ = served
     token = enroll(client, register(client, queue="mine")).json()["token"]
-    assert claim(client, token) == 204
+    assert claim(client, token, "mine") == 204
     assert client.delete("/api/queues/mine", headers=admin()).status_code == 204
-    assert claim(client, token) == 401
+    assert claim(client, token, "mine") == 401
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", "a b", "x.yaml", "x" * 101, "\x00", "\ud800", "-x", 3, None])

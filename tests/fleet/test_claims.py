@@ -38,8 +38,16 @@ def servers(request, tmp_path):
         store.close()
 
 
-def ask(url, path, body, status=200):
-    headers = {"Authorization": f"Bearer phone.{SECRET}"}
+def let_in(store, queue):
+    """The secret of an agent that works for one queue of the device."""
+    secret = queue[0] * 43
+    store.access.register("phone", PROFILE, digest(queue), utc_now(60), queue)
+    assert store.access.enrol(digest(queue), digest(secret), {}) == "phone"
+    return secret
+
+
+def ask(url, path, body, status=200, secret=SECRET):
+    headers = {"Authorization": f"Bearer phone.{secret}"}
     answer = requests.post(url + path, json=body, headers=headers, timeout=60)
     assert answer.status_code == status, answer.text
     return answer.json() if answer.content else None
@@ -105,7 +113,9 @@ def test_work_of_a_commands_queue_is_for_its_agent(servers):
     urls, _ = servers
     submit(urls[0], queue="mine")
     assert ask(urls[0], "/api/claim", {"facts": {}}, 204) is None
-    assert ask(urls[0], "/api/claim", {"facts": {}, "queue": "mine"})["attempt"] == 1
+    ask(urls[0], "/api/claim", {"facts": {}, "queue": "mine"}, 403)
+    secret = let_in(servers[1], "mine")
+    assert ask(urls[0], "/api/claim", {"facts": {}, "queue": "mine"}, secret=secret)["attempt"] == 1
 
 
 def test_waiting_agents_go_home_when_the_server_ends(tmp_path):
@@ -181,7 +191,7 @@ def test_jobs_of_a_command_that_is_gone_end(servers, monkeypatch):
     monkeypatch.setattr("ofa_deploy.fleet.service.SILENT_S", 3600.0)
     number, kept = submit(urls[0], queue="killed"), submit(urls[0])
     running = submit(urls[0], queue="alive")
-    ask(urls[0], "/api/claim", {"facts": {}, "queue": "alive"})
+    ask(urls[0], "/api/claim", {"facts": {}, "queue": "alive"}, secret=let_in(store, "alive"))
     with store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET created_at = '2020-01-01T00:00:00.000Z'")
     client = Client(urls[1], TOKEN)

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from ofa_deploy.fleet import Protocol
@@ -6,18 +8,25 @@ from ofa_deploy.fleet.schemas import RunResult
 
 RUNTIME = {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "batch": 1, "threads": 1}
 SHA = "0" * 64
+CLAIMED = datetime.now(UTC) - timedelta(minutes=10)
 
 
-def measured(timings, sentinel, reference=None, **settings):
+def moment(after_s):
+    return (CLAIMED + timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def measured(timings, sentinel, reference=None, began=None, ended=None, simulated=False, told=False, **settings):
     """Records of one item ``i`` from its timings and the sentinel's level in every round."""
-    run = {"run": "r", "device": "d", "reference": reference}
+    runtime = {**RUNTIME, "runtime": "simulated"} if simulated else RUNTIME
+    run = {"run": "r", "device": "d", "reference": reference, "claimed_at": CLAIMED.isoformat()}
+    run["request"] = {"runtime": runtime}
     run["items"] = [{"item": "i", "payload": {"kind": "op", "key": "k", "ops": ["k"], "specs": [], "arch": None}}]
     result = RunResult(
-        condition={**RUNTIME, "runtime_version": "1", "simulated": False},
+        condition={**runtime, "runtime_version": "1", "simulated": told},
         facts={},
         settings=Protocol(**settings),
-        started_at="2025-01-01T00:00:00Z",
-        finished_at="2025-01-01T00:01:00Z",
+        started_at=began or moment(60),
+        finished_at=ended or moment(120),
         stopped="settled",
         sentinel={"blob": SHA, "burst": 1, "visits": [[[level, level]] * 3 for level in sentinel]},
         items=[{"item": "i", "burst": 1, "timings": timings}],
@@ -32,7 +41,7 @@ def test_a_calm_measurement_has_no_flags():
     assert (record["p50"], record["flags"], record["scale"], record["excluded"]) == (2.1, [], 1.0, [])
     assert (record["sentinel_ms"], level["sentinel_ms"]) == (1.0, 1.0)
     assert (record["device"], record["run"], record["item"], record["key"]) == ("d", "r", "i", "k")
-    assert record["measured_at"] == "2025-01-01T00:01:00Z"
+    assert (record["started_at"], record["measured_at"]) == (moment(60), moment(120))
 
 
 def test_slow_rounds_are_kept_apart():
@@ -61,6 +70,31 @@ def test_a_later_chunk_is_put_on_the_first_ones_level_beyond_noise_only():
     assert (record["scale"], record["p50"]) == (1.0, 2.0)
     record, _ = measured([[2.0, 2.0]] * 12, [1.25] * 12, {**first, "blob": "1" * 64})
     assert record["scale"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("began", "ended", "stored"),
+    [
+        ("1970-01-01T00:00:10Z", "1970-01-01T00:01:10Z", (0, 60)),  # a board whose clock starts anew at every boot
+        (moment(-3600), moment(-3540), (0, 60)),
+        (moment(-2), moment(30), (-2, 30)),
+        ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z", (0, 600)),
+        (moment(60), moment(30), (0, 600)),
+        ("1970-01-01T00:00:10Z", moment(60), (0, 600)),  # it learnt the time meanwhile
+    ],
+)
+def test_a_clock_that_is_wrong_is_replaced_by_the_servers(began, ended, stored):
+    record, _ = measured([[2.0, 2.0]] * 12, [1.0] * 12, began=began, ended=ended)
+    for name, after in zip(("started_at", "measured_at"), stored, strict=True):
+        found = (datetime.fromisoformat(record[name]) - CLAIMED).total_seconds()
+        assert found == pytest.approx(after, abs=5), name
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_job_says_whether_a_record_is_simulated(told):
+    record, _ = measured([[2.0, 2.0]] * 12, [1.0] * 12, simulated=True, told=told)
+    assert record["condition"]["simulated"] is True
+    assert record["measured_at"] == "1970-01-01T00:00:00Z", "what it says holds at every time"
 
 
 def test_host_and_agent_agree_on_the_settings():

@@ -3,10 +3,12 @@ import hashlib
 import http.client
 import json
 import math
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 import requests
+from sqlalchemy import text
 
 from ofa_deploy.fleet import Protocol
 from ofa_deploy.fleet.server import create_app
@@ -36,12 +38,12 @@ class Api:
         headers = {"Authorization": f"Bearer {token}"}
         return self.session.request(method, self.url + path, data=data, headers=headers, timeout=30, **more)
 
-    def start(self, items=2):
+    def start(self, items=2, queue="", **asked):
         """A job with one claimed run."""
         assert self.session.put(f"{self.url}/api/blobs/{SHA}", data=MODEL, timeout=30).status_code == 204
-        body = job(self.device, items)
+        body = {**job(self.device, items, **asked), "queue": queue}
         assert self("POST", "/api/jobs", body).status_code == 201
-        return body["id"], self("POST", "/api/claim", {"facts": {}}).json()
+        return body["id"], self("POST", "/api/claim", {"facts": {}, "queue": queue}).json()
 
     def stored(self):
         """What is stored of this test's device."""
@@ -52,10 +54,10 @@ class Api:
         return list(self.blobs.iterdir())
 
 
-def enrol(api, name):
+def enrol(api, name, queue=""):
     """Let a device in as an agent does. Returns its token."""
     profile = {"name": "local", "description": "", "runtime": "onnxruntime"}
-    code = api("POST", "/api/devices", {"name": name, "profile": profile}).json()["code"]
+    code = api("POST", "/api/devices", {"name": name, "profile": profile, "queue": queue}).json()["code"]
     return api("POST", "/api/enroll", {"code": code, "secret": "s" * 11 + uuid4().hex, "facts": {}}).json()["token"]
 
 
@@ -80,25 +82,29 @@ def api(server):
     opened.session.close()
 
 
-def job(device, items=2):
+def job(device, items=2, runtime=RUNTIME["runtime"], settings=()):
     item = {"kind": "op", "ops": ["k"], "specs": [], "arch": None, "blob": SHA}
     return {
         "id": uuid4().hex,
         "device": device,
-        "runtime": dict(RUNTIME),
-        "settings": Protocol(rounds_min=3).model_dump(),
+        "runtime": {**RUNTIME, "runtime": runtime},
+        "settings": Protocol(**{"rounds_min": 3, "timings": 3, **dict(settings)}).model_dump(),
         "sentinels": [SHA],
         "items": [{**item, "key": f"k{i}"} for i in range(items)],
     }
 
 
+def now():
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def result(run, ms=1.0, sentinel_ms=1.0):
     return {
-        "condition": {**RUNTIME, "runtime_version": "1.0", "simulated": False},
+        "condition": {**{key: run["runtime"][key] for key in RUNTIME}, "runtime_version": "1.0", "simulated": False},
         "facts": {"cpu": "x"},
         "settings": dict(run["settings"]),
-        "started_at": "2025-01-01T00:00:00Z",
-        "finished_at": "2025-01-01T00:01:00Z",
+        "started_at": now(),
+        "finished_at": now(),
         "stopped": "settled",
         "sentinel": {"blob": SHA, "burst": 1, "visits": [[[sentinel_ms, sentinel_ms]] * 3] * 3},
         "items": [{"item": i["item"], "burst": 1, "timings": [[ms, ms]] * 3} for i in run["items"]],
@@ -148,6 +154,10 @@ def spoil(path, value):
     return change
 
 
+def deep(levels):
+    return [deep(levels - 1)] if levels else []
+
+
 TIMING = ("items", 0, "timings", 1, 0)
 HOSTILE = {
     "nan": spoil(TIMING, math.nan),
@@ -156,6 +166,7 @@ HOSTILE = {
     "zero": spoil(TIMING, 0.0),
     "1e12": spoil(TIMING, 1e12),
     "below a nanosecond": spoil(TIMING, 1e-9),
+    "a nanosecond a call": spoil(("items", 0, "timings"), [[1e-6, 1e-6]] * 3),
     "text": spoil(TIMING, "1.0"),
     "a truth": spoil(TIMING, True),
     "1e6": spoil(TIMING, 1e6),
@@ -181,6 +192,18 @@ HOSTILE = {
     "other settings": spoil(("settings", "rounds_min"), 4),
     "facts with nan": spoil(("facts", "x"), math.nan),
     "facts that are no text": spoil(("facts", "x"), "\ud800"),
+    "simulated, which was not asked for": spoil(("condition", "simulated"), True),
+    "an integer of 400 digits": spoil(("facts", "temperature_c"), 10**400),
+    "an integer of 65 bits": spoil(("facts", "x"), 2**64),
+    "facts that are large": spoil(("facts",), {str(i): "x" * 1000 for i in range(65)}),
+    "a long text": spoil(("facts", "x"), "x" * 10_001),
+    "facts that are deep": spoil(("facts", "x"), deep(32)),
+    "details that are large": spoil(("items", 0, "details"), {"layers": ["x" * 100] * 2600}),
+    "fewer rounds than all": spoil(("stopped",), "rounds"),
+    "the cap before its time": spoil(("stopped",), "cap"),
+    "a ragged item": spoil(("items", 0, "timings", 1), [1.0, 1.0, 1.0]),
+    "a ragged sentinel": spoil(("sentinel", "visits", 1, 2), [1.0, 1.0, 1.0]),
+    "more bursts than the settings allow": spoil(("items", 0, "timings"), [[1.0] * 4] * 3),
     "unknown key": spoil(("p50",), 0.001),
     "no condition": spoil(("condition",), KeyError),
     "a time that is none": spoil(("finished_at",), "yesterday"),
@@ -207,8 +230,8 @@ def test_a_result_that_cannot_be_is_refused_and_nothing_of_it_is_stored(api, cha
     [
         (math.nan, "finite number"),
         (math.inf, "finite number"),
-        (0.0, "greater than or equal to 0.000001"),
-        (-1.0, "greater than or equal to 0.000001"),
+        (0.0, "greater than or equal to 0.0001"),
+        (-1.0, "greater than or equal to 0.0001"),
         (1e12, "less than 1000000"),
         (4e5, "they are not in milliseconds"),
     ],
@@ -227,10 +250,65 @@ def test_whole_numbers_are_timings_and_a_simulation_takes_no_time(api):
     _, run = api.start()
     body = result(run, ms=1)
     assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
-    _, run = api.start()
+    _, run = api.start(runtime="simulated")
     body = result(run, ms=60_000.0)
     body["condition"]["simulated"] = True
     assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
+
+
+def test_three_rounds_of_twelve_are_refused_and_so_is_a_cap_before_its_time(api):
+    number, run = api.start(settings={"rounds_min": 12})
+    answer = api("POST", f"/api/runs/{run['run']}/result", result(run))
+    assert "ended after 3 rounds as 'settled'; that takes 12" in answer.json()["detail"]
+    answer = api("POST", f"/api/runs/{run['run']}/result", {**result(run), "stopped": "cap"})
+    assert "that takes 90 s at least" in answer.json()["detail"]
+    assert api.stored() == []
+    assert api("GET", f"/api/jobs/{number}").json()["state"] == "active"
+
+
+def test_a_simulated_device_that_says_it_is_real_is_stored_as_simulated(api):
+    _, run = api.start(runtime="simulated")
+    assert api("POST", f"/api/runs/{run['run']}/result", result(run)).status_code == 200
+    assert {record["condition"]["simulated"] for record in api.stored()} == {True}
+    assert {record["measured_at"] for record in api.stored()} == {"1970-01-01T00:00:00Z"}
+
+
+@pytest.mark.parametrize("year", ["0001", "1970", "9999"])
+def test_a_device_in_another_year_is_stored_with_the_servers_times(api, year):
+    _, run = api.start()
+    body = {**result(run), "started_at": f"{year}-01-01T00:00:00Z", "finished_at": f"{year}-01-01T00:00:00Z"}
+    assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
+    for record in api.stored():
+        for name in ("started_at", "measured_at"):
+            assert abs((datetime.now(UTC) - datetime.fromisoformat(record[name])).total_seconds()) < 60
+
+
+def test_what_a_device_says_of_itself_is_stored_once_for_all_records(api):
+    _, run = api.start(items=100)
+    body = result(run)
+    body["facts"] = {str(i): "x" * 1000 for i in range(60)}
+    assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
+    assert all(record["facts"] == body["facts"] for record in api.stored())
+    with api.store._engine.connect() as connection:
+        of_run = "SELECT sum(length(CAST(record AS TEXT))) FROM measurements WHERE run = :run"
+        assert connection.execute(text(of_run), {"run": run["run"]}).scalar() < 200_000
+
+
+@pytest.mark.parametrize("queue", ["", "mine"])
+def test_a_token_is_good_for_its_own_queue_alone(api, queue):
+    other = "mine" if not queue else ""
+    api.token = enrol(api, api.device, queue)
+    api.start(queue=queue)
+    elsewhere = enrol(api, api.device, other)
+    answer = api("POST", "/api/claim", {"facts": {}, "queue": queue}, elsewhere)
+    assert answer.status_code == 403
+    assert "this token is for" in answer.json()["detail"]
+    _, run = api.start(queue=queue)
+    path = f"/api/runs/{run['run']}"
+    for what, body in (("progress", {"phase": "rounds"}), ("failure", {"reason": "failed", "message": ""})):
+        assert api("POST", f"{path}/{what}", body, elsewhere).status_code == 403
+    assert api("POST", f"{path}/result", result(run), elsewhere).status_code == 403
+    assert api("POST", f"{path}/result", result(run)).status_code == 200
 
 
 def test_an_agent_that_does_not_tell_its_power_mode_and_one_that_does(api):

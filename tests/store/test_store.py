@@ -4,6 +4,8 @@ import pytest
 from sqlalchemy import text
 
 from ofa_deploy.store import condition_hash
+from ofa_deploy.store.database import writing
+from ofa_deploy.store.models import MeasurementRow
 
 
 def record(key="k", run=None, item=None, **changes):
@@ -39,6 +41,25 @@ def test_a_record_of_the_same_run_and_item_is_stored_once(store):
         store.add_measurements([record("a", "run", "1"), record("b", "run", "2")])
     store.add_measurements([record("a", "other", "1")])
     assert [r["key"] for r in store.measurements("local")] == ["a", "b", "a"]
+
+
+def test_what_a_run_says_of_its_device_is_stored_once_and_older_records_are_read(store):
+    facts = {"cpu": "x" * 1000}
+    older = record("old", "old run", "0", facts={"cpu": "y"})
+    row = {**{name: older[name] for name in ("device", "kind", "key", "measured_at", "run", "item")}, "record": older}
+    with writing(store._engine) as session:
+        session.add(MeasurementRow(**row, condition_hash=condition_hash(older["condition"])))
+    imported = record("imported", facts={"file": "z"})
+    store.add_measurements([record(str(i), "run", str(i), facts=facts) for i in range(50)] + [imported])
+    store.add_measurements([record("more", "run", "50", facts=facts)])
+    found = store.measurements("local")
+    assert found == store.measurements_after("local", 0, 100)
+    assert [r["facts"] for r in found] == [{"cpu": "y"}, *[facts] * 50, {"file": "z"}, facts]
+    store.touch_device("local")
+    assert store.overview.devices()[0]["measured_facts"] == facts
+    with store._engine.connect() as connection:
+        assert connection.execute(text("SELECT sum(length(CAST(record AS TEXT))) FROM measurements")).scalar() < 20_000
+        assert connection.execute(text("SELECT run FROM run_facts")).scalars().all() == ["run"]
 
 
 def test_nan_is_never_stored_nor_what_came_with_it(store):
