@@ -36,7 +36,20 @@ class Document(BaseModel):
 
 
 class StageDocument(Document):
-    """One stage of a space; see ``space.StageSpec``."""
+    """One stage of a space: a run of blocks of equal width.
+
+    Attributes:
+        width: output channels at width multiplier 1.0.
+        stride: of the stage's first block.
+        act: activation inside the blocks.
+        se: whether the blocks have squeeze-excitation.
+        depths: how many blocks the stage may have.
+        kernels: kernel sizes a block may have; for ``uib`` blocks pairs ``[before, after]``, 0 for no convolution.
+        expands: expansion ratios a block may have.
+        block: ``mbconv`` is MobileNetV3's block, ``uib`` MobileNetV4's universal inverted bottleneck.
+        squeeze: squeeze-excitation keeps a quarter of the ``expanded`` channels (MobileNetV3) or of the block's
+            ``input`` channels (EfficientNet).
+    """
 
     width: Positive
     stride: Literal[1, 2] = 1
@@ -50,7 +63,15 @@ class StageDocument(Document):
 
 
 class ElasticDocument(Document):
-    """Choices up to those of a base; ``space.make_elastic`` says what they mean."""
+    """The choices that a supernet gets around a base network. A key that is left out stays as the base has it.
+
+    Attributes:
+        depth: blocks per stage relative to the base: 0 keeps the base's depth, -1 also allows one block fewer.
+        kernel: kernel sizes; each stage takes those up to its own.
+        expand: expansion ratios; each stage takes those up to its own.
+        width: channel multipliers, at most 1.
+        resolution: input sizes in pixels, at most the base's.
+    """
 
     depth: tuple[Annotated[int, Field(le=0)], ...] | None = None
     kernel: tuple[Literal[3, 5, 7], ...] | None = None
@@ -60,7 +81,26 @@ class ElasticDocument(Document):
 
 
 class SpaceDocument(Document):
-    """A search space; ``base`` names a preset or a file whose fields it starts from, ``elastic`` gives it choices."""
+    """A search space: everything that one supernet contains.
+
+    Attributes:
+        name: name of the space.
+        base: a preset or a YAML file to start from; the other keys replace its fields.
+        elastic: choices around a base that is one network; see ``ElasticDocument``.
+        stages: the stages, from the image to the head.
+        resolutions: input sizes in pixels.
+        widths: channel multipliers.
+        in_channels: channels of the images.
+        num_classes: classes of the classifier.
+        stem_width: channels of the first convolution.
+        stem_stride: stride of the first convolution.
+        stem_act: activation of the first convolution.
+        first_block: whether a fixed MBConv block (kernel 3, stride 1, no expansion) follows the stem.
+        head_width: channels of the last 1×1 convolution before pooling.
+        feature_width: width of the linear layer before the classifier; 0 for none.
+        head_act: activation of the head.
+        bn_eps: what batch norm adds to the variance.
+    """
 
     name: str
     base: str | None = None
@@ -81,27 +121,35 @@ class SpaceDocument(Document):
 
 
 class Normalisation(Document):
-    """Mean and standard deviation of every channel, of pixels scaled to 0…1."""
+    """Mean and standard deviation of every channel, for pixels scaled to 0…1.
+
+    Attributes:
+        mean: one number for each channel.
+        std: one number for each channel.
+    """
 
     mean: Annotated[tuple[float, ...], Field(min_length=1)]
     std: Annotated[tuple[Bound, ...], Field(min_length=1)]
 
 
 class DataConfig(Document):
-    """Images: which data set, where, and how they are split, read and varied.
+    """Images: which data set, where it is, how it is split, read and augmented.
 
     Attributes:
-        root: where it lies; an ``image_folder``'s has ``train/CLASS/…`` and, where published, ``test/CLASS/…`` (or
-            ``val``), or just ``CLASS/…``; an ``npz``'s is the file.
-        valid: images held out of the training split, a number or a share: accuracies are estimated on them.
-        test: the share held out as test images of an ``image_folder`` or ``npz`` without any.
-        augment: how training images are varied; ``training/augmentation.py`` says what each word means.
-        normalise: by what was ``measured`` on training images, by ``imagenet``'s published figures, or by those given.
-        channels: of an ``image_folder``: grey, RGB, or RGBA.
-        size: side of an ``image_folder``'s items in pixels; the other data sets have one size.
-        resize: the shorter side of an ``image_folder``'s image before its centre is cropped to ``size``.
-        workers: processes that read an ``image_folder``; ``auto``: one for each core but one.
-        corrupt_limit: so many of an ``image_folder``'s images (a number or a share) may be unreadable.
+        name: the data set; ``image_folder`` and ``npz`` are for your own images.
+        root: where the data set is. An ``image_folder`` has ``train/CLASS/…`` and, if there is one, ``test/CLASS/…``
+            or ``val/CLASS/…``; or just ``CLASS/…``. An ``npz`` is a file with the arrays ``images`` (uint8, NHW or NHWC)
+            and ``labels``.
+        valid: images held out of the training split, as a number or a share. Subnets are compared on them.
+        test: the share held out as test images where an ``image_folder`` or ``npz`` has none, class by class.
+        augment: random augmentations of the training images, applied in a fixed order.
+        normalise: ``measured`` uses the mean and standard deviation of the training images, ``imagenet`` the published
+            ones; or give ``mean`` and ``std``.
+        channels: channels of an ``image_folder``: 1 for grey, 3 for RGB, 4 for RGBA.
+        size: side in pixels of the crops taken from an ``image_folder``; smaller resolutions shrink them.
+        resize: shorter side of an ``image_folder``'s image before its centre is cropped; default: ``size``.
+        workers: processes that read an ``image_folder``; ``auto`` is one for each core but one.
+        corrupt_limit: how many unreadable images (a number or a share) are skipped, with a message, before an error.
     """
 
     name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "npz"]
@@ -112,7 +160,7 @@ class DataConfig(Document):
     normalise: Literal["measured", "imagenet"] | Normalisation = "measured"
     channels: Literal[1, 3, 4] = 3
     size: Positive = 224
-    resize: Positive | None = None  # default: size
+    resize: Positive | None = None
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
     corrupt_limit: Annotated[int, Field(ge=0)] | Share = 10
 
@@ -121,17 +169,16 @@ Proxy = Literal["synflow", "grad_norm", "fisher", "naswot"]
 
 
 class AccuracyConfig(Document):
-    """How many subnets are evaluated to fit and to test the accuracy predictor, and on how many images.
+    """How the accuracy predictor is fitted and tested.
 
     Attributes:
-        subnets: at most so many are evaluated; it ends sooner where more of them no longer help.
-        heldout: so many of them test the predictor, and take no part in fitting.
-        round: of the others, so many are evaluated before the predictor is fitted anew and asked which ones it would
-            learn from; the first round has twice as many.
-        recalibration_images: training images for the batch-norm statistics of a subnet.
-        images: held-out images at most; half of them are for fitting, the others for a second look.
-        min_proxy: zero-cost proxies that a subnet must pass before it is evaluated to fit on: by name, the share of
-            random subnets that score less.
+        subnets: subnets evaluated at most, the held-out ones included; evaluation stops earlier when more do not help.
+        heldout: subnets that test the predictor and take no part in fitting it.
+        round: subnets evaluated between two fits of the predictor; the first round has twice as many.
+        recalibration_images: training images for the batch-norm statistics of each subnet.
+        images: held-out images used at most; half to fit on, half for the second look.
+        min_proxy: skips candidates that score low on a zero-cost proxy, by name: the share of random subnets that must
+            score less.
     """
 
     subnets: Annotated[int, Field(ge=8)] = 60
@@ -149,12 +196,12 @@ class AccuracyConfig(Document):
 
 
 class PhaseConfig(Document):
-    """One phase of the progressive schedule; the lists have an entry for each sub-phase, the last one for all others.
+    """One phase of the progressive schedule. Lists have an entry for each sub-phase; the last entry serves all others.
 
     Attributes:
-        share: of the recipe's epochs, in proportion to the shares of all (sub-)phases.
-        lr: peak learning rate, as a multiple of the recipe's.
-        subnets: random subnets of a step.
+        share: the phase's part of the recipe's epochs, relative to the shares of the other phases.
+        lr: peak learning rate, as a multiple of the recipe's ``lr``.
+        subnets: random subnets trained in each step.
     """
 
     share: Annotated[tuple[Bound, ...], Field(min_length=1)]
@@ -173,10 +220,15 @@ _PUBLISHED_PHASES: Final[dict[str, dict[str, Any]]] = {
 
 
 class ProgressiveConfig(Document):
-    """The phases of ``schedule: progressive``, in their order; what a phase leaves out is as published.
+    """The phases of ``schedule: progressive``, in order. What you leave out is as once-for-all published it.
 
     Attributes:
-        distill_ratio: weight of the teacher's soft labels, beside the true labels' 1.
+        largest: trains the largest subnet alone.
+        kernel: adds smaller kernels.
+        depth: adds smaller depths.
+        expand: adds smaller expansion ratios.
+        width: adds smaller widths.
+        distill_ratio: weight of the teacher's soft labels, where the true labels weigh 1.
     """
 
     largest: PhaseConfig
@@ -198,36 +250,72 @@ class ProgressiveConfig(Document):
 
 
 class TrainRecipe(Document):
-    """``train-supernet -c FILE``."""
+    """A recipe for ``train-supernet -c FILE``.
+
+    Attributes:
+        name: names the supernet in the workspace.
+        space: the search space: a preset's name, or keys as in "A search space".
+        init: a supernet's file; the largest subnet starts from the weights of the file's largest subnet.
+        teacher: a supernet's file whose largest subnet, frozen, teaches from the first step; needs
+            ``schedule: progressive``.
+        data: the images.
+        epochs: passes over the training images.
+        batch_size: images per step, over all processes together.
+        lr: peak learning rate of SGD with Nesterov momentum.
+        warmup_epochs: epochs over which the learning rate rises to its peak.
+        momentum: of SGD.
+        weight_decay: of SGD.
+        label_smoothing: probability spread over the other classes.
+        random_subnets: random subnets trained in each step, beside the largest and the smallest.
+        largest_epochs: epochs that train the largest subnet alone at the start; its channels are then sorted by
+            importance.
+        schedule: ``sandwich`` trains the largest, the smallest and random subnets in each step; ``progressive`` is
+            once-for-all's sequence of phases.
+        progressive: the phases of ``schedule: progressive``.
+        distill: loss between student and teacher: ``kl``, or AlphaNet's α-divergence (``alpha``).
+        alpha: the two values of α; the worse of the two counts.
+        alpha_clip: bound on the importance ratios of the α-divergence.
+        clip_norm: bound on the norm of a step's whole gradient.
+        ema: decay of the averaged weights, which are the ones that are evaluated and kept; 0 for none.
+        evaluate_every: epochs between evaluations of the largest and the smallest subnet; 0 for none.
+        patience: epochs without improvement after which training ends early; 0 for never.
+        device: ``auto`` takes a GPU if there is one.
+        precision: of the layers in training; weights and evaluations stay fp32.
+        compile: uses ``torch.compile``; resumed runs then agree only up to rounding.
+        seed: of everything that is random.
+        threads: CPU threads; default: all cores.
+        checkpoint_seconds: seconds between checkpoints.
+        accuracy: the accuracy predictor.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
     space: str | dict[str, Any]
-    init: Path | None = None  # a supernet's file: the largest subnet starts from its largest one's weights
-    teacher: Path | None = None  # a supernet's file: its largest subnet, frozen, teaches from the first step on
+    init: Path | None = None
+    teacher: Path | None = None
     data: DataConfig
     epochs: Positive
     batch_size: Positive = 128
-    lr: Annotated[float, Field(gt=0)] = 0.1  # peak learning rate of SGD with Nesterov momentum
+    lr: Annotated[float, Field(gt=0)] = 0.1
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
     label_smoothing: Fraction = 0.1
     random_subnets: Annotated[int, Field(ge=0)] = 2
-    largest_epochs: Annotated[float, Field(ge=0)] = 0  # the largest subnet alone at first, then its channels are sorted
+    largest_epochs: Annotated[float, Field(ge=0)] = 0
     schedule: Literal["sandwich", "progressive"] = "sandwich"
     progressive: ProgressiveConfig = ProgressiveConfig.model_validate({})
-    distill: Literal["kl", "alpha"] = "kl"  # how far a student is from its teacher; see training.distillation
-    alpha: tuple[Annotated[float, Field(lt=0)], Bound] = (-1.0, 1.0)  # of the α-divergence: the worse of the two counts
-    alpha_clip: Annotated[float, Field(gt=1)] = 5.0  # bound of its importance ratios
-    clip_norm: Bound | None = None  # of a step's whole gradient
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are evaluated; 0 for none
-    evaluate_every: Annotated[int, Field(ge=0)] = 0  # epochs between evaluations of largest and smallest; 0 for none
-    patience: Annotated[int, Field(ge=0)] = 0  # epochs without a better one until training ends early; 0 for never
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU where there is one
-    precision: Literal["fp32", "bf16"] = "fp32"  # of the layers in training; weights and evaluations are fp32
-    compile: bool = False  # by torch.compile: resumed runs then agree but for rounding
+    distill: Literal["kl", "alpha"] = "kl"
+    alpha: tuple[Annotated[float, Field(lt=0)], Bound] = (-1.0, 1.0)
+    alpha_clip: Annotated[float, Field(gt=1)] = 5.0
+    clip_norm: Bound | None = None
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    evaluate_every: Annotated[int, Field(ge=0)] = 0
+    patience: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
-    threads: Positive | None = None  # default: all cores
+    threads: Positive | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
     accuracy: AccuracyConfig = AccuracyConfig()
 
@@ -241,28 +329,38 @@ class TrainRecipe(Document):
 
 
 class Fact(Document):
-    """What is publicly known of a device, and where it is written."""
+    """What is publicly known of a device.
+
+    Attributes:
+        value: the fact.
+        source: where it is published.
+    """
 
     value: str | float
     source: str
 
 
 class Simulation(Document):
-    """The figures of a simulated device; ``device_agents/runtimes/simulated.py`` says what is made of them.
+    """The figures of a simulated device; ``device_agents/runtimes/simulated.py`` computes latencies from them.
 
     Attributes:
-        gflops: peak by precision, two operations for each multiply-accumulate.
-        dense_share, depthwise_share: of that peak, which large dense and depthwise convolutions reach.
-        ramp_macs: a dense kernel of so many multiply-accumulates reaches half of its share.
-        memory_gbs, memory_share: bandwidth of the memory in GB/s, and the share of it that is reached.
-        cache_kb, cache_gbs: size of the cache in KiB, its bandwidth in GB/s.
-        memory_mb: what a model and its activations may take, in MB.
-        launch_us, call_us: overhead of a kernel, and of an inference.
+        gflops: peak by precision, counting two operations for each multiply-accumulate.
+        dense_share, depthwise_share: the share of that peak that large dense and depthwise convolutions reach.
+        ramp_macs: a dense kernel with this many multiply-accumulates reaches half of its share.
+        memory_gbs: bandwidth of the memory in GB/s.
+        memory_share: the share of that bandwidth that is reached.
+        cache_kb: size of the cache in KiB.
+        cache_gbs: bandwidth of the cache in GB/s.
+        memory_mb: memory available to a model and its activations, in MB.
+        launch_us: overhead of a kernel in µs.
+        call_us: overhead of an inference in µs.
         noise: relative standard deviation of a timing.
-        spikes, spike: share of timings that take ``spike`` times as long.
-        drift, drift_s: by which share a warm device is slower, and the seconds of work that warm it by two thirds.
-        faults: by the beginning of a block's or network's key: what happens where it is loaded.
-        real_time: whether it takes the time that it says.
+        spikes: the share of timings that are spikes.
+        spike: a spike takes this many times as long.
+        drift: by which share a warm device is slower.
+        drift_s: seconds of work that warm the device by two thirds.
+        faults: what happens when a block or network is loaded whose key begins so.
+        real_time: whether the device really takes the time that it reports.
     """
 
     gflops: dict[Literal["fp32", "fp16", "int8"], Bound]
@@ -288,17 +386,22 @@ class Simulation(Document):
 class TargetProfile(Document):
     """A kind of device: how models run there. ``profiles/*.yaml``.
 
-    A runtime ``published`` is that of a device that is known from an imported table only, and never measured on;
-    ``simulated`` that of a kind of device of which none is at hand.
-
     Attributes:
-        opset, forbidden_ops: rules that its models obey.
-        allowed_ops, allowed_types: the only ops, and types of tensors by ONNX's names, that its models may have; any
-            where none are named.
-        precision: in which it computes; see ``fp16_in_graph``.
-        loopback: whether it is this machine: a command that measures it starts the agent by itself.
-        facts: by name, each with its public source.
-        simulation: figures that stand in for a device; None where it cannot be simulated.
+        name: name of the kind; ``--profile NAME`` and ``--target NAME`` refer to it.
+        description: one line for lists and reports.
+        runtime: what runs the models there. ``simulated`` computes latencies from ``simulation``; ``published`` marks
+            an imported table, on which nothing can be measured.
+        provider: the runtime's provider or device.
+        precision: precision in which the device computes.
+        batch: images per inference.
+        threads: CPU threads of an inference.
+        opset: ONNX opset of its models.
+        forbidden_ops: ONNX ops that its models must not have.
+        loopback: whether it is this machine; commands then start the agent themselves.
+        allowed_ops: the only ONNX ops that its models may have; empty for any.
+        allowed_types: the only tensor types, by ONNX's names, that its models may have; empty for any.
+        facts: what is publicly known of it, by name.
+        simulation: figures that stand in for a device; without them it can only be measured.
     """
 
     name: str

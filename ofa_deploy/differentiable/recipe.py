@@ -15,7 +15,13 @@ CANDIDATES = 8  # operations of an edge, ``none`` among them
 
 
 class SearchStage(Document):
-    """A part of the search on a network of its own depth, with so many operations left on every edge."""
+    """A part of the search, on a network of its own depth.
+
+    Attributes:
+        epochs: epochs of this part.
+        cells: cells of its network.
+        operations: operations left on every edge.
+    """
 
     epochs: Positive
     cells: Cells
@@ -23,27 +29,31 @@ class SearchStage(Document):
 
 
 class CellSearch(Document):
-    """The bilevel search; the defaults are DARTS' (§3.1), but for its length.
+    """The bilevel search; the defaults are those of DARTS (§3.1), but for its length.
 
     Attributes:
-        epochs, cells: the length of the search and the depth of its network, where there are no ``stages``.
-        stages: several networks, each deeper and with fewer operations an edge than the one before (P-DARTS, Chen et
-            al., ICCV 2019, §3.2); what has the least weight goes.
-        lr, lr_min: of the weights' SGD, from the one to the other by a cosine.
+        epochs, cells: length of the search and depth of its network, where there are no ``stages``.
+        stages: several networks, each deeper and with fewer operations on an edge than the one before (P-DARTS, Chen et
+            al., ICCV 2019, §3.2); the operations with the least weight are dropped.
+        channels: channels of the first cell.
+        batch_size: images per step.
+        lr, lr_min: the weights' SGD goes from the one learning rate to the other by a cosine.
+        momentum, weight_decay: of the weights' SGD.
+        clip_norm: bound on the norm of the weights' gradient.
         arch_lr, arch_weight_decay: of the architecture's Adam.
-        order: of the bilevel gradient: ``first`` takes the weights for optimal, ``second`` looks one step ahead.
-        frozen_epochs: at the start of each stage, in which only weights learn.
-        partial: one in so many channels goes through the operations (PC-DARTS, Xu et al., ICLR 2020, §3.2).
-        relaxation: how operations share an edge: by ``softmax``, or each by its own ``sigmoid`` (FairDARTS, Chu et
-            al., ECCV 2020, §4).
+        order: of the bilevel gradient: ``first`` treats the weights as optimal, ``second`` looks one step ahead.
+        frozen_epochs: epochs at the start of each stage in which only the weights learn.
+        partial: one in this many channels goes through the operations (PC-DARTS, Xu et al., ICLR 2020, §3.2).
+        relaxation: operations share an edge by ``softmax``, or each has its own ``sigmoid`` (FairDARTS, Chu et al.,
+            ECCV 2020, §4).
         zero_one: weight of FairDARTS' loss that drives sigmoids to 0 or 1.
-        auxiliary_skip: a second skip connection on every edge that fades out (DARTS-, Chu et al., ICLR 2021, §3.3).
+        auxiliary_skip: adds a skip connection to every edge that fades out (DARTS-, Chu et al., ICLR 2021, §3.3).
         max_skips: skip connections of the derived normal cell, at most.
-        stop_skips: the search ends when its normal cell would have so many (DARTS+, Liang et al., 2019, §3.3).
-        stop_eigenvalue: it ends when the dominant eigenvalue of the validation loss' Hessian by the architecture has
-            grown: its mean over ``window`` epochs, so many epochs ago, is less than this share of the mean now (Zela
-            et al., ICLR 2020, §4.3, with 0.75).
-        window: epochs.
+        stop_skips: the search ends when its normal cell has this many skips (DARTS+, Liang et al., 2019, §3.3).
+        stop_eigenvalue: the search ends when the dominant eigenvalue of the validation loss' Hessian has grown: its
+            mean over ``window`` epochs, ``window`` epochs ago, is less than this share of the mean now (Zela et al., ICLR
+            2020, §4.3, with 0.75).
+        window: epochs of ``stop_eigenvalue``'s mean.
     """
 
     epochs: Positive = 50
@@ -87,11 +97,20 @@ class CellSearch(Document):
 
 
 class CellTraining(Document):
-    """The training of a derived network; what is left out is as in ``train-supernet``'s recipes.
+    """The training of a derived network. Keys mean what they mean in ``train-supernet``'s recipes.
 
     Attributes:
+        cells: cells of the network.
+        channels: channels of the first cell.
+        epochs: passes over the training images.
+        batch_size: images per step.
+        lr: peak learning rate of SGD.
+        warmup_epochs: epochs over which the learning rate rises to its peak.
+        momentum, weight_decay: of SGD.
+        label_smoothing: probability spread over the other classes.
+        clip_norm: bound on the norm of a step's whole gradient.
         auxiliary: weight of the loss of a second classifier at two thirds of the network; 0 for none.
-        drop_path: probability, at the end, that an edge is dropped for an image; it grows from 0.
+        drop_path: probability that an edge is dropped for an image; it grows from 0 to this value.
     """
 
     cells: Cells = 20
@@ -109,11 +128,19 @@ class CellTraining(Document):
 
 
 class DartsRecipe(Document):
-    """``darts search|train -c FILE``.
+    """A recipe for ``darts search -c FILE`` and ``darts train -c FILE``.
 
     Attributes:
+        name: names the results.
+        data: the images, as in a recipe for ``train-supernet``.
+        resolution: side of the images in pixels, a multiple of 4.
         nodes: intermediate nodes of a cell.
-        resolution: of the images, a multiple of 4.
+        seed: of everything that is random.
+        device: ``auto`` takes a GPU if there is one.
+        threads: CPU threads; default: all cores.
+        checkpoint_seconds: seconds between checkpoints.
+        search: the search for cells.
+        train: the training of the cells' network.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
@@ -122,7 +149,7 @@ class DartsRecipe(Document):
     nodes: Annotated[int, Field(ge=1, le=7)] = 4
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Positive | None = None  # default: all cores
+    threads: Positive | None = None
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
     search: CellSearch = CellSearch()
     train: CellTraining = CellTraining()

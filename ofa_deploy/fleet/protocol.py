@@ -10,17 +10,17 @@ from ofa_deploy.config import Document
 
 
 class Protocol(Document):
-    """Settings of the rounds; frozen, and stored with every row.
+    """Settings of the measurement rounds; they do not change, and are stored with every row.
 
     Attributes:
-        rounds_min: rounds that are not slow before measuring may stop.
-        rounds_max: rounds at which it stops.
-        min_s: measuring a chunk goes on for this long at least, so that one busy moment is not all that it sees.
-        timings: timed bursts an item gets in a round.
+        rounds_min: rounds without a slow stretch that are needed before measuring may stop.
+        rounds_max: rounds after which measuring stops.
+        min_s: measuring a chunk lasts at least this many seconds, so that one busy moment is not all that it sees.
+        timings: timed bursts of an item in a round.
         burst_ms: a burst repeats the call until it takes this long, or 1000 times the timer's resolution.
-        visit_ms: items so slow that the series would take longer are timed less often, but at least twice a round.
+        visit_ms: items for which the series would take longer are timed less often, but at least twice a round.
         se: measuring stops when every item's relative standard error is below this fraction.
-        cap_s: measuring a chunk stops when its rounds have taken this long (after 3 rounds at least).
+        cap_s: measuring a chunk stops after this many seconds of rounds, but not before 3 rounds.
         warmup_ms, warmup_calls: how long, and how often at least, an item is called before the first round.
         drift: a round is slow when its sentinel is this fraction slower than in the best stretch of rounds.
         seed: of the order in the rounds, and of the inputs.

@@ -20,21 +20,36 @@ Name = Annotated[str, Field(pattern=NAME)]
 
 
 class TrainStage(Document):
-    """Train a supernet and fit its accuracy predictor."""
+    """Train a supernet and fit its accuracy predictor.
+
+    Attributes:
+        stage: ``train``.
+        recipe: a recipe's file, or its keys.
+    """
 
     stage: Literal["train"]
-    recipe: str | TrainRecipe  # a file's name, or the recipe itself
+    recipe: str | TrainRecipe
 
 
 class ImportStage(Document):
-    """Take a supernet that is there: a file or a folder, or one by name where you stand or in the package."""
+    """Take a supernet that exists.
+
+    Attributes:
+        stage: ``import``.
+        supernet: a file, a folder, or the name of one in the current folder or in the package.
+    """
 
     stage: Literal["import"]
     supernet: str
 
 
 class OnTargets(Document):
-    """A stage that does the same on several targets: those that it names, or all of the pipeline's."""
+    """A stage that does the same on several targets: those that it names, or all of the pipeline's.
+
+    Attributes:
+        target: the only target.
+        targets: the only targets; give this or ``target``.
+    """
 
     target: Name | None = None
     targets: tuple[Name, ...] = ()
@@ -52,17 +67,29 @@ class OnTargets(Document):
 
 
 class ProfileStage(OnTargets):
-    """Measure the blocks of the supernet's space, and whole networks of it."""
+    """Measure the blocks of the supernet's space, and whole networks of it.
+
+    Attributes:
+        stage: ``profile``.
+        networks: whole networks to measure beside the blocks.
+        protocol: measurement settings that differ from the defaults.
+    """
 
     stage: Literal["profile"]
     networks: Annotated[int, Field(ge=0)] = 10
-    protocol: dict[str, Any] = Field(
-        default_factory=dict
-    )  # settings that differ from the default ones; see fleet.Protocol
+    protocol: dict[str, Any] = Field(default_factory=dict)
 
 
 class AuditStage(OnTargets):
-    """Measure networks that took no part in fitting, and say how far the predictions can be trusted."""
+    """Measure networks that took no part in fitting, and report how far the predictions can be trusted.
+
+    Attributes:
+        stage: ``audit``.
+        networks: networks to measure.
+        seed: of their choice.
+        statistic: the latency that is compared.
+        protocol: measurement settings that differ from the defaults.
+    """
 
     stage: Literal["audit"]
     networks: Positive = 12
@@ -73,7 +100,33 @@ class AuditStage(OnTargets):
 
 class ExtractStage(OnTargets):
     """Extract a subnet for each latency budget: those given, or ``spread`` of them over the feasible range; or a single
-    one under the other bounds alone (``search.Constraints`` says what they mean)."""
+    one under the other bounds alone.
+
+    Attributes:
+        stage: ``extract``.
+        max_ms: latency budgets in ms.
+        spread: chooses this many budgets over the feasible range, instead of ``max_ms``.
+        max_macs, max_params: bounds on multiply-accumulates and parameters.
+        max_memory_mb: bound on the peak memory in MB of 10⁶ bytes.
+        max_energy_mj: refused, because no runtime here measures energy.
+        max_layers: bound on the number of blocks, the stem and the head included.
+        max_large_kernels: bound on the number of blocks whose kernel is larger than 5×5.
+        min_macs, min_params: lower bounds.
+        statistic: the latency that the budgets bound.
+        confidence: probability with which a predicted latency must hold its budget.
+        seed: of the search.
+        strategy: the search strategy.
+        evaluations: subnets the search looks at, at most.
+        population: population size, for strategies that have one.
+        time_limit: seconds the search may take.
+        relaxation: relaxation of ``strategy: differentiable``.
+        gradient_steps: steps of ``strategy: differentiable``.
+        train_weights: whether ``strategy: differentiable`` trains a copy of the weights meanwhile.
+        finetune: fine-tunes this many of the finalists that fit before the choice.
+        finetune_epochs: epochs of fine-tuning; default: a quarter of the recipe's.
+        embed_preprocessing: adds a model file that takes images as they are read.
+        protocol: measurement settings that differ from the defaults.
+    """
 
     stage: Literal["extract"]
     max_ms: tuple[Bound, ...] = ()
@@ -86,19 +139,19 @@ class ExtractStage(OnTargets):
     max_large_kernels: Annotated[float, Field(ge=0)] | None = None
     min_macs: Bound | None = None
     min_params: Bound | None = None
-    statistic: Literal["p50", "p90", "p99"] = "p50"  # which latency the budgets bound
+    statistic: Literal["p50", "p90", "p99"] = "p50"
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
-    strategy: str = "evolution"  # how it is searched, and within what: see ``search.Plan``
+    strategy: str = "evolution"
     evaluations: Positive | None = None
     population: Annotated[int, Field(ge=2)] | None = None
-    time_limit: Bound | None = None  # seconds
-    relaxation: Relaxation = "binary"  # of the strategy differentiable; see ``search.GradientSettings``
+    time_limit: Bound | None = None
+    relaxation: Relaxation = "binary"
     gradient_steps: Positive = 200
     train_weights: bool = False
-    finetune: Annotated[int, Field(ge=0)] = 0  # of the finalists that fit, so many are trained on
-    finetune_epochs: Positive | None = None  # default: a quarter of the recipe's
-    embed_preprocessing: bool = False  # add a model file that takes images as they are read
+    finetune: Annotated[int, Field(ge=0)] = 0
+    finetune_epochs: Positive | None = None
+    embed_preprocessing: bool = False
     protocol: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("max_ms", mode="before")
@@ -108,13 +161,24 @@ class ExtractStage(OnTargets):
 
 
 class VerifyStage(Document):
-    """Check every bundle of the stages before as ``ofa-deploy verify`` does."""
+    """Check every bundle of the earlier stages, as ``ofa-deploy verify`` does.
+
+    Attributes:
+        stage: ``verify``.
+    """
 
     stage: Literal["verify"]
 
 
 class CompareStage(Document):
-    """One page of all bundles of the stages before; with ``cross``, every subnet is measured on every target."""
+    """Write one page that compares all bundles of the earlier stages.
+
+    Attributes:
+        stage: ``compare``.
+        title: the page's title.
+        cross: measures every subnet on every target.
+        protocol: measurement settings that differ from the defaults.
+    """
 
     stage: Literal["compare"]
     title: str
@@ -129,7 +193,12 @@ Stage = Annotated[
 
 
 class GateDocument(Document):
-    """A condition on every report, or on those of some targets: ``latency.p50 <= 15``; see ``pipeline.gates``."""
+    """A condition on reports. A plain string is a check on all targets.
+
+    Attributes:
+        check: a metric, ``<=``, ``>=``, ``<`` or ``>``, and a number or ``budget``: ``latency.p50 <= 15``.
+        targets: the only targets whose reports are checked.
+    """
 
     check: str
     targets: tuple[Name, ...] = ()
@@ -142,13 +211,16 @@ class GateDocument(Document):
 
 
 class PipelineDocument(Document):
-    """``run FILE``: stages in order; what did not change is skipped.
+    """A pipeline for ``run FILE``. Stages run in order; what did not change is skipped.
 
     Attributes:
-        parameters: what ``${name}`` stands for anywhere in the document; ``run -p name=value`` gives another value.
-        targets: by name, what is different from a profile, which ``profile`` names where it is not the name itself. For
-            one with ``loopback`` an agent is started here.
-        baseline: folder of the bundles of an earlier run, such as the last release, to compare with.
+        name: names the folder of results.
+        parameters: values for ``${name}`` anywhere in the document; ``run -p name=value`` gives another value.
+        targets: devices by name, each with the keys that differ from its profile. ``profile`` names the profile where
+            it is not the target's own name. For a profile with ``loopback`` an agent is started here.
+        stages: what is done, in order.
+        gates: conditions that every report must meet.
+        baseline: folder with the bundles of an earlier run, such as the last release, to compare with.
     """
 
     name: Annotated[str, Field(pattern=NAME)]

@@ -36,7 +36,13 @@ PLANNED = ("evaluations", "relaxation", "gradient_steps", "train_weights")
 
 
 class Backbone(Document):
-    """A preset, or the family that some are named after; its channels and blocks a stage multiplied."""
+    """A preset or a family of presets, multiplied in width and depth.
+
+    Attributes:
+        type: a preset's name, or the part of it before the width, as in ``ofa_mbv3``.
+        width_mult: multiplies channels.
+        depth_mult: multiplies the blocks of each stage.
+    """
 
     type: str
     width_mult: Bound = 1.0
@@ -44,7 +50,12 @@ class Backbone(Document):
 
 
 class Head(Document):
-    """What comes after the backbone."""
+    """What comes after the backbone.
+
+    Attributes:
+        type: ``classifier``; there is no other.
+        num_classes: classes.
+    """
 
     type: str = "classifier"
     num_classes: Annotated[int, Field(ge=2)] | None = None
@@ -58,7 +69,12 @@ class Head(Document):
 
 
 class SpaceQuestion(Document):
-    """What may be built."""
+    """What may be built.
+
+    Attributes:
+        backbone: the network's body.
+        head: the network's end: its keys, or just its type.
+    """
 
     backbone: Backbone
     head: Head = Head()
@@ -70,7 +86,14 @@ class SpaceQuestion(Document):
 
 
 class LatencyQuestion(Document):
-    """The device, and the budget there."""
+    """The device, and the latency budget there.
+
+    Attributes:
+        target_device: a registered device or a kind of device.
+        max_ms: the budget in ms.
+        statistic: the latency that the budget bounds.
+        confidence: probability with which a predicted latency must hold the budget.
+    """
 
     target_device: str = "local"
     max_ms: Bound | None = None
@@ -79,7 +102,13 @@ class LatencyQuestion(Document):
 
 
 class SizeQuestion(Document):
-    """Bounds on parameters, in millions, and on memory."""
+    """Bounds on parameters and memory.
+
+    Attributes:
+        max_params_m: parameters in millions, at most.
+        min_params_m: parameters in millions, at least.
+        max_memory_mb: peak memory in MB of 10⁶ bytes, at most.
+    """
 
     max_params_m: Bound | None = None
     min_params_m: Bound | None = None
@@ -87,7 +116,15 @@ class SizeQuestion(Document):
 
 
 class ComputeQuestion(Document):
-    """Bounds on multiply-accumulates, in millions, and on blocks."""
+    """Bounds on multiply-accumulates and blocks.
+
+    Attributes:
+        max_macs_m: multiply-accumulates in millions, at most.
+        min_macs_m: multiply-accumulates in millions, at least.
+        max_layers: blocks at most, the stem and the head included.
+        max_large_kernels: blocks with a kernel larger than 5×5, at most.
+        max_energy_mj: refused, because no runtime here measures energy.
+    """
 
     max_macs_m: Bound | None = None
     min_macs_m: Bound | None = None
@@ -97,7 +134,13 @@ class ComputeQuestion(Document):
 
 
 class ConstraintsQuestion(Document):
-    """All bounds."""
+    """All bounds.
+
+    Attributes:
+        latency: the device, and the latency budget there.
+        size: bounds on parameters and memory.
+        compute: bounds on multiply-accumulates and blocks.
+    """
 
     latency: LatencyQuestion = LatencyQuestion()
     size: SizeQuestion = SizeQuestion()
@@ -105,7 +148,20 @@ class ConstraintsQuestion(Document):
 
 
 class StrategyQuestion(Document):
-    """How it is trained and searched; see ``search.search``."""
+    """How the supernet is trained and searched.
+
+    Attributes:
+        algorithm: the search strategy.
+        supernet_epochs: epochs of the supernet's training; ``run`` needs it.
+        finetune_epochs: epochs for which the best finalist is fine-tuned; none if left out.
+        population_size: population size, for strategies that have one.
+        evaluations: subnets the search looks at, at most.
+        time_limit_s: seconds the search may take.
+        relaxation: relaxation of ``algorithm: differentiable``.
+        gradient_steps: steps of ``algorithm: differentiable``.
+        train_weights: whether ``algorithm: differentiable`` trains a copy of the weights meanwhile.
+        seed: of training and search.
+    """
 
     algorithm: str = "evolution"
     supernet_epochs: Positive | None = None
@@ -127,7 +183,16 @@ class StrategyQuestion(Document):
 
 
 class Question(Document):
-    """The whole document. ``data`` and ``recipe`` are as in a recipe, of which the latter has any further keys."""
+    """A network asked for in one file, for ``run FILE``, ``search --question`` and ``extract --question``.
+
+    Attributes:
+        name: names the results.
+        search_space: what may be built.
+        constraints: what the network must meet.
+        strategy: how it is trained and searched.
+        data: the images, as in a recipe.
+        recipe: any other keys of a recipe.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")] = "question"
     search_space: SpaceQuestion | None = None
