@@ -138,8 +138,8 @@ class DataConfig(Document):
     Attributes:
         name: the data set; ``image_folder`` and ``npz`` are for your own images.
         root: where the data set is. An ``image_folder`` has ``train/CLASS/…`` and, if there is one, ``test/CLASS/…``
-            or ``val/CLASS/…``; or just ``CLASS/…``. An ``npz`` is a file with the arrays ``images`` (uint8, NHW or NHWC)
-            and ``labels``.
+            or ``val/CLASS/…``; or just ``CLASS/…``. An ``npz`` is a file with the arrays ``images`` (uint8, NHW or
+            NHWC) and ``labels``.
         valid: images held out of the training split, as a number or a share. Subnets are compared on them.
         test: the share held out as test images where an ``image_folder`` or ``npz`` has none, class by class.
         augment: random augmentations of the training images, applied in a fixed order.

@@ -51,8 +51,8 @@ class CellSearch(Document):
         max_skips: skip connections of the derived normal cell, at most.
         stop_skips: the search ends when its normal cell has this many skips (DARTS+, Liang et al., 2019, §3.3).
         stop_eigenvalue: the search ends when the dominant eigenvalue of the validation loss' Hessian has grown: its
-            mean over ``window`` epochs, ``window`` epochs ago, is less than this share of the mean now (Zela et al., ICLR
-            2020, §4.3, with 0.75).
+            mean over ``window`` epochs, ``window`` epochs ago, is less than this share of the mean now (Zela et al.,
+            ICLR 2020, §4.3, with 0.75).
         window: epochs of ``stop_eigenvalue``'s mean.
     """
 
