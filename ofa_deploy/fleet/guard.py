@@ -1,9 +1,13 @@
-"""What every request meets first: whose token it bears, and limits on its body, before anything of it is read."""
+"""What every request meets first: whose token it bears, and limits on its body, before anything of it is read.
+
+And what every answer passes last: nobody but who asked may keep it.
+"""
 
 from __future__ import annotations
 
 import asyncio
 
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -54,6 +58,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers, path = dict(scope["headers"]), scope["path"]
+        send = _private(send, path)
         bearer = None
         if path not in PUBLIC and not path.startswith(PUBLIC_FILES):
             header = headers.get(b"authorization", b"")
@@ -69,6 +74,22 @@ class Guard:
         else:
             scope.setdefault("state", {})["bearer"] = bearer
             await self.app(scope, _limited(receive, most, seconds), send)
+
+
+def _private(send: Send, path: str) -> Send:
+    """No cache keeps an answer of the API, and no browser guesses its type. Pages say for themselves what is kept."""
+
+    async def answer(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["X-Content-Type-Options"] = "nosniff"
+            if path.startswith("/api/"):
+                headers["Cache-Control"] = "no-store"
+            else:
+                headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return answer
 
 
 def _refusal(bearer: Bearer | None) -> JSONResponse:

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from ofa_deploy import __version__
-from ofa_deploy.fleet.status import device_status
+from ofa_deploy.fleet.status import device_statuses
 from ofa_deploy.store import Store
 
 prometheus.disable_created_metrics()  # a time beside every counter, which nobody asks for
@@ -92,11 +92,10 @@ class _Database(Collector):
     def _devices(self) -> Iterator[Metric]:
         now, kinds = datetime.now(UTC), Tally[tuple[bool, bool]]()
         seen = GaugeMetricFamily("ofa_device_seen_seconds", "Since a device was last heard of.", labels=["device"])
-        for device in self._store.overview.devices():
-            status = device_status(device, now)
+        for status in device_statuses(self._store.overview.devices(), now):
             kinds[status["online"], bool(status["simulated"])] += 1
             if status["seen_s"] is not None:
-                seen.add_metric([device["name"]], status["seen_s"])
+                seen.add_metric([status["name"]], status["seen_s"])
         devices = GaugeMetricFamily("ofa_devices", "Devices that are known.", labels=["online", "simulated"])
         for online, simulated in ((a, b) for a in (True, False) for b in (True, False)):
             devices.add_metric([str(online).lower(), str(simulated).lower()], kinds[online, simulated])

@@ -19,7 +19,7 @@ from ofa_deploy.fleet.heatmap import heat_map
 from ofa_deploy.fleet.metrics import Metrics
 from ofa_deploy.fleet.reports import Reports
 from ofa_deploy.fleet.service import Missing
-from ofa_deploy.fleet.status import device_status
+from ofa_deploy.fleet.status import device_statuses
 from ofa_deploy.store import Store
 
 HERE = Path(__file__).parent / "dashboard"
@@ -93,8 +93,8 @@ def _device_routes(app: FastAPI, store: Store) -> None:
         queues, now = store.overview.queues(), datetime.now(UTC)
         runs = {run["device"]: run for run in store.overview.running()}
         devices = [
-            {**device_status(device, now), "queue": queues.get(device["name"], {}), "run": runs.get(device["name"])}
-            for device in store.overview.devices()
+            {**status, "queue": queues.get(status["name"], {}), "run": runs.get(status["name"])}
+            for status in device_statuses(store.overview.devices(), now)
         ]
         return {
             "version": __version__,

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import logging
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from ofa_deploy.fleet.service import SEEN_S
 
+log = logging.getLogger(__name__)
 SHOWN_FACTS = 60
 SHOWN_CHARACTERS = 200
+HOTTEST_C = 10_000  # what is beyond is no temperature
+
+
+def device_statuses(devices: Iterable[Mapping[str, Any]], now: datetime | None = None) -> list[dict[str, Any]]:
+    """What is shown of devices. One that cannot be shown is left out: what it said must not hide all others."""
+    shown = []
+    for device in devices:
+        try:
+            status = device_status(device, now)
+            json.dumps(status, allow_nan=False, ensure_ascii=False).encode()
+        except Exception:
+            log.exception("cannot show a device", extra={"device": device.get("name")})
+        else:
+            shown.append(status)
+    return shown
 
 
 def device_status(device: Mapping[str, Any], now: datetime | None = None) -> dict[str, Any]:
@@ -60,8 +78,12 @@ def _temperatures(facts: Mapping[str, Any]) -> dict[str, list[float]]:
     found = {}
     for name, value in list(facts.items())[:SHOWN_FACTS]:
         readings = value if isinstance(value, list) else [value]
-        degrees = [float(each) for each in readings if isinstance(each, (int, float)) and not isinstance(each, bool)]
+        degrees = [float(each) for each in readings if _is_temperature(each)]
         if name.startswith("temperature") and degrees:
             sensor = name.removeprefix("temperature").removesuffix("_c").strip("_")
             found[sensor[:SHOWN_CHARACTERS]] = degrees[:2]
     return found
+
+
+def _is_temperature(reading: Any) -> bool:
+    return isinstance(reading, (int, float)) and not isinstance(reading, bool) and abs(reading) < HOTTEST_C

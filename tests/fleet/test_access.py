@@ -127,6 +127,18 @@ def test_every_route_and_role(served, method, path):
         assert answer.status_code == status, (token, answer.text)
 
 
+@pytest.mark.parametrize("token", [ADMIN, f"phone.{SECRETS['phone']}", "garbage"])
+def test_no_answer_of_the_api_is_kept_or_guessed_at(served, token):
+    for method, path in {**ROUTES, **PUBLIC}:
+        headers = ask(served, method, path, token).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert headers["cache-control"] == ("no-store" if path.startswith("/api/") else headers["cache-control"])
+    client, _ = served
+    answer = enroll(client, register(client))
+    assert answer.status_code == 200
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
+
+
 def test_the_table_has_every_route(served):
     client, _ = served
     listed = {(method, route.path) for route in client.app.routes for method in route.methods - {"HEAD"}}

@@ -9,7 +9,7 @@ import pytest
 import requests
 from dashboard_data import HOSTILE, add_job, beat, blocks, let_in, record, seed
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from ofa_deploy.fleet.heatmap import heat_map
 from ofa_deploy.fleet.logs import write_logs
@@ -54,6 +54,29 @@ def test_the_overview_tells_of_devices_queues_runs_and_jobs(get):
     jobs = get("/api/overview").json()["jobs"]
     assert {job["id"][0]: job["items"]["waiting"] + job["items"]["running"] for job in jobs} == {"a": 40, "b": 25}
     assert get("/api/overview").json()["active_jobs"] == 2
+
+
+def test_one_devices_words_hide_no_other_device(get, workspace):
+    before = {one["name"] for one in get("/api/overview").json()["devices"]}
+    facts = {
+        "hot": {"temperature_c": 10**400},
+        "endless": {"temperature_c": [1e308 * 10, -1.0]},
+        "nobody": {"a": "\ud800"},
+    }
+    for name in facts:
+        workspace.store.touch_device(name)
+    with workspace.store._engine.begin() as connection:  # as versions stored it that took whatever came
+        for name, said in facts.items():
+            row = {"name": name, "facts": json.dumps(said)}
+            connection.execute(text("UPDATE devices SET facts = :facts WHERE name = :name"), row)
+    found = {one["name"]: one for one in get("/api/overview").json()["devices"]}
+    assert found.keys() == before | {"hot", "endless"}
+    assert (found["hot"]["temperatures"], found["endless"]["temperatures"]) == ({}, {"": [-1.0]})
+    assert found["hot"]["facts"]["temperature_c"].startswith("1000")
+    metrics = get("/metrics")
+    assert metrics.status_code == 200
+    assert 'ofa_device_seen_seconds{device="hot"}' in metrics.text
+    assert 'ofa_device_seen_seconds{device="nobody"}' not in metrics.text
 
 
 def test_items_are_counted_as_what_became_of_them(get, workspace):
