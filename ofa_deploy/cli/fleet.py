@@ -172,7 +172,8 @@ def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -
     if not server.startswith("https://") or server.startswith(LOOPBACK):
         click.echo(
             "another device reaches it by https and a name that is not this machine's loopback: serve so "
-            f"({SERVER_AWAY}), and put that address in OFA_SERVER here, so that the link has it"
+            f"({SERVER_AWAY}), and put that address in OFA_SERVER here and the workspace's token in OFA_TOKEN, so that "
+            "the link has it"
         )
     click.echo("the server needs ONNX Runtime Web, once: ofa-deploy agent web-assets")
 

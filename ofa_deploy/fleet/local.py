@@ -8,12 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 from ofa_deploy.fleet.agents import AgentProcess
-from ofa_deploy.fleet.client import Client
+from ofa_deploy.fleet.client import LOOPBACK, Client
 from ofa_deploy.fleet.items import MeasureItem, choose_sentinels
 from ofa_deploy.fleet.presence import running
 from ofa_deploy.fleet.protocol import Protocol
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
 
 CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
 POLL_S = 0.5
+ENROL_S = 120.0  # in which the agent that a command starts tells of itself
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
 Progress = Callable[[dict[str, Any]], None]
+
+
+class _Lost(DeviceUnavailable):
+    """A device went away while a command waited for it; the server keeps the job for when it is back."""
 
 
 class Fleet:
@@ -109,7 +115,7 @@ class Fleet:
             progress: called with ``done``, ``total``, ``phase`` and, in the rounds, ``round`` and ``settled``.
 
         Raises:
-            DeviceUnavailable: the device is not there, or its agent died: says who, since when, and the remedy.
+            DeviceUnavailable: the device is not there, or goes away: says who, since when, and the remedy.
             OfaDeployError: items could not be measured; names the first, and why. The others are stored.
         """
         if not items:
@@ -135,6 +141,10 @@ class Fleet:
         try:
             self._client.submit(job, {item.sha256: item.model for item in items})
             status = self._wait(str(job["id"]), target.name, progress or (lambda _: None))
+        except _Lost:
+            if own or self._inside is not None:
+                self._abandon(str(job["id"]))
+            raise
         except BaseException:
             self._abandon(str(job["id"]))
             raise
@@ -193,8 +203,14 @@ class Fleet:
         if self._agent is None or not self._agent.alive:
             code = self._client.register(target.name, target.model_dump(mode="json"), self._queue)["code"]
             self._agent = AgentProcess(self._client.url, code, target.name, self._queue, self._workspace)
+        end = time.monotonic() + ENROL_S
         while not self._told(target.name):  # how much memory there is, on its first start
             self._agent.check()
+            if time.monotonic() > end:
+                raise DeviceUnavailable(
+                    f"the agent of {target.name!r} was started {ENROL_S:.0f} s ago and has said nothing; its log is "
+                    f"{self._agent.log}"
+                )
             time.sleep(POLL_S / 5)
 
     def _told(self, name: str) -> bool:
@@ -210,7 +226,18 @@ class Fleet:
                 raise OfaDeployError(f"the measurement on {device} was cancelled on the server")
             if self._agent is not None:
                 self._agent.check()
+            if status.get("lost"):
+                raise _Lost(self._what_is_lost(status))
             time.sleep(POLL_S)
+
+    def _what_is_lost(self, status: dict[str, Any]) -> str:
+        """Why a command stops waiting, and what becomes of its job."""
+        measured = f"{status['done']} of {status['total']} items are measured"
+        if self._agent is not None:
+            return f"{status['lost']}; {measured}; its log is {self._agent.log}"
+        if self._inside is not None:
+            return f"{status['lost']}; {measured}, and the job is cancelled: no server runs to which it could come back"
+        return f"{status['lost']}; {measured}, and the job goes on when it is back"
 
     def _collect(self, status: dict[str, Any]) -> list[dict[str, Any]]:
         records = [
@@ -262,19 +289,30 @@ def server_elsewhere(workspace: Workspace, server: str | None = None) -> Client 
     Raises:
         UsageError: it needs a token, or is not a URL.
     """
-    if url := server or os.environ.get("OFA_SERVER"):
-        return Client(url, _token_for(url, workspace))
-    url = running(workspace.root)
-    return Client(url, admin_token(workspace.root)) if url else None
+    serves = running(workspace.root)
+    url = server or os.environ.get("OFA_SERVER") or serves
+    return Client(url, _token_for(url, serves, workspace)) if url else None
 
 
-def _token_for(url: str, workspace: Workspace) -> str:
-    token = os.environ.get("OFA_TOKEN")
-    if not token and (workspace.root / TOKEN_FILE).is_file():
-        token = admin_token(workspace.root)
-    if not token:
-        raise UsageError(f"the server {url} needs a token; put it in OFA_TOKEN")
-    return token
+def _token_for(url: str, serves: str | None, workspace: Workspace) -> str:
+    """The workspace's token goes to the server that serves the workspace, and issued it; never to another address."""
+    if serves and _address(url) == _address(serves):
+        return admin_token(workspace.root)
+    if token := os.environ.get("OFA_TOKEN"):
+        return token
+    raise UsageError(
+        f"the server {url} needs a token: put it in OFA_TOKEN; it is in the file {TOKEN_FILE} of the server's workspace"
+    )
+
+
+def _address(url: str) -> tuple[str, str | None, int | None]:
+    """What tells servers apart; every name of this machine's loopback is the same."""
+    parts = urlsplit(url)
+    try:
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        port = None
+    return parts.scheme, "localhost" if parts.hostname in LOOPBACK else parts.hostname, port
 
 
 def _progress(status: dict[str, Any]) -> dict[str, Any]:

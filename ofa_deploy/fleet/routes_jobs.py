@@ -28,7 +28,9 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
     @app.get("/api/jobs/{job}")
     def job_status(job: Id) -> JobStatus:
         service.expire()  # so that an answer is never older than a limit that has passed
-        return JobStatus(**_known(service, job))
+        status = _known(service, job)
+        told = {name: value for name, value in status.items() if name in JobStatus.model_fields}
+        return JobStatus(**told, lost=service.lost(status))
 
     @app.get("/api/jobs/{job}/records")
     def job_records(job: Id) -> list[dict[str, Any]]:

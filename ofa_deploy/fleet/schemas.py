@@ -242,7 +242,10 @@ class RunResult(Message):
 
 
 class JobStatus(Message):
-    """How far a job is: counts of items, and what the running chunk says."""
+    """How far a job is: counts of items, and what the running chunk says.
+
+    ``lost`` says why nobody will go on with it for now: the device is not there. The job waits for it.
+    """
 
     id: str
     device: str
@@ -253,6 +256,7 @@ class JobStatus(Message):
     errors: list[dict[str, Any]]
     progress: dict[str, Any] | None
     running: int
+    lost: str | None
 
 
 class Problem(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,6 +15,8 @@ from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.store import Store
 
 SEEN_S = 90.0  # a device that was not heard of for so long is not there
+LOST_S = 45.0  # beyond a lease; an idle agent asks every 20 s, and what is heard is written every 10 s
+OWN_LOST_S = 30.0  # beyond a lease; the agent of a command asks every second
 SILENT_S = 600.0  # a command whose own agent was not at work for so long is gone
 SEEN_PAUSE_S = 10.0  # that a device was heard of is not written more often
 
@@ -68,6 +70,21 @@ class Service:
         for queue in self.store.jobs.abandoned_queues(SILENT_S):
             self.end_queue(queue)
 
+    def lost(self, job: Mapping[str, Any]) -> str | None:
+        """Why nobody will go on with an active job for now; None while somebody is at it, or may come.
+
+        Args:
+            job: as ``Jobs.status`` tells it.
+        """
+        quiet_since = job["quiet_since"]
+        if quiet_since is None:
+            return None
+        name = job["device"]
+        if job["queue"]:  # other commands' agents may say that they are this device
+            gone = _age_s(quiet_since) > OWN_LOST_S
+            return f"the agent of {name!r} was not heard of since {quiet_since}" if gone else None
+        return unavailable(name, self.store.device(name), min(SEEN_S, self.lease_s + LOST_S))
+
     def end_queue(self, queue: str) -> None:
         """A command is over: so are its jobs, and the tokens of the agents that it started."""
         for job in self.store.jobs.cancel_queue(queue):
@@ -86,12 +103,13 @@ class Service:
         self.store.touch_device(device, facts, SEEN_PAUSE_S)
 
 
-def is_online(device: dict[str, Any]) -> bool:
-    """Whether a device was heard of lately, and may come in."""
-    return not device["revoked_at"] and bool(device["seen_at"]) and _age_s(device["seen_at"]) < SEEN_S
+def is_online(device: dict[str, Any], silent_s: float | None = None) -> bool:
+    """Whether a device was heard of lately (default: within ``SEEN_S``), and may come in."""
+    silent_s = SEEN_S if silent_s is None else silent_s
+    return not device["revoked_at"] and bool(device["seen_at"]) and _age_s(device["seen_at"]) < silent_s
 
 
-def unavailable(name: str, device: dict[str, Any] | None) -> str | None:
+def unavailable(name: str, device: dict[str, Any] | None, silent_s: float | None = None) -> str | None:
     """Why a device cannot be given work: who, since when, and what brings it back; None where it is there."""
     again = f"ofa-deploy device register {name} --profile PROFILE"
     if device is None:
@@ -103,7 +121,7 @@ def unavailable(name: str, device: dict[str, Any] | None) -> str | None:
             f"device {name!r} was registered at {device['created_at']}, but no agent ever reported for it; start the "
             f"agent there, a new code for it comes from: {again}"
         )
-    if not is_online(device):
+    if not is_online(device, silent_s):
         age, runtime = _age_s(device["seen_at"]), (device["profile"] or {}).get("runtime", "")
         page, agent = (
             "open this server's page /agent there again",

@@ -61,7 +61,10 @@ class Jobs:
                 raise
 
     def status(self, job: str) -> dict[str, Any] | None:
-        """``id, device, state, total, done, failed, errors, running, progress`` of a job; None if it is unknown."""
+        """``id, device, queue, state, total, done, failed, errors, running, progress`` of a job; None if it is unknown.
+
+        ``quiet_since`` is when something was last heard of an active job that no agent is at; else None.
+        """
         with reading(self._engine) as session:
             row = session.get(JobRow, job)
             if row is None:
@@ -76,7 +79,9 @@ class Jobs:
             return {
                 "id": row.id,
                 "device": row.device,
+                "queue": row.queue,
                 "state": row.state,
+                "quiet_since": _quiet_since(session, row),
                 "total": sum(counts.values()),
                 "done": counts.get("done", 0),
                 "failed": counts.get("failed", 0),
@@ -177,6 +182,13 @@ def _add_chunks(session: Session, job: str, chunks: Sequence[Sequence[Mapping[st
     session.flush()
     for name, items in zip(names, chunks, strict=True):
         session.add_all(ItemRow(id=f"{job}.{item['position']}", chunk_id=name, job_id=job, **item) for item in items)
+
+
+def _quiet_since(session: Session, job: JobRow) -> str | None:
+    runs = select(func.max(RunRow.expires_at)).join(ChunkRow).where(ChunkRow.job_id == job.id)
+    if job.state != "active" or session.scalar(runs.where(RunRow.state == "running")):
+        return None
+    return max(job.created_at, session.scalar(runs) or "")
 
 
 def _running_items(session: Session, job: str) -> int:

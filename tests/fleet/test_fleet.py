@@ -1,17 +1,22 @@
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet.local import server_elsewhere
 from ofa_deploy.fleet.presence import announced, running
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer
@@ -186,6 +191,48 @@ def test_another_server_needs_its_token(fleet, workspace, make_items, target, mo
         monkeypatch.setenv("OFA_TOKEN", token)
     with pytest.raises(UsageError, match="OFA_TOKEN"), Fleet.open(workspace, fleet._client.url) as other:
         other.measure(target, make_items(1))
+
+
+class Listener(BaseHTTPRequestHandler):
+    """Any other server: it notes what it is told."""
+
+    heard: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.heard.append(str(self.headers))
+        self.send_response(401)
+        self.end_headers()
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_the_workspaces_token_goes_to_no_other_server(workspace, monkeypatch, serves):
+    monkeypatch.delenv("OFA_TOKEN", raising=False)
+    token = admin_token(workspace.root)
+    with HTTPServer(("127.0.0.1", 0), Listener) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}"
+        monkeypatch.setenv("OFA_SERVER", url)
+        with announced(workspace.root, "http://127.0.0.1:1") if serves else contextlib.nullcontext():
+            with pytest.raises(UsageError, match=f"{url} needs a token: put it in OFA_TOKEN"):
+                server_elsewhere(workspace)
+            with pytest.raises(UsageError, match="OFA_TOKEN"), Fleet.open(workspace):
+                pass
+        monkeypatch.setenv("OFA_TOKEN", "another")
+        with pytest.raises(UsageError, match="refuses the token"), Fleet.open(workspace) as fleet:
+            fleet.client.devices()
+        other.shutdown()
+    assert "Bearer another" in Listener.heard[0]
+    assert token not in "".join(Listener.heard)
+
+
+def test_the_workspaces_token_goes_to_its_own_server_by_any_name_of_this_machine(workspace, monkeypatch):
+    monkeypatch.delenv("OFA_TOKEN", raising=False)
+    with announced(workspace.root, "http://127.0.0.1:8800"):
+        for url in ("http://localhost:8800/", "http://127.0.0.1:8800"):
+            assert server_elsewhere(workspace, url).token == admin_token(workspace.root)
+        for url in ("https://localhost:8800", "http://localhost:8801", "http://example.org:8800"):
+            with pytest.raises(UsageError, match="OFA_TOKEN"):
+                server_elsewhere(workspace, url)
 
 
 def test_a_server_that_is_not_a_url(workspace, monkeypatch):
