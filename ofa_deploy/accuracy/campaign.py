@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ofa_deploy.accuracy.belief import Validation
 from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.space import Arch, arch_facts
 from ofa_deploy.store import Store
@@ -63,7 +64,7 @@ class Campaign:
             for split in (SPLIT, "calibration")
         ]
         self._recalibrated = {split: caches[split in SECOND_LOOK] for split in self._looks}
-        self._known: dict[str, dict[str, float]] = {}
+        self._known: dict[str, dict[str, Validation]] = {}
 
     def images(self, split: str) -> int:
         """How many images a look evaluates on, damaged ones among them."""
@@ -74,7 +75,12 @@ class Campaign:
         return self.accuracies([arch], [role])[0]
 
     def accuracies(self, archs: Sequence[Arch], roles: Sequence[str], split: str = SPLIT) -> list[float]:
-        """Accuracies of subnets in one of the looks; those that are not known yet come from one pass over its images.
+        """Accuracies of subnets in one of the looks, as ``results`` finds them."""
+        return [result.accuracy for result in self.results(archs, roles, split)]
+
+    def results(self, archs: Sequence[Arch], roles: Sequence[str], split: str = SPLIT) -> list[Validation]:
+        """Accuracies and image counts of subnets in one of the looks. One pass over its images evaluates those that
+        are not known yet.
 
         Args:
             roles: what each is evaluated for, as the store keeps it.
@@ -93,7 +99,7 @@ class Campaign:
                 self._store.add_evaluation(
                     self.supernet_id, arch.to_json(), arch.key, result.accuracy, result.n, self._stored(split), role
                 )
-                known[arch.key] = result.accuracy
+                known[arch.key] = Validation(result.accuracy, result.n)
         return [known[arch.key] for arch in archs]
 
     def subnets(self, archs: Sequence[Arch]) -> list[Subnet]:
@@ -104,10 +110,10 @@ class Campaign:
         """Under which name the store keeps a look: a sample's few images are no substitute for the data set's."""
         return f"{split}-sample" if self._sampled else split
 
-    def _known_in(self, split: str) -> dict[str, float]:
+    def _known_in(self, split: str) -> dict[str, Validation]:
         if split not in self._known:
             rows = self._store.evaluations(self.supernet_id, self._stored(split))
-            self._known[split] = {row["key"]: float(row["accuracy"]) for row in rows}
+            self._known[split] = {row["key"]: Validation(float(row["accuracy"]), int(row["n"])) for row in rows}
         return self._known[split]
 
     def _subnets(self, archs: Sequence[Arch], split: str) -> list[Subnet]:

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 
 import ofa_deploy
+from ofa_deploy.accuracy.belief import Posterior, Validation
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
@@ -66,6 +67,7 @@ def build_bundle(
         "finalists": [_repeatable(record) for f in extraction.finalists for record in f.records],
         "front": [point.arch.to_json() for point in extraction.result.front],
         "test": test,
+        "validation": {f.point.arch.key: _counted(f.valid) for f in extraction.finalists if f.valid},
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
@@ -201,7 +203,9 @@ def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | N
     return {
         "predicted": chosen.point.accuracy if subject.predictor else None,
         "predictor_error": subject.predictor.error if subject.predictor else None,
-        "valid": chosen.valid_accuracy,
+        **_posterior(chosen.posterior),
+        "valid": chosen.valid.accuracy if chosen.valid else None,
+        "valid_n": chosen.valid.n if chosen.valid else 0,
         "before_tuning": chosen.tuned.facts["before"] if chosen.tuned else None,
         "measured": measured,
         "torch": of_torch,
@@ -210,6 +214,16 @@ def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | N
         "split": "test",
         "n": 0 if test is None else len(test["labels"]),
     }
+
+
+def _posterior(known: Posterior | None) -> dict[str, float | None]:
+    """The accuracy that is believed, with its 95 % interval."""
+    mean, low, high = known or (None, None, None)
+    return {"posterior": mean, "low": low, "high": high}
+
+
+def _counted(valid: Validation) -> dict[str, int]:
+    return {"correct": round(valid.accuracy * valid.n), "n": valid.n}
 
 
 def _verdict(extraction: Extraction, chosen: Finalist) -> dict[str, str]:
@@ -224,6 +238,7 @@ def _verdict(extraction: Extraction, chosen: Finalist) -> dict[str, str]:
 
 
 def _finalist(finalist: Finalist) -> dict[str, Any]:
+    valid = finalist.valid.accuracy if finalist.valid else None
     return {
         "key": finalist.point.arch.key,
         "arch": finalist.point.arch.to_json(),
@@ -233,8 +248,11 @@ def _finalist(finalist: Finalist) -> dict[str, Any]:
         "table_ms": finalist.table_ms,
         "measured_ms": finalist.measured_ms,
         "predicted_accuracy": finalist.point.accuracy,
-        "valid_accuracy": finalist.valid_accuracy,
-        "inherited_accuracy": finalist.tuned.facts["before"]["valid"] if finalist.tuned else finalist.valid_accuracy,
+        **_posterior(finalist.posterior),
+        "valid_accuracy": valid,
+        "valid_n": finalist.valid.n if finalist.valid else 0,
+        "inherited_accuracy": finalist.tuned.facts["before"]["valid"] if finalist.tuned else valid,
+        "tuned": finalist.tuned is not None,
     }
 
 

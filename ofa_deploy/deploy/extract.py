@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtri
 
+from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
@@ -63,7 +64,8 @@ class Finalist:
         table_ms: the sum of its blocks; None where some were not measured.
         onnx: the exported file's content.
         records: its measurements, one of each session.
-        valid_accuracy: on held-out images of the training split; None without data.
+        belief: what the accuracy predictor says; None where its error on these weights is not known.
+        valid: its accuracy on held-out images of the training split; None without data.
         tuned: its training after the search, if there was one: subnet, file and accuracy are what came out.
     """
 
@@ -75,8 +77,19 @@ class Finalist:
     subnet: Subnet
     onnx: bytes
     records: tuple[dict[str, Any], ...]
-    valid_accuracy: float | None
+    valid: Validation | None
+    belief: Belief | None = None
     tuned: Tuned | None = None
+
+    @property
+    def posterior(self) -> Posterior | None:
+        """The accuracy that is believed of it. What is predicted of inherited weights says nothing of tuned ones."""
+        return posterior(None if self.tuned else self.belief, self.valid)
+
+    @property
+    def worth(self) -> float:
+        """By what finalists are compared: the mean of the posterior; what the search maximised where there is none."""
+        return self.point.accuracy if (known := self.posterior) is None else known.mean
 
     @property
     def record(self) -> dict[str, Any]:
@@ -238,7 +251,8 @@ def _confirm(bench: _Bench, model: LatencyModel, finalists: list[Finalist], cons
 def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: Constraints) -> list[Point]:
     """Of the subnets that a search found, the new ones that promise more than any that was measured to fit."""
     known = {finalist.point.arch.key for finalist in measured}
-    best = max((f.point.accuracy for f in _fitting(measured, constraints)), default=-np.inf)
+    fitting = _fitting(measured, constraints)
+    best = max((f.worth if f.belief else f.point.accuracy for f in fitting), default=-np.inf)
     return [point for point in found if point.arch.key not in known and point.accuracy > best]
 
 
@@ -259,7 +273,7 @@ def _ranked(finalists: list[Finalist], constraints: Constraints, session_std: fl
 
     def place(finalist: Finalist) -> tuple[bool, float, float]:
         lucky = constraints.max_ms is not None and room * finalist.measured_ms > constraints.max_ms
-        return lucky, -(finalist.valid_accuracy or finalist.point.accuracy), finalist.measured_ms
+        return lucky, -finalist.worth, finalist.measured_ms
 
     return sorted(finalists, key=place)
 
@@ -284,7 +298,8 @@ class _Bench:
         subject, campaign = self.subject, self.subject.campaign
         networks = [subject.space.network(point.arch) for point in points]
         subnets = [subject.subnet(point.arch) for point in points]
-        accuracies = [campaign.accuracy(p.arch, "finalist") if campaign else None for p in points]
+        archs = [point.arch for point in points]
+        valid = campaign.results(archs, ["finalist"] * len(archs)) if campaign else [None] * len(archs)
         files = [self._file(subnet, point.arch) for subnet, point in zip(subnets, points, strict=True)]
         records = self._records(networks, files, points)
         mean, std = model.predict(networks)
@@ -298,7 +313,8 @@ class _Bench:
                 subnet=subnets[i],
                 onnx=files[i],
                 records=(records[i],),
-                valid_accuracy=accuracies[i],
+                valid=valid[i],
+                belief=subject.belief(point.accuracy),
             )
             for i, point in enumerate(points)
         ]
@@ -317,8 +333,8 @@ class _Bench:
         subject, arch = self.subject, finalist.point.arch
         tuned = finetune(workspace, subject, arch, tuning, self.progress)
         file = self._file(tuned.subnet, arch)
-        accuracy = tuned.facts["after"][VALID]
-        return replace(finalist, subnet=tuned.subnet, onnx=file, valid_accuracy=accuracy, tuned=tuned)
+        valid = Validation(tuned.facts["after"][VALID], tuned.facts["images"][VALID])
+        return replace(finalist, subnet=tuned.subnet, onnx=file, valid=valid, tuned=tuned)
 
     def fp32_record(self, chosen: Finalist) -> dict[str, Any]:
         """The measurement of the answer's graph in fp32, beside which int8's stands."""

@@ -66,7 +66,8 @@ class Tuned:
         subnet: in evaluation mode, batch norm recalibrated, with the names that its space gives its blocks.
         file: a supernet's file of a space of this one subnet.
         facts: JSON: ``state``, ``space``, ``arch``, ``key``, ``supernet_sha256``, ``epochs``, ``lr``, ``seed``,
-            ``teacher``, and the accuracies ``before`` (inherited) and ``after``: ``valid``, ``test``, fractions.
+            ``teacher``, the accuracies ``before`` (inherited) and ``after``: ``valid``, ``test``, fractions, and
+            ``images``: how many images each split has.
     """
 
     subnet: Subnet
@@ -100,7 +101,7 @@ def finetune(
         alone = alone.model_copy(update={"init": init})
     file = train_supernet(alone, folder, resume=True, report=progress)
     subnet = as_subnet(load_supernet(file)[0], subject.space.network(arch))
-    state, after = SCRATCH if tuning.scratch else FINE_TUNED, _accuracies(subnet, arch, data, recipe)
+    state, (after, images) = SCRATCH if tuning.scratch else FINE_TUNED, _accuracies(subnet, arch, data, recipe)
     facts = {
         "state": state,
         "space": subject.space.name,
@@ -111,12 +112,12 @@ def finetune(
         "lr": alone.lr,
         "seed": tuning.seed,
         "teacher": tuning.teacher,
-        "before": _accuracies(inherited, arch, data, recipe),
+        "before": _accuracies(inherited, arch, data, recipe)[0],
         "after": after,
+        "images": images,
     }
     workspace.store.architectures.add([arch_facts(arch, subject.space.network(arch))])
-    counts = {VALID: min(recipe.accuracy.images, len(data.valid)), TEST: len(data.test)}
-    for split, count in counts.items():
+    for split, count in images.items():
         add = partial(workspace.store.add_evaluation, state=state, weights=identity)
         add(subject.sha256, arch.to_json(), arch.key, after[split], count, split, "finetune")
     return Tuned(subnet, file, facts)
@@ -150,7 +151,8 @@ def check_trainable(subject: Subject, tuning: Tuning) -> None:
     _trainable(subject, tuning)
 
 
-def _accuracies(subnet: Subnet, arch: Arch, data: Data, recipe: TrainRecipe) -> dict[str, float]:
+def _accuracies(subnet: Subnet, arch: Arch, data: Data, recipe: TrainRecipe) -> tuple[dict[str, float], dict[str, int]]:
+    """By split, the accuracy and the number of images."""
     valid = evaluate_all([subnet], [arch], data, recipe.accuracy.images)[0]
     test = evaluate(subnet, batches(data.test, arch.resolution, BATCH, data.mean, data.std))
-    return {VALID: valid.accuracy, TEST: test.accuracy}
+    return {VALID: valid.accuracy, TEST: test.accuracy}, {VALID: valid.n, TEST: test.n}

@@ -17,10 +17,12 @@ from ofa_deploy.export import runner
 
 
 def extract_best(targets: Sequence[TargetProfile], one: Callable[[TargetProfile], Extraction]) -> Extraction:
-    """Extract for one target in several precisions, and take the file that is most accurate on held-out images.
+    """Extract for one target in several precisions, and take the file that is expected to be the most accurate.
 
-    Of equally accurate ones the faster is taken; without images the predicted accuracy decides. A file that loses more
-    than its precision explains is not taken.
+    That is its network's expected accuracy, by which finalists are compared, less what the file loses on held-out
+    images: a loss on the same images is known far better than an accuracy. Of equally accurate files the faster is
+    taken; without images the predicted accuracy decides. A file that loses more than its precision explains is not
+    taken.
 
     Args:
         targets: the same target, once for each precision.
@@ -52,8 +54,9 @@ def extract_best(targets: Sequence[TargetProfile], one: Callable[[TargetProfile]
 
 def _worth(answer: tuple[Extraction, dict[str, Any]]) -> tuple[float, float]:
     extraction, offer = answer
-    accuracy = offer["valid"] if offer["valid"] is not None else extraction.chosen.point.accuracy
-    return accuracy, -offer["measured_ms"]
+    chosen, valid, drop = extraction.chosen, offer["valid"], offer["drop"]
+    unknown = chosen.posterior is None and valid is not None
+    return valid if unknown else chosen.worth - (0.0 if drop is None else drop), -offer["measured_ms"]
 
 
 def _offer(extraction: Extraction) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
+from ofa_deploy.accuracy.belief import Belief, belief_in
 from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
 from ofa_deploy.accuracy.collection import Collection, Progress
 from ofa_deploy.accuracy.proxy_gate import ProxyGate
@@ -83,6 +84,11 @@ class Subject:
     def accuracy(self, codec: PopulationCodec) -> Callable[[Population], np.ndarray]:
         """The objective of a search: predicted accuracy, or without a predictor a score that grows with MACs."""
         return objective(codec, self.predictor)
+
+    def belief(self, predicted: float) -> Belief | None:
+        """A predicted accuracy with its error; None where that is not known of these weights."""
+        weights = None if self.supernet is None else self.sha256
+        return belief_in(predicted, self.predictor.error, weights) if self.predictor else None
 
     def subnet(self, arch: Arch) -> Subnet:
         """A subnet as a static module, in eval mode, with recalibrated batch norm where there is data.

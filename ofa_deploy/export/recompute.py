@@ -20,7 +20,8 @@ import onnx
 from scipy.special import ndtri
 
 from device_agents.summary import summarise
-from ofa_deploy.accuracy import objective, read_predictor
+from ofa_deploy.accuracy import Predictor, objective, read_predictor
+from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
@@ -96,6 +97,12 @@ class Bundle:
         return LatencyModel.from_json(data) if data else None
 
     @cached_property
+    def predictor(self) -> Predictor | None:
+        """The accuracy predictor beside the report; None where there is none."""
+        file = self.folder / PREDICTOR
+        return read_predictor(PopulationCodec(self.space), file.read_bytes()) if file.is_file() else None
+
+    @cached_property
     def measured(self) -> dict[str, Any]:
         """Statistics of the chosen network's measurement, from its raw values; empty if it was not measured."""
         record = self.evidence["measurement"]
@@ -114,7 +121,7 @@ def wrong_figures(folder: Path) -> list[str]:
     if missing:
         return missing
     bundle, problems = Bundle(folder), []
-    for part in (_subnet, _model, _measurement, _prediction, _audit, _networks, _blocks, _accuracy, _parity):
+    for part in (_subnet, _model, _measurement, _prediction, _audit, _networks, _blocks, _accuracy, _beliefs, _parity):
         try:
             problems += _differences(bundle.report, part(bundle))
         except Exception as error:  # whatever a damaged file provokes is a finding, not a crash
@@ -258,10 +265,36 @@ def _accuracy(bundle: Bundle) -> Figures:
         if "torch" in test:  # bundles of older versions have none
             figures["accuracy.torch"] = float(np.mean(np.equal(test["labels"], test["torch"])))
             figures["accuracy.drop"] = figures["accuracy.torch"] - figures["accuracy.measured"]
-    if (bundle.folder / PREDICTOR).is_file():
-        codec = PopulationCodec(bundle.space)
-        predictor = read_predictor(codec, (bundle.folder / PREDICTOR).read_bytes())
-        figures["accuracy.predicted"] = float(objective(codec, predictor)(codec.encode([bundle.arch]))[0])
+    if bundle.predictor:
+        figures["accuracy.predicted"] = _predicted(bundle, bundle.arch)
+    return figures
+
+
+def _predicted(bundle: Bundle, arch: Arch) -> float:
+    codec = PopulationCodec(bundle.space)
+    return float(objective(codec, bundle.predictor)(codec.encode([arch]))[0])
+
+
+def _beliefs(bundle: Bundle) -> Figures:
+    """What is believed of the accuracies of the chosen network and the other finalists, and what that rests on."""
+    counts, report, figures = bundle.evidence.get("validation"), bundle.report, Figures()
+    if counts is None:  # bundles of older versions
+        return figures
+    weights = report["provenance"]["supernet_sha256"]
+    for place, row in enumerate(report["finalists"]):
+        arch = bundle.space.canonical(row["arch"])
+        found = counts.get(arch.key)
+        valid = Validation(found["correct"] / found["n"], found["n"]) if found else None
+        belief = None
+        if bundle.predictor and not row["tuned"]:
+            belief = belief_in(_predicted(bundle, arch), bundle.predictor.error, weights)
+        known = dict(zip(("posterior", "low", "high"), posterior(belief, valid) or [None] * 3, strict=True))
+        accuracy, n = (valid.accuracy, valid.n) if valid else (None, 0)
+        named = {"key": arch.key, **known, "valid_accuracy": accuracy, "valid_n": n}
+        figures |= {f"finalists.{place}.{name}": value for name, value in named.items()}
+        if arch.key == bundle.arch.key:
+            chosen = {**known, "valid": accuracy, "valid_n": n}
+            figures |= {f"accuracy.{name}": value for name, value in chosen.items()}
     return figures
 
 

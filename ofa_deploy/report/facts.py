@@ -8,6 +8,7 @@ from ofa_deploy.report.text import (
     MINUS,
     NOT_MEASURED,
     NOT_PREDICTED,
+    accuracy,
     count,
     get,
     ms,
@@ -17,6 +18,7 @@ from ofa_deploy.report.text import (
     rows,
     signed_pct,
     size,
+    within,
 )
 
 SIMULATED = "SIMULATED: these latencies come from a simulation, not from a device."
@@ -102,7 +104,9 @@ def _prediction(report: dict[str, Any]) -> str:
 
 def _accuracy(report: dict[str, Any]) -> str:
     measured, predicted = (number(get(report, f"accuracy.{name}")) for name in ("measured", "predicted"))
-    text = f"accuracy {pct(measured)}"
+    text = f"accuracy {accuracy(measured, get(report, 'accuracy.n'))}"
+    if number(get(report, "accuracy.posterior")) is not None:
+        return f"{text}, expected {_believed(get(report, 'accuracy'))}"
     return text if predicted is None else f"{text}, predicted {pct(predicted)}"
 
 
@@ -153,18 +157,39 @@ def _latencies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _accuracies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
-    measured, images = number(get(report, "accuracy.measured")), number(get(report, "accuracy.n"))
-    dataset = f"{plain(get(report, 'accuracy.dataset'), '')} {plain(get(report, 'accuracy.split'), '')}".strip()
-    tested = [dataset, _said("{} images", f"{images:,.0f}" if images else "")]
+    found = get(report, "accuracy")
+    measured, valid = number(get(found, "measured")), number(get(found, "valid"))
+    dataset = f"{plain(get(found, 'dataset'), '')} {plain(get(found, 'split'), '')}".strip()
+    error, heldout = (get(found, f"predictor_error.{name}") for name in ("rmse", "n_heldout"))
     predictor = [
-        _said("predictor's error {}", pct(get(report, "accuracy.predictor_error.rmse"), "")),
-        _said("validation {}", pct(get(report, "accuracy.valid"), "")),
+        _said("predictor's error {} points", f"{100 * rmse:.2f}" if (rmse := number(error)) is not None else ""),
+        _said("on {} held-out networks", plain(heldout, "")),
     ]
-    return [
-        ("Accuracy", pct(measured), _listed(tested) if measured is not None else ""),
+    table = [
+        ("Accuracy", accuracy(measured, get(found, "n")), dataset if measured is not None else ""),
         *_beside_torch(report),
-        ("Predicted accuracy", pct(get(report, "accuracy.predicted"), NOT_PREDICTED), _listed(predictor)),
     ]
+    if number(get(found, "posterior")) is not None:
+        table.append(("Expected accuracy", _believed(found), f"from {_sources(report)}; the choice rests on it"))
+    if valid is not None:
+        table.append(("Validation accuracy", accuracy(valid, get(found, "valid_n")), "held-out training images"))
+    return [
+        *table,
+        ("Predicted accuracy", pct(get(found, "predicted"), NOT_PREDICTED), " ".join(filter(None, predictor))),
+    ]
+
+
+def _sources(report: dict[str, Any]) -> str:
+    """What the expected accuracy comes from: a prediction counts if it is about the weights that were deployed."""
+    its, weights = (get(report, path) for path in ("accuracy.predictor_error.supernet", "provenance.supernet_sha256"))
+    predicted = its is not None and its == weights and get(report, "accuracy.before_tuning") is None
+    seen = number(get(report, "accuracy.valid")) is not None
+    return " and ".join(["the prediction"] * predicted + ["the validation"] * seen)
+
+
+def _believed(found: Any) -> str:
+    """The posterior of an accuracy with its 95 % interval."""
+    return within(*(get(found, name) for name in ("posterior", "low", "high")))
 
 
 def _beside_torch(report: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -240,6 +265,7 @@ FINALIST_COLUMNS = (
     "measured",
     "error",
     "accuracy, validation",
+    "accuracy, expected",
 )
 
 
@@ -252,9 +278,16 @@ def finalists(report: dict[str, Any]) -> list[tuple[bool, list[str]]]:
 def _finalist(row: dict[str, Any]) -> list[str]:
     predicted, measured = number(row.get("predicted_ms")), number(row.get("measured_ms"))
     error = 100 * (predicted / measured - 1) if predicted is not None and measured else None
-    accuracy = row.get("valid_accuracy", row.get("accuracy"))
+    seen = row.get("valid_accuracy", row.get("accuracy"))
     cells = [ms(row.get(name), "–") for name in ("predicted_ms", "upper_ms", "table_ms")]
-    return [short(row.get("key")), *cells, ms(measured), signed_pct(error, "–"), pct(accuracy)]
+    return [
+        short(row.get("key")),
+        *cells,
+        ms(measured),
+        signed_pct(error, "–"),
+        accuracy(seen, row.get("valid_n")),
+        _believed(row),
+    ]
 
 
 def short(key: Any) -> str:

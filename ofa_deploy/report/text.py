@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
+from ofa_deploy.accuracy.belief import wilson
+
 NOT_MEASURED, NOT_PREDICTED = "not measured", "not predicted"
 MINUS = "−"
 
@@ -48,6 +50,25 @@ def pct(value: Any, absent: str = NOT_MEASURED, digits: int = 2) -> str:
     """A fraction as percent."""
     found = number(value)
     return absent if found is None else f"{100 * found:.{digits}f} %".replace("-", MINUS)
+
+
+def accuracy(share: Any, n: Any, absent: str = NOT_MEASURED) -> str:
+    """An accuracy that was counted on n images, with its 95 % interval (Wilson): ``97.2 % ±1.4 (n 500)``."""
+    found, images = number(share), number(n)
+    if found is None or not images:
+        return pct(share, absent)
+    return f"{within(found, *wilson(found, images))} (n {images:,.0f})"
+
+
+def within(value: Any, low: Any, high: Any, absent: str = NOT_MEASURED) -> str:
+    """A fraction as percent with its interval: ``97.2 % ±1.4``; at 0 and 100 % the interval has one side."""
+    found, lowest, highest = number(value), number(low), number(high)
+    if found is None or lowest is None or highest is None:
+        return pct(value, absent)
+    below, above = 100 * (found - lowest), 100 * (highest - found)
+    digits = 2 if max(below, above) < 1 else 1
+    sign, half = (MINUS, below) if found == 1 else ("+", above) if found == 0 else ("±", max(below, above))
+    return f"{100 * found:.{digits}f} % {sign}{half:.{digits}f}"
 
 
 def count(value: Any, absent: str = "unknown") -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_deploy.accuracy.belief import Belief, Validation
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.bundle import build_bundle
-from ofa_deploy.deploy.extract import _ranked, extract
+from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
@@ -110,7 +111,7 @@ def test_a_subnet_that_fits_with_room_for_other_sessions_comes_first(workspace: 
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     found = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2)).finalists[:2]
     better, roomy = (
-        replace(finalist, valid_accuracy=accuracy, records=({**finalist.record, "p50": ms},))
+        replace(finalist, valid=Validation(accuracy, 500), records=({**finalist.record, "p50": ms},))
         for finalist, accuracy, ms in zip(found, (0.9, 0.8), (0.19, 0.17), strict=True)
     )
     assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.01) == [better, roomy]
@@ -145,6 +146,25 @@ def test_a_table_of_another_condition_is_named_where_profiling_is_forbidden(
     result = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2), may_profile=False)
     report = build_bundle(result, tmp_path / "bundle", "ofa-deploy extract …")
     assert any("runtime_version was 1, is 2" in n and "power_mode was unknown" in n for n in report["notes"])
+
+
+def test_finalists_are_ranked_by_what_is_believed_not_by_a_lucky_validation(workspace: Workspace) -> None:
+    fleet, free = MadeUpFleet(workspace, factor=1.0), Constraints(max_ms=0.2)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    found = extract(fleet, workspace, random_subject(SPACE), TARGET, free).finalists[:2]
+    lucky, better = (
+        replace(finalist, belief=Belief(mean, 0.003), valid=Validation(share, 500))
+        for finalist, mean, share in zip(found, (0.90, 0.91), (0.915, 0.905), strict=True)
+    )
+    assert _ranked([lucky, better], free, session_std=0.0) == [better, lucky]
+    assert better.worth == better.posterior.mean == pytest.approx(0.9098, abs=2e-4)
+    sure = [replace(one, belief=Belief(one.belief.mean, 0.05)) for one in (lucky, better)]
+    assert _ranked(sure[::-1], free, session_std=0.0) == sure, "a predictor that errs by 5 points says little"
+    zero = replace(better, belief=None, valid=Validation(0.0, 500))
+    assert zero.worth < 0.01, "no right answer is a result, not an unknown accuracy"
+    ahead = replace(found[0].point, accuracy=0.9095, arch=SPACE.smallest)
+    assert _worth_measuring([ahead], [lucky], free) == [ahead]
+    assert _worth_measuring([ahead], [lucky, better], free) == []
 
 
 def test_a_changed_condition_is_profiled_whole(workspace: Workspace) -> None:

@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 
+from ofa_deploy.accuracy.belief import Belief, Validation, posterior
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.finetuning import Tuning
 from ofa_deploy.deploy.subject import load_subject, random_subject
 from ofa_deploy.errors import UsageError
-from ofa_deploy.export import verify_bundle
+from ofa_deploy.export import verify_bundle, write_bundle
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import load_space
 from ofa_deploy.store import Workspace
@@ -114,7 +115,11 @@ def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tm
     found = extract(fleet, workspace, subject, TARGET, constraints, tuning=tuning, tuned=2)
     trained = [finalist for finalist in found.finalists if finalist.tuned]
     assert len(trained) == 2
-    assert found.chosen.valid_accuracy == max(finalist.valid_accuracy for finalist in trained)
+    assert found.chosen.valid == max(finalist.valid for finalist in trained)
+    tuned = found.chosen.valid
+    assert found.chosen.worth == pytest.approx((0.5 + tuned.accuracy * tuned.n) / (1 + tuned.n)), (
+        "it is all that is known"
+    )
     assert found.chosen.tuned is not None
     assert found.chosen.measured_ms <= 0.5
     report = build_bundle(found, tmp_path / "bundle", "a test")
@@ -127,6 +132,31 @@ def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tm
     assert report["accuracy"]["measured"] == facts["after"]["test"]
     assert report["provenance"]["weights"]["state"] == "fine-tuned"
     assert any("2 finalists were trained on for 1 epochs" in note for note in report["notes"])
+
+
+def test_what_is_believed_of_every_finalist_is_recomputed(workspace, supernet, tmp_path):
+    fleet, subject = MadeUpFleet(workspace, 1.0), load_subject(workspace, supernet)
+    found = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.5))
+    report = build_bundle(found, tmp_path / "bundle", "a test")
+    accuracy = report["accuracy"]
+    belief = Belief(accuracy["predicted"], subject.predictor.error["rmse"], subject.predictor.error["bias_after_std"])
+    expected = posterior(belief, Validation(accuracy["valid"], accuracy["valid_n"]))
+    assert (accuracy["posterior"], accuracy["low"], accuracy["high"]) == pytest.approx(expected)
+    assert accuracy["valid_n"] == subject.campaign.images("valid")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    files = {name: content for name, content in files.items() if not name.startswith("manifest")}
+    lies = [("accuracy", name) for name in ("posterior", "low", "high", "valid", "valid_n")]
+    lies += [(f"finalists.{len(found.finalists) - 1}", name) for name in ("posterior", "low", "high", "valid_accuracy")]
+    for number, (place, name) in enumerate(lies):
+        told = json.loads(files["report.json"])
+        part, _, index = place.partition(".")
+        (told[part][int(index)] if index else told[part])[name] = 0.99
+        folder = write_bundle(tmp_path / str(number), {**files, "report.json": json.dumps(told).encode()}, {})
+        assert any(f"report.json says {place}.{name} is" in problem for problem in verify_bundle(folder))
+    evidence = json.loads(files["evidence.json"])
+    del evidence["validation"]
+    older = write_bundle(tmp_path / "older", {**files, "evidence.json": json.dumps(evidence).encode()}, {})
+    assert not any("posterior" in problem for problem in verify_bundle(older)), "bundles of older versions have none"
 
 
 def test_an_imported_supernet_is_trained_on_by_a_recipe(supernet, command, tmp_path, ofa_deploy):

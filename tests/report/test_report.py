@@ -37,7 +37,19 @@ REPORT = {
         "params": 87_654,
         "memory_mb": 1.25,
     },
-    "accuracy": {"predicted": 0.912, "measured": 0.9034, "dataset": "digits", "split": "test", "n": 360},
+    "accuracy": {
+        "predicted": 0.912,
+        "predictor_error": {"rmse": 0.005, "n_heldout": 60, "supernet": "ab" * 32},
+        "valid": 0.9,
+        "valid_n": 180,
+        "posterior": 0.911,
+        "low": 0.897,
+        "high": 0.9235,
+        "measured": 0.9034,
+        "dataset": "digits",
+        "split": "test",
+        "n": 360,
+    },
     "latency": {
         "predicted_ms": 1.764,
         "std_ms": 0.04,
@@ -183,7 +195,7 @@ def test_the_verdict_comes_first_with_its_numbers():
         first = text[text.lower().index("fits the budget") :][:600]
         assert "measured p50 1.8 ms (95 %: 1.71 to 1.88) ≤ budget 2 ms (10.0 % below)" in first
         assert "predicted 1.764 ms, error −2.0 %" in first
-        assert "accuracy 90.34 %" in first
+        assert "accuracy 90.3 % ±3.5 (n 360), expected 91.1 % ±1.4" in first
         assert "audited with 40 held-out networks on 2026-02-03 – trust it" in first
         assert "bench · onnxruntime 1.20 · CPUExecutionProvider · fp32 · batch 1 · threads 1 · p50 · 2026" in first
         assert "ofa-deploy extract --target bench --max-ms 2" in first
@@ -228,7 +240,10 @@ def test_a_report_holds_what_a_practitioner_asks():
             "onnxruntime 1.20",
             "CPUExecutionProvider",
             "a processor",
-            "360 images",
+            "90.3 % ±3.5 (n 360)",
+            "90.0 % ±5.3 (n 180)",
+            "from the prediction and the validation",
+            "predictor's error 0.50 points on 60 held-out networks",
             "4.32 M",
             "87.7 k",
             "351 kB",
