@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
 
-Z95 = 1.959963984540054  # the 97.5 % quantile of the standard normal distribution
+from ofa_deploy.intervals import Z95, wilson
+
 SMALLEST = 1e-6  # a predictor's error that was measured as 0 still is one
 JEFFREYS = (0.5, 1)  # right answers and images of the weak prior, where there is no belief
 
@@ -95,18 +95,6 @@ def predicted(belief: Belief) -> Posterior:
     """A belief with its own interval, without any validation."""
     half = Z95 * belief.std
     return Posterior(belief.mean, max(belief.mean - half, 0.0), min(belief.mean + half, 1.0))
-
-
-def wilson(share: float, n: float) -> tuple[float, float]:
-    """The 95 % interval of a share that was counted on n images (E. B. Wilson, "Probable inference, the law of
-    succession, and statistical inference", JASA 22, 1927)."""
-    if n <= 0:
-        return 0.0, 1.0
-    square = Z95**2 / n
-    middle = (share + square / 2) / (1 + square)
-    half = sqrt(square * (share * (1 - share) + square / 4)) / (1 + square)
-    low, high = middle - half, middle + half
-    return 0.0 if share == 0 else max(low, 0.0), 1.0 if share == 1 else min(high, 1.0)
 
 
 def _binomial(share: float, n: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
-from ofa_deploy.accuracy.belief import wilson
+from ofa_deploy.intervals import wilson
 
 NOT_MEASURED, NOT_PREDICTED = "not measured", "not predicted"
 MINUS = "−"

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ofa_deploy.accuracy.belief import Belief, Validation, belief_in, posterior, wilson
+from ofa_deploy.accuracy.belief import Belief, Validation, belief_in, posterior
+from ofa_deploy.intervals import wilson
 
 
 @pytest.mark.parametrize(
