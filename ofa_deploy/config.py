@@ -149,6 +149,7 @@ class DataConfig(Document):
         size: side in pixels of the crops taken from an ``image_folder``; smaller resolutions shrink them.
         resize: shorter side of an ``image_folder``'s image before its centre is cropped; default: ``size``.
         workers: processes that read an ``image_folder``; ``auto`` is one for each core but one.
+        licence: of the images, as SPDX names it, if it allows redistribution; bundles then carry a few test images.
         corrupt_limit: how many unreadable images (a number or a share) are skipped, with a message, before an error.
     """
 
@@ -162,6 +163,7 @@ class DataConfig(Document):
     size: Positive = 224
     resize: Positive | None = None
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
+    licence: Annotated[str, Field(min_length=2, max_length=64)] | None = None
     corrupt_limit: Annotated[int, Field(ge=0)] | Share = 10
 
 

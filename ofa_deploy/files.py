@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -30,3 +31,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
         raise OfaDeployError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
+
+
+def short_hash(content: bytes) -> str:
+    """The first 32 digits of a content's sha256: enough to tell files apart, where there are many."""
+    return hashlib.sha256(content).hexdigest()[:32]

@@ -172,7 +172,7 @@ def acquire(predictor: AccuracyPredictor, known: Population, count: int, rng: np
     mean, spread = outputs.mean(0), outputs.std(0)
     by_size = np.argsort(codec.macs(rest), kind="stable")
     best = []
-    for alike in np.array_split(by_size, count // 2):
+    for alike in np.array_split(by_size, count // 2) if count > 1 else ():
         if len(alike):
             promise = mean[alike].argsort().argsort() / len(alike)
             best.append(alike[np.argmax(spread[alike] * promise)])

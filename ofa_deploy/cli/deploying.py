@@ -99,7 +99,13 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
 @click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
 @click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
 @precisions_option
-@click.option("--embed-preprocessing", is_flag=True, help="Add a model file that takes images as they are read.")
+@click.option(
+    "--with-preprocessing",
+    "--embed-preprocessing",
+    "embed_preprocessing",
+    is_flag=True,
+    help="Add a second model file that takes images as they are read (uint8, NHWC) and resizes and normalises them.",
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
 @cell_options
 @click.pass_obj
@@ -155,7 +161,7 @@ def extract(
     folder = output or opened.bundles / "-".join([found.name, *asked.names, *precisions])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
     words += ["--precision", ",".join(precisions)] if precisions else []
-    words += ["--embed-preprocessing"] if embed_preprocessing else []
+    words += ["--with-preprocessing"] if embed_preprocessing else []
     with progress() as tell:
 
         def tell_of(p: dict[str, Any]) -> None:
@@ -244,6 +250,9 @@ def summary(report: dict[str, Any], folder: Path) -> str:
 @click.option("--target", default="local", show_default=True, help="Whose rules the graph obeys.")
 @precision_option
 @click.option("--seed", default=0, show_default=True, help="Of the random weights.")
+@click.option(
+    "--with-preprocessing", is_flag=True, help="The file takes images as they are read (uint8, NHWC, of any size)."
+)
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_obj
@@ -256,24 +265,28 @@ def export(
     target: str,
     precision: str | None,
     seed: int,
+    with_preprocessing: bool,
     output: Path,
     as_json: bool,
 ) -> None:
     """Write one subnet as ONNX in a target's precision and compare it with torch.
 
     int8 is calibrated on training images, or on noise where there are none. The largest difference of a logit is told;
-    in fp32 it must be small.
+    in fp32 it must be small. The file's metadata say how images are pre-processed for it. With --with-preprocessing it
+    does that itself, as far as the target's runtime can: images of any size where that is ONNX Runtime, else of the
+    network's own size.
 
     Example: ofa-deploy export --arch arch.json --random-weights -o model.onnx
     """
     arch = read_arch(arch_file) if arch_file else None
     from ofa_deploy.deploy.bundle import EXACT, MAX_DIFFERENCE
     from ofa_deploy.deploy.subject import INHERITED
+    from ofa_deploy.deploy.verification import embeddable
     from ofa_deploy.errors import GateFailed
-    from ofa_deploy.export import parity
+    from ofa_deploy.export import described, embed, parity, preprocessing
     from ofa_deploy.files import write_atomic
     from ofa_deploy.fleet import in_precision, resolve_target
-    from ofa_deploy.graph import model_file
+    from ofa_deploy.graph import model_file, onnx_bytes
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)
@@ -290,6 +303,9 @@ def export(
         checked = parity(subnet, content, subject.images(one, 8))
     if found.precision in EXACT and checked["max_abs"] > MAX_DIFFERENCE:
         raise GateFailed(f"the ONNX graph differs from torch by {checked['max_abs']:.2g}; nothing was written")
+    how = subject.preprocessing(one)
+    content, kind = described(content, how, subject.labels), embeddable(found, how) if with_preprocessing else None
+    content = onnx_bytes(embed(content, how, kind)) if kind else content
     write_atomic(output, content)
     if as_json:
         emit(
@@ -299,6 +315,8 @@ def export(
                 "bytes": len(content),
                 "precision": found.precision,
                 "max_abs": checked["max_abs"],
+                "preprocessing": preprocessing(how, found.batch),
+                "takes": kind or "the program's tensors",
             }
         )
     else:
@@ -331,18 +349,25 @@ def report(bundle: Path, as_json: bool) -> None:
 def verify(bundle: Path, as_json: bool) -> None:
     """Check a bundle's files against its manifest, and recompute its figures from its evidence.
 
+    Where the test images are files that are still there, up to 500 of them are read again, and the bundle's model must
+    give the answers that the report counted.
+
     Example: ofa-deploy verify .ofa/bundles/local-ms2
     """
     from ofa_deploy.errors import GateFailed
-    from ofa_deploy.export import verify_bundle
+    from ofa_deploy.export import repeat_answers, verify_bundle
 
     problems = verify_bundle(bundle)
+    repeated = None if problems else repeat_answers(bundle)
+    problems += repeated.problems if repeated else []
     if as_json:
-        emit({"bundle": str(bundle), "problems": problems})
+        count = {"test_files": repeated.files, "repeated": repeated.repeated} if repeated else None
+        emit({"bundle": str(bundle), "problems": problems, "answers": count})
     if problems:
         raise GateFailed(f"{bundle}: {'; '.join(problems)}")
     if not as_json:
         click.echo(f"{bundle}: every file and every figure checks")
+        click.echo(f"answers: {repeated}")
 
 
 COMMANDS = (extract, export, report, verify)

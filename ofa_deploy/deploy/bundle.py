@@ -62,32 +62,35 @@ def build_bundle(
             f"{MAX_DIFFERENCE:g}); no bundle was written"
         )
     test = tested(subject, chosen, run, "test")
+    run_with, samples = runnable(extraction, embedded)
     evidence = {
         "measurement": _repeatable(chosen.record),
         "finalists": [_repeatable(record) for f in extraction.finalists for record in f.records],
         "front": [point.arch.to_json() for point in extraction.result.front],
         "test": test,
         "validation": {f.point.arch.key: _counted(f.valid) for f in extraction.finalists if f.valid},
+        "samples": samples,
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
         "fp32": _repeatable(extraction.fp32) if extraction.fp32 else None,
     }
     report = build_report(extraction, checked, test, command, audit)
+    report["size_bytes"] = len(run_with["model.onnx"])
+    report["preprocessing"] = json.loads(run_with["preprocessing.json"])
     report["parity"]["runtime"] = ran_by
     check_accuracy(report, extraction.target.precision)
     files = {
-        "model.onnx": chosen.onnx,
         "arch.json": _json(arch.to_json()),
         "evidence.json": _json(evidence),
         "report.json": _json(report),
         "report.md": render_markdown(report).encode(),
         "report.html": render_html(report).encode(),
-        **runnable(extraction, embedded),
+        **run_with,
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
-    files |= tensorrt_files(extraction.target, chosen.onnx, chosen.record["condition"])
+    files |= tensorrt_files(extraction.target, run_with["model.onnx"], chosen.record["condition"])
     inputs = {
         "supernet": subject.sha256,
         "latency table": chosen.predictor.table.to_json()["sha256"],
@@ -171,7 +174,6 @@ def build_report(
         "cells": subject.found,
         "notes": notes_on(extraction, chosen),
         "command": command,
-        "size_bytes": len(chosen.onnx),
         "provenance": {
             **subject_facts(subject),
             "weights": {k: v for k, v in chosen.tuned.facts.items() if k != "arch"} if chosen.tuned else None,

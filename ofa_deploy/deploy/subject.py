@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ofa_deploy import pixels
 from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
 from ofa_deploy.accuracy.belief import Belief, belief_in
 from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
@@ -21,11 +23,13 @@ from ofa_deploy.config import AccuracyConfig, TrainRecipe, read_document, shippe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
+from ofa_deploy.pixels import MODES
 from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
 from ofa_deploy.training import ALONE, Data, World, batches, load_data, read_sample, trained_data
-from ofa_deploy.training.data import IMAGENET
+from ofa_deploy.training.data import IMAGENET, numbered_batches
+from ofa_deploy.training.loading import FolderImages
 
 SUPERNET, PREDICTOR, SAMPLE = "supernet.safetensors", "predictor.safetensors", "sample.npz"
 SHIPPED = "fashion_mnist_boxed"  # the folder in ``supernets`` of the one to begin with, by the recipe of that name
@@ -141,25 +145,60 @@ class Subject:
         """The classes' names; their numbers where they are not known."""
         return list(self.data.classes) if self.data else [str(number) for number in range(self.space.num_classes)]
 
+    def preprocessing(self, arch: Arch) -> dict[str, Any]:
+        """How an image file becomes what a subnet takes: ``how`` of ``pixels``."""
+        channels, height, width = self.space.network(arch).input_shape
+        mean, std = self.normalisation
+        shorter_side, crop = self._frame(height)
+        return {
+            "mode": MODES.get(channels, str(channels)),
+            "shorter_side": shorter_side,
+            "crop": crop,
+            "height": height,
+            "width": width,
+            "mean": list(mean),
+            "std": list(std),
+        }
+
+    def _frame(self, side: int) -> tuple[int | None, int | None]:
+        if self.data is not None:
+            return self.data.shorter_side, self.data.crop
+        if self.source is not None:  # as once-for-all evaluates on ImageNet, at every resolution
+            return math.ceil(side / 0.875), side
+        if self.recipe is not None and self.recipe.data.name == "image_folder":
+            return self.recipe.data.resize or self.recipe.data.size, self.recipe.data.size
+        return side, side
+
     def test(
         self, logits: Callable[[Iterable[np.ndarray]], np.ndarray], arch: Arch, split: str = "test"
-    ) -> dict[str, list[int]] | None:
-        """Labels of a split and what a function makes of it; None without data.
+    ) -> dict[str, list[Any]] | None:
+        """What a function makes of a split that is pre-processed as a bundle's ``infer.py`` does; None without data.
 
         Args:
             logits: from batches of images to the logits of all; it is called once.
+
+        Returns:
+            ``labels``, ``predicted``, and of a folder of images the ``files`` below it, one of each for an image that
+            can be read.
         """
         if self.data is None:
             return None
-        labels: list[int] = []
+        part, how = getattr(self.data, split), self.preprocessing(arch)
+        seen: list[int] = []
 
-        def images(data: Data) -> Iterator[np.ndarray]:
-            for x, y in batches(getattr(data, split), arch.resolution, BATCH, data.mean, data.std):
-                labels.extend(y.tolist())
-                yield np.ascontiguousarray(x.numpy())
+        def images() -> Iterator[np.ndarray]:
+            for batch, numbers in numbered_batches(part, BATCH):
+                seen.extend(numbers.tolist())
+                frames = batch.permute(0, 2, 3, 1).numpy()
+                sized = (pixels.resized(frame, how["height"], how["width"]) for frame in frames)
+                yield np.stack([pixels.normalised(values, how["mean"], how["std"]) for values in sized])
 
-        predicted = logits(images(self.data)).argmax(1).tolist()
-        return {"labels": labels, "predicted": predicted}
+        predicted = logits(images()).argmax(1).tolist()
+        found = {"labels": [int(part.labels[number]) for number in seen], "predicted": predicted}
+        if isinstance(part, FolderImages):
+            root = self.data.root or part.root
+            found["files"] = [part.path(number).relative_to(root).as_posix() for number in seen]
+        return found
 
 
 def random_subject(space: SearchSpace, seed: int = 0, predictor: Predictor | None = None) -> Subject:

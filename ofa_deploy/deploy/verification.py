@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from ofa_deploy.config import BROWSER, SIMULATED, TargetProfile
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import GateFailed
-from ofa_deploy.export import embed, noise_image, preprocessing, runner, smoke_run, standalone
-from ofa_deploy.export.preprocessing import MODES, Kind
+from ofa_deploy.export import described, embed, noise_image, preprocessing, program, runner, smoke_run
+from ofa_deploy.export.preprocessing import Kind
 from ofa_deploy.export.runtime import run_torch
+from ofa_deploy.files import short_hash
 from ofa_deploy.graph import onnx_bytes
+from ofa_deploy.pixels import MODES, read
+from ofa_deploy.training.loading import FolderImages
 
 ACCURACY_DROP = {"fp32": 0.0005, "fp16": 0.001, "bf16": 0.001, "int8": 0.01}  # from torch's, either way
+NEARLY = 17  # a target of this opset or later takes a file of the next one, which resizes with antialiasing
+SAMPLES = 8  # test images in a bundle
 Run = Callable[[bytes, Iterable[np.ndarray]], np.ndarray]
 
 
-def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> dict[str, list[int]] | None:
-    """Labels of a split, and what the file and the torch module make of it; None without data."""
+def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> dict[str, list[Any]] | None:
+    """Labels of a split, and what the file and the torch module make of it; None without data.
+
+    Of a folder of images, ``files`` are their paths below it, and ``sha256`` the first 32 digits of their hashes.
+    """
     arch = chosen.point.arch
     found = subject.test(lambda batches: run(chosen.onnx, batches), arch, split)
     torch_found = subject.test(
         lambda batches: np.concatenate([run_torch(chosen.subnet, x) for x in batches]), arch, split
     )
-    return {**found, "torch": torch_found["predicted"]} if found and torch_found else None
+    if not found or not torch_found:
+        return None
+    found["torch"] = torch_found["predicted"]
+    if subject.data and subject.data.root and "files" in found:
+        found["sha256"] = [short_hash((subject.data.root / name).read_bytes()) for name in found["files"]]
+    return found
 
 
 def allowed_drop(precision: str, images: int) -> float:
@@ -55,37 +71,85 @@ def check_accuracy(report: dict[str, Any], precision: str) -> None:
         )
 
 
-def runnable(extraction: Extraction, embedded: bool) -> dict[str, bytes]:
-    """The files that a bundle is run with, once they have run: labels, pre-processing, a program, and if asked the
-    model with the pre-processing inside.
+def runnable(extraction: Extraction, embedded: bool) -> tuple[dict[str, bytes], dict[str, int]]:
+    """The files that a bundle is run with, once they have run: the model, labels, pre-processing, a program, a few of
+    the test images where their licence allows it, and if asked the model with the pre-processing inside.
+
+    Returns:
+        The files by name, and the classes that the model finds in the test images among them.
 
     Raises:
         GateFailed: the program fails in a process that has only the runtime, or answers otherwise than the model.
     """
-    subject, target, model = extraction.subject, extraction.target, extraction.chosen.onnx
-    shape = subject.space.network(extraction.chosen.point.arch).input_shape
-    mean, std = subject.normalisation
-    kind: Kind | None = ("float32" if target.allowed_types else "uint8") if embedded else None
-    how = preprocessing(shape, mean, std, target.batch, kind)
+    subject, target, chosen = extraction.subject, extraction.target, extraction.chosen
+    how = subject.preprocessing(chosen.point.arch)
+    kind = embeddable(target, how) if embedded else None
+    facts = preprocessing(how, target.batch, kind)
     name, run = runner(target)
-    program = Path(standalone.__file__).with_name(f"with_{name}.py")
-    files = {"preprocessing.json": _json(how), "labels.json": _json(subject.labels), "infer.py": program.read_bytes()}
+    model = described(chosen.onnx, how, subject.labels)
+    files = {
+        "model.onnx": model,
+        "preprocessing.json": _json(facts),
+        "labels.json": _json(subject.labels),
+        "infer.py": program(name),
+    }
     if kind:
-        files[how["model"]] = onnx_bytes(embed(model, mean, std, kind))
-    if shape[0] in MODES and find_spec(name):
-        _try(files | {"model.onnx": model}, shape, subject, run)
-    return files
+        files[facts["embedded"]["model"]] = onnx_bytes(embed(model, how, kind))
+    images = test_images(subject)
+    channels = subject.space.network(chosen.point.arch).input_shape[0]
+    shown = images or {"noise.png": _png(noise_image(how["height"], how["width"], channels))}
+    answers: list[int] = _try(files, shown, run) if channels in MODES and find_spec(name) else []
+    return files | images, {name: answer for name, answer in zip(shown, answers, strict=False) if name in images}
 
 
-def _try(files: dict[str, bytes], shape: tuple[int, ...], subject: Subject, run: Run) -> None:
-    """The program's answer to an image must be the model's own."""
-    image = noise_image(shape[1], shape[2], shape[0])
-    mean, std = (np.asarray(part, np.float64) for part in subject.normalisation)
-    seen = ((image / 255 - mean) / std).transpose(2, 0, 1)[None].astype(np.float32)
-    expected = subject.labels[int(run(files["model.onnx"], [seen])[0].argmax())]
-    said = smoke_run(files, image)
-    if said != expected:
-        raise GateFailed(f"infer.py says {said!r} where the model says {expected!r}; no bundle was written")
+def embeddable(target: TargetProfile, how: Mapping[str, Any]) -> Kind:
+    """How a model takes images that has the pre-processing inside. Of any size they must be resized in the graph with
+    antialiasing, which ONNX Runtime does as Pillow does; OpenVINO and TensorRT do not."""
+    if target.allowed_types:
+        return "float32"
+    resizes = target.runtime in ("onnxruntime", SIMULATED) or target.runtime.startswith(BROWSER)
+    whole = how["shorter_side"] is None or how["shorter_side"] >= how["crop"]
+    return "any size" if resizes and whole and target.opset >= NEARLY and target.allows("Resize") else "uint8"
+
+
+def test_images(subject: Subject) -> dict[str, bytes]:
+    """A few of the test split's images, the original files or arrays as PNG, where their licence is known; by name."""
+    data = subject.data
+    if data is None or not data.licence or data.in_channels not in MODES:
+        return {}
+    chosen = np.linspace(0, len(data.test) - 1, min(SAMPLES, len(data.test))).round().astype(int).tolist()
+    found = {}
+    for number in chosen:
+        if isinstance(data.test, FolderImages):
+            path = data.test.path(number)
+            with contextlib.suppress(OSError):
+                found[f"test_{number}{path.suffix.lower()}"] = path.read_bytes()
+        else:
+            image, _ = data.test[number]
+            found[f"test_{number}.png"] = _png(image.permute(1, 2, 0).numpy())
+    return found
+
+
+def _try(files: dict[str, bytes], images: dict[str, bytes], run: Run) -> list[int]:
+    """The model's answers to images, which must be the program's."""
+    how, labels = (json.loads(files[name]) for name in ("preprocessing.json", "labels.json"))
+    tensors = np.stack([read(io.BytesIO(content), how) for content in images.values()])
+    answers: list[int] = run(files["model.onnx"], [tensors]).argmax(1).tolist()
+    expected = [labels[answer] for answer in answers]
+    said = smoke_run(files, images)
+    if other := [name for name, one, wanted in zip(images, said, expected, strict=True) if one != wanted]:
+        place = list(images).index(other[0])
+        raise GateFailed(
+            f"infer.py says {said[place]!r} of {other[0]} where the model says {expected[place]!r}; no bundle was "
+            "written"
+        )
+    return answers
+
+
+def _png(image: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(content, "png")
+    return content.getvalue()
 
 
 def _json(value: Any) -> bytes:

@@ -1,76 +1,176 @@
-"""What happens to an image before the network sees it: as facts for a program, and as nodes of the graph."""
+"""What happens to an image before the network sees it: as facts for a program, in words, and as nodes of the graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by the number of channels
+from ofa_deploy.pixels import LONGEST
+
 PREFIX = "preprocessing."  # how names of nodes and constants begin that are no part of the network
-Kind = Literal["uint8", "float32"]
+METADATA = "ofa_deploy."  # how the keys of an ONNX file's metadata begin
+RESIZE_OPSET = 18  # the first one whose Resize is antialiased
+Kind = Literal["any size", "uint8", "float32"]
 
 
-def preprocessing(
-    shape: Sequence[int], mean: Sequence[float], std: Sequence[float], batch: int, embedded: Kind | None = None
-) -> dict[str, Any]:
-    """The facts that a program needs to feed a model.
+def preprocessing(how: Mapping[str, Any], batch: int, embedded: Kind | None = None) -> dict[str, Any]:
+    """The facts that a program needs to feed a model, as ``preprocessing.json`` holds them.
 
     Args:
-        shape: channels, height and width of the network's input.
-        mean, std: per channel, of values from 0 to 1.
-        embedded: None where the program normalises and transposes; else what the graph takes instead, NHWC: bytes, or
-            floats from 0 to 1.
+        how: see ``pixels``.
+        embedded: what the model takes, NHWC, that has the pre-processing inside; None where there is no such model.
     """
-    channels, height, width = shape
     return {
-        "model": "model_with_preprocessing.onnx" if embedded else "model.onnx",
+        "schema": 2,
+        "model": "model.onnx",
         "input": "input",
-        "type": embedded or "float32",
-        "layout": "NHWC" if embedded else "NCHW",
+        "type": "float32",
+        "layout": "NCHW",
         "batch": batch,
-        "mode": MODES.get(channels, str(channels)),
-        "height": height,
-        "width": width,
-        "resize": "bilinear, antialiased, to height × width",
-        "range": [0, 255] if embedded == "uint8" else [0, 1],
-        "mean": list(mean),
-        "std": list(std),
-        "normalised_by": "the graph" if embedded else "the program",
+        "range": [0, 1],
+        "normalised_by": "the program",
+        **how,
+        "steps": steps(how),
+        "embedded": embedded and _embedded(how, batch, embedded),
     }
 
 
-def embed(model: bytes, mean: Sequence[float], std: Sequence[float], kind: Kind) -> onnx.ModelProto:
-    """A model that takes images as they are read: NHWC, ``uint8`` from 0 to 255 or ``float32`` from 0 to 1."""
+def steps(how: Mapping[str, Any]) -> list[str]:
+    """The pre-processing in words, a step each."""
+    said = ["decode the file, and turn the image as its EXIF orientation says"]
+    said += [f"convert it to {how['mode']} with 8 bits a channel; divide 16-bit grey levels by 257; drop transparency"]
+    if how["shorter_side"]:
+        size = f"{how['shorter_side']} pixels"
+        said += [f"cut off the ends where the longer side is more than {LONGEST} times the shorter one"]
+        said += [f"resize it until the shorter side has {size} (Pillow's bilinear, antialiased, in 8 bits)"]
+        said += [f"cut out the {how['crop']} × {how['crop']} pixels in its centre"]
+    height, width = how["height"], how["width"]
+    if (how["crop"], how["crop"]) != (height, width):
+        said += [f"resize it to {height} × {width} pixels (height × width; bilinear, antialiased, in floating point)"]
+    mean, std = (", ".join(f"{value:.6g}" for value in how[name]) for name in ("mean", "std"))
+    return [*said, f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std}), per channel"]
+
+
+def _embedded(how: Mapping[str, Any], batch: int, kind: Kind) -> dict[str, Any]:
+    free = kind == "any size"
+    return {
+        "model": "model_with_preprocessing.onnx",
+        "input": "input",
+        "type": "float32" if kind == "float32" else "uint8",
+        "layout": "NHWC",
+        "batch": batch,
+        "range": [0, 1] if kind == "float32" else [0, 255],
+        "mode": how["mode"],
+        "height": None if free else how["height"],
+        "width": None if free else how["width"],
+        "left_to_the_program": steps(how)[: 2 if free else -1],
+    }
+
+
+def described(model: bytes, how: Mapping[str, Any], labels: Sequence[str]) -> bytes:
+    """An ONNX file with its pre-processing and the names of its classes in its metadata."""
     made = onnx.load_from_string(model)
-    graph, scale = made.graph, 255.0 if kind == "uint8" else 1.0
-    batch, channels, height, width = (side.dim_value for side in graph.input[0].type.tensor_type.shape.dim)
-    names = {part: f"{PREFIX}{part}" for part in ("float", "nchw", "mean", "centred", "std", "normalised")}
+    found = {"preprocessing": dict(how), "preprocessing_steps": steps(how), "labels": list(labels)}
+    helper.set_model_props(made, {METADATA + name: json.dumps(value) for name, value in found.items()})
+    return made.SerializeToString(deterministic=True)
+
+
+def embed(model: bytes, how: Mapping[str, Any], kind: Kind) -> onnx.ModelProto:
+    """A model that takes images as they are read.
+
+    Args:
+        kind: ``uint8`` or ``float32`` (from 0 to 1) are images of the network's own size, NHWC; ``any size`` is
+            ``uint8[N, H, W, C]`` of any height and width, resized and cropped in the graph, which is then at least of
+            opset 18.
+    """
+    made = onnx.load_from_string(model)
+    if kind == "any size":
+        if max(entry.version for entry in made.opset_import if entry.domain == "") < RESIZE_OPSET:
+            made = version_converter.convert_version(made, RESIZE_OPSET)
+        made.ir_version = max(made.ir_version, helper.find_min_ir_version_for(list(made.opset_import)))
+    graph, nodes = made.graph, Steps()
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value
     for node in graph.node:
         for place, name in enumerate(node.input):
             if name == "input":
-                node.input[place] = names["normalised"]
-    steps = [
-        ("Transpose", "input", "nchw", [], {"perm": [0, 3, 1, 2]}),
-        ("Cast", "nchw", "float", [], {"to": TensorProto.FLOAT}),
-        ("Sub", "float", "centred", ["mean"], {}),
-        ("Div", "centred", "normalised", ["std"], {}),
-    ]
-    if kind == "float32":
-        steps = [steps[0], ("Sub", "nchw", "centred", ["mean"], {}), steps[3]]
-    nodes = [
-        helper.make_node(op, [names.get(source, source), *map(names.get, more)], [names[result]], names[result], **how)
-        for op, source, result, more, how in steps
-    ]
+                node.input[place] = PREFIX + "normalised"
+    x = nodes.add("Transpose", "nchw", "input", perm=[0, 3, 1, 2])
+    if kind != "float32":
+        x = nodes.add("Cast", "float", x, to=TensorProto.FLOAT)
+    size: list[Any] = [how["height"], how["width"]]
+    if kind == "any size":
+        x, size = _fit(nodes, x, how), ["height", "width"]
+    scale = 1.0 if kind == "float32" else 255.0
+    centre, std = (np.asarray(how[key], np.float64) * scale for key in ("mean", "std"))
+    shape = (1, len(centre), 1, 1)
+    x = nodes.add("Sub", "centred", x, nodes.constant("mean", centre.astype(np.float32).reshape(shape)))
+    nodes.add("Div", "normalised", x, nodes.constant("std", std.astype(np.float32).reshape(shape)))
     old = list(graph.node)
     del graph.node[:], graph.input[:]
-    graph.node.extend([*nodes, *old])
-    element = TensorProto.UINT8 if kind == "uint8" else TensorProto.FLOAT
-    graph.input.append(helper.make_tensor_value_info("input", element, [batch, height, width, channels]))
-    for part, values in (("mean", mean), ("std", std)):
-        array = (np.asarray(values, np.float64) * scale).astype(np.float32).reshape(1, channels, 1, 1)
-        graph.initializer.append(numpy_helper.from_array(array, names[part]))
+    graph.node.extend([*nodes.made, *old])
+    element = TensorProto.FLOAT if kind == "float32" else TensorProto.UINT8
+    graph.input.append(helper.make_tensor_value_info("input", element, [batch, *size, len(centre)]))
+    graph.initializer.extend(nodes.constants)
     return made
+
+
+class Steps:
+    """Nodes one after the other, and the constants that they take."""
+
+    def __init__(self) -> None:
+        self.made: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, values: Any) -> str:
+        """A named constant: an array, or integers as int64."""
+        array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
+        if all(known.name != PREFIX + name for known in self.constants):
+            self.constants.append(numpy_helper.from_array(array, PREFIX + name))
+        return PREFIX + name
+
+    def add(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
+        """A node; returns the name of its result."""
+        self.made.append(helper.make_node(op, list(inputs), [PREFIX + name], PREFIX + name, **attributes))
+        return PREFIX + name
+
+
+def _fit(nodes: Steps, x: str, how: Mapping[str, Any]) -> str:
+    """Resize by the shorter side, cut out the centre, resize to the network's input: ``pixels.framed`` as nodes."""
+    if how["shorter_side"]:
+        size = _size(nodes, "given", x)
+        turned = nodes.add("Gather", "given.turned", size, nodes.constant("turned", [1, 0]))
+        most = nodes.add("Mul", "given.most", turned, nodes.constant("longest", [LONGEST]))
+        x = _centre(nodes, "within", x, size, nodes.add("Min", "within.wanted", size, most))
+        size = _size(nodes, "whole", x)
+        shortest = nodes.add("ReduceMin", "whole.shortest", size, keepdims=1)
+        grown = nodes.add("Mul", "scaled.grown", size, nodes.constant("side", [how["shorter_side"]]))
+        wanted = nodes.add("Div", "scaled.size", grown, shortest)  # of integers: rounded down
+        x = nodes.add("Round", "scaled.rounded", _resize(nodes, "scaled", x, wanted))  # Pillow's are bytes
+        x = _centre(nodes, "crop", x, wanted, nodes.constant("crop.size", [how["crop"], how["crop"]]))
+    if (how["crop"], how["crop"]) != (how["height"], how["width"]):
+        x = _resize(nodes, "final", x, nodes.constant("final.size", [how["height"], how["width"]]))
+    return x
+
+
+def _size(nodes: Steps, name: str, x: str) -> str:
+    shape = nodes.add("Shape", f"{name}.shape", x)
+    return nodes.add("Slice", f"{name}.size", shape, nodes.constant("two", [2]), nodes.constant("four", [4]))
+
+
+def _resize(nodes: Steps, name: str, x: str, size: str) -> str:
+    sides = {"axes": [2, 3], "mode": "linear", "antialias": 1, "exclude_outside": 1}  # at the edges as Pillow
+    return nodes.add("Resize", name, x, "", "", size, **sides)
+
+
+def _centre(nodes: Steps, name: str, x: str, size: str, wanted: str) -> str:
+    """The centre of an image that is large enough; half a pixel is rounded to an even place, as Python does."""
+    around = nodes.add("Cast", f"{name}.around", nodes.add("Sub", f"{name}.rest", size, wanted), to=TensorProto.FLOAT)
+    half = nodes.add("Mul", f"{name}.half", around, nodes.constant("half", np.array([0.5], np.float32)))
+    start = nodes.add("Cast", f"{name}.start", nodes.add("Round", f"{name}.even", half), to=TensorProto.INT64)
+    end = nodes.add("Add", f"{name}.end", start, wanted)
+    return nodes.add("Slice", name, x, start, end, nodes.constant("sides", [2, 3]))

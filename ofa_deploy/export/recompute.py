@@ -23,6 +23,7 @@ from device_agents.summary import summarise
 from ofa_deploy.accuracy import Predictor, objective, read_predictor
 from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.export.answers import bundle_answers
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
@@ -73,6 +74,11 @@ class Bundle:
         return self._json("evidence.json")
 
     @cached_property
+    def preprocessing(self) -> Any:
+        """``preprocessing.json``."""
+        return self._json("preprocessing.json")
+
+    @cached_property
     def space(self) -> SearchSpace:
         """The space as the report's provenance describes it, or the preset that the arch names."""
         described = self.report["provenance"].get("space")
@@ -121,7 +127,7 @@ def wrong_figures(folder: Path) -> list[str]:
     if missing:
         return missing
     bundle, problems = Bundle(folder), []
-    for part in (_subnet, _model, _measurement, _prediction, _audit, _networks, _blocks, _accuracy, _beliefs, _parity):
+    for part in PARTS:
         try:
             problems += _differences(bundle.report, part(bundle))
         except Exception as error:  # whatever a damaged file provokes is a finding, not a crash
@@ -303,6 +309,27 @@ def _parity(bundle: Bundle) -> Figures:
     figures = compare(*logits)
     shown = {"max_abs", "top1_agreement"} | figures.keys() & bundle.report["parity"].keys()
     return {f"parity.{name}": figures[name] for name in shown}
+
+
+def _answers(bundle: Bundle) -> Figures:
+    """The pre-processing that ships, and the answers to the test images that travel in the bundle."""
+    expected = bundle.evidence.get("samples")
+    if expected is None:  # bundles of older versions have none
+        return {}
+    how = bundle.report["preprocessing"]
+    if how != bundle.preprocessing:
+        raise ValueError("preprocessing.json is not what report.json says")
+    found = bundle_answers(bundle.folder, bundle.report, [bundle.folder / name for name in sorted(expected)])
+    for name, answer in zip(sorted(expected), found or (), strict=found is not None):
+        if answer != expected[name]:
+            raise ValueError(f"the model answers class {answer} to {name}, its evidence says {expected[name]}")
+    return {}
+
+
+PARTS = (
+    *(_subnet, _model, _measurement, _prediction, _audit, _networks, _blocks),
+    *(_accuracy, _beliefs, _parity, _answers),
+)
 
 
 def _differences(report: Mapping[str, Any], figures: Figures) -> list[str]:

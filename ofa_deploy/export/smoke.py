@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ofa_deploy.errors import GateFailed
 
@@ -30,21 +28,22 @@ def noise_image(height: int, width: int, channels: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
-def smoke_run(files: Mapping[str, bytes], image: np.ndarray) -> str:
-    """Run a bundle's program on an image, in a process that cannot import what is not the runtime's.
+def smoke_run(files: Mapping[str, bytes], images: Mapping[str, bytes]) -> list[str]:
+    """Run a bundle's program on images, in a process that cannot import what is not the runtime's.
+
+    Args:
+        images: the contents of image files, by name.
 
     Returns:
-        The label that it prints.
+        The labels that it prints.
 
     Raises:
         GateFailed: it fails or takes longer than two minutes.
     """
-    png = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(png, "png")
     with tempfile.TemporaryDirectory() as folder:
-        for name, content in {**files, "image.png": png.getvalue()}.items():
+        for name, content in {**files, **images}.items():
             (Path(folder) / name).write_bytes(content)
-        command = [sys.executable, "-I", "-c", STUB, "infer.py", "image.png"]
+        command = [sys.executable, "-I", "-c", STUB, "infer.py", *images]
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
@@ -52,4 +51,5 @@ def smoke_run(files: Mapping[str, bytes], image: np.ndarray) -> str:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
         raise GateFailed(f"infer.py fails in a process that has only the runtime: {last}; no bundle was written")
-    return done.stdout.strip().removeprefix("image.png: ").rpartition(" ")[0]
+    lines = done.stdout.strip().splitlines()
+    return [line.removeprefix(f"{name}: ").rpartition(" ")[0] for name, line in zip(images, lines, strict=True)]

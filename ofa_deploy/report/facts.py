@@ -244,6 +244,12 @@ def conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
     return shown if measured_at is None or simulated(report) else [*shown, ("Measured at", plain(measured_at))]
 
 
+def preprocessing(report: dict[str, Any]) -> list[str]:
+    """What is done to an image before the network sees it, a step each; nothing where older reports do not say."""
+    found = get(report, "preprocessing.steps")
+    return [plain(step) for step in found] if isinstance(found, list) else []
+
+
 def notes(report: dict[str, Any]) -> list[str]:
     """Warnings."""
     found = get(report, "notes")

@@ -45,6 +45,7 @@ def render_html(report: dict[str, Any]) -> str:
             element("section", element("h2", "Subnet"), pairs(facts.subnet(report))),
             class_="columns",
         ),
+        _preprocessing(report),
         _provenance(report),
     ]
     return page(title, body)
@@ -123,6 +124,14 @@ def _finalists(report: dict[str, Any]) -> Child:
     if not found:
         return None
     return element("section", element("h2", "Measured finalists"), table(facts.FINALIST_COLUMNS, found))
+
+
+def _preprocessing(report: dict[str, Any]) -> Child:
+    steps = facts.preprocessing(report)
+    if not steps:
+        return None
+    listed = element("ol", [element("li", step) for step in steps], class_="card steps")
+    return element("section", element("h2", "Pre-processing"), listed)
 
 
 def _provenance(report: dict[str, Any]) -> Markup:

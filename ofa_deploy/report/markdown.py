@@ -29,6 +29,8 @@ def render_markdown(report: dict[str, Any]) -> str:
         body = [[*block.cells(), block.flags] for block in shown]
         parts += ["## Blocks", quoted(blocks.REMARK), table((*blocks.COLUMNS, "flags"), body)]
     parts += ["## Conditions", table(("condition", "value"), facts.conditions(report))]
+    if steps := facts.preprocessing(report):
+        parts += ["## Pre-processing", "\n".join(f"{i}. {quoted(step)}" for i, step in enumerate(steps, 1))]
     parts += ["## Subnet", table(("gene", "value"), facts.subnet(report))]
     return "\n\n".join(parts) + "\n"
 

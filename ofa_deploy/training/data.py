@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from ofa_deploy.training.augmentation import check_channels
 from ofa_deploy.training.damage import note
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import prepare
-from ofa_deploy.training.loading import Reader, stream
+from ofa_deploy.training.loading import FolderImages, NumberedReader, Reader, stream
 from ofa_deploy.training.sources import Images
 from ofa_deploy.training.splits import portion, shuffled, stratified
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # inputs and labels
 SharedBatches = Iterable[tuple[Sequence[Tensor], Tensor]]  # an input for each of several models, and the labels
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))  # as torchvision publishes them
+LICENCES = {"digits": "CC-BY-4.0", "fashion_mnist": "MIT"}  # of the data sets whose publishers name one
 _MEASURED = 1024  # image files of which mean and standard deviation are taken
 _BATCH = 256
 
@@ -41,6 +43,9 @@ class Data:
         classes: what the labels mean.
         fingerprint: tells whether two data sets, and so their splits, are the same: how many images and test images
             there are, and a sha256 over them.
+        shorter_side, crop: how an image file becomes an item; see ``pixels``. None where it is only resized.
+        root: the folder of the image files; None where the images are arrays.
+        licence: that lets a bundle carry some of the test images; None where none is known.
         sampled: it is a small part of the data set, that travels with a supernet.
     """
 
@@ -52,6 +57,10 @@ class Data:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     fingerprint: dict[str, Any]
+    shorter_side: int | None = None
+    crop: int | None = None
+    root: Path | None = None
+    licence: str | None = None
     sampled: bool = False
 
     @property
@@ -86,7 +95,20 @@ def load_data(config: DataConfig, fetch: bool = True) -> Data:
     valid, train = _hold_out(train, config.valid, "data.valid")
     known = _normalisation(config, train)
     check_channels(config.augment, len(known.mean))
-    return Data(config.name, train, valid, test, known.mean, known.std, classes, fingerprint)
+    root = config.root if isinstance(test, FolderImages) else None
+    licence = config.licence or LICENCES.get(config.name)
+    return Data(
+        config.name, train, valid, test, known.mean, known.std, classes, fingerprint, *frame_of(test), root, licence
+    )
+
+
+def frame_of(images: Images) -> tuple[int | None, int | None]:
+    """The shorter side and the crop by which an image file becomes like these images; arrays that are not square are
+    what they are, and a file is just resized."""
+    if isinstance(images, FolderImages):
+        return images.config.resize or images.config.size, images.config.size
+    height, width = images.images.shape[-2:]
+    return (height, height) if height == width else (None, None)
 
 
 def fingerprint_of(train: Sequence[Images], test: Sequence[Images]) -> dict[str, Any]:
@@ -161,6 +183,19 @@ def raw_batches(
     # of nearly equal size, so that the last one is not small enough to be damaged altogether
     requests = [part.tolist() for part in np.array_split(np.arange(count), math.ceil(count / batch_size))]
     return ((images, labels) for images, labels in stream(Reader(dataset), requests[own]) if len(labels))
+
+
+def numbered_batches(dataset: Images, batch_size: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    """All images that can be read, as they are stored, and their numbers: bytes ``[B, C, H, W]``, ``int64[B]``."""
+    if isinstance(dataset, TensorImages):
+        places = np.arange(len(dataset))
+        for start in range(0, len(dataset), batch_size):
+            yield dataset.images[start : start + batch_size], places[start : start + batch_size]
+        return
+    parts = np.array_split(np.arange(len(dataset)), math.ceil(len(dataset) / batch_size))
+    for images, numbers in stream(NumberedReader(dataset), [part.tolist() for part in parts]):
+        if len(numbers):
+            yield images, numbers.numpy()
 
 
 def shared_batches(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from multiprocessing.context import BaseContext
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,16 +20,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ofa_deploy.config import DataConfig
 from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.pixels import framed
 from ofa_deploy.training.damage import Damage
 from ofa_deploy.training.decoding import decode
 from ofa_deploy.training.folders import Listing
-from ofa_deploy.training.images import one_thread
-from ofa_deploy.training.torchvision_shim import torchvision_module
 
 Item = tuple[Tensor | None, int, list[str]]  # image, label, and what was wrong with files that were tried before
 MOST_WORKERS = 16
 FEW_IMAGES = 1000  # are read in less time than worker processes take to start
-_LONGEST = 8  # sides in a ratio beyond it are cropped before they are resized: a line of pixels would fill the memory
 
 
 class FolderImages(Dataset):
@@ -57,19 +56,18 @@ class FolderImages(Dataset):
         Raises:
             UsageError: it cannot be read.
         """
-        path = self.root / os.fsdecode(self.names[index])
-        return torch.from_numpy(decode(path, self.config.channels)).permute(2, 0, 1), int(self.labels[index])
+        pixels = decode(self.path(index), self.config.channels)
+        return torch.from_numpy(pixels).permute(2, 0, 1), int(self.labels[index])
+
+    def path(self, index: int) -> Path:
+        """Where an image lies."""
+        return self.root / os.fsdecode(self.names[index])
 
     def fit(self, image: Tensor) -> Tensor:
         """Resize an image by its shorter side, and crop its centre: bytes ``[C, size, size]``."""
-        functional = torchvision_module("transforms.v2.functional")
-        height, width = image.shape[-2:]
-        if max(height, width) > _LONGEST * min(height, width):
-            image = functional.center_crop(image, [min(height, _LONGEST * width), min(width, _LONGEST * height)])
         size = self.config.size
-        with one_thread():
-            resized = functional.resize(image, [self.config.resize or size], antialias=True)
-        return functional.center_crop(resized, [size, size])
+        frame = framed(image.permute(1, 2, 0).numpy(), self.config.resize or size, size)
+        return torch.from_numpy(frame).permute(2, 0, 1).contiguous()
 
     def take(self, indices: np.ndarray) -> FolderImages:
         """Some of the images, in the order given."""
@@ -107,6 +105,14 @@ class Reader(Dataset):
         except UsageError as error:
             return None, 0, [str(error)]
         return self.images.fit(image), label, []
+
+
+class NumberedReader(Reader):
+    """Reads an image with its number in place of its label."""
+
+    def __getitem__(self, request: int) -> Item:
+        image, _, complaints = super().__getitem__(request)
+        return image, request, complaints
 
 
 def stream(reader: Reader, requests: Iterable[list[Any]]) -> Iterator[tuple[Tensor, Tensor]]:

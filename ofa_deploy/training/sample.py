@@ -15,7 +15,7 @@ import torch
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.training.arrays import TensorImages, load_archive
-from ofa_deploy.training.data import Data, fingerprint_of
+from ofa_deploy.training.data import LICENCES, Data, fingerprint_of, frame_of
 
 SPLITS = ("train", "valid", "test")
 
@@ -61,4 +61,7 @@ def read_sample(path: Path, name: str, summary: Mapping[str, Any]) -> Data:
         raise UsageError(f"{path} is no sample of a data set: {error} is missing") from error
     train, valid, test = parts
     mean, std = (cast(tuple[float, ...], tuple(summary[key])) for key in ("mean", "std"))
-    return Data(name, train, valid, test, mean, std, classes, fingerprint_of([train, valid], [test]), sampled=True)
+    found = fingerprint_of([train, valid], [test])
+    frame = frame_of(test)
+    licence = LICENCES.get(name)
+    return Data(name, train, valid, test, mean, std, classes, found, *frame, licence=licence, sampled=True)

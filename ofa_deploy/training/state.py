@@ -22,7 +22,10 @@ from ofa_deploy.training.data import check_unchanged
 from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
-_FREE = {"accuracy", "checkpoint_seconds", "data.corrupt_limit", "data.root", "data.workers", "device"}
+_FREE = {
+    *("accuracy", "checkpoint_seconds", "device"),
+    *("data.corrupt_limit", "data.licence", "data.root", "data.workers"),
+}
 
 
 @dataclass

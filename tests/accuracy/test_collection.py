@@ -139,6 +139,13 @@ def test_what_is_left_is_taken_where_there_is_little():
         assert len(unknown(rest, few)) == len(rest) == left
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_small_round_asks_for_that_many(count):
+    few = CODEC.stratified(30, np.random.default_rng(1))
+    predictor = AccuracyPredictor.fit(CODEC, few, truth(few), few[:5], truth(few[:5]))
+    assert len(acquire(predictor, few, count, np.random.default_rng(2))) == count
+
+
 def test_what_the_gate_does_not_pass_is_not_evaluated():
     evaluator, smallest = MadeUp(), CODEC.macs(CODEC.encode([CODEC.space.smallest]))[0]
 

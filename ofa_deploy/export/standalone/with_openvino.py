@@ -6,26 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import openvino
-from PIL import Image
+
+from ofa_deploy.pixels import read
 
 HERE = Path(__file__).resolve().parent
 HOW, LABELS = (json.loads((HERE / name).read_text("utf-8")) for name in ("preprocessing.json", "labels.json"))
 
-
-def read(path: str) -> np.ndarray:
-    """An image as the model takes it."""
-    image = Image.open(path).convert(HOW["mode"]).resize((HOW["width"], HOW["height"]), Image.Resampling.BILINEAR)
-    pixels = np.asarray(image, np.float32).reshape(1, HOW["height"], HOW["width"], -1)
-    if HOW["type"] == "uint8":
-        return pixels.astype(np.uint8)
-    scaled = pixels / 255
-    return scaled if HOW["layout"] == "NHWC" else ((scaled - HOW["mean"]) / HOW["std"]).transpose(0, 3, 1, 2)
-
-
 if __name__ == "__main__":
     model = openvino.Core().compile_model(str(HERE / HOW["model"]), "CPU")
     for path in sys.argv[1:]:
-        x = np.repeat(read(path), HOW["batch"], 0).astype(HOW["type"])
-        logits = model({"input": x})[0][0]
+        images = np.repeat(read(path, HOW)[None], HOW["batch"], 0)
+        logits = model({HOW["input"]: images})[0][0]
         odds = np.exp(logits - logits.max())
         print(f"{path}: {LABELS[int(odds.argmax())]} {odds.max() / odds.sum():.3f}")

@@ -1,0 +1,98 @@
+"""Repeating a report's answers from the original image files, by the pre-processing and the model that ship."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.export.runtime import run_onnx, run_openvino
+from ofa_deploy.files import short_hash
+from ofa_deploy.pixels import read
+
+REPEATED = 500  # test files, spread over all of them
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """What repeating a report's answers showed.
+
+    Attributes:
+        files: how many test files the report is about; 0 where its images were no files.
+        repeated: how many of them were read again and gave an answer.
+        problems: one line for each that gave another answer than the report's.
+    """
+
+    files: int
+    repeated: int
+    problems: list[str]
+
+    def __str__(self) -> str:
+        if not self.files:
+            return "the test images are no files of their own"
+        if not self.repeated:
+            return "none of the test files are where they were, so their answers were not repeated"
+        return f"{self.repeated} of {self.files} test files were read again and give the answers of the report"
+
+
+def repeat_answers(folder: Path, limit: int = REPEATED) -> Repeated:
+    """Read a bundle's test files again, where they still lie where they were and have not changed, and compare what
+    its model makes of them with its evidence.
+
+    Args:
+        limit: at most so many files, evenly spread.
+    """
+    report, test = (json.loads((folder / name).read_bytes()) for name in ("report.json", "evidence.json"))
+    test = test["test"] or {}
+    recipe = report["provenance"]["recipe"] or {}
+    root, names = recipe.get("data", {}).get("root"), test.get("files", [])
+    if not names or not root:
+        return Repeated(len(names), 0, [])
+    chosen = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int).tolist()
+    found = [
+        (place, path)
+        for place in chosen
+        if (path := Path(root) / names[place]).is_file() and short_hash(path.read_bytes()) == test["sha256"][place]
+    ]
+    answers = bundle_answers(folder, report, [path for _, path in found]) if found else None
+    if answers is None:
+        return Repeated(len(names), 0, [])
+    expected = [test["predicted"][place] for place, _ in found]
+    problems = [
+        f"{names[place]}: the report's answer is class {wanted}, the bundle's model now answers {answer}"
+        for (place, _), wanted, answer in zip(found, expected, answers, strict=True)
+        if answer != wanted
+    ]
+    return Repeated(len(names), len(found), problems)
+
+
+def bundle_answers(folder: Path, report: Mapping[str, Any], files: Iterable[Any]) -> list[int] | None:
+    """The classes that a bundle's model finds in image files; None where the runtime that the report's answers are of
+    is not installed.
+
+    Args:
+        files: paths, or open binary files.
+    """
+    runtime = report["parity"].get("runtime", "onnxruntime")
+    if not find_spec(runtime):
+        return None
+    run: Callable[[bytes, Iterable[np.ndarray]], np.ndarray] = run_openvino if runtime == "openvino" else run_onnx
+    how = json.loads((folder / "preprocessing.json").read_bytes())
+    return run((folder / "model.onnx").read_bytes(), _batches(files, how)).argmax(1).tolist()
+
+
+def _batches(files: Iterable[Any], how: Mapping[str, Any]) -> Iterator[np.ndarray]:
+    batch: list[np.ndarray] = []
+    for file in files:
+        batch.append(read(file, how))
+        if len(batch) == _BATCH:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
