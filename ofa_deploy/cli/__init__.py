@@ -1,6 +1,6 @@
-"""The command line: one file per group of commands, no logic; errors become one line and an exit code.
+"""The command line: one file for each group of commands, no logic. An error becomes one line and an exit code.
 
-Nothing heavy is imported before a command runs, so that help answers at once.
+No heavy module is imported before a command runs, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -33,47 +33,49 @@ from ofa_deploy.cli import (
 from ofa_deploy.errors import OfaDeployError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Sections(click.Group):
+    """The commands of the program, listed under headings."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list for each heading."""
+        width = max(map(len, self.commands))
+        for title, modules in SECTIONS.items():
+            rows = [(c.name or "", c.get_short_help_str(100)) for m in modules for c in m.COMMANDS]
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:{width}}", text) for name, text in rows])
+
+
+@click.group(cls=Sections, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(ofa_deploy.__version__, prog_name="ofa-deploy")
 @click.option(
     "--workspace",
     type=click.Path(path_type=Path),
     envvar="OFA_WORKSPACE",
-    help="Folder that remembers everything.  [default: .ofa here, or $OFA_WORKSPACE]",
+    help="Folder with everything that the program keeps.  [default: $OFA_WORKSPACE, or .ofa in this folder]",
 )
 @click.pass_context
 def cli(context: click.Context, workspace: Path | None) -> None:
-    """Train one supernet, measure real devices, ship each the subnet that fits its latency budget.
+    """Train one supernet, measure your devices, and ship each device the most accurate subnet that meets its latency
+    budget.
 
     \b
-    First steps:
-      ofa-deploy quickstart                                      the whole walk, small, on this machine
-      ofa-deploy train-supernet -c pipelines/fashion_mnist.yaml  a real supernet
-      ofa-deploy profile --target local                          measure this machine
-      ofa-deploy extract --target local --max-ms 2               the most accurate subnet that fits
+    Examples:
+      ofa-deploy quickstart                         see the whole walk, small
+      ofa-deploy profile --target local             measure this machine
+      ofa-deploy extract --target local --max-ms 2  extract a subnet for it
+      ofa-deploy extract --help                     explain a command
     """
     context.obj = workspace
 
 
-GROUPS = (
-    pipelines,
-    training,
-    predictors,
-    measuring,
-    deploying,
-    finetuning,
-    searching,
-    fronts,
-    archs,
-    fleet,
-    agents,
-    tables,
-    importing,
-    spaces,
-    scaling,
-    darts,
-)
-for group in GROUPS:
+SECTIONS = {
+    "Pipelines": (pipelines,),
+    "Train a supernet": (training, predictors),
+    "Measure devices": (measuring, tables, fleet, agents),
+    "Search and extract": (deploying, finetuning, searching, fronts, archs),
+    "Search spaces": (spaces, scaling, darts, importing),
+}
+for group in (module for modules in SECTIONS.values() for module in modules):
     for command in group.COMMANDS:
         cli.add_command(command)
 
@@ -86,12 +88,12 @@ def main() -> None:
     # likewise: a lost connection is one line of ours; torch's own adds a page of stack frames
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="ofa-deploy", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         code = 2
     except click.Abort:
-        click.echo("ofa-deploy: interrupted; what was done is kept", err=True)
+        click.echo("ofa-deploy: interrupted; finished work is kept", err=True)
         code = 130
     except OfaDeployError as error:
         code = _say(error, error.exit_code)

@@ -1,4 +1,4 @@
-"""`agent`: what measures on a device, here or as one file to copy there."""
+"""`agent`: the program that measures on a device, as one file or in a browser."""
 
 from __future__ import annotations
 
@@ -8,26 +8,40 @@ from pathlib import Path
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, option
 from ofa_deploy.cli.output import emit
 
 
 @click.group()
 def agent() -> None:
-    """The agent: what runs on a device and measures there."""
-
-
-@agent.command()
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), default="ofa-agent.pyz", show_default=True
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def pack(output: Path, as_json: bool) -> None:
-    """Write the agent as one file, to be copied to a device; it needs Python 3.6 or newer there, and nothing else.
+    """Pack, run or serve the agent, the program that measures on a device.
 
     \b
     Example:
       ofa-deploy agent pack
-      scp ofa-agent.pyz phone:   and there:   python3 ofa-agent.pyz --server URL --code CODE
+    """
+
+
+@agent.command()
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default="ofa-agent.pyz",
+    show_default=True,
+    help="File to write.",
+)
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+def pack(output: Path, as_json: bool) -> None:
+    """Write the agent as one file that you copy to a device.
+
+    The device needs Python 3.6 or newer, and one of the runtimes that the agent measures with.
+
+    \b
+    Example:
+      ofa-deploy agent pack
+      scp ofa-agent.pyz phone:
+      ssh phone python3 ofa-agent.pyz --server URL --code CODE
     """
     from device_agents import VERSION
     from ofa_deploy.fleet.packing import pack_agent
@@ -43,7 +57,7 @@ def pack(output: Path, as_json: bool) -> None:
 @agent.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def run(arguments: tuple[str, ...]) -> None:
-    """Run an agent on this machine, without packing it; --help lists its options.
+    """Run an agent on this machine; --help lists its options.
 
     \b
     Example:
@@ -55,17 +69,19 @@ def run(arguments: tuple[str, ...]) -> None:
 
 
 @agent.command("web-assets")
-@click.option(
+@option(
     "--from",
     "archive",
     metavar="FILE.tgz",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The package as npm publishes it, where there is no npm.",
+    help="Package file from npm's registry, for a machine without network.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def web_assets(workspace: Path | None, archive: Path | None, as_json: bool) -> None:
-    """Install ONNX Runtime Web into the workspace, from npm: the browser agent, a web page, measures with it.
+    """Install ONNX Runtime Web into the workspace, from npm.
+
+    The browser agent, a web page, measures with it.
 
     \b
     Example:
@@ -81,7 +97,7 @@ def web_assets(workspace: Path | None, archive: Path | None, as_json: bool) -> N
     if as_json:
         emit({"version": version, "files": [{"file": str(path), "bytes": path.stat().st_size} for path in files]})
     else:
-        click.echo(f"ONNX Runtime Web {version} is in {files[0].parent}; `ofa-deploy serve` gives it to browsers")
+        click.echo(f"ONNX Runtime Web {version} is in {files[0].parent}; `ofa-deploy serve` delivers it to browsers")
 
 
 COMMANDS = [agent]

@@ -1,4 +1,4 @@
-"""`arch`: every architecture that was evaluated or measured here, and all that is known of it."""
+"""`arch`: the architectures that the workspace knows, with their accuracies, latencies and bundles."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, option
 from ofa_deploy.cli.output import emit, shout
 
 if TYPE_CHECKING:
@@ -16,21 +17,28 @@ if TYPE_CHECKING:
 
 SORTS = ("accuracy", "created", "latency", "macs", "params")
 STATES = ("one-shot", "fine-tuned", "scratch")
-SHORT = 12  # characters of a key, as they are shown
+SHORT = 12  # characters of a key that are shown
 
 
 @click.group()
 def arch() -> None:
-    """Architectures that were evaluated or measured: find them again, with all that is known of them."""
+    """List, show or export architectures that were evaluated or measured.
+
+    \b
+    Example:
+      ofa-deploy arch list --sort accuracy
+    """
 
 
 @arch.command("list")
-@click.option("--sort", type=click.Choice(SORTS), default="created", show_default=True, help="Best or newest first.")
-@click.option("--target", help="Show this device's latencies, measured, or predicted from its table.")
-@click.option("--space", "space_name", help="Those of this space alone.")
-@click.option("--state", type=click.Choice(STATES), help="Those with weights of this kind alone.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="So many at most.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option(
+    "--sort", type=click.Choice(SORTS), default="created", show_default=True, help="Sort by this, best or newest first."
+)
+@option("--target", help="Also show the latencies on this device, measured or predicted.")
+@option("--space", "space_name", help="Show only architectures of this search space.")
+@option("--state", type=click.Choice(STATES), help="Show only architectures evaluated with weights of this kind.")
+@option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show N architectures at most.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def list_archs(
     workspace: Path | None,
@@ -41,14 +49,16 @@ def list_archs(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List architectures, with their best accuracy on held-out images.
+    """List architectures with their best accuracy on held-out images.
 
-    Example: ofa-deploy arch list --sort accuracy --target local --limit 10
+    \b
+    Example:
+      ofa-deploy arch list --sort accuracy --target local --limit 10
     """
     from ofa_deploy.store import Workspace
 
     if sort == "latency" and target is None:
-        raise click.UsageError("--sort latency needs --target")
+        raise click.UsageError("--sort latency needs a device: give --target")
     opened = Workspace.open(workspace)
     found = [_row(known, state) for known in opened.store.architectures.find(space_name, state)]
     if target is not None:
@@ -63,7 +73,7 @@ def list_archs(
 
 
 def _row(known: dict[str, Any], state: str | None) -> dict[str, Any]:
-    """What a list shows of an architecture."""
+    """The figures of an architecture that the list shows."""
     judged = [e for e in known["evaluations"] if state in (None, e["state"])]
     held_out = [e for e in judged if e["split"] != "test"] or judged
     best = max(held_out, key=lambda e: (e["split"] == "valid", e["accuracy"]), default=None)
@@ -78,7 +88,7 @@ def _row(known: dict[str, Any], state: str | None) -> dict[str, Any]:
 
 
 def _add_latencies(workspace: Workspace, target: str, rows: list[dict[str, Any]]) -> None:
-    """``measured_ms``, ``predicted_ms`` and ``simulated`` on a target; None where that is not known."""
+    """Add ``measured_ms``, ``predicted_ms`` and ``simulated`` on a target; None if unknown."""
     from ofa_deploy.fleet import resolve_target
 
     device = resolve_target(target, workspace)
@@ -94,7 +104,7 @@ def _add_latencies(workspace: Workspace, target: str, rows: list[dict[str, Any]]
 
 
 def _predicted(workspace: Workspace, device: Any, rows: list[dict[str, Any]]) -> dict[str, tuple[float, bool]]:
-    """Predictions by key, as far as the space is a preset and the target's table covers it."""
+    """Predictions by key, if the space is a preset and the target's table covers it."""
     from ofa_deploy.deploy.ready import ready_model
     from ofa_deploy.errors import OfaDeployError
     from ofa_deploy.space import load_space
@@ -112,7 +122,7 @@ def _predicted(workspace: Workspace, device: Any, rows: list[dict[str, Any]]) ->
 
 
 def _place(row: dict[str, Any], sort: str) -> tuple[bool, Any]:
-    """Where a row comes in a list; what is not known comes last."""
+    """The sorting key of a row; rows without the figure come last."""
     latency = row.get("measured_ms") if row.get("measured_ms") is not None else row.get("predicted_ms")
     value = latency if sort == "latency" else row[sort]
     return value is None, (-value if sort == "accuracy" else value) if value is not None else 0
@@ -137,12 +147,16 @@ def _latency(row: dict[str, Any]) -> str:
 
 @arch.command()
 @click.argument("key")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def show(workspace: Path | None, key: str, as_json: bool) -> None:
-    """Everything that is known of the architecture whose key begins with KEY.
+    """Show everything about one architecture.
 
-    Example: ofa-deploy arch show 3f2a
+    KEY is the beginning of the architecture's key, as `arch list` prints it.
+
+    \b
+    Example:
+      ofa-deploy arch show 3f2a
     """
     from ofa_deploy.store import Workspace
 
@@ -163,7 +177,7 @@ def show(workspace: Path | None, key: str, as_json: bool) -> None:
 
 
 def _network(known: dict[str, Any]) -> Any:
-    """The network, where the space is a preset; else None."""
+    """The network, if the space is a preset; else None."""
     from ofa_deploy.errors import OfaDeployError
     from ofa_deploy.space import load_space
 
@@ -176,7 +190,7 @@ def _network(known: dict[str, Any]) -> Any:
 
 
 def _lines(known: dict[str, Any]) -> list[str]:
-    """Accuracies, latencies and bundles, a line each."""
+    """Accuracies, latencies and bundles, one line each."""
     accuracies = [
         f"accuracy {100 * e['accuracy']:.2f} %  {e['split']} ({e['n']} images), {e['state']}, supernet "
         f"{e['supernet'][:SHORT]}"
@@ -197,22 +211,24 @@ def _condition(condition: dict[str, Any]) -> str:
 
 @arch.command()
 @click.argument("key", required=False)
-@click.option("--all", "everything", is_flag=True, help="All of them, one JSON object a line, as gate reads them.")
-@click.option("--space", "space_name", help="With --all: those of this space alone.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: stdout]")
+@option("--all", "everything", is_flag=True, help="Write all of them, one JSON object per line, as `gate` reads them.")
+@option("--space", "space_name", help="With --all: write only those of this search space.")
+@option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
 @click.pass_obj
 def export(
     workspace: Path | None, key: str | None, everything: bool, space_name: str | None, output: Path | None
 ) -> None:
-    """Write an architecture as the JSON file that predict and export read.
+    """Write an architecture as the JSON file that `predict` and `export` read.
 
-    Example: ofa-deploy arch export 3f2a -o arch.json
+    \b
+    Example:
+      ofa-deploy arch export 3f2a -o arch.json
     """
     from ofa_deploy.files import write_atomic
     from ofa_deploy.store import Workspace
 
     if everything == (key is not None):
-        raise click.UsageError("give the beginning of a key, or --all")
+        raise click.UsageError("choose what to write: give the beginning of a key, or --all")
     known = Workspace.open(workspace).store.architectures
     if key is not None:
         text = json.dumps(known.one(key)["arch"], indent=2)

@@ -1,4 +1,4 @@
-"""`darts search` by several strategies, side by side."""
+"""`darts search` with several strategies, to compare them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def compare_strategies(
     recipe: DartsRecipe, folder: Path, resume: bool, strategies: tuple[str, ...], evaluations: int, tell: Tell
 ) -> list[dict[str, Any]]:
-    """Search with each, and judge what each found with the same shared weights; ``strategies.json`` keeps the answer.
+    """Search with each strategy, and judge what each found with the same shared weights.
 
-    The gradient judges no genotypes: its evaluations are None.
+    ``strategies.json`` keeps the answer. The gradient evaluates no genotypes, so its evaluations are None.
     """
     from ofa_deploy.differentiable import search_cells, search_genotypes
     from ofa_deploy.differentiable.one_shot import Judge

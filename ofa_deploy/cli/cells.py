@@ -1,4 +1,4 @@
-"""`--family darts` of `extract` and `audit`: which cells, and which sizes of their network come into question."""
+"""`--family darts` of `extract` and `audit`: which cells, and which sizes of the network built from them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import CELLS, option, with_options
 from ofa_deploy.cli.output import Tell
 from ofa_deploy.cli.request import Request
 
@@ -20,14 +21,32 @@ if TYPE_CHECKING:
     from ofa_deploy.store import Workspace
 
 OPTIONS = (
-    click.option("--family", type=click.Choice(["darts"]), help="Networks of cells, instead of a supernet's subnets."),
-    click.option("-c", "--config", help="With --family darts: the recipe in YAML."),
-    click.option(
-        "--genotype", type=click.Path(path_type=Path), help="The cells.  [default: what the recipe's search found]"
+    option(
+        "--family",
+        type=click.Choice(["darts"]),
+        group=CELLS,
+        help="Use networks of cells instead of a supernet's subnets.",
     ),
-    click.option("--cells", multiple=True, type=int, help="A number of cells; repeat it.  [default: the recipe's]"),
-    click.option(
-        "--channels", multiple=True, type=int, help="A number of channels; repeat it.  [default: the recipe's]"
+    option("-c", "--config", metavar="FILE", group=CELLS, help="Recipe of the cell search, in YAML."),
+    option(
+        "--genotype",
+        type=click.Path(path_type=Path),
+        group=CELLS,
+        help="File or folder with the cells.  [default: what the recipe's search found]",
+    ),
+    option(
+        "--cells",
+        multiple=True,
+        type=int,
+        group=CELLS,
+        help="Number of cells. Repeat the option to allow several.  [default: the recipe's]",
+    ),
+    option(
+        "--channels",
+        multiple=True,
+        type=int,
+        group=CELLS,
+        help="Number of channels. Repeat the option to allow several.  [default: the recipe's]",
     ),
 )
 
@@ -43,12 +62,12 @@ class CellChoice:
 
     @property
     def options(self) -> dict[str, object]:
-        """By name, what a command is told that asks for the same."""
+        """The options of a command that asks the same, by name."""
         return {"family": "darts", **vars(self)}
 
     @property
     def words(self) -> list[str]:
-        """The same as words."""
+        """The same as the words of a command line."""
         given = {name: value if isinstance(value, tuple) else (value,) for name, value in self.options.items()}
         return [
             word for name, values in given.items() for v in values if v is not None for word in (f"--{name}", str(v))
@@ -56,25 +75,23 @@ class CellChoice:
 
 
 def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a ``CellChoice``, and that, or None, as its argument ``cells``."""
+    """Add the options of a ``CellChoice``. The command gets it as its argument ``cells``; None without --family."""
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
         family = options.pop("family")
         given = {name: options.pop(name) for name in ("config", "genotype", "cells", "channels")}
         if family is None and any(given.values()):
-            raise click.UsageError("--config, --genotype, --cells and --channels go with --family darts")
+            raise click.UsageError("--config, --genotype, --cells and --channels need --family darts")
         if family is not None and not given["config"]:
-            raise click.UsageError("--family darts needs the recipe: -c FILE")
+            raise click.UsageError("--family darts needs the recipe of the cell search: give -c FILE")
         return command(*arguments, cells=CellChoice(**given) if family else None, **options)
 
-    for option in reversed(OPTIONS):
-        collected = option(collected)
-    return collected
+    return with_options(collected, OPTIONS)
 
 
 def cell_family(workspace: Workspace, choice: CellChoice, seed: int = 0) -> tuple[DartsRecipe, CellSubject]:
-    """The recipe, and networks of its cells in all sizes, with random weights."""
+    """The recipe, and the networks of its cells in every size, with random weights."""
     from dataclasses import replace
 
     from ofa_deploy.cli.darts import read_genotype, read_recipe, search_course
@@ -95,20 +112,19 @@ def cell_family(workspace: Workspace, choice: CellChoice, seed: int = 0) -> tupl
 def cell_subject(
     workspace: Workspace, choice: CellChoice, request: Request, sized: Callable[[CellSubject], Extraction], tell: Tell
 ) -> CellSubject:
-    """What is extracted: with random weights the whole family; else the network of the size that ``sized`` finds,
-    trained."""
+    """What to extract: the whole family with random weights, or a trained network of the size that ``sized`` finds."""
     from ofa_deploy.deploy.cells import trained_subject
     from ofa_deploy.differentiable import train_network
     from ofa_deploy.errors import UsageError
 
     if request.supernet or request.accuracy or request.space_name:
-        raise UsageError("--supernet, --accuracy and --space are not for --family darts")
+        raise UsageError("--supernet, --accuracy and --space do not work with --family darts: leave them out")
     recipe, family = cell_family(workspace, choice, request.seed)
     if request.random_weights:
         return family
     arch, genotype = sized(family).chosen.point.arch.to_json(), family.family.genotype
     size = {name: arch[name] for name in ("cells", "channels")}
-    click.echo(f"{size['cells']} cells of {size['channels']} channels fit; training them", err=True)
+    click.echo(f"training the network that fits: {size['cells']} cells of {size['channels']} channels", err=True)
     fitting = recipe.model_copy(update={"train": recipe.train.model_copy(update=size)})
     folder = (
         workspace.root / "darts" / recipe.name / f"network-{size['cells']}x{size['channels']}-{arch_digest(genotype)}"
@@ -120,7 +136,7 @@ def cell_subject(
 
 
 def arch_digest(genotype: Any) -> str:
-    """A short name of a genotype, so that networks of other cells do not share a folder."""
+    """A short name of a genotype. It keeps networks of different cells in different folders."""
     import hashlib
     import json
 

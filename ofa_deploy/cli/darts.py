@@ -1,4 +1,4 @@
-"""`darts search|derive|train|show`: cells found by gradient."""
+"""`darts`: search for cells by gradient, and train the network built from them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,36 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
     from ofa_deploy.differentiable import DartsRecipe
     from ofa_deploy.space import Genotype
 
-CONFIG = click.option("-c", "--config", required=True, help="Recipe in YAML: yours, or one that ships.")
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-RESUME = click.option("--resume", is_flag=True, help="Go on after an interruption, to the same result.")
+CONFIG = option(
+    "-c",
+    "--config",
+    required=True,
+    metavar="FILE",
+    help="Recipe in YAML: your own, or one of the package such as pipelines/darts_digits.yaml.",
+)
+JSON = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+RESUME = option("--resume", is_flag=True, help="Continue after an interruption; the result comes out the same.")
 
 
 @click.group()
 def darts() -> None:
-    """Search for cells by gradient, derive, train and show them.
+    """Search for cells by gradient (DARTS), and train them.
 
-    Example: ofa-deploy darts search -c pipelines/darts_digits.yaml
+    \b
+    Example:
+      ofa-deploy darts search -c pipelines/darts_digits.yaml
     """
 
 
 def read_recipe(config: str) -> DartsRecipe:
-    """A recipe by its file's name."""
+    """Read a recipe by its file's name."""
     from ofa_deploy.config import find_file, read_document
     from ofa_deploy.differentiable import DartsRecipe
 
@@ -54,14 +63,14 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the cells in {file}: {error}; run: ofa-deploy darts search") from error
+        raise UsageError(f"cannot read cells from {file}: {error}; find cells with: ofa-deploy darts search") from error
     if not isinstance(data, dict):
-        raise UsageError(f"{file} holds no cells; run: ofa-deploy darts search")
+        raise UsageError(f"{file} holds no cells; find cells with: ofa-deploy darts search")
     return data
 
 
 def search_course(path: Path) -> dict[str, Any] | None:
-    """What a report shows of the search that found a genotype: its nodes, all weights and figures; None without one."""
+    """The search that found a genotype, as a report shows it: nodes, weights and figures; None without a search."""
     data = _read(path)
     shown = ("nodes", "history", "candidates", "acted")
     return {name: data[name] for name in shown} if all(name in data for name in shown) else None
@@ -76,19 +85,25 @@ def _folder(workspace: Path | None, output: Path | None, *names: str) -> Path:
 @darts.command()
 @CONFIG
 @RESUME
-@click.option(
+@option(
     "--strategy",
     "strategies",
     multiple=True,
     default=("gradient",),
     show_default=True,
     type=click.Choice(["gradient", "evolution", "regularized", "reinforce", "random", "predictor-guided"]),
-    help="How to search; repeat it to compare.",
+    help="Search strategy. Repeat the option to compare several.",
 )
-@click.option(
-    "--evaluations", type=click.IntRange(min=1), default=200, show_default=True, help="Genotypes that the others judge."
+@option(
+    "--evaluations",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="Number of genotypes that a strategy other than gradient evaluates.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: darts/NAME in the workspace]")
+@option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder to write.  [default: darts/NAME in the workspace]"
+)
 @JSON
 @click.pass_obj
 def search(
@@ -100,14 +115,19 @@ def search(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Search for cells; leaves search.json, with the cells and the weights of all epochs.
+    """Search for cells.
 
-    Other strategies than the gradient judge genotypes with the weights of one network that holds all of them, and leave
-    STRATEGY.json, which `darts train --genotype` takes. With several, one table shows what each found by that measure.
+    The command writes search.json, which holds the cells and the architecture weights of every epoch.
 
-    Example: ofa-deploy darts search -c pipelines/darts_digits.yaml
+    Strategies other than gradient evaluate genotypes with the shared weights of one network that contains them all.
+    They write STRATEGY.json, which `darts train --genotype` takes. With several strategies, a table compares what they
+    found.
 
-    Example: ofa-deploy darts search -c pipelines/darts_digits.yaml --strategy gradient --strategy evolution
+    \b
+    Examples:
+      ofa-deploy darts search -c pipelines/darts_digits.yaml
+      ofa-deploy darts search -c pipelines/darts_digits.yaml \\
+        --strategy gradient --strategy evolution
     """
     from ofa_deploy.cli.cell_search import compare_strategies
 
@@ -148,14 +168,18 @@ def _by_gradient(recipe: DartsRecipe, folder: Path, resume: bool, config: str, a
 
 @darts.command()
 @click.argument("found", metavar="SEARCH", type=click.Path(path_type=Path))
-@click.option("--epoch", type=click.IntRange(min=1), help="Whose weights count.  [default: those the search chose]")
-@click.option("--max-skips", type=click.IntRange(min=0), help="Skip connections of the normal cell, at most.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write.")
+@option(
+    "--epoch", type=click.IntRange(min=1), help="Use the weights of this epoch.  [default: the one the search chose]"
+)
+@option("--max-skips", type=click.IntRange(min=0), help="Allow N skip connections in the normal cell at most.")
+@option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write.")
 @JSON
 def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path | None, as_json: bool) -> None:
-    """Derive cells from a search once more, under other rules.
+    """Derive cells from a finished search again, under other rules.
 
-    Example: ofa-deploy darts derive .ofa/darts/darts_digits --max-skips 1 -o cells.json
+    \b
+    Example:
+      ofa-deploy darts derive .ofa/darts/darts_digits --max-skips 1 -o cells.json
     """
     from ofa_deploy.differentiable import derive as run
     from ofa_deploy.differentiable.searching import read_search
@@ -165,7 +189,7 @@ def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path |
     data = read_search(found / "search.json" if found.is_dir() else found)
     chosen, last = epoch or data["epoch"], len(data["history"])
     if chosen > last:
-        raise UsageError(f"--epoch {chosen}: the search has {last} epochs")
+        raise UsageError(f"--epoch {chosen}: the search has only {last} epochs")
     genotype = run(data["history"][chosen - 1]["weights"], max_skips)
     if output is not None:
         write_atomic(output, (json.dumps(genotype.to_json()) + "\n").encode())
@@ -177,17 +201,29 @@ def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path |
 
 @darts.command()
 @CONFIG
-@click.option("--genotype", "cells", type=click.Path(path_type=Path), help="[default: what this recipe's search found]")
+@option(
+    "--genotype",
+    "cells",
+    type=click.Path(path_type=Path),
+    help="File or folder with the cells.  [default: what this recipe's search found]",
+)
 @RESUME
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: darts/NAME/network]")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder to write.  [default: darts/NAME/network in the workspace]",
+)
 @JSON
 @click.pass_obj
 def train(
     workspace: Path | None, config: str, cells: Path | None, resume: bool, output: Path | None, as_json: bool
 ) -> None:
-    """Train the network of derived cells from scratch.
+    """Train a network of derived cells from scratch.
 
-    Example: ofa-deploy darts train -c pipelines/darts_digits.yaml
+    \b
+    Example:
+      ofa-deploy darts train -c pipelines/darts_digits.yaml
     """
     from ofa_deploy.differentiable import train_network
     from ofa_deploy.space import network_macs, network_params
@@ -216,13 +252,15 @@ def train(
 
 @darts.command()
 @click.argument("cells", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--svg", type=click.Path(path_type=Path), help="SVG file to write: both cells, and a search's course.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="HTML page to write: that, and every edge.")
+@option("--svg", type=click.Path(path_type=Path), help="SVG file to write, with both cells and the search's course.")
+@option("-o", "--output", type=click.Path(path_type=Path), help="HTML page to write, with the same and every edge.")
 @JSON
 def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> None:
-    """Show the cells of a search's folder or of a genotype's file.
+    """Show the cells in a search's folder or in a genotype's file.
 
-    Example: ofa-deploy darts show .ofa/darts/darts_digits -o cells.html
+    \b
+    Example:
+      ofa-deploy darts show .ofa/darts/darts_digits -o cells.html
     """
     from ofa_deploy.files import write_atomic
     from ofa_deploy.report.cell_page import render_cells
@@ -249,7 +287,7 @@ def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> N
 
 
 def described(genotype: Genotype) -> str:
-    """Two cells, a line for each node."""
+    """Both cells, one line for each node."""
     lines = []
     for kind, cell in (("normal", genotype.normal), ("reduce", genotype.reduce)):
         lines.append(f"{kind} cell:")

@@ -1,4 +1,4 @@
-"""`search`, `extract`, `export`, `report`, `verify`: from a budget to a verified bundle."""
+"""`extract`, `export`, `report`, `verify`: from a budget to a verified bundle."""
 
 from __future__ import annotations
 
@@ -11,9 +11,20 @@ import click
 
 from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
 from ofa_deploy.cli.measuring import protocol_options
+from ofa_deploy.cli.options import (
+    BUDGET,
+    FINETUNING,
+    MEASURING,
+    OUTPUT,
+    SEARCH,
+    SUBJECT,
+    command,
+    option,
+    supernet_option,
+)
 from ofa_deploy.cli.output import Tell, emit, progress
 from ofa_deploy.cli.precision import precision_option, precisions_option
-from ofa_deploy.cli.request import Request, plan_options, request_options
+from ofa_deploy.cli.request import STRATEGY_NAMES, Request, plan_options, request_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
@@ -34,10 +45,10 @@ def the_subject(
     tell: Tell,
     accuracy: str | None = None,
 ) -> Subject:
-    """What is built: subnets of a supernet, or of a space with random weights; judged by its own predictor or another.
+    """The subnets to choose from: those of a supernet, or those of a space with random weights.
 
     Args:
-        accuracy: name of that other predictor.
+        accuracy: name of an imported predictor that judges them instead of the supernet's own.
     """
     from ofa_deploy.accuracy import load_predictor
     from ofa_deploy.deploy.subject import find_supernet, load_subject, random_subject
@@ -45,7 +56,7 @@ def the_subject(
     from ofa_deploy.space import load_space
 
     if random_weights != bool(space_name):
-        raise UsageError("--space and --random-weights go together; a trained supernet brings its own space")
+        raise UsageError("--space and --random-weights go together: give both, or neither (a supernet has a space)")
     predictor = load_predictor(workspace, accuracy) if accuracy else None
     if space_name:
         subject = random_subject(load_space(space_name), seed, predictor)
@@ -54,12 +65,12 @@ def the_subject(
         click.echo(f"supernet: {path}", err=True)
         subject = load_subject(workspace, path, lambda p: tell("evaluate subnets", p), predictor=predictor)
     if predictor:
-        subject.accuracy(subject.codec)  # says at once that it knows other subnets, not after measuring
+        subject.accuracy(subject.codec)  # a predictor of another space must fail now, not after measuring
     return subject
 
 
 def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None]:
-    """What is searched and who judges it. A named predictor brings its own space where nothing else is named."""
+    """The space to search and its predictor. A named predictor brings its own space if nothing else is named."""
     if request.accuracy and not (request.supernet or request.space_name or request.random_weights):
         from ofa_deploy.accuracy import load_predictor
 
@@ -71,14 +82,14 @@ def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[Se
 
 
 def the_gradient(workspace: Workspace, request: Request, plan: Plan) -> Gradient:
-    """What the strategy ``differentiable`` learns from, for a request that ``the_question`` understood."""
+    """What the strategy ``differentiable`` learns from, for a request that ``the_question`` accepted."""
     from ofa_deploy.deploy.gradient import gradient_of
     from ofa_deploy.deploy.subject import find_supernet, open_subject
     from ofa_deploy.errors import UsageError
 
     if request.space_name or (request.accuracy and not request.supernet):
         raise UsageError(
-            "strategy differentiable learns on a supernet's images: give --supernet, or another --strategy"
+            "strategy differentiable learns on a supernet's images: give --supernet, or choose another --strategy"
         )
     return gradient_of(open_subject(workspace, find_supernet(workspace, request.supernet)), plan.gradient)
 
@@ -89,24 +100,57 @@ def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
     return the_subject(workspace, *named, tell, request.accuracy)
 
 
-@click.command()
+@command(first=("target", "max_ms", "supernet", "precisions", "finetune", "output"))
 @request_options
-@click.option("--strategy", default="evolution", show_default=True, help="How to search; as `search` does.")
+@option(
+    "--strategy",
+    default="evolution",
+    show_default=True,
+    group=SEARCH,
+    help=f"Search strategy: {', '.join(STRATEGY_NAMES)}.",
+)
 @plan_options
-@click.option("--no-profile", is_flag=True, help="Refuse where the target was not profiled, instead of profiling it.")
+@option(
+    "--no-profile",
+    is_flag=True,
+    group=MEASURING,
+    help="Fail if the target has no latency table, instead of profiling it first.",
+)
 @protocol_options
-@click.option("--front", type=click.Path(path_type=Path), help="Take the finalists from pareto's .json: no search.")
-@click.option("--finetune", type=click.IntRange(1), help="Train so many finalists that fit on, and take the best.")
-@click.option("--finetune-epochs", type=click.IntRange(1), help="Of that.  [default: a quarter of the recipe's]")
+@option(
+    "--front",
+    type=click.Path(path_type=Path),
+    group=SEARCH,
+    help="Take the finalists from a JSON file that `pareto` wrote, and skip the search.",
+)
+@option(
+    "--finetune",
+    type=click.IntRange(1),
+    group=FINETUNING,
+    help="Fine-tune each of the N best finalists before the choice.",
+)
+@option(
+    "--finetune-epochs",
+    type=click.IntRange(1),
+    group=FINETUNING,
+    help="Epochs of fine-tuning.  [default: a quarter of the recipe's]",
+)
 @precisions_option
-@click.option(
+@option(
     "--with-preprocessing",
     "--embed-preprocessing",
     "embed_preprocessing",
     is_flag=True,
-    help="Add a second model file that takes images as they are read (uint8, NHWC) and resizes and normalises them.",
+    group=OUTPUT,
+    help="Also write a model file that takes images as they are read (uint8, NHWC) and pre-processes them itself.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: bundles/… in the workspace]")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    group=OUTPUT,
+    help="Folder for the bundle.  [default: bundles/… in the workspace]",
+)
 @cell_options
 @click.pass_obj
 def extract(
@@ -125,19 +169,24 @@ def extract(
     output: Path | None,
     cells: CellChoice | None,
 ) -> None:
-    """Search, measure the finalists on the device, export, verify, report.
+    """Extract the most accurate subnet that meets a budget.
 
-    With --finetune the best finalists whose measured latency fits are trained on, alone, and the most accurate of them
-    on held-out images is the answer; no latency changes, for none depends on the weights. With --front the finalists
-    are the best of a front that pareto wrote, without another search.
+    The command searches by prediction, measures the best candidates (the finalists) on the device, exports the winner
+    as ONNX, and writes a bundle with a report.
 
-    With --precision fp32,int8 each is searched and measured, and the file that is most accurate on held-out images is
-    the answer.
+    With --finetune N, each of the N best finalists that meet the budget is fine-tuned, and the one that is most
+    accurate on held-out images wins. Fine-tuning changes weights only, so the measured latencies stay valid.
 
-    With --family darts the network is one of cells that `darts search` found: its size is chosen, measured, and then
-    trained; with --random-weights it is not trained.
+    With --precision fp32,int8 the command searches and measures in each precision, and takes the network that is most
+    accurate on held-out images.
 
-    Example: ofa-deploy extract --target local --max-ms 2
+    With --family darts the network consists of cells that `darts search` found. The command chooses its size, measures
+    it, and trains it. With --random-weights it skips the training.
+
+    \b
+    Examples:
+      ofa-deploy extract --target local --max-ms 2
+      ofa-deploy extract --target local --max-ms 2 --max-params 2e6 --finetune 3
     """
     from ofa_deploy.deploy.audits import newest_audit
     from ofa_deploy.deploy.bundle import build_bundle
@@ -157,7 +206,7 @@ def extract(
     found = resolve_target(request.target, opened, measure=True)
     targets = [in_precision(found, precision) for precision in precisions] or [found]
     if cells and len(targets) > 1:
-        raise click.UsageError("--family darts takes one --precision")
+        raise click.UsageError("--family darts takes a single --precision")
     folder = output or opened.bundles / "-".join([found.name, *asked.names, *precisions])
     words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
     words += ["--precision", ",".join(precisions)] if precisions else []
@@ -165,7 +214,7 @@ def extract(
     with progress() as tell:
 
         def tell_of(p: dict[str, Any]) -> None:
-            tell("train on" if "loss" in p else f"measure on {found.name}", p)
+            tell("fine-tune" if "loss" in p else f"measure on {found.name}", p)
 
         measuring = (not no_profile, Protocol(se=se, cap_s=cap_s), tell_of)
         with Fleet.open(opened) as fleet:
@@ -179,7 +228,7 @@ def extract(
                 tuning = tuning_of(subject, finetune, finetune_epochs)
                 words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
             elif finetune or front:
-                raise click.UsageError("--finetune and --front are for subnets of a supernet, not for --family darts")
+                raise click.UsageError("--finetune and --front work on a supernet's subnets, not with --family darts")
             else:
                 words += cells.words
 
@@ -206,12 +255,12 @@ def extract(
 
 
 def _front(file: Path, request: Request, subject: Subject, target: str) -> list[Arch]:
-    """The subnets of a front's file, which must be this supernet's on this target, by the same judge."""
+    """The subnets in a front's file. The front must be of the same supernet, target, predictor and percentile."""
     from ofa_deploy.errors import UsageError
 
     found = read_arch(file)
     if found.get("kind") != "front":
-        raise UsageError(f"{file} is no front; make one with: ofa-deploy pareto --target {target} -o {file}")
+        raise UsageError(f"{file} holds no front; make one with: ofa-deploy pareto --target {target} -o {file}")
     asked = {
         "space": subject.space.name,
         "supernet_sha256": found.get("supernet_sha256") and subject.sha256,
@@ -240,21 +289,39 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     )
 
 
-@click.command()
-@click.option(
-    "--arch", "arch_file", type=click.Path(path_type=Path), help="A subnet's JSON file.  [default: the only subnet]"
+@command(first=("arch_file", "supernet", "target", "precision", "output"))
+@option(
+    "--arch",
+    "arch_file",
+    type=click.Path(path_type=Path),
+    group=SUBJECT,
+    help="JSON file of the subnet. You can leave it out if the supernet has only one.",
 )
-@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
-@click.option("--space", "space_name", help="With --random-weights.  [default: the one the arch names]")
-@click.option("--random-weights", is_flag=True, help="Write the graph with random weights.")
-@click.option("--target", default="local", show_default=True, help="Whose rules the graph obeys.")
+@supernet_option()
+@option(
+    "--space",
+    "space_name",
+    group=SUBJECT,
+    help="Search space for --random-weights.  [default: the one that the subnet's file names]",
+)
+@option("--random-weights", is_flag=True, group=SUBJECT, help="Use random weights instead of a supernet's.")
+@option(
+    "--target",
+    default="local",
+    show_default=True,
+    group=BUDGET,
+    help="Device that runs the file. Its profile decides batch size, opset and precision.",
+)
 @precision_option
-@click.option("--seed", default=0, show_default=True, help="Of the random weights.")
-@click.option(
-    "--with-preprocessing", is_flag=True, help="The file takes images as they are read (uint8, NHWC, of any size)."
+@option("--seed", default=0, show_default=True, group=SUBJECT, help="Random seed of the random weights.")
+@option(
+    "--with-preprocessing",
+    is_flag=True,
+    group=OUTPUT,
+    help="Write a file that takes images as they are read (uint8, NHWC) and pre-processes them itself.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="ONNX file to write.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("-o", "--output", required=True, type=click.Path(path_type=Path), group=OUTPUT, help="ONNX file to write.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def export(
     workspace: Path | None,
@@ -269,14 +336,18 @@ def export(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Write one subnet as ONNX in a target's precision and compare it with torch.
+    """Write one subnet as an ONNX file.
 
-    int8 is calibrated on training images, or on noise where there are none. The largest difference of a logit is told;
-    in fp32 it must be small. The file's metadata say how images are pre-processed for it. With --with-preprocessing it
-    does that itself, as far as the target's runtime can: images of any size where that is ONNX Runtime, else of the
-    network's own size.
+    The command runs the file and PyTorch on the same images, and prints the largest difference between their logits.
+    In fp32 it writes nothing if the difference is too large. It calibrates int8 on training images, or on noise if
+    there are none.
 
-    Example: ofa-deploy export --arch arch.json --random-weights -o model.onnx
+    The file's metadata describe how to pre-process images. With --with-preprocessing the file does it itself: it takes
+    images of any size if the target's runtime is ONNX Runtime, else images of the network's input size.
+
+    \b
+    Example:
+      ofa-deploy export --arch arch.json --random-weights -o model.onnx
     """
     arch = read_arch(arch_file) if arch_file else None
     from ofa_deploy.deploy.bundle import EXACT, MAX_DIFFERENCE
@@ -302,7 +373,10 @@ def export(
         content = model_file(subject.space.network(one), subnet.weights(), found, images)
         checked = parity(subnet, content, subject.images(one, 8))
     if found.precision in EXACT and checked["max_abs"] > MAX_DIFFERENCE:
-        raise GateFailed(f"the ONNX graph differs from torch by {checked['max_abs']:.2g}; nothing was written")
+        raise GateFailed(
+            f"the ONNX graph and PyTorch differ by {checked['max_abs']:.2g} in a logit, more than "
+            f"{MAX_DIFFERENCE:g}; no file was written"
+        )
     how = subject.preprocessing(one)
     content, kind = described(content, how, subject.labels), embeddable(found, how) if with_preprocessing else None
     content = onnx_bytes(embed(content, how, kind)) if kind else content
@@ -320,20 +394,27 @@ def export(
             }
         )
     else:
-        click.echo(f"{output}: {len(content):,} bytes, differs from torch by at most {checked['max_abs']:.2g}")
+        click.echo(
+            f"{output}: {len(content):,} bytes; logits differ from PyTorch's by at most {checked['max_abs']:.2g}"
+        )
 
 
 def _only(space: SearchSpace) -> Arch:
     if space.largest != space.smallest:
-        raise click.UsageError(f"{space.name} has more than one subnet: give one with --arch")
+        raise click.UsageError(f"{space.name} has more than one subnet: choose one with --arch FILE")
     return space.largest
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 def report(bundle: Path, as_json: bool) -> None:
-    """Print a bundle's report.  Example: ofa-deploy report .ofa/bundles/local-ms2"""
+    """Print a bundle's report as Markdown.
+
+    \b
+    Example:
+      ofa-deploy report .ofa/bundles/local-ms2
+    """
     from ofa_deploy.report import render_markdown
 
     data = read_arch(bundle / "report.json")
@@ -343,16 +424,19 @@ def report(bundle: Path, as_json: bool) -> None:
         click.echo(render_markdown(data))
 
 
-@click.command()
+@command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 def verify(bundle: Path, as_json: bool) -> None:
-    """Check a bundle's files against its manifest, and recompute its figures from its evidence.
+    """Check a bundle: its files and its figures.
 
-    Where the test images are files that are still there, up to 500 of them are read again, and the bundle's model must
-    give the answers that the report counted.
+    The command compares every file with the manifest's hash, and computes every figure of the report again from the
+    raw measurements in the bundle. If the test images are files on this machine, it reads up to 500 of them again and
+    checks that the bundle's model gives the answers that the report counted. It exits with code 4 if anything differs.
 
-    Example: ofa-deploy verify .ofa/bundles/local-ms2
+    \b
+    Example:
+      ofa-deploy verify .ofa/bundles/local-ms2
     """
     from ofa_deploy.errors import GateFailed
     from ofa_deploy.export import repeat_answers, verify_bundle
@@ -366,7 +450,7 @@ def verify(bundle: Path, as_json: bool) -> None:
     if problems:
         raise GateFailed(f"{bundle}: {'; '.join(problems)}")
     if not as_json:
-        click.echo(f"{bundle}: every file and every figure checks")
+        click.echo(f"{bundle}: every file matches its hash, and every figure follows from the evidence")
         click.echo(f"answers: {repeated}")
 
 

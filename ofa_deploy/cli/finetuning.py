@@ -1,4 +1,4 @@
-"""`finetune`: a subnet trained on, alone."""
+"""`finetune`: fine-tune one subnet on its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import FINETUNING, OUTPUT, command, option, supernet_option
 from ofa_deploy.cli.output import emit, progress
 from ofa_deploy.cli.spaces import read_arch
 
@@ -16,26 +17,40 @@ if TYPE_CHECKING:
     from ofa_deploy.store import Workspace
 
 
-@click.command()
+@command(first=("epochs", "supernet", "output"))
 @click.argument("subnet", metavar="BUNDLE|ARCH_FILE", type=click.Path(path_type=Path))
-@click.option("--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]")
-@click.option("-c", "--config", "config", help="Recipe in YAML.  [default: the supernet's own]")
-@click.option("--epochs", required=True, type=click.IntRange(1))
-@click.option(
+@supernet_option()
+@option(
+    "-c",
+    "--config",
+    "config",
+    metavar="FILE",
+    group=FINETUNING,
+    help="Training recipe in YAML.  [default: the supernet's own]",
+)
+@option("--epochs", required=True, type=click.IntRange(1), group=FINETUNING, help="Number of epochs.")
+@option(
     "--lr",
     type=click.FloatRange(0, min_open=True),
-    help="Peak learning rate.  [default: a tenth of the recipe's; from scratch all of it]",
+    group=FINETUNING,
+    help="Peak learning rate.  [default: a tenth of the recipe's; with --scratch the recipe's]",
 )
-@click.option("--scratch", is_flag=True, help="Start from random weights, not from the supernet's.")
-@click.option("--no-teacher", is_flag=True, help="Learn from the labels alone, not from the largest subnet too.")
-@click.option("--seed", default=0, show_default=True)
-@click.option(
+@option("--scratch", is_flag=True, group=FINETUNING, help="Start from random weights instead of the supernet's.")
+@option(
+    "--no-teacher",
+    is_flag=True,
+    group=FINETUNING,
+    help="Learn from the labels only, without distillation from the largest subnet.",
+)
+@option("--seed", default=0, show_default=True, group=FINETUNING, help="Random seed of the training.")
+@option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File, a supernet of this one subnet.  [default: finetuned/… in the workspace]",
+    group=OUTPUT,
+    help="File to write: a supernet with this one subnet.  [default: finetuned/… in the workspace]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def finetune(
     workspace: Path | None,
@@ -50,12 +65,15 @@ def finetune(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Train a subnet on, alone, with the supernet's largest subnet as its teacher.
+    """Fine-tune one subnet on its own.
 
-    The result is a supernet of this one subnet: export, extract and the others take it with --supernet. The same
-    command again goes on after an interruption, to the same weights.
+    The supernet's largest subnet is the teacher. The result is a supernet with only this subnet, which `export`,
+    `extract` and other commands take with --supernet. After an interruption, the same command continues and ends with
+    the same weights.
 
-    Example: ofa-deploy finetune .ofa/bundles/local-ms2 --epochs 10 -o tuned.safetensors
+    \b
+    Example:
+      ofa-deploy finetune .ofa/bundles/local-ms2 --epochs 10 -o tuned.safetensors
     """
     from ofa_deploy.config import TrainRecipe, find_file, read_document
     from ofa_deploy.deploy.finetuning import Tuning
@@ -63,7 +81,7 @@ def finetune(
     from ofa_deploy.store import Workspace
 
     if lr is not None and not math.isfinite(lr):
-        raise click.UsageError(f"--lr {lr} is no learning rate")
+        raise click.UsageError(f"--lr {lr}: the learning rate must be a finite number")
     opened = Workspace.open(workspace)
     recipe = read_document(TrainRecipe, find_file(config, "pipelines")) if config else None
     subject = _subject(opened, supernet)
@@ -89,7 +107,7 @@ def _subject(workspace: Workspace, supernet: Path | None) -> Subject:
 
 
 def tuned_text(answer: dict[str, Any]) -> str:
-    """What training brought, in a few lines."""
+    """The accuracies before and after fine-tuning, in a few lines."""
     before, after, state = answer["before"], answer["after"], answer["state"]
     lines = [
         f"{name:10}  inherited {100 * before[split]:.2f} %, {state} {100 * after[split]:.2f} %"

@@ -1,4 +1,4 @@
-"""`serve` and `device`: the fleet's server, and who may measure for it."""
+"""`serve` and `device`: the fleet's server, and the devices that measure for it."""
 
 from __future__ import annotations
 
@@ -11,40 +11,66 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from ofa_deploy.cli.options import NETWORK, OUTPUT, command, option
 from ofa_deploy.cli.output import emit
 
 if TYPE_CHECKING:
     from ofa_deploy.fleet import Fleet
 
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+AS_JSON = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 SERVER_AWAY = "ofa-deploy serve --host 0.0.0.0 --tls-cert FILE --tls-key FILE"
 
 LOOPBACK = ("https://127.", "https://localhost", "https://[::1]")
 
 
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all.")
-@click.option("--port", default=8800, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
-@click.option("--database", envvar="OFA_DATABASE", help="postgresql://…  [default: ofa.db in the workspace]")
-@click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate (PEM).")
-@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM).")
-@click.option(
+@command(first=("host", "port", "tls_cert", "tls_key", "insecure", "database"))
+@option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    group=NETWORK,
+    help="Address to listen on. 0.0.0.0 means every address of this machine.",
+)
+@option(
+    "--port",
+    default=8800,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    group=NETWORK,
+    help="Port to listen on. 0 takes a free one.",
+)
+@option(
+    "--database",
+    envvar="OFA_DATABASE",
+    metavar="URL",
+    help="PostgreSQL database, postgresql://…  [default: $OFA_DATABASE, or ofa.db in the workspace]",
+)
+@option("--tls-cert", type=click.Path(path_type=Path), group=NETWORK, help="TLS certificate (PEM file).")
+@option("--tls-key", type=click.Path(path_type=Path), group=NETWORK, help="Private key of the certificate (PEM file).")
+@option(
     "--log",
     "style",
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="How events are written to stderr.",
+    group=OUTPUT,
+    help="Format of the log on standard error.",
 )
-@click.option(
+@option(
     "--lease",
     "lease_s",
     default=60.0,
     show_default=True,
     type=click.FloatRange(1, 3600),
-    help="Seconds without a sign of life after which an agent's work is given out again.",
+    help="Give an agent's work to another one after this many seconds without a heartbeat.",
 )
-@click.option("--insecure", is_flag=True, help="Let other machines in without TLS: tokens can be overheard.")
+@option(
+    "--insecure",
+    is_flag=True,
+    group=NETWORK,
+    help="Accept other machines without TLS. Anyone on the network can then read the tokens.",
+)
 @AS_JSON
 @click.pass_obj
 def serve(
@@ -59,13 +85,18 @@ def serve(
     insecure: bool,
     as_json: bool,
 ) -> None:
-    """Serve the fleet: devices enrol here, take work and bring results.  Ctrl-C ends it.
+    """Run the fleet's server until Ctrl-C.
 
-    Commands of the same workspace find the server by themselves; elsewhere set OFA_SERVER and OFA_TOKEN, and
-    OFA_CA_FILE for a certificate of your own. Several servers may share a database and a workspace folder, each on a
-    port of its own; commands find the one that was started first. The description of the API is at /docs.
+    Devices enrol at the server, fetch work and deliver results. Commands in the same workspace find the server on
+    their own. On another machine, set OFA_SERVER and OFA_TOKEN, and OFA_CA_FILE if you use your own certificate.
 
-    Example: ofa-deploy serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
+    Several servers can share a database and a workspace, each on its own port. Commands use the one that started
+    first. The page /docs describes the server's API.
+
+    \b
+    Examples:
+      ofa-deploy serve
+      ofa-deploy serve --host 0.0.0.0 --tls-cert cert.pem --tls-key key.pem
     """
     from ofa_deploy.fleet.logs import write_logs
     from ofa_deploy.fleet.presence import announced
@@ -79,21 +110,23 @@ def serve(
         check_tls(*tls)
     with listen(host, port) as listening:
         if not (tls or insecure or is_loopback(listening)):
-            raise click.UsageError(f"{host} can be reached by others: give --tls-cert and --tls-key, or --insecure")
+            raise click.UsageError(
+                f"other machines can reach {host}: give --tls-cert and --tls-key, or allow it with --insecure"
+            )
         with Workspace.open(workspace, database) as opened:
             token, url = admin_token(opened.root), url_of(listening, bool(tls))
             app = create_app(opened.store, token, opened.root / "blobs" / "server", lease_s, opened.root)
             write_logs(style)
             with announced(opened.root, url) as found:
                 serve_app(app, listening, tls, lambda: _say_where(url, token, found, as_json))
-    click.echo("ofa-deploy: the server ended; agents wait for it to come back", err=True)
+    click.echo("ofa-deploy: the server has stopped; agents wait until it is back", err=True)
 
 
 def _tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] | None:
     if certificate and key:
         return certificate, key
     if certificate or key:
-        raise click.UsageError("--tls-cert and --tls-key belong together: give both")
+        raise click.UsageError("--tls-cert and --tls-key go together: give both")
     return None
 
 
@@ -104,36 +137,48 @@ def _say_where(url: str, token: str, found: bool, as_json: bool) -> None:
     else:
         click.echo(f"serving     {url}  (API: {url}/docs)")
         click.echo(f"dashboard   {dashboard}")
-        click.echo("let a device in with: ofa-deploy device register NAME --profile PROFILE")
+        click.echo("register a device with: ofa-deploy device register NAME --profile PROFILE")
         if not found:
-            click.echo("another server of this workspace runs already; commands here go on finding that one")
+            click.echo("another server of this workspace is running already; commands here keep using that one")
     sys.stdout.flush()
 
 
 @click.group()
 def device() -> None:
-    """Devices: which may measure, and how they are."""
+    """Register, list, show or revoke devices.
+
+    \b
+    Example:
+      ofa-deploy device list
+    """
 
 
 @device.command()
 @click.argument("name")
-@click.option("--profile", required=True, help="What it is: a profile's name, or a YAML file.")
-@click.option("--simulated", "stand_in", is_flag=True, help="Its agent makes latencies up from the profile's figures.")
+@option("--profile", required=True, help="Kind of device: the name of a profile such as jetson_nano, or a YAML file.")
+@option(
+    "--simulated",
+    "stand_in",
+    is_flag=True,
+    help="Simulate the device: its agent computes latencies from the profile instead of measuring them.",
+)
 @AS_JSON
 @click.pass_obj
 def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as_json: bool) -> None:
-    """Let a device in: prints a code that its agent trades for a token, once, within a day.
+    """Register a device, and print the code with which its agent enrols.
 
-    For a device that is in already: changes its profile, and gives another code. With the profile of a browser, it is a
-    link to open there, also as a QR code.
+    The code is valid once, for one day. For a browser the command prints a link, also as a QR code. If the device is
+    registered already, the command changes its profile and prints a new code.
 
-    Example: ofa-deploy device register nano-1 --profile jetson_nano
+    \b
+    Example:
+      ofa-deploy device register nano-1 --profile jetson_nano
     """
     from ofa_deploy.config import LOCAL
     from ofa_deploy.fleet.targets import read_profile, simulated
 
     if name == LOCAL:
-        raise click.UsageError(f"{LOCAL} is this machine, which needs no registration; choose another name")
+        raise click.UsageError(f"{LOCAL} is this machine, which needs no registration: choose another name")
     kind = simulated(read_profile(profile)) if stand_in else read_profile(profile)
     with _fleet(workspace) as fleet:
         answer: dict[str, Any] = fleet.client.register(name, kind.model_dump(mode="json"))
@@ -143,7 +188,7 @@ def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as
     else:
         _say_command(answer, server, lasts, as_json)
     if not (lasts or as_json):
-        click.echo(f"no server runs for this workspace: start one first, where the device can reach it: {SERVER_AWAY}")
+        click.echo(f"no server runs for this workspace. First start one that the device can reach: {SERVER_AWAY}")
 
 
 def _say_command(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -> None:
@@ -151,13 +196,13 @@ def _say_command(answer: dict[str, Any], server: str, lasts: bool, as_json: bool
     if as_json:
         emit({**answer, "command": command, "server_runs": lasts})
         return
-    until = f"{answer['name']} may enrol until {answer['expires_at']}, once"
-    click.echo(f"{until}. Copy the agent there and run:\n\n  {command}\n")
-    click.echo("the agent is one file, which this makes: ofa-deploy agent pack -o ofa-agent.pyz")
+    until = f"{answer['name']} can enrol once, until {answer['expires_at']}"
+    click.echo(f"{until}. Copy the agent to the device and run there:\n\n  {command}\n")
+    click.echo("the agent is one file; make it with: ofa-deploy agent pack -o ofa-agent.pyz")
 
 
 def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -> None:
-    """For a browser: a link, and the same as a QR code where it leads somewhere."""
+    """For a browser: a link, also as a QR code if a server answers there."""
     import segno
 
     link = f"{server}/agent#{answer['code']}"
@@ -165,31 +210,37 @@ def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -
         emit({**answer, "link": link, "server_runs": lasts})
         return
     click.echo(
-        f"{answer['name']} may enrol until {answer['expires_at']}, once. Open there, and leave open:\n\n  {link}\n"
+        f"{answer['name']} can enrol once, until {answer['expires_at']}. Open this page there, and keep it open:"
+        f"\n\n  {link}\n"
     )
     if lasts:
         segno.make(link, micro=False).terminal(out=sys.stdout, compact=True)
     if not server.startswith("https://") or server.startswith(LOOPBACK):
         click.echo(
-            "another device reaches it by https and a name that is not this machine's loopback: serve so "
-            f"({SERVER_AWAY}), and put that address in OFA_SERVER here and the workspace's token in OFA_TOKEN, so that "
-            "the link has it"
+            "this link works on this machine only. For another device, start a server that it can reach "
+            f"({SERVER_AWAY}), and set OFA_SERVER here to that server's https address and OFA_TOKEN to the "
+            "workspace's token"
         )
-    click.echo("the server needs ONNX Runtime Web, once: ofa-deploy agent web-assets")
+    click.echo("the server needs ONNX Runtime Web; install it once with: ofa-deploy agent web-assets")
 
 
 @device.command("list")
 @AS_JSON
 @click.pass_obj
 def list_devices(workspace: Path | None, as_json: bool) -> None:
-    """Print the devices and when they were last heard of.  Example: ofa-deploy device list --json"""
+    """List the devices, with their state and last heartbeat.
+
+    \b
+    Example:
+      ofa-deploy device list --json
+    """
     with _fleet(workspace) as fleet:
         found = fleet.client.devices()
     if as_json:
         emit(found)
         return
     if not found:
-        click.echo("no devices yet; let one in with: ofa-deploy device register NAME --profile PROFILE")
+        click.echo("there are no devices yet; register one with: ofa-deploy device register NAME --profile PROFILE")
     for one in found:
         click.echo(f"{one['name']:24} {_state(one):8} {_profile(one):20} last seen {one['seen_at'] or 'never'}")
 
@@ -199,7 +250,12 @@ def list_devices(workspace: Path | None, as_json: bool) -> None:
 @AS_JSON
 @click.pass_obj
 def show(workspace: Path | None, name: str, as_json: bool) -> None:
-    """Print what is known of a device: facts, last seen, tokens, jobs.  Example: ofa-deploy device show nano-1"""
+    """Show a device: its facts, tokens and jobs.
+
+    \b
+    Example:
+      ofa-deploy device show nano-1
+    """
     with _fleet(workspace) as fleet:
         found = fleet.client.device(name)
     if as_json:
@@ -221,9 +277,13 @@ def show(workspace: Path | None, name: str, as_json: bool) -> None:
 @AS_JSON
 @click.pass_obj
 def revoke(workspace: Path | None, name: str, as_json: bool) -> None:
-    """Shut a device out at once: its tokens, codes and jobs end; what it measured stays.
+    """Revoke a device at once.
 
-    Example: ofa-deploy device revoke nano-1
+    Its tokens and codes become invalid, and its jobs end. The workspace keeps what it measured.
+
+    \b
+    Example:
+      ofa-deploy device revoke nano-1
     """
     with _fleet(workspace) as fleet:
         fleet.client.revoke(name)
@@ -231,7 +291,7 @@ def revoke(workspace: Path | None, name: str, as_json: bool) -> None:
     if as_json:
         emit(found)
     else:
-        click.echo(f"{name} is shut out; let it in again with: ofa-deploy device register {name} --profile PROFILE")
+        click.echo(f"{name} is revoked; register it again with: ofa-deploy device register {name} --profile PROFILE")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`pareto`: the front of accuracy against latency, of one device or several, in one search."""
+"""`pareto`: the front of accuracy against latency, for one device or several."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.deploying import subject_of, the_question
+from ofa_deploy.cli.options import BUDGET, OUTPUT, command, option
 from ofa_deploy.cli.output import Tell, emit, picture, progress, shout, write_picture
 from ofa_deploy.cli.request import Request, front_options
 
@@ -18,16 +19,32 @@ if TYPE_CHECKING:
     from ofa_deploy.store import Workspace
 
 
-@click.command()
-@click.option("--target", "targets", multiple=True, default=("local",), show_default=True, help="A device; repeatable.")
-@click.option("--points", type=click.IntRange(1, 200), default=12, show_default=True, help="Budgets of each device.")
+@command(first=("targets", "points", "supernet", "statistic", "output", "as_json"))
+@option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("local",),
+    show_default=True,
+    group=BUDGET,
+    help="Device to search for. Repeat the option for several.",
+)
+@option(
+    "--points",
+    type=click.IntRange(1, 200),
+    default=12,
+    show_default=True,
+    group=BUDGET,
+    help="Number of latency budgets for each device.",
+)
 @front_options
-@click.option(
+@option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     callback=picture,
-    help="File: .json for extract --front, .svg or .html.",
+    group=OUTPUT,
+    help="File to write: .html for a page, .svg for a plot, .json for `extract --front`.",
 )
 @click.pass_obj
 def pareto(
@@ -37,12 +54,16 @@ def pareto(
     request: Request,
     output: Path | None,
 ) -> None:
-    """Find the best subnet at every latency, by prediction, in one search.
+    """Find the best subnet at every latency, by prediction.
 
-    With several --target, each device's front and the subnets that meet the budgets of all devices. From the JSON file,
-    extract --front takes its finalists without another search.
+    One search finds the whole front of accuracy against latency. With several --target options it finds the front of
+    each device, and the subnets that meet the budgets of all devices. `extract --front` takes its finalists from the
+    JSON file and skips the search.
 
-    Example: ofa-deploy pareto --target local --points 8 -o front.json
+    \b
+    Examples:
+      ofa-deploy pareto --target local --points 8 -o front.html
+      ofa-deploy pareto --target local -o front.json
     """
     from ofa_deploy.report.front import front_svg, render_fronts
     from ofa_deploy.store import Workspace
@@ -62,7 +83,7 @@ def pareto(
 
 
 def _answer(workspace: Workspace, request: Request, names: tuple[str, ...], points: int, tell: Tell) -> dict[str, Any]:
-    """Search, as a JSON object."""
+    """Search, and return the answer as a JSON object."""
     from ofa_deploy.accuracy import objective
     from ofa_deploy.search import find_fronts
 
@@ -93,7 +114,7 @@ def _answer(workspace: Workspace, request: Request, names: tuple[str, ...], poin
 
 
 def _question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None, str | None]:
-    """The space, who judges its subnets, and the supernet's sha256 where there is a supernet."""
+    """The space, its accuracy predictor, and the supernet's sha256 if there is a supernet."""
     if request.accuracy and not (request.supernet or request.space_name or request.random_weights):
         return (*the_question(workspace, request, tell), None)
     subject = subject_of(workspace, request, tell)
@@ -103,7 +124,7 @@ def _question(workspace: Workspace, request: Request, tell: Tell) -> tuple[Searc
 def _devices(
     workspace: Workspace, request: Request, names: tuple[str, ...], space: SearchSpace
 ) -> tuple[PopulationCodec, dict[str, Latency], dict[str, bool]]:
-    """The part of a space that all devices' tables cover, their latency models, and which are simulated."""
+    """The part of a space that every device's table covers, the latency models, and which devices are simulated."""
     from ofa_deploy.deploy.ready import ready_model
     from ofa_deploy.errors import UsageError
     from ofa_deploy.fleet import resolve_target
@@ -114,7 +135,10 @@ def _devices(
         ready[name] = ready_model(None, workspace, resolve_target(name, workspace), space, statistic)
     common = tuple(r for r in space.resolutions if all(r in codec.space.resolutions for _, codec in ready.values()))
     if not common:
-        raise UsageError(f"no resolution was profiled on all of {', '.join(names)}; profile them with --resolution")
+        raise UsageError(
+            f"the devices have no resolution in common: profile the same one on each of {', '.join(names)} "
+            "with: ofa-deploy profile --resolution"
+        )
     codec = PopulationCodec(space.with_resolutions(common))
     latencies: dict[str, Latency] = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
     return codec, latencies, {name: model.table.simulated for name, (model, _) in ready.items()}
@@ -145,18 +169,18 @@ def _found(codec: PopulationCodec, found: Fronts) -> dict[str, Any]:
 
 
 def _table(answer: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    """The best subnet of every row of budgets, a line each."""
+    """One line for each row of budgets: the best subnet that meets them."""
     lines = []
     for row in answer["joint"]:
         within = "  ".join(
-            f"{shout(answer['targets'][name]['simulated'])}{name} {row['latency_ms'][name]:.4g} ms, under "
+            f"{shout(answer['targets'][name]['simulated'])}{name} {row['latency_ms'][name]:.4g} ms, budget "
             f"{row['budgets_ms'][name]:.4g} ms"
             for name in names
         )
         judged = f"{100 * row['accuracy']:6.2f} %" if answer["predicted"] else "accuracy unknown"
         lines.append(f"{judged}  {within}  {row['macs'] / 1e6:.2f} M MACs  {row['key'][:12]}")
     sizes = ", ".join(f"{len(answer['fronts'][name])} on {name}'s front" for name in names)
-    return [*lines, f"{answer['evaluations']} subnets in {answer['seconds']:.1f} s; {sizes} (predicted)"]
+    return [*lines, f"predicted: {answer['evaluations']} subnets assessed in {answer['seconds']:.1f} s; {sizes}"]
 
 
 COMMANDS = (pareto,)

@@ -1,4 +1,4 @@
-"""`import`: what others published: latency tables, supernets, accuracy predictors."""
+"""`import`: read published latency tables, supernets and accuracy predictors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import option
 from ofa_deploy.cli.output import emit
 from ofa_deploy.cli.tables import json_option, keep_table
 
@@ -16,19 +17,28 @@ if TYPE_CHECKING:
 
 @click.group("import")
 def import_group() -> None:
-    """Take what others published."""
+    """Import published supernets, predictors and tables.
+
+    \b
+    Example:
+      ofa-deploy import ofa-latency note10/ --name note10
+    """
 
 
 @import_group.command("ofa-latency")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Of the target that the table becomes.")
-@click.option("--space", "space_name", default="ofa_mbv3_w1.2", show_default=True, help="What was measured.")
+@option("--name", required=True, help="Name of the new target.")
+@option("--space", "space_name", default="ofa_mbv3_w1.2", show_default=True, help="Search space that was measured.")
 @json_option
 @click.pass_obj
 def ofa_latency(workspace: Path | None, folder: Path, name: str, space_name: str, as_json: bool) -> None:
-    """Take once-for-all's published latency tables: a folder of RESOLUTION_lookup_table.yaml files.
+    """Import once-for-all's published latency tables.
 
-    Example: ofa-deploy import ofa-latency note10/ --name note10
+    FOLDER holds files named RESOLUTION_lookup_table.yaml.
+
+    \b
+    Example:
+      ofa-deploy import ofa-latency note10/ --name note10
     """
     from ofa_deploy.latency import read_ofa_tables
     from ofa_deploy.space import load_space
@@ -40,13 +50,18 @@ def ofa_latency(workspace: Path | None, folder: Path, name: str, space_name: str
 
 @import_group.command("ofa-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--space", "space_name", required=True, help="Its space: ofa_mbv3_w1.0 or ofa_mbv3_w1.2.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet's file to write.")
+@option("--space", "space_name", required=True, help="Its search space: ofa_mbv3_w1.0 or ofa_mbv3_w1.2.")
+@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet file to write.")
 @json_option
 def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
-    """Take a published once-for-all MobileNetV3 supernet: the torch file of its weights.
+    """Import a published once-for-all MobileNetV3 supernet.
 
-    Example: ofa-deploy import ofa-checkpoint ofa_mbv3_d234_e346_k357_w1.0 --space ofa_mbv3_w1.0 -o ofa.safetensors
+    FILE is the PyTorch file of its weights.
+
+    \b
+    Example:
+      ofa-deploy import ofa-checkpoint ofa_mbv3_d234_e346_k357_w1.0 \\
+        --space ofa_mbv3_w1.0 -o ofa.safetensors
     """
     from ofa_deploy.space import load_space
     from ofa_deploy.supernet import save_supernet
@@ -59,13 +74,18 @@ def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> 
 
 @import_group.command("torchvision-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--space", "space_name", required=True, help="efficientnet_b0 to efficientnet_b7, or a YAML file.")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet's file to write.")
+@option("--space", "space_name", required=True, help="Its space: efficientnet_b0 to efficientnet_b7, or a YAML file.")
+@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet file to write.")
 @json_option
 def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
-    """Take one of torchvision's EfficientNets: the torch file of its weights.
+    """Import one of torchvision's EfficientNets.
 
-    Example: ofa-deploy import torchvision-checkpoint efficientnet_b0.pth --space efficientnet_b0 -o b0.safetensors
+    FILE is the PyTorch file of its weights.
+
+    \b
+    Example:
+      ofa-deploy import torchvision-checkpoint efficientnet_b0.pth \\
+        --space efficientnet_b0 -o b0.safetensors
     """
     from ofa_deploy.space import load_space
     from ofa_deploy.supernet import save_supernet
@@ -78,14 +98,20 @@ def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: b
 
 @import_group.command("ofa-accuracy")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="By which --accuracy finds it.")
-@click.option("--space", "space_name", default="ofa_mbv3_w1.2", show_default=True, help="Whose subnets it judges.")
+@option("--name", required=True, help="Name for --accuracy.")
+@option(
+    "--space", "space_name", default="ofa_mbv3_w1.2", show_default=True, help="Search space whose subnets it judges."
+)
 @json_option
 @click.pass_obj
 def ofa_accuracy(workspace: Path | None, file: Path, name: str, space_name: str, as_json: bool) -> None:
-    """Take once-for-all's published accuracy predictor for ImageNet, acc_predictor.pth.
+    """Import once-for-all's published accuracy predictor.
 
-    Example: ofa-deploy import ofa-accuracy acc_predictor.pth --name ofa-imagenet
+    FILE is acc_predictor.pth, which predicts accuracies on ImageNet.
+
+    \b
+    Example:
+      ofa-deploy import ofa-accuracy acc_predictor.pth --name ofa-imagenet
     """
     from ofa_deploy.accuracy import import_predictor, keep_predictor
     from ofa_deploy.space import load_space

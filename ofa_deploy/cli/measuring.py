@@ -1,4 +1,4 @@
-"""`profile`, `audit`, `predict`: measuring devices and asking what was measured."""
+"""`profile`, `audit`, `predict`: measure a device, check its predictions, and use them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.cells import CellChoice, cell_family, cell_options
+from ofa_deploy.cli.options import BUDGET, MEASURING, OUTPUT, SUBJECT, command, option
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
 from ofa_deploy.cli.precision import precision_option
 from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from ofa_deploy.space import CellSpace, SearchSpace
     from ofa_deploy.store import Workspace
 
-NETWORKS = 40  # that an audit measures
+NETWORKS = 40  # networks that an audit measures
 
 
 def the_space(workspace: Workspace, name: str | None, resolutions: tuple[int, ...] = ()) -> SearchSpace:
-    """A space by name or file, or by default that of the newest supernet; at some resolutions, or all."""
+    """A space by name or file, or that of the newest supernet. With ``resolutions``, restricted to these."""
     from ofa_deploy.space import load_space
 
     if name:
@@ -40,25 +41,61 @@ def the_space(workspace: Workspace, name: str | None, resolutions: tuple[int, ..
 
 
 def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """How long and how exactly a device measures."""
-    within = click.FloatRange(0, 1, min_open=True, max_open=True)
-    se = click.option("--se", default=0.01, show_default=True, type=within, help="Relative standard error to reach.")
-    above = click.FloatRange(0, min_open=True)
-    cap = click.option("--cap-s", default=120.0, show_default=True, type=above, help="Seconds to stop at regardless.")
+    """Add the options that say how long and how precisely a device measures."""
+    se = option(
+        "--se",
+        default=0.01,
+        show_default=True,
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        group=MEASURING,
+        help="Measure each item until its relative standard error is this small.",
+    )
+    cap = option(
+        "--cap-s",
+        default=120.0,
+        show_default=True,
+        type=click.FloatRange(0, min_open=True),
+        group=MEASURING,
+        help="Stop measuring an item after this many seconds in any case.",
+    )
     return se(cap(command))
 
 
-@click.command()
-@click.option("--target", default="local", show_default=True, help="What to measure.")
-@click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
-@click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
-@click.option("--networks", default=20, show_default=True, type=click.IntRange(0), help="Whole networks to measure.")
-@click.option("--few", type=click.IntRange(1), help="Measure only so many whole networks, chosen to teach most.")
-@click.option("--refresh", is_flag=True, help="Measure again what was measured before.")
-@click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@command(first=("target", "precision", "resolutions", "networks", "few", "refresh"))
+@option("--target", default="local", show_default=True, group=BUDGET, help="Device to measure.")
+@option(
+    "--space",
+    "space_name",
+    group=SUBJECT,
+    help="Search space: preset or YAML file.  [default: that of the newest supernet]",
+)
+@option(
+    "--resolution",
+    "resolutions",
+    type=int,
+    multiple=True,
+    group=SUBJECT,
+    help="Input size to measure. Repeat the option for several.  [default: all of the space]",
+)
+@option(
+    "--networks",
+    default=20,
+    show_default=True,
+    type=click.IntRange(0),
+    group=MEASURING,
+    help="Number of whole networks to measure.",
+)
+@option(
+    "--few",
+    type=click.IntRange(1),
+    group=MEASURING,
+    help="Measure no blocks, only the N whole networks that teach the latency model most.",
+)
+@option("--refresh", is_flag=True, group=MEASURING, help="Measure everything again, also what the table holds.")
+@option("--seed", default=0, show_default=True, group=MEASURING, help="Random seed of the choice of networks.")
 @precision_option
 @protocol_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def profile(
     workspace: Path | None,
@@ -74,12 +111,18 @@ def profile(
     cap_s: float,
     as_json: bool,
 ) -> None:
-    """Fill or refresh a target's latency table: every block of a space, and whole networks beside them.
+    """Measure a device, and keep its latency table.
 
-    With --few the blocks are not measured: what they cost is guessed from the tables of other devices in the workspace
-    and from the whole networks that are measured here.
+    The command measures every block of a search space and some whole networks. Blocks that the table holds already
+    are not measured again, except with --refresh.
 
-    Example: ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
+    With --few N it measures only N whole networks. It then estimates what each block costs from these networks and
+    from the tables of other devices in the workspace.
+
+    \b
+    Examples:
+      ofa-deploy profile --target local
+      ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
     """
     from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
     from ofa_deploy.fleet.models import load_model, table_file
@@ -126,39 +169,58 @@ def profile(
     name = f"{shout(table.simulated)}{found.name}"
     click.echo(f"{name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)")
     if few:
-        click.echo(f"blocks were not measured: what they cost is guessed from {model.blocks.source}")
+        click.echo(f"the blocks were not measured; their latencies are estimated from {model.blocks.source}")
     if left_out:
         click.echo(
-            f"each network predicted from the others: mean error {100 * left_out['mape']:.1f} %, "
-            f"{100 * left_out['within_5']:.0f} % within ±5 %"
+            f"leave-one-out check of the networks: mean error {100 * left_out['mape']:.1f} %, "
+            f"{100 * left_out['within_5']:.0f} % of predictions within ±5 %"
         )
     click.echo(f"table: {file}\nnext: ofa-deploy extract --target {found.name} --max-ms …")
 
 
-@click.command()
-@click.option("--target", default="local", show_default=True, help="Whose predictions to check.")
-@click.option("--space", "space_name", help="Preset or YAML file.  [default: the newest supernet's]")
-@click.option("--resolution", "resolutions", type=int, multiple=True, help="Only these input sizes; repeatable.")
-@click.option("--networks", type=click.IntRange(3), help="To measure, or to train.  [default: 40; with --ranking 12]")
-@click.option(
+@command(first=("target", "networks", "precision", "resolutions", "ranking", "output"))
+@option("--target", default="local", show_default=True, group=BUDGET, help="Device whose predictions to check.")
+@option(
+    "--space",
+    "space_name",
+    group=SUBJECT,
+    help="Search space: preset or YAML file.  [default: that of the newest supernet]",
+)
+@option(
+    "--resolution",
+    "resolutions",
+    type=int,
+    multiple=True,
+    group=SUBJECT,
+    help="Input size of the networks. Repeat the option for several.  [default: all of the space]",
+)
+@option(
+    "--networks",
+    type=click.IntRange(3),
+    group=MEASURING,
+    help="Number of networks to measure; with --ranking, to train.  [default: 40; with --ranking 12]",
+)
+@option(
     "--statistic",
     default="p50",
     show_default=True,
     type=click.Choice(["p50", "p90", "p99"]),
-    help="Which latency is predicted and measured.",
+    group=MEASURING,
+    help="Latency percentile to predict and to measure.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the choice of networks.")
+@option("--seed", default=0, show_default=True, group=MEASURING, help="Random seed of the choice of networks.")
 @precision_option
 @protocol_options
 @ranking_options
 @cell_options
-@click.option(
+@option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder, or with --ranking a JSON file.  [default: audits/… in the workspace]",
+    group=OUTPUT,
+    help="Folder for the audit; with --ranking, a JSON file.  [default: audits/… in the workspace]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def audit(
     workspace: Path | None,
@@ -176,20 +238,22 @@ def audit(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure networks that took no part in fitting, and say how far a target's predictions can be trusted.
+    """Check how accurate a target's latency predictions are.
 
-    The answer is kept as JSON, Markdown and a page, and later reports of this target show it.
+    The command measures networks that the latency model was not fitted on, and compares them with its predictions. It
+    writes the audit as JSON, Markdown and a page. Later reports of this target show it.
 
-    With --family darts the networks are other sizes of the cells than those that teach the model: give several --cells
+    With --family darts it measures sizes of the cell network that the model was not fitted on. Give several --cells
     and --channels.
 
-    With --ranking nothing is measured on a device: networks of a supernet are trained alone, from scratch, and their
-    ranking is compared with that of their inherited accuracies, of the predictor, and of zero-cost proxies. An audit
-    that was interrupted goes on where it stopped.
+    With --ranking it checks the accuracy ranking instead, and measures no device. It trains some of the supernet's
+    networks on their own, from scratch, and compares their ranking with the one by inherited accuracy, by the accuracy
+    predictor, and by zero-cost proxies. After an interruption, the same command continues.
 
-    Example: ofa-deploy audit --target local --networks 40
-
-    Example: ofa-deploy audit --ranking --networks 12 --epochs 3 --dry-run
+    \b
+    Examples:
+      ofa-deploy audit --target local --networks 40
+      ofa-deploy audit --ranking --networks 12 --epochs 3 --dry-run
     """
     if ranking:
         audit_ranking(workspace, ranking, networks, seed, output, as_json)
@@ -199,7 +263,7 @@ def audit(
     from ofa_deploy.store import Workspace
 
     if cells and (space_name or resolutions):
-        raise click.UsageError("--space and --resolution are not for --family darts")
+        raise click.UsageError("--space and --resolution do not work with --family darts: leave them out")
     opened = Workspace.open(workspace)
     found = in_precision(resolve_target(target, opened, measure=True), precision)
     space = cell_family(opened, cells)[1].family if cells else the_space(opened, space_name, resolutions)
@@ -247,7 +311,7 @@ def _audited(
 
 
 def audit_text(answer: dict[str, Any]) -> str:
-    """An audit in a few lines."""
+    """Describe an audit in a few lines."""
     lines = [f"{SIMULATED}{answer['target']}"] if answer["simulated"] else []
     for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
         if part:
@@ -261,17 +325,26 @@ def audit_text(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@click.command()
+@command()
 @click.argument("arch_files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARCH_FILE…")
-@click.option("--target", default="local", show_default=True)
-@click.option(
-    "--space", "space_name", help="Preset or YAML file.  [default: the one the arch names, or the supernet's]"
+@option("--target", default="local", show_default=True, group=BUDGET, help="Device, which must be profiled.")
+@option(
+    "--space",
+    "space_name",
+    group=SUBJECT,
+    help="Search space: preset or YAML file.  [default: the one that the file names, or the supernet's]",
 )
 @precision_option
-@click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0, 1, True, True))
-@click.option("--strict", is_flag=True, help="Refuse to guess what a block costs that was not measured.")
-@click.option("--explain", is_flag=True, help="Say which blocks carry the prediction.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option(
+    "--confidence",
+    default=0.95,
+    show_default=True,
+    type=click.FloatRange(0, 1, True, True),
+    help="Probability with which the latency stays below the upper bound.",
+)
+@option("--strict", is_flag=True, help="Fail if the table lacks a block, instead of estimating its latency.")
+@option("--explain", is_flag=True, help="List the blocks with their share of the prediction.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def predict(
     workspace: Path | None,
@@ -284,11 +357,14 @@ def predict(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Predict subnets' latency on a profiled target, with its uncertainty.
+    """Predict the latency of subnets on a profiled device.
 
-    A block that was not measured is guessed from blocks around it, or from other devices, and is less sure.
+    The prediction comes with its uncertainty. If the table lacks a block, the command estimates its latency from
+    similar blocks or from other devices, which makes the prediction less certain.
 
-    Example: ofa-deploy predict --target local arch.json --json
+    \b
+    Example:
+      ofa-deploy predict --target local arch.json --json
     """
     from ofa_deploy.fleet import in_precision, resolve_target
     from ofa_deploy.fleet.models import predict_archs
@@ -310,7 +386,7 @@ def predict(
     for file, row in zip(arch_files, rows, strict=True):
         click.echo(
             f"{shout(row['simulated'])}{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, "
-            f"under {row['upper_ms']:.4g} ms at {confidence:g}"
+            f"with {100 * confidence:g} % confidence below {row['upper_ms']:.4g} ms"
         )
         for block in sorted(row.get("blocks", ()), key=lambda block: -block["posterior_ms"]):
             click.echo(

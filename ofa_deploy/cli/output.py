@@ -1,4 +1,4 @@
-"""What commands print: answers on stdout, progress on stderr; only a terminal gets bars."""
+"""What commands print: answers on standard output, progress on standard error. Only a terminal gets bars."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ import click
 Tell = Callable[[str, dict[str, Any]], None]
 Render = Callable[[dict[str, Any]], str]
 SIMULATED = "SIMULATED  "  # before every latency that no device took
-PICTURES = (".json", ".svg", ".html")  # how files end to which figures, a plot or a page are written
+PICTURES = (".json", ".svg", ".html")  # suffixes of files with figures, a plot, and a page
 LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
 
 
 def emit(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print one JSON document."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
 def picture(_: click.Context, __: click.Parameter, output: Path | None) -> Path | None:
-    """Checks an option that takes a picture's file, before anything is computed for it."""
+    """Check the suffix of an output file before anything is computed for it."""
     if output is not None and output.suffix not in PICTURES:
-        raise click.UsageError(f"-o {output}: give a file that ends in {', '.join(PICTURES)}")
+        raise click.UsageError(f"-o {output}: the file name must end in {', '.join(PICTURES)}")
     return output
 
 
 def write_picture(output: Path, found: dict[str, Any], svg: Render, html: Render) -> None:
-    """Figures as they are, as a plot or as a page: the file's ending says which."""
+    """Write figures as JSON, as a plot or as a page, as the file's suffix says."""
     from ofa_deploy.files import write_atomic
 
     render = {".json": lambda figures: json.dumps(figures, indent=1), ".svg": svg, ".html": html}
@@ -40,13 +40,13 @@ def write_picture(output: Path, found: dict[str, Any], svg: Render, html: Render
 
 
 def shout(simulated: bool) -> str:
-    """What comes before an answer so that nobody takes a simulation for a device."""
+    """The prefix of an answer, so that nobody takes a simulation for a device."""
     return SIMULATED if simulated else ""
 
 
 @contextmanager
 def progress() -> Iterator[Tell]:
-    """A function that shows what is going on: ``tell("train", {"done": 3, "total": 10})``; extra numbers are shown."""
+    """A function that shows progress: ``tell("train", {"done": 3, "total": 10})``. It shows other numbers too."""
     if sys.stderr.isatty():
         with _bars() as tell:
             yield tell

@@ -1,4 +1,4 @@
-"""`quickstart` and `run`: whole pipelines."""
+"""`quickstart` and `run`: run whole pipelines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, command, option
 from ofa_deploy.cli.output import emit, progress, shout
 
 if TYPE_CHECKING:
@@ -73,18 +74,23 @@ def _answer(result: Outcome) -> dict:
 
 
 def _finish(result: Outcome) -> None:
-    """Say why a run failed, with the exit code of that, after what it did achieve was shown."""
+    """Fail with the run's first error, after its results were printed."""
     if result.error:
         raise result.error
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@command()
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def quickstart(workspace: Path | None, as_json: bool) -> None:
-    """Train, measure, search, extract and report on this machine, small and real, in a few minutes.
+    """Run the whole walk on this machine, in about two minutes.
 
-    Example: ofa-deploy quickstart
+    The command trains a small supernet, measures this machine, and extracts a network for each of three latency
+    budgets. Everything is real, only small. A page at the end shows the results.
+
+    \b
+    Example:
+      ofa-deploy quickstart
     """
     result = _run(workspace, "quickstart.yaml")
     if as_json:
@@ -102,30 +108,40 @@ def quickstart(workspace: Path | None, as_json: bool) -> None:
     )
 
 
-@click.command()
+@command()
 @click.argument("file")
-@click.option("-p", "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="Another value of one.")
-@click.option("--dry-run", "dry", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option(
+@option(
+    "-p",
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a parameter of the pipeline. Repeat the option for several.",
+)
+@option("--dry-run", "dry", is_flag=True, help="List what the run would do, and stop.")
+@option(
     "--baseline",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Bundles of an earlier run, such as the last release: what got slower?",
+    help="Folder of bundles of an earlier run, such as the last release, to compare with.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def run(
     workspace: Path | None, file: str, parameters: tuple[str, ...], dry: bool, baseline: Path | None, as_json: bool
 ) -> None:
-    """Run a pipeline from YAML: yours, or one that ships. It fails where a unit of work or a gate does.
+    """Run a pipeline from a YAML file.
+
+    FILE is your own, or one of the package such as pipelines/ci.yaml. The run skips what did not change since the last
+    one. It fails if a stage or a gate fails.
 
     \b
-    Example:
+    Examples:
       ofa-deploy run pipelines/quickstart.yaml
       ofa-deploy run pipelines/ci.yaml -p networks=8 --dry-run
     """
     pairs = [text.partition("=") for text in parameters]
     if wrong := [text for text, (_, sign, _) in zip(parameters, pairs, strict=True) if not sign]:
-        raise click.UsageError(f"{wrong[0]!r} is not NAME=VALUE")
+        raise click.UsageError(f"-p {wrong[0]}: write it as NAME=VALUE")
     result = _run(workspace, file, {name: value for name, _, value in pairs}, dry, baseline)
     if as_json:
         emit(_answer(result))

@@ -1,25 +1,33 @@
-"""`--precision`: in which a target computes. Commands that measure or predict take one, searches several."""
+"""`--precision`: the number format of a network. Commands that measure or predict take one, searches take several."""
 
 from __future__ import annotations
 
 import click
 
+from ofa_deploy.cli.options import BUDGET, option
+
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
-precision_option = click.option("--precision", type=click.Choice(PRECISIONS), help="[default: the target's own]")
+precision_option = option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    group=BUDGET,
+    help="Number format.  [default: the one in the target's profile]",
+)
 
 
 def _several(context: click.Context, option: click.Parameter, value: str | None) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(value.split(","))) if value else ()
     if unknown := [name for name in names if name not in PRECISIONS]:
-        raise click.BadParameter(f"{unknown[0]!r} is none of {', '.join(PRECISIONS)}", context, option)
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(PRECISIONS)}", context, option)
     return names
 
 
-precisions_option = click.option(
+precisions_option = option(
     "--precision",
     "precisions",
     metavar="PRECISION[,PRECISION…]",
     callback=_several,
-    help=f"{', '.join(PRECISIONS)}; of several the best is taken.  [default: the target's own]",
+    group=BUDGET,
+    help=f"{', '.join(PRECISIONS)}, or several: the best network wins.  [default: the one in the target's profile]",
 )

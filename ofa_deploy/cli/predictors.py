@@ -1,4 +1,4 @@
-"""`predictor`: fit an accuracy predictor, and what it says of its error."""
+"""`predictor`: fit an accuracy predictor, and show its error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, option, supernet_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -17,22 +18,22 @@ if TYPE_CHECKING:
 
 @click.group()
 def predictor() -> None:
-    """The accuracy predictor of a supernet: fit a new one, or see how far the one that is kept errs."""
+    """Fit the accuracy predictor, or show its error.
 
-
-def _option_supernet(command: Any) -> Any:
-    text = "Supernet's file or folder.  [default: the newest of the workspace, or the one that ships]"
-    return click.option("--supernet", type=click.Path(path_type=Path), help=text)(command)
+    \b
+    Example:
+      ofa-deploy predictor show
+    """
 
 
 @predictor.command("fit")
-@_option_supernet
-@click.option("--subnets", type=click.IntRange(min=8), help="Evaluate so many at most.  [default: the recipe's]")
-@click.option("--heldout", type=click.IntRange(min=3), help="So many of them test it.  [default: the recipe's]")
-@click.option("--round", "round_", type=click.IntRange(min=1), help="So many in a round.  [default: the recipe's]")
-@click.option("--seed", type=click.IntRange(min=0), help="Draws the subnets.  [default: the recipe's]")
-@click.option("--name", help="Keep it under a name, for --accuracy, instead of beside the supernet.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@supernet_option()
+@option("--subnets", type=click.IntRange(min=8), help="Evaluate N subnets at most.  [default: the recipe's]")
+@option("--heldout", type=click.IntRange(min=3), help="Keep N of them to test the predictor.  [default: the recipe's]")
+@option("--round", "round_", type=click.IntRange(min=1), help="Evaluate N subnets per round.  [default: the recipe's]")
+@option("--seed", type=click.IntRange(min=0), help="Random seed of the choice of subnets.  [default: the recipe's]")
+@option("--name", help="Keep the predictor under this name, for --accuracy, instead of beside the supernet.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def fit(
     workspace: Path | None,
@@ -44,11 +45,14 @@ def fit(
     name: str | None,
     as_json: bool,
 ) -> None:
-    """Evaluate subnets in rounds until the ranking no longer gains, and fit the accuracy predictor.
+    """Evaluate subnets, and fit the accuracy predictor.
 
-    Every evaluation is kept and none is repeated: after an interruption, the same command goes on.
+    The command evaluates subnets in rounds. It stops when another round no longer improves the ranking. The workspace
+    keeps every evaluation, so that after an interruption the same command continues.
 
-    Example: ofa-deploy predictor fit --subnets 300 --heldout 60
+    \b
+    Example:
+      ofa-deploy predictor fit --subnets 300 --heldout 60
     """
     from ofa_deploy.accuracy import check_name, keep_predictor
     from ofa_deploy.deploy.subject import find_supernet, fit_predictor, keep_beside, open_subject
@@ -60,7 +64,7 @@ def fit(
     opened = Workspace.open(workspace)
     path = find_supernet(opened, supernet)
     if name is None and supernet is None and opened.supernets not in path.parents:
-        raise UsageError(f"{path} ships with the package; give --name, or a copy of it with --supernet")
+        raise UsageError(f"{path} is part of the package: give --name, or give a copy of it with --supernet")
     subject = open_subject(opened, path)
     config = _config(subject, {"subnets": subnets, "heldout": heldout, "round": round_})
     drawn = (subject.recipe.seed if subject.recipe else 0) if seed is None else seed
@@ -78,14 +82,18 @@ def _config(subject: Subject, given: dict[str, int | None]) -> Any:
 
 
 @predictor.command("show")
-@_option_supernet
-@click.option("--accuracy", "name", help="One that is kept under a name.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@supernet_option()
+@option("--accuracy", "name", help="Name of an imported predictor, instead of the supernet's own.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def show(workspace: Path | None, supernet: Path | None, name: str | None, as_json: bool) -> None:
-    """Say how far a predictor errs, on subnets and images that it was not fitted on.
+    """Show the error of an accuracy predictor.
 
-    Example: ofa-deploy predictor show
+    The error is that on subnets and images that the predictor was not fitted on.
+
+    \b
+    Example:
+      ofa-deploy predictor show
     """
     from ofa_deploy.store import Workspace
 
@@ -117,11 +125,11 @@ def _say(found: Predictor, file: Path, as_json: bool) -> None:
         tau = "unknown" if one["kendall"] is None else f"{one['kendall']:.3f}"
         click.echo(f"  round {number}: {one['n_fit']} subnets, Kendall τ {tau}, RMSE {100 * one['rmse']:.2f} points")
     if "stopped" in error:
-        click.echo(f"  then {error['stopped']}")
+        click.echo(f"  stopped: {error['stopped']}")
     if "within_1_std" in error:
         click.echo(
-            f"  held-out accuracies within 1 stated deviation: {100 * error['within_1_std']:.0f} % (68 % expected), "
-            f"within 1.96: {100 * error['within_2_std']:.0f} % (95 %)"
+            f"  held-out accuracies within 1 predicted standard deviation: {100 * error['within_1_std']:.0f} % "
+            f"(68 % expected), within 1.96: {100 * error['within_2_std']:.0f} % (95 % expected)"
         )
 
 

@@ -1,4 +1,4 @@
-"""`audit --ranking`: networks trained alone, against what the supernet, its predictor and proxies say of them."""
+"""`audit --ranking`: compare networks trained on their own with what supernet, predictor and proxies say of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import RANKING, option, supernet_option, with_options
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -19,18 +20,43 @@ if TYPE_CHECKING:
 
 NETWORKS = 12
 OPTIONS = (
-    click.option("--ranking", is_flag=True, help="Audit the accuracy ranking instead: train networks alone."),
-    click.option("--supernet", type=click.Path(path_type=Path), help="Of --ranking.  [default: the newest]"),
-    click.option("--epochs", type=click.IntRange(1), help="Of each training.  [default: a quarter of the recipe's]"),
-    click.option("--seeds", type=click.IntRange(1), help="Trainings of each network.  [default: 2]"),
-    click.option("--repeat", type=click.IntRange(3), help="Train only so many networks with further seeds."),
-    click.option("--dry-run", is_flag=True, help="Say what --ranking would train, and how long it would take."),
+    option(
+        "--ranking",
+        is_flag=True,
+        group=RANKING,
+        help="Check the accuracy ranking instead of latencies, by training networks on their own.",
+    ),
+    supernet_option(RANKING),
+    option(
+        "--epochs",
+        type=click.IntRange(1),
+        group=RANKING,
+        help="Epochs of each training.  [default: a quarter of the recipe's]",
+    ),
+    option(
+        "--seeds",
+        type=click.IntRange(1),
+        group=RANKING,
+        help="Train each network with N random seeds.  [default: 2]",
+    ),
+    option(
+        "--repeat",
+        type=click.IntRange(3),
+        group=RANKING,
+        help="Train only N of the networks with more than one seed.  [default: all of them]",
+    ),
+    option(
+        "--dry-run",
+        is_flag=True,
+        group=RANKING,
+        help="List what --ranking would train, with the expected time, and stop.",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """What `audit --ranking` is asked, beside the options of every audit."""
+    """The options of `audit --ranking` that other audits do not have."""
 
     supernet: Path | None
     epochs: int | None
@@ -40,7 +66,7 @@ class RankingRequest:
 
 
 def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of `--ranking`, as its argument ``ranking``: None without it."""
+    """Add the options of `--ranking`. The command gets them as its argument ``ranking``; None without it."""
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
@@ -51,9 +77,7 @@ def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
         request = RankingRequest(**{**given, "seeds": given["seeds"] or 2}) if asked else None
         return command(*arguments, ranking=request, **options)
 
-    for option in reversed(OPTIONS):
-        collected = option(collected)
-    return collected
+    return with_options(collected, OPTIONS)
 
 
 def audit_ranking(
@@ -87,8 +111,9 @@ def audit_ranking(
 
 def _outlook(audit: RankingAudit, expected: list[float], left: float) -> str:
     return (
-        f"{len(audit.archs)} networks, {len(audit.labels)} trainings of {audit.epochs} epochs: about "
-        f"{min(expected):.0f} to {max(expected):.0f} s each, {left / 60:.1f} min for the {len(audit.missing())} missing"
+        f"{len(audit.archs)} networks, {len(audit.labels)} trainings of {audit.epochs} epochs, about "
+        f"{min(expected):.0f} to {max(expected):.0f} s each; {len(audit.missing())} are left, which take about "
+        f"{left / 60:.1f} min"
     )
 
 
@@ -105,7 +130,7 @@ def _tell_plan(audit: RankingAudit, expected: list[float], left: float, as_json:
 
 
 def _command(subject: Subject, plan: Plan, epochs: int) -> str:
-    """What repeats the audit."""
+    """The command that repeats the audit."""
     words = ["ofa-deploy", "audit", "--ranking", "--networks", str(plan.networks), "--epochs", str(epochs)]
     words += ["--seeds", str(plan.seeds), "--seed", str(plan.seed)]
     words += ["--repeat", str(plan.repeat)] if plan.repeat else []
@@ -113,15 +138,15 @@ def _command(subject: Subject, plan: Plan, epochs: int) -> str:
 
 
 def ranking_text(answer: dict[str, Any]) -> str:
-    """A ranking audit as a table: the ceiling first, then the scores, the best first."""
-    rows = [("two seeds alone", answer["ceiling"])] if answer["ceiling"] else []
+    """A ranking audit as a table: first the ceiling, then the scores from best to worst."""
+    rows = [("two seeds, from scratch", answer["ceiling"])] if answer["ceiling"] else []
     rows += sorted(answer["scores"].items(), key=lambda score: -(score[1]["tau"] or -1))
-    lines = [f"{'':26} Kendall τ  95 % interval        ms a network"]
+    lines = [f"{'':26} Kendall τ  95 % interval      ms per network"]
     lines += [f"{name:26} {_tau(score)}{_milliseconds(score)}".rstrip() for name, score in rows]
     gap = answer["gap"]
     lines.append(
-        f"{answer['networks']} networks alone for {answer['epochs']} epochs; inherited − alone: mean "
-        f"{100 * gap['mean']:+.2f} points ({100 * gap['least']:+.2f} to {100 * gap['most']:+.2f})"
+        f"{answer['networks']} networks trained from scratch for {answer['epochs']} epochs; inherited accuracy minus "
+        f"theirs: mean {100 * gap['mean']:+.2f} points ({100 * gap['least']:+.2f} to {100 * gap['most']:+.2f})"
     )
     return "\n".join(lines)
 

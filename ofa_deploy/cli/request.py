@@ -1,4 +1,4 @@
-"""What `search`, `extract` and `pareto` are all asked: their common options arrive as one object."""
+"""The options that `search`, `extract` and `pareto` share; they arrive as one object."""
 
 from __future__ import annotations
 
@@ -10,73 +10,124 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import BUDGET, OUTPUT, SEARCH, SUBJECT, option, supernet_option, with_options
+
 if TYPE_CHECKING:
     from ofa_deploy.search import Constraints
 
+STRATEGY_NAMES = (  # here too, because the list of strategies itself takes long to load
+    "evolution",
+    "exact",
+    "nsga2",
+    "predictor-guided",
+    "random",
+    "regularized",
+    "reinforce",
+    "differentiable",
+)
+
 BUDGET_OPTIONS = (
-    click.option("--target", default="local", show_default=True, help="The device that must meet the budget."),
-    click.option("--max-ms", type=float, help="Latency budget in ms."),
+    option("--target", default="local", show_default=True, group=BUDGET, help="Device that must meet the budget."),
+    option("--max-ms", type=float, group=BUDGET, help="Latency budget in milliseconds."),
 )
 BOUND_OPTIONS = (
-    click.option(
+    option(
         "--statistic",
         default="p50",
         show_default=True,
         type=click.Choice(["p50", "p90", "p99"]),
-        help="Which latency the budget bounds.",
+        group=BUDGET,
+        help="Latency percentile that the budget limits.",
     ),
-    click.option("--confidence", default=0.95, show_default=True, help="That the latency bound holds."),
-    click.option("--max-macs", type=float, help="Bound on multiply-accumulates, e.g. 2e6."),
-    click.option("--max-params", type=float, help="Bound on parameters."),
-    click.option("--max-memory-mb", type=float, help="Bound on weights and live activations, in MB (1e6 bytes)."),
-    click.option("--max-layers", type=float, help="Bound on blocks, stem, head and classifier counted."),
-    click.option("--max-large-kernels", type=float, help="Bound on blocks whose kernel is larger than 5×5."),
-    click.option("--min-macs", type=float, help="Lower bound on multiply-accumulates."),
-    click.option("--min-params", type=float, help="Lower bound on parameters."),
-    click.option("--max-energy-mj", type=float, help="Bound on energy; refused until a runtime measures it."),
+    option(
+        "--confidence",
+        default=0.95,
+        show_default=True,
+        group=BUDGET,
+        help="Probability with which the predicted latency must stay within the budget.",
+    ),
+    option("--max-macs", type=float, group=BUDGET, help="Maximum number of multiply-accumulates, for example 2e6."),
+    option("--max-params", type=float, group=BUDGET, help="Maximum number of parameters."),
+    option(
+        "--max-memory-mb",
+        type=float,
+        group=BUDGET,
+        help="Maximum memory for weights and live activations, in MB (1e6 bytes).",
+    ),
+    option("--max-layers", type=float, group=BUDGET, help="Maximum number of blocks, with stem, head and classifier."),
+    option(
+        "--max-large-kernels", type=float, group=BUDGET, help="Maximum number of blocks with a kernel larger than 5×5."
+    ),
+    option("--min-macs", type=float, group=BUDGET, help="Minimum number of multiply-accumulates."),
+    option("--min-params", type=float, group=BUDGET, help="Minimum number of parameters."),
+    option(
+        "--max-energy-mj",
+        type=float,
+        group=BUDGET,
+        help="Maximum energy in millijoules. Not available yet: no runtime measures energy.",
+    ),
 )
-QUESTION = click.option(
+QUESTION = option(
     "--question",
     type=click.Path(path_type=Path, dir_okay=False),
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, file: _take(context, file),
-    help="YAML with constraints and strategy; what is also given here counts.",
+    group=BUDGET,
+    help="YAML file with constraints and search strategy. Options on the command line override it.",
 )
 SUBJECT_OPTIONS = (
-    click.option("--seed", default=0, show_default=True),
-    click.option(
-        "--supernet", type=click.Path(path_type=Path), help="[default: the workspace's newest, or what ships]"
+    option("--seed", default=0, show_default=True, group=SEARCH, help="Random seed of the search."),
+    supernet_option(),
+    option(
+        "--accuracy",
+        group=SUBJECT,
+        help="Name of an imported accuracy predictor.  [default: the supernet's own]",
     ),
-    click.option("--accuracy", help="An imported accuracy predictor's name.  [default: the supernet's own]"),
-    click.option("--space", "space_name", help="With --random-weights: preset or YAML file."),
-    click.option("--random-weights", is_flag=True, help="Study latency alone, without a trained supernet."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+    option("--space", "space_name", group=SUBJECT, help="Search space for --random-weights: preset or YAML file."),
+    option(
+        "--random-weights", is_flag=True, group=SUBJECT, help="Use random weights, to study latency without training."
+    ),
+    option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document."),
 )
 
 
 PLAN_OPTIONS = (
-    click.option("--time-limit", type=float, help="Seconds after which the best so far is taken."),
-    click.option("--evaluations", type=click.IntRange(min=1), help="Subnets to look at, at most."),
-    click.option(
-        "--population", type=click.IntRange(min=2), help="Subnets that a strategy keeps, or asks for at a time."
+    option("--time-limit", type=float, group=SEARCH, help="Stop the search after this many seconds."),
+    option("--evaluations", type=click.IntRange(min=1), group=SEARCH, help="Stop the search after this many subnets."),
+    option(
+        "--population",
+        type=click.IntRange(min=2),
+        group=SEARCH,
+        help="Number of subnets that the strategy keeps, or proposes at a time.",
     ),
-    click.option(
+    option(
         "--relaxation",
         default="binary",
         show_default=True,
         type=click.Choice(["binary", "gumbel", "softmax"]),
-        help="How --strategy differentiable mixes choices.",
+        group=SEARCH,
+        help="How --strategy differentiable relaxes discrete choices.",
     ),
-    click.option(
-        "--gradient-steps", type=click.IntRange(min=1), default=200, show_default=True, help="Of that, a batch each."
+    option(
+        "--gradient-steps",
+        type=click.IntRange(min=1),
+        default=200,
+        show_default=True,
+        group=SEARCH,
+        help="Gradient steps of --strategy differentiable; each uses one batch.",
     ),
-    click.option("--train-weights", is_flag=True, help="Train a copy of the supernet's weights between them."),
+    option(
+        "--train-weights",
+        is_flag=True,
+        group=SEARCH,
+        help="With --strategy differentiable: also train a copy of the supernet's weights.",
+    ),
 )
 
 
 def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a ``search.Plan`` but for the strategy, and the plan as its argument ``plan``."""
+    """Add the options of a ``search.Plan``, except the strategy. The command gets them as its argument ``plan``."""
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
@@ -86,14 +137,12 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
         limits = {name: options.pop(name) for name in ("evaluations", "population", "time_limit")}
         return command(*arguments, plan=Plan(**limits, gradient=gradient), **options)
 
-    for option in reversed(PLAN_OPTIONS):
-        collected = option(collected)
-    return collected
+    return with_options(collected, PLAN_OPTIONS)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is searched, for whom, and under which constraints."""
+    """What to search, for which device, and under which constraints."""
 
     constraints: Constraints
     target: str
@@ -106,35 +155,31 @@ class Request:
 
     @property
     def options(self) -> list[str]:
-        """The words of a command that asks for the same, but for the supernet that it finds."""
+        """The words of a command that asks the same. The supernet is left out: the command adds the one it finds."""
         words = ["--target", self.target, *self.constraints.options, "--seed", str(self.seed)]
         words += ["--accuracy", self.accuracy] if self.accuracy else []
         return words + (["--space", self.space_name, "--random-weights"] if self.space_name else [])
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of a ``Request``, and the checked ``Request`` as its argument ``request``."""
+    """Add the options of a ``Request``. The command gets the checked ``Request`` as its argument ``request``."""
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
         return command(*arguments, request=_request(_checked(_constraints(options)), options), **options)
 
-    for option in reversed((QUESTION, *BUDGET_OPTIONS, *BOUND_OPTIONS, *SUBJECT_OPTIONS)):
-        collected = option(collected)
-    return collected
+    return with_options(collected, (QUESTION, *BUDGET_OPTIONS, *BOUND_OPTIONS, *SUBJECT_OPTIONS))
 
 
 def front_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a command that finds the budgets itself, for its ``targets``: the request's is the first of them."""
+    """The same for a command with several ``targets`` and no budget. The request's target is the first of them."""
 
     @wraps(command)
     def collected(*arguments: Any, targets: tuple[str, ...], **options: Any) -> Any:
         options |= {"max_ms": None, "target": targets[0]}
         return command(*arguments, targets=targets, request=_request(_constraints(options), options), **options)
 
-    for option in reversed((*BOUND_OPTIONS, *SUBJECT_OPTIONS)):
-        collected = option(collected)
-    return collected
+    return with_options(collected, (*BOUND_OPTIONS, *SUBJECT_OPTIONS))
 
 
 def _request(constraints: Constraints, options: dict[str, Any]) -> Request:
@@ -144,7 +189,7 @@ def _request(constraints: Constraints, options: dict[str, Any]) -> Request:
 
 
 def _take(context: click.Context, file: Path | None) -> None:
-    """Make what a YAML file asks for the defaults of the options."""
+    """Use what a YAML file asks as the defaults of the options."""
     if file is None:
         return
     from ofa_deploy.pipeline.question import read_question
@@ -162,15 +207,13 @@ def _take(context: click.Context, file: Path | None) -> None:
 
 
 def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command ``--target`` and the bounds, as its arguments ``target`` and ``constraints``."""
+    """Add ``--target`` and the bounds. The command gets them as its arguments ``target`` and ``constraints``."""
 
     @wraps(command)
     def collected(*arguments: Any, **options: Any) -> Any:
         return command(*arguments, constraints=_checked(_constraints(options)), **options)
 
-    for option in reversed((*BUDGET_OPTIONS, *BOUND_OPTIONS)):
-        collected = option(collected)
-    return collected
+    return with_options(collected, (*BUDGET_OPTIONS, *BOUND_OPTIONS))
 
 
 def _constraints(options: dict[str, Any]) -> Constraints:
@@ -184,5 +227,7 @@ def _checked(constraints: Constraints) -> Constraints:
     from ofa_deploy.errors import UsageError
 
     if not constraints.bounds:
-        raise UsageError("give a budget: --max-ms, --max-macs, --max-params, --max-memory-mb or another bound")
+        raise UsageError(
+            "no budget: give a budget with --max-ms, --max-macs, --max-params, --max-memory-mb or another bound"
+        )
     return constraints

@@ -1,4 +1,4 @@
-"""`scale`: networks that grow in depth, width and resolution together."""
+"""`scale`: scale a network in depth, width and resolution together."""
 
 from __future__ import annotations
 
@@ -7,24 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import GRID, OUTPUT, command, option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
     from ofa_deploy.space import Scaling, SearchSpace
 
 
-@click.command()
-@click.option("--phi", type=float, help="Steps of scaling: any number; 0 is the base.")
-@click.option("--base", default="efficientnet_b0", show_default=True, help="Preset or YAML file.")
-@click.option("--alpha", type=float, default=1.2, show_default=True, help="Depth grows by α^φ.")
-@click.option("--beta", type=float, default=1.1, show_default=True, help="Width grows by β^φ.")
-@click.option("--gamma", type=float, default=1.15, show_default=True, help="Resolution grows by γ^φ.")
-@click.option("--grid", "as_grid", is_flag=True, help="Search α, β and γ under α·β²·γ² ≈ 2 by training networks.")
-@click.option("-c", "--config", help="With --grid: the recipe by which each network is trained.")
-@click.option("--step", type=float, default=0.1, show_default=True, help="With --grid: of α, β and γ.")
-@click.option("--tolerance", type=float, default=0.05, show_default=True, help="With --grid: how far from 2.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="YAML file; with --grid the page's HTML file.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@command(first=("phi", "base", "as_grid", "config", "output"))
+@option("--phi", type=float, help="Scaling exponent φ, any number. 0 gives the base network.")
+@option("--base", default="efficientnet_b0", show_default=True, help="Base network: preset or YAML file.")
+@option("--alpha", type=float, default=1.2, show_default=True, help="Multiply the depth by α^φ.")
+@option("--beta", type=float, default=1.1, show_default=True, help="Multiply the width by β^φ.")
+@option("--gamma", type=float, default=1.15, show_default=True, help="Multiply the resolution by γ^φ.")
+@option(
+    "--grid", "as_grid", is_flag=True, group=GRID, help="Search for α, β and γ with α·β²·γ² ≈ 2 by training networks."
+)
+@option("-c", "--config", metavar="FILE", group=GRID, help="With --grid: training recipe of each network, in YAML.")
+@option("--step", type=float, default=0.1, show_default=True, group=GRID, help="Step of the grid in α, β and γ.")
+@option(
+    "--tolerance",
+    type=float,
+    default=0.05,
+    show_default=True,
+    group=GRID,
+    help="How far α·β²·γ² may be from 2.",
+)
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    group=OUTPUT,
+    help="YAML file to write; with --grid, an HTML page.",
+)
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def scale(
     workspace: Path | None,
@@ -40,18 +56,22 @@ def scale(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Scale a base network: depth by α^φ, width by β^φ, resolution by γ^φ (EfficientNet, Tan & Le, ICML 2019).
+    """Scale a network in depth, width and resolution.
 
-    Example: ofa-deploy scale --phi 1.5 -o mine.yaml
+    Compound scaling multiplies depth by α^φ, width by β^φ and resolution by γ^φ (EfficientNet, Tan & Le, ICML 2019).
+    With --grid the command searches for the best α, β and γ on your images. The workspace keeps every network that it
+    trains.
 
-    Or look for α, β and γ of your own base and images, where every network that is trained stays in the workspace:
-    ofa-deploy scale --grid -c recipe.yaml
+    \b
+    Examples:
+      ofa-deploy scale --phi 1.5 -o mine.yaml
+      ofa-deploy scale --grid -c recipe.yaml
     """
     from ofa_deploy.errors import UsageError
     from ofa_deploy.space import Scaling, load_space
 
     if as_grid != (phi is None) or as_grid != (config is not None):
-        raise UsageError("give either --phi, or --grid with the recipe -c FILE")
+        raise UsageError("give either --phi, or --grid together with a recipe (-c FILE)")
     if config is not None:
         _grid(workspace, config, step, tolerance, output, as_json)
     elif phi is not None:
@@ -87,13 +107,13 @@ def _scale(base: SearchSpace, phi: float, scaling: Scaling, output: Path | None,
     click.echo(f"  blocks {counts['depths']}, channels {counts['widths']}")
     if answer["published"] is not None:
         name, published = answer["published"]["space"], answer["published"]
-        click.echo(f"  the network published for this φ has factors of its own, preset {name}: {_words(published)}")
+        click.echo(f"  the authors rounded their network for this φ differently, preset {name}: {_words(published)}")
     if output is not None:
-        click.echo(f"{output}: written; next: space: {output} in a recipe, or elastic: over base: {output}")
+        click.echo(f"wrote {output}; use it in a recipe as space: {output}, or as the base: of elastic:")
 
 
 def _counts(space: SearchSpace) -> dict[str, Any]:
-    """Of its largest network."""
+    """The counts of a space's largest network."""
     from ofa_deploy.space import network_macs, network_params
 
     network = space.network(space.largest)
@@ -111,7 +131,7 @@ def _words(counts: dict[str, Any]) -> str:
 
 
 def _published(base: SearchSpace, phi: float, scaling: Scaling) -> dict[str, Any] | None:
-    """The preset for whole steps of the published base and coefficients, whose authors rounded by hand."""
+    """The published network for a whole φ and the published coefficients, which its authors rounded by hand."""
     from ofa_deploy.space import PRESETS, Scaling
 
     preset = PRESETS.get(f"efficientnet_b{phi:.0f}") if phi.is_integer() else None
@@ -153,7 +173,7 @@ def _grid(
         factors = "  ".join(f"{name} {point[name]:<4g}" for name in ("alpha", "beta", "gamma"))
         click.echo(f"{factors}  {100 * point['accuracy']:6.2f} %  {_words(point)}")
     best = points[0]
-    click.echo(f"{html}: the plot")
+    click.echo(f"page: {html}")
     click.echo(
         f"next: ofa-deploy scale --alpha {best['alpha']:g} --beta {best['beta']:g} --gamma {best['gamma']:g} --phi …"
     )

@@ -1,4 +1,4 @@
-"""`search`: the best subnet by prediction alone. `gate`: the constraints on many at once, from stream to stream."""
+"""`search`: find the best subnet by prediction. `gate`: check many subnets against constraints."""
 
 from __future__ import annotations
 
@@ -11,25 +11,43 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.deploying import the_gradient, the_question
+from ofa_deploy.cli.options import OUTPUT, SEARCH, SUBJECT, command, option
 from ofa_deploy.cli.output import emit, picture, progress, shout, write_picture
 from ofa_deploy.cli.precision import precisions_option
-from ofa_deploy.cli.request import Request, constraint_options, plan_options, request_options
+from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
 
 if TYPE_CHECKING:
     from ofa_deploy.search import Compared, Constraints, Gate, Plan, SearchResult, Verdicts
 
-CHUNK = 4096  # lines that are judged at once
-EVALUATIONS = 1000  # of each strategy, to compare them
+CHUNK = 4096  # lines that `gate` judges at once
+EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
 
 
-@click.command()
+@command(first=("target", "max_ms", "supernet", "strategies", "precisions", "as_json"))
 @request_options
-@click.option("--strategy", "strategies", multiple=True, help="How to search.  [default: evolution]")
+@option(
+    "--strategy",
+    "strategies",
+    multiple=True,
+    group=SEARCH,
+    help=f"Search strategy: {', '.join(STRATEGY_NAMES)}. Repeat the option with --compare.  [default: evolution]",
+)
 @plan_options
 @precisions_option
-@click.option("--compare", "seeds", type=click.IntRange(min=1), help="Compare strategies over so many seeds.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), callback=picture, help="Of a comparison: .html, .svg or .json."
+@option(
+    "--compare",
+    "seeds",
+    type=click.IntRange(min=1),
+    group=SEARCH,
+    help="Compare strategies: run each of them with N random seeds.",
+)
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    callback=picture,
+    group=OUTPUT,
+    help="With --compare: write the comparison to a .html, .svg or .json file.",
 )
 @click.pass_obj
 def search(
@@ -41,15 +59,20 @@ def search(
     seeds: int | None,
     output: Path | None,
 ) -> None:
-    """Find the best subnet by prediction alone; nothing is measured.
+    """Find the best subnet by prediction; measure nothing.
 
-    --compare N runs every strategy but differentiable, or those named by --strategy, with N seeds: at equal time with
-    --time-limit, else at equal --evaluations. --strategy differentiable learns on the supernet's images.
+    With --compare N the command runs every strategy except differentiable, or those that --strategy names, with N
+    random seeds. All get the same time if you give --time-limit, else the same number of subnets.
 
-    With --precision fp32,int8 the same is asked of each precision's table, and the best answer is taken. What a
-    precision costs in accuracy is not predicted: extract measures it.
+    The strategy differentiable learns on the supernet's images.
 
-    Example: ofa-deploy search --target local --max-ms 2 --json
+    With --precision fp32,int8 the command searches each precision's latency table and takes the best answer. It does
+    not predict how much accuracy a precision costs; `extract` measures that.
+
+    \b
+    Examples:
+      ofa-deploy search --target local --max-ms 2 --json
+      ofa-deploy search --target local --max-ms 2 --compare 5 -o strategies.html
     """
     from ofa_deploy.accuracy import objective
     from ofa_deploy.deploy.ready import ready_model
@@ -63,9 +86,9 @@ def search(
     for name in strategies:
         find_strategy(name)
     if seeds is None and (len(strategies) > 1 or output):
-        raise click.UsageError("several strategies, and -o, need --compare N")
+        raise click.UsageError("several --strategy options, and -o, need --compare N")
     if seeds is not None and len(precisions) > 1:
-        raise click.UsageError("--compare takes one --precision")
+        raise click.UsageError("--compare takes a single --precision")
     opened, asked = Workspace.open(workspace), request.constraints
     found = resolve_target(request.target, opened)
     targets = [in_precision(found, precision) for precision in precisions] or [found]
@@ -102,7 +125,7 @@ def search(
 def _tell_best(
     results: dict[str, SearchResult], refused: dict[str, str], judged: bool, simulated: bool, request: Request
 ) -> None:
-    """The best of the precisions' answers, of equals the first; without a predictor no accuracies are told."""
+    """Print the best of the precisions' answers; of equal ones, the first. Without a predictor, no accuracy."""
     precision = max(results, key=lambda name: results[name].best.accuracy)
     result, best = results[precision], results[precision].best
     answer = {
@@ -132,9 +155,9 @@ def _tell_best(
         return
     accuracy = f"accuracy {100 * best.accuracy:.2f} %" if judged else "accuracy unknown"
     click.echo(
-        f"{shout(simulated)}{accuracy}, {best.latency_ms:.4g} ms, "
-        f"under {best.upper_ms:.4g} ms at {request.constraints.confidence:g} "
-        f"(predicted, {precision}; {result.evaluations} subnets in {result.seconds:.1f} s)\n"
+        f"{shout(simulated)}predicted in {precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "
+        f"{100 * request.constraints.confidence:g} % confidence below {best.upper_ms:.4g} ms "
+        f"({result.evaluations} subnets assessed in {result.seconds:.1f} s)\n"
         f"{json.dumps(answer['arch'])}"
     )
 
@@ -155,11 +178,18 @@ def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | 
         click.echo(f"{one.strategy:17} {interval}{volume}  {one.evaluations:.0f} subnets, {one.seconds:.2f} s{gain}")
 
 
-@click.command()
-@click.argument("archs", type=click.File("r", encoding="utf-8", errors="replace"))
-@click.option("--space", "space_name", help="Preset or YAML file.  [default: the one that the first subnet names]")
+@command(first=("target", "max_ms", "max_macs", "max_params", "space_name", "as_json"))
+@click.argument("archs", metavar="FILE", type=click.File("r", encoding="utf-8", errors="replace"))
+@option(
+    "--space",
+    "space_name",
+    group=SUBJECT,
+    help="Search space: preset or YAML file.  [default: the one that the first subnet names]",
+)
 @constraint_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON document, instead of a line for every subnet.")
+@option(
+    "--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document instead of a line for each subnet."
+)
 @click.pass_obj
 def gate(
     workspace: Path | None,
@@ -169,12 +199,15 @@ def gate(
     constraints: Constraints,
     as_json: bool,
 ) -> None:
-    """Judge subnets, one JSON object a line, against constraints; FILE or - for standard input.
+    """Check many subnets against constraints.
 
-    Writes one verdict a line, in the same order: predictions, whether all constraints hold, and for each that does not,
-    by what share of its bound it is exceeded. A line that is no subnet of the space gets an error in its place.
+    FILE holds one subnet per line, each a JSON object; - reads standard input. The command writes one verdict per
+    line, in the same order: the predictions, whether the subnet meets all constraints, and by which fraction it
+    exceeds each bound that it misses. For a line that holds no subnet of the space it writes an error.
 
-    Example: ofa-deploy gate archs.jsonl --target local --max-ms 2 --max-params 2e6
+    \b
+    Example:
+      ofa-deploy gate archs.jsonl --target local --max-ms 2 --max-params 2e6
     """
     judge = _Judge(workspace, target, constraints, space_name)
     counts: dict[str, int] = {"subnets": 0, "feasible": 0, "errors": 0}
@@ -202,7 +235,7 @@ def _count(counts: dict[str, int], verdict: dict[str, Any]) -> None:
 
 
 class _Judge:
-    """The gate, made when the first subnet says which space it is."""
+    """The gate. It is built when the first subnet names the space."""
 
     def __init__(self, workspace: Path | None, target: str, constraints: Constraints, space: str | None) -> None:
         self._workspace, self._target, self._constraints = workspace, target, constraints
@@ -210,7 +243,7 @@ class _Judge:
         self._gate: Gate | None = None
 
     def verdicts(self, chunk: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
-        """One answer for every line."""
+        """One answer for each line."""
         parsed = [self._row(line) for _, line in chunk]
         rows = [row for row in parsed if not isinstance(row, str)]
         found = iter(self._answers(rows))
@@ -218,15 +251,15 @@ class _Judge:
             yield {"line": number, **({"error": row} if isinstance(row, str) else next(found))}
 
     def _row(self, line: str) -> Any:
-        """A line's subnet as a row, or what is wrong with it."""
+        """A line's subnet as a row of genes, or an error message."""
         from ofa_deploy.errors import UsageError
 
         try:
             arch = json.loads(line)
         except ValueError as error:
-            return f"no JSON: {error}"
+            return f"not JSON: {error}"
         if not isinstance(arch, dict):
-            return "no JSON object"
+            return "not a JSON object"
         try:
             return self._ready(arch).problem.codec.encode([arch])[0]
         except (UsageError, TypeError) as error:
@@ -238,7 +271,7 @@ class _Judge:
 
             name = self._space or arch.get("space")
             if not isinstance(name, str):
-                raise UsageError("the subnet does not name its space; give it with --space")
+                raise UsageError("the first subnet does not name its space: give it with --space")
             self._gate = self._open(name)
         return self._gate
 

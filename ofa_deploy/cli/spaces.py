@@ -1,4 +1,4 @@
-"""`space`: what can be built, and how large it is."""
+"""`space`: list the search spaces, and count their parameters and MACs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,28 @@ from typing import Any
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, option
 from ofa_deploy.cli.output import emit
 
 
 @click.group()
 def space() -> None:
-    """Search spaces: what can be built from one supernet."""
+    """List and show search spaces.
+
+    \b
+    Example:
+      ofa-deploy space list
+    """
 
 
 @space.command("list")
 def list_spaces() -> None:
-    """Print the presets.  Example: ofa-deploy space list"""
+    """List the presets.
+
+    \b
+    Example:
+      ofa-deploy space list
+    """
     from ofa_deploy.space import PRESETS
 
     for name in PRESETS:
@@ -27,12 +38,16 @@ def list_spaces() -> None:
 
 @space.command()
 @click.argument("name")
-@click.option("--arch", type=click.Path(path_type=Path), help="A subnet's JSON file, to be counted.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--arch", type=click.Path(path_type=Path), help="Also count the subnet in this JSON file.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 def show(name: str, arch: Path | None, as_json: bool) -> None:
-    """Count parameters, MACs and memory (fp32, batch 1) of a space (a preset or a YAML file) and of a subnet.
+    """Show a space's parameters, MACs and memory.
 
-    Example: ofa-deploy space show ofa_mbv3_w1.0 --json
+    NAME is a preset or a YAML file. Memory is that of fp32 at batch size 1.
+
+    \b
+    Example:
+      ofa-deploy space show ofa_mbv3_w1.0 --json
     """
     from ofa_deploy.space import Arch, load_space, network_macs, network_memory, network_params, supernet_params
 
@@ -65,10 +80,10 @@ def show(name: str, arch: Path | None, as_json: bool) -> None:
 
 
 def read_arch(path: Path) -> dict[str, Any]:
-    """A subnet's JSON file as a mapping.
+    """Read a subnet's JSON file.
 
     Raises:
-        UsageError: it is missing or not a JSON object.
+        UsageError: the file is missing or holds no JSON object.
     """
     from ofa_deploy.errors import UsageError
 
@@ -79,7 +94,7 @@ def read_arch(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(f"{path} is not JSON (truncated?): {error}") from error
     if not isinstance(data, dict):
-        raise UsageError(f"{path}: an arch is a JSON object")
+        raise UsageError(f"{path}: the file must hold a JSON object")
     return data
 
 

@@ -1,4 +1,4 @@
-"""`lut`: latency tables to look at, to compare, and to take from files."""
+"""`lut`: show, compare, export and import latency tables."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, option
 from ofa_deploy.cli.output import SIMULATED, emit, shout
 
 if TYPE_CHECKING:
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     from ofa_deploy.store import Workspace
 
 FILES = (".json", ".csv")
-space_option = click.option("--space", "space_name", help="Preset or YAML file: whose blocks a CSV file's lines are.")
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+space_option = option("--space", "space_name", help="Search space whose blocks a CSV file lists: preset or YAML file.")
+json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 resolution_type = click.IntRange(16, 320)
 
 
 def the_table(workspace: Workspace, source: str, space_name: str | None) -> LatencyTable:
-    """The table of a target, or in a file."""
+    """The table of a target, or the one in a file."""
     from ofa_deploy.fleet import resolve_target
     from ofa_deploy.fleet.importing import read_file
     from ofa_deploy.fleet.models import load_table
@@ -32,7 +33,7 @@ def the_table(workspace: Workspace, source: str, space_name: str | None) -> Late
 
 
 def optional_space(name: str | None) -> SearchSpace | None:
-    """A space where one was named."""
+    """The space, if one was named."""
     from ofa_deploy.space import load_space
 
     return load_space(name) if name else None
@@ -40,7 +41,12 @@ def optional_space(name: str | None) -> SearchSpace | None:
 
 @click.group()
 def lut() -> None:
-    """Latency tables."""
+    """Show, compare, export or import latency tables.
+
+    \b
+    Example:
+      ofa-deploy lut show local
+    """
 
 
 @lut.command("show")
@@ -49,9 +55,13 @@ def lut() -> None:
 @json_option
 @click.pass_obj
 def show(workspace: Path | None, sources: tuple[str, ...], space_name: str | None, as_json: bool) -> None:
-    """Print the tables of targets or files: a line for each block, a column for each device.  [default: local]
+    """Show latency tables, one line per block.
 
-    Example: ofa-deploy lut show local note10
+    A table comes from a target or a file; the default is the target local. Several tables are columns side by side.
+
+    \b
+    Example:
+      ofa-deploy lut show local note10
     """
     from ofa_deploy.store import Workspace
 
@@ -79,7 +89,7 @@ def _one_table(table: LatencyTable) -> list[str]:
 
 def _throttled(rows: list[Row]) -> list[str]:
     count = sum("throttled" in row.flags for row in rows)
-    warning = f"⚠ {count} of {len(rows)} rows were measured while the device was slowed down for long (throttled)"
+    warning = f"⚠ the device was throttled while it measured {count} of {len(rows)} rows"
     return [warning] if count else []
 
 
@@ -96,7 +106,7 @@ def _many_tables(tables: list[LatencyTable]) -> list[str]:
     for key, found in rows.items():
         cells = "  ".join(f"{_cell(row):>{wide + 1}}" for row, wide in zip(found, columns, strict=True))
         lines.append(f"{names[key]:{width}}  {cells}".rstrip())
-    return [*lines, "", *map(_summary, tables), "* flagged   – not in this table"]
+    return [*lines, "", *map(_summary, tables), "* flagged, see lut show of that table   – not in this table"]
 
 
 def _cell(row: Row | None) -> str:
@@ -123,9 +133,14 @@ def _summary(table: LatencyTable) -> str:
 @json_option
 @click.pass_obj
 def diff(workspace: Path | None, old: str, new: str | None, space_name: str | None, as_json: bool) -> None:
-    """Say what changed from one table to another, or in one target since the time before, and what of it is noise.
+    """Compare two latency tables, and tell changes from noise.
 
-    Example: ofa-deploy lut diff local
+    With one target, the command compares its newest measurements with the ones before.
+
+    \b
+    Examples:
+      ofa-deploy lut diff local
+      ofa-deploy lut diff before.json local
     """
     from ofa_deploy.fleet import resolve_target
     from ofa_deploy.fleet.models import measurements
@@ -136,7 +151,7 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
     if new is None:
         records = measurements(opened, resolve_target(old, opened))
         answer = difference_in_time(old, records)
-        names = {"old": f"{old}, the time before", "new": f"{old}, the last time"}
+        names = {"old": f"{old}, previous measurement", "new": f"{old}, last measurement"}
         names = _marked(names, [record["condition"].get("simulated", False) for record in records[-1:] * 2])
     else:
         tables = [the_table(opened, old, space_name), the_table(opened, new, space_name)]
@@ -149,7 +164,7 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
 
 
 def _marked(names: dict[str, str], simulated: list[bool]) -> dict[str, Any]:
-    """The names of the sides, shouting of a simulation, and whether one is."""
+    """The names of both sides, marked if simulated, and whether one of them is simulated."""
     sides = zip(names.items(), simulated, strict=True)
     return {side: f"{shout(is_one)}{name}" for (side, name), is_one in sides} | {"simulated": any(simulated)}
 
@@ -169,16 +184,16 @@ def _difference(answer: dict[str, Any]) -> list[str]:
     lines += ["", f"from {answer['old']} to {answer['new']}"]
     for field, sides in answer["conditions"].items():
         before, after = (
-            ", ".join("not said" if value is None else str(value) for value in sides[side]) for side in ("old", "new")
+            ", ".join("unknown" if value is None else str(value) for value in sides[side]) for side in ("old", "new")
         )
-        lines.append(f"other condition: {field} was {before}, is {after}")
+        lines.append(f"the conditions differ: {field} was {before}, is {after}")
     alone = f"; only old: {len(answer['only_old'])}, only new: {len(answer['only_new'])}"
     lines.append(f"{len(rows)} rows in common, median change {_percent(answer['median_change'])}{alone}")
     if answer["changed"] is None:
-        return [*lines, "what is noise is not known: no row says on both sides how exact it is"]
+        return [*lines, "the noise is unknown: no row has a standard error in both tables"]
     lines.append(
         f"changed beyond noise: {100 * answer['changed']:.0f} % of rows (by more than {answer['threshold_sigmas']:.1f} "
-        f"standard errors of both together: as much as chance can do among {len(rows)} rows)"
+        f"standard errors of the difference, the most that chance explains among {len(rows)} rows)"
     )
     return lines
 
@@ -189,14 +204,18 @@ def _percent(change: float) -> str:
 
 @lut.command("export")
 @click.argument("target")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write: .csv or .json.")
-@click.option("--resolution", type=resolution_type, help="Which, where a CSV cannot hold a table's several.")
+@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write: .csv or .json.")
+@option("--resolution", type=resolution_type, help="Input size to export to CSV, if the table has several.")
 @json_option
 @click.pass_obj
 def export(workspace: Path | None, target: str, output: Path, resolution: int | None, as_json: bool) -> None:
-    """Write a target's table as JSON, without loss, or its blocks as CSV.
+    """Write a latency table to a JSON or CSV file.
 
-    Example: ofa-deploy lut export local -o local.csv
+    JSON keeps everything; CSV keeps the blocks only.
+
+    \b
+    Example:
+      ofa-deploy lut export local -o local.csv
     """
     from ofa_deploy.errors import UsageError
     from ofa_deploy.files import write_atomic
@@ -204,16 +223,16 @@ def export(workspace: Path | None, target: str, output: Path, resolution: int | 
     from ofa_deploy.store import Workspace
 
     if output.suffix not in FILES or (resolution and output.suffix != ".csv"):
-        raise UsageError(f"{output}: a table's file ends in .json, or in .csv, where --resolution chooses rows")
+        raise UsageError(f"{output}: the file name must end in .json or .csv, and only .csv takes --resolution")
     table = the_table(Workspace.open(workspace), target, None)
     if not table.rows and not table.networks:
-        raise UsageError(f"{target} has no table yet; run: ofa-deploy profile --target {target}")
+        raise UsageError(f"{target} has no latency table yet; measure it with: ofa-deploy profile --target {target}")
     if output.suffix == ".json":
         table.save(output)
     else:
         write_atomic(output, write_csv(table, resolution).encode())
         if table.networks:
-            click.echo(f"{len(table.networks)} whole networks are left out: CSV has blocks only", err=True)
+            click.echo(f"left out {len(table.networks)} whole networks: CSV holds blocks only", err=True)
     if as_json:
         counts = {"blocks": len(table.rows), "networks": len(table.networks)}
         emit({"target": target, "simulated": table.simulated, "file": str(output), **counts})
@@ -223,17 +242,21 @@ def export(workspace: Path | None, target: str, output: Path, resolution: int | 
 
 @lut.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="Of the target that the table becomes.")
+@option("--name", required=True, help="Name of the new target.")
 @space_option
-@click.option("--resolution", type=resolution_type, help="Of the networks for which a CSV's latencies hold.")
+@option("--resolution", type=resolution_type, help="Input size of the networks whose blocks a CSV file lists.")
 @json_option
 @click.pass_obj
 def import_file(
     workspace: Path | None, file: Path, name: str, space_name: str | None, resolution: int | None, as_json: bool
 ) -> None:
-    """Take a table from a file that `lut export` wrote, or another tool in the same columns.
+    """Import a latency table from a JSON or CSV file.
 
-    Example: ofa-deploy lut import phone.csv --name phone --space ofa_mbv3_w1.0
+    The file comes from `lut export`, or from another tool with the same columns.
+
+    \b
+    Example:
+      ofa-deploy lut import phone.csv --name phone --space ofa_mbv3_w1.0
     """
     from ofa_deploy.fleet.importing import read_file
     from ofa_deploy.store import Workspace
@@ -243,7 +266,7 @@ def import_file(
 
 
 def keep_table(workspace: Workspace, table: LatencyTable, name: str, space: SearchSpace | None, as_json: bool) -> None:
-    """Keep an imported table as a target's, and say what it covers."""
+    """Keep an imported table as that of a new target, and print what it covers."""
     from ofa_deploy.fleet.importing import covered, import_table
 
     kept = import_table(workspace, table, name)
@@ -255,10 +278,14 @@ def keep_table(workspace: Workspace, table: LatencyTable, name: str, space: Sear
     click.echo(_summary(kept))
     for resolution, ends in found.items():
         click.echo(
-            f"{resolution}: from {ends['smallest_ms']:.4g} ms (smallest) to {ends['largest_ms']:.4g} ms (largest)"
+            f"resolution {resolution}: from {ends['smallest_ms']:.4g} ms (smallest subnet) to "
+            f"{ends['largest_ms']:.4g} ms (largest)"
         )
     if space and not found:
-        click.echo(f"at no resolution it has all blocks of {space.name}: it can be shown, but not searched", err=True)
+        click.echo(
+            f"the table lacks blocks of {space.name} at every resolution: you can show it, but not search with it",
+            err=True,
+        )
     click.echo(f"next: ofa-deploy search --target {name} --max-ms …, or ofa-deploy predict --target {name} ARCH.json")
 
 

@@ -1,4 +1,4 @@
-"""`train-supernet`."""
+"""`train-supernet` and `pack`: train a supernet, and prepare one for other people."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ofa_deploy.cli.options import OUTPUT, command, option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -14,30 +15,42 @@ if TYPE_CHECKING:
     from ofa_deploy.training import World
 
 
-@click.command("train-supernet")
-@click.option("-c", "--config", "config", required=True, help="Recipe in YAML: yours, or one that ships.")
-@click.option("--resume", is_flag=True, help="Go on after an interruption, to the same weights.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder.  [default: supernets/NAME in the workspace]"
+@command("train-supernet")
+@option(
+    "-c",
+    "--config",
+    "config",
+    required=True,
+    metavar="FILE",
+    help="Training recipe in YAML: your own, or one of the package such as pipelines/fashion_mnist.yaml.",
 )
-@click.option(
+@option("--resume", is_flag=True, help="Continue an interrupted training; the weights come out the same.")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the supernet.  [default: supernets/NAME in the workspace]",
+)
+@option(
     "--timeout",
     type=click.FloatRange(min=1),
     default=600.0,
     show_default=True,
-    help="Seconds to wait for another of torchrun's processes before giving it up for lost.",
+    help="With torchrun: seconds to wait for another process before the training fails.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def train_supernet(
     workspace: Path | None, config: str, resume: bool, output: Path | None, timeout: float, as_json: bool
 ) -> None:
-    """Train a supernet, evaluate a sample of its subnets, and fit the accuracy predictor.
+    """Train a supernet and fit its accuracy predictor.
 
-    Example: ofa-deploy train-supernet -c pipelines/fashion_mnist.yaml
+    torchrun shares the work among processes, one for each GPU or group of cores. The weights come out the same.
 
-    Many processes, one for each GPU or group of cores, share the work and leave the same weights:
-    torchrun --nproc-per-node 4 -m ofa_deploy train-supernet -c pipelines/fashion_mnist.yaml
+    \b
+    Examples:
+      ofa-deploy train-supernet -c pipelines/fashion_mnist.yaml
+      torchrun --nproc-per-node 4 -m ofa_deploy train-supernet -c recipe.yaml
     """
     from ofa_deploy.config import TrainRecipe, find_file, read_document
     from ofa_deploy.deploy.subject import follow_subject
@@ -75,20 +88,31 @@ def _train(
     click.echo("next: ofa-deploy profile --target local")
 
 
-@click.command()
+@command()
 @click.argument("supernet", required=False, type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder.")
-@click.option("--random", type=click.IntRange(min=1), default=20, show_default=True, help="Subnets in the card.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which subnets these are.")
-@click.option("--json", "as_json", is_flag=True, help="The card as JSON on stdout.")
+@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@option(
+    "--random",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="Test N random subnets for the model card.",
+)
+@option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the choice of subnets."
+)
+@option("--json", "as_json", is_flag=True, help="Print the model card as JSON.")
 @click.pass_obj
 def pack(workspace: Path | None, supernet: Path | None, output: Path, random: int, seed: int, as_json: bool) -> None:
-    """A supernet's folder to give away: weights, accuracy predictor, sample images, and a card with test accuracies.
+    """Pack a supernet into a folder for other people.
 
-    With it subnets can be extracted where the data set is not. SUPERNET is a file or a folder.
-    [default: the newest one of the workspace]
+    The folder holds the weights, the accuracy predictor, sample images, and a model card with test accuracies. It is
+    enough to extract subnets on a machine without the data set. SUPERNET is a file or a folder; by default it is the
+    newest supernet in the workspace.
 
-    Example: ofa-deploy pack -o fashion_mnist
+    \b
+    Example:
+      ofa-deploy pack -o fashion_mnist
     """
     import json
 
@@ -106,9 +130,9 @@ def pack(workspace: Path | None, supernet: Path | None, output: Path, random: in
         return
     test, size = card["test"], sum(path.stat().st_size for path in output.iterdir())
     click.echo(
-        f"{output}: {size / 1e6:.2f} MB; on {test['images']} test images the largest subnet has "
-        f"{test['largest']['accuracy']:.2%}, the smallest {test['smallest']['accuracy']:.2%}, "
-        f"{test['random']['n']} random ones at least {test['random']['least']:.2%}"
+        f"{output}: {size / 1e6:.2f} MB; accuracy on {test['images']} test images: largest subnet "
+        f"{test['largest']['accuracy']:.2%}, smallest {test['smallest']['accuracy']:.2%}, "
+        f"worst of {test['random']['n']} random subnets {test['random']['least']:.2%}"
     )
 
 

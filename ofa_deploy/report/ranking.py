@@ -15,7 +15,7 @@ from ofa_deploy.report.plots import Plot, legend, limits
 from ofa_deploy.report.text import MINUS, get, number, pct, plain, rows
 
 NEAR = 0.1  # a score whose τ is so near the ceiling ranks like one more training
-CEILING = "two seeds alone"
+CEILING = "two seeds, from scratch"
 SCORE_COLUMNS = ("score", "Kendall's τ", "95 % interval", "ms a network")
 NETWORK_COLUMNS = ("network", "alone, by seed", "inherited", "difference", "predicted", "MACs")
 ALONE = "Networks trained alone, from scratch, against what they answer with the supernet's weights."

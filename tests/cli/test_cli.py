@@ -1,9 +1,18 @@
 """The command line without a trained supernet: answers, errors in one line, exit codes."""
 
 import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from ofa_deploy.cli import cli
+from ofa_deploy.cli.options import FEW, GROUPS
+from ofa_deploy.cli.request import STRATEGY_NAMES
 
 
 def test_space_show_json(ofa_deploy, tmp_path: Path) -> None:
@@ -88,7 +97,6 @@ def test_a_pipeline_with_senseless_bounds_ends_before_it_trains(ofa_deploy, tmp_
 
 
 def test_the_common_options_arrive_as_one_checked_request() -> None:
-    import click
     from click.testing import CliRunner
 
     from ofa_deploy.cli.request import Request, request_options
@@ -135,20 +143,86 @@ def test_truncated_files_are_named_and_left_alone(ofa_deploy, tmp_path: Path) ->
     assert "is not JSON (truncated?)" in done.stderr
 
 
-def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
-    import click
+def commands(
+    command: click.Command = cli, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield path, command
+    for name, child in getattr(command, "commands", {}).items():
+        yield from commands(child, (*path, name))
 
-    from ofa_deploy.cli import cli
 
-    def leaves(command: click.Command, path: tuple[str, ...]):
-        if isinstance(command, click.Group):
-            for name, child in command.commands.items():
-                yield from leaves(child, (*path, name))
-        else:
-            yield path, command
+COMMANDS = dict(commands(cli))
 
-    found = dict(leaves(cli, ()))
-    assert ("extract",) in found
-    for path, command in found.items():
-        assert command.help, path
-        assert f"ofa-deploy {' '.join(path)}" in command.help, f"{path}: help without an example"
+
+def shown_help(path: tuple[str, ...]) -> str:
+    """What `--help` prints into a pipe, from a terminal of 80 columns."""
+    context = click.Context(COMMANDS[path], info_name=" ".join(["ofa-deploy", *path]), terminal_width=80)
+    return COMMANDS[path].get_help(context)
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert {("extract",), ("lut", "diff"), ("darts",)} <= set(COMMANDS)
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_is_readable_and_has_an_example(path: tuple[str, ...]) -> None:
+    text = shown_help(path)
+    examples = re.search(r"^  Examples?:\n((?:    .*\n?)+)", text, re.MULTILINE)
+    assert examples, f"{path}: help without an example"
+    assert f"ofa-deploy {' '.join(path)}".strip() in examples[1]
+    assert max(map(len, text.splitlines())) <= 80, "nothing is wider than a terminal"
+    assert COMMANDS[path].get_short_help_str(100)[-1] == ".", "the list of commands shows a whole sentence"
+    for option in COMMANDS[path].params:
+        if isinstance(option, click.Option):
+            assert re.match(r"[A-Za-z0-9+].{9,}", option.help or ""), f"{path}: {option.opts} is not explained"
+            assert len((option.help or "").split(".")[0].split()) >= 2, f"{path}: {option.opts} is no sentence"
+
+
+LONG = [path for path, command in COMMANDS.items() if sum(isinstance(p, click.Option) for p in command.params) > FEW]
+
+
+@pytest.mark.parametrize("path", LONG, ids=" ".join)
+def test_many_options_are_grouped_with_those_that_matter_first(path: tuple[str, ...]) -> None:
+    command, text = COMMANDS[path], shown_help(path)
+    headings = re.findall(r"^(\w.*):$", text, re.MULTILINE)
+    assert headings == [title for title in GROUPS if title in headings], "one order everywhere"
+    assert headings[0] == GROUPS[0]
+    assert len(headings) >= 3
+    first = re.split(r"^\w.*:$", text, flags=re.MULTILINE)[1]
+    assert 3 <= len(command.first) <= 6
+    assert len(re.findall(r"^  -", first, re.MULTILINE)) == len(command.first), "every one of them exists"
+    listed = text[text.index(GROUPS[0]) :]
+    for option in command.params:
+        if isinstance(option, click.Option):
+            assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", listed, re.MULTILINE)) == 1, option.opts
+
+
+def test_extracts_options_are_in_the_groups_that_a_user_looks_for() -> None:
+    text = shown_help(("extract",))
+    groups = dict(zip(re.findall(r"^(\w.*):$", text, re.M), re.split(r"^\w.*:$", text, flags=re.M)[1:], strict=True))
+    for title, option in (
+        ("Most used options", "--max-ms"),
+        ("Target and budget", "--max-params"),
+        ("Search", "--strategy"),
+        ("Measuring", "--cap-s"),
+        ("Fine-tuning", "--finetune-epochs"),
+        ("Output", "--json"),
+    ):
+        assert option in groups[title], title
+
+
+def test_the_strategies_that_help_names_are_all_there_are() -> None:
+    from ofa_deploy.search import STRATEGIES
+
+    assert set(STRATEGY_NAMES) == set(STRATEGIES)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'numpy', 'torch', 'pydantic', 'rich', 'onnx', 'sqlalchemy'}"
+    code = (
+        "import sys; from ofa_deploy.cli import cli; cli(['extract', '--help'], standalone_mode=False); "
+        f"sys.exit(str({heavy} & set(sys.modules)) if {heavy} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

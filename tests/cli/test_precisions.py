@@ -57,7 +57,7 @@ def test_a_search_takes_the_best_over_precisions(ofa_deploy, folder) -> None:
 @pytest.mark.parametrize(
     ("precision", "code", "words"),
     [
-        ("fp32,fp64", 2, "'fp64' is none of fp32, fp16, bf16, int8"),
+        ("fp32,fp64", 2, "'fp64' is not one of fp32, fp16, bf16, int8"),
         ("int8", 2, "measure with: ofa-deploy profile --target jetson_nano --precision int8"),
     ],
 )

@@ -60,7 +60,7 @@ def test_fit_then_show_then_more_without_evaluating_again(folder, monkeypatch):
     assert {"repeat_kendall", "bias_before", "bias_after", "within_1_std"} <= first["error"].keys()
     shown = run(folder, "predictor", "show").stdout
     assert "round 2: 9 subnets" in shown
-    assert "within 1 stated deviation" in shown
+    assert "within 1 predicted standard deviation" in shown
     assert json.loads(run(folder, "predictor", "show", "--json").stdout) == first
 
     evaluated, accuracies = [], Campaign.accuracies
@@ -99,7 +99,7 @@ def test_a_recipes_proxies_keep_subnets_from_being_evaluated(folder, monkeypatch
 def test_what_cannot_be_fitted_or_shown_is_one_line(folder, tmp_path, monkeypatch, capsys):
     code, said = refused(tmp_path, monkeypatch, capsys, "predictor", "fit")
     assert code == 2
-    assert "ships with the package; give --name" in said
+    assert "is part of the package: give --name" in said
     code, said = refused(folder, monkeypatch, capsys, "predictor", "fit", "--subnets", "12", "--heldout", "10")
     assert code == 2
     assert "leave fewer than 5 to fit on" in said

@@ -76,7 +76,7 @@ def test_show(ofa_deploy, folder) -> None:
 
 def test_diff_of_two_targets_and_of_one_in_time(ofa_deploy, folder) -> None:
     text = ofa_deploy("lut", "diff", "phone", "board", cwd=folder).stdout
-    assert "other condition: runtime_version was 1, is 2" in text
+    assert "the conditions differ: runtime_version was 1, is 2" in text
     assert "122 rows in common, median change +14" in text
     answer = json.loads(ofa_deploy("lut", "diff", "phone", "--json", cwd=folder).stdout)
     assert answer["median_change"] == pytest.approx(0.25, abs=0.01)
@@ -138,9 +138,9 @@ def test_once_for_alls_tables(ofa_deploy, tmp_path) -> None:
 
 
 BAD = [
-    (["lut", "export", "phone", "-o", "t.txt"], "ends in .json, or in .csv"),
-    (["lut", "export", "phone", "-o", "t.json", "--resolution", "20"], "ends in .json, or in .csv"),
-    (["lut", "export", "local", "-o", "t.csv"], "local has no table yet; run: ofa-deploy profile"),
+    (["lut", "export", "phone", "-o", "t.txt"], "must end in .json or .csv"),
+    (["lut", "export", "phone", "-o", "t.json", "--resolution", "20"], "must end in .json or .csv"),
+    (["lut", "export", "local", "-o", "t.csv"], "local has no latency table yet; measure it with: ofa-deploy profile"),
     (["lut", "import", "t.csv", "--name", "x"], "give it with --space"),
     (["lut", "import", "t.txt", "--name", "x"], "ends in .json or .csv"),
     (["lut", "import", "t.json", "--name", "x", "--resolution", "160"], "--resolution is for CSV"),

@@ -116,9 +116,9 @@ def test_predictions_of_cells_are_audited_on_sizes_that_were_not_measured(ofa_de
 
 
 def test_options_that_do_not_go_together(ofa_deploy, tmp_path):
-    assert "go with --family darts" in ofa_deploy("extract", "--max-ms", "1", "--cells", "3", cwd=tmp_path).stderr
+    assert "need --family darts" in ofa_deploy("extract", "--max-ms", "1", "--cells", "3", cwd=tmp_path).stderr
     audit = ofa_deploy("audit", "--family", "darts", "-c", "cells.yaml", "--resolution", "16", cwd=tmp_path)
-    assert "--space and --resolution are not for --family darts" in audit.stderr
+    assert "--space and --resolution do not work with --family darts" in audit.stderr
     assert "needs the recipe" in ofa_deploy("extract", "--max-ms", "1", "--family", "darts", cwd=tmp_path).stderr
 
 

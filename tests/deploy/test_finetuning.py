@@ -1,4 +1,4 @@
-"""Subnets trained on after the search: their file is taken by other commands, and a kill costs nothing."""
+"""Subnets fine-tuned after the search: their file is taken by other commands, and a kill costs nothing."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_other_commands_take_the_file(finetuned, supernet, ofa_deploy):
     assert done.returncode == 0, done.stderr
     several = ofa_deploy("export", "--supernet", str(supernet), "-o", "model.onnx", cwd=folder)
     assert several.returncode == 2
-    assert "dwarf has more than one subnet: give one with --arch" in several.stderr
+    assert "dwarf has more than one subnet: choose one with --arch" in several.stderr
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(finetuned, command, tmp_path, ofa_deploy):

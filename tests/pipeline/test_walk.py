@@ -92,7 +92,7 @@ def test_a_larger_budget_never_promises_less(walk: tuple[Path, dict]) -> None:
 def test_bundles_verify_and_a_flipped_bit_does_not(walk: tuple[Path, dict], run, tmp_path: Path) -> None:
     folder, answer = walk
     bundle = folder / answer["reports"][0]["bundle"]
-    assert "every figure checks" in run(folder, "verify", str(bundle)).stdout
+    assert "every figure follows from the evidence" in run(folder, "verify", str(bundle)).stdout
     copy = tmp_path / "copy"
     copy.mkdir()
     for file in bundle.iterdir():

@@ -56,7 +56,7 @@ def test_the_answer_comes_first():
 def test_scores_come_in_the_order_of_their_rankings():
     for text in texts(AUDIT):
         table = text[text.index("Scores") :]
-        names = ("two seeds alone", "inherited", "predictor", "naswot (untrained)", "params")
+        names = ("two seeds, from scratch", "inherited", "predictor", "naswot (untrained)", "params")
         assert sorted(names, key=table.index) == list(names)
         assert "−0.25" in table
 

@@ -1,0 +1,107 @@
+"""Options as `--help` shows them: in groups, where a command has many, with those that most people need first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+FEW = 8  # a command with no more options than this shows them in one list
+
+MOST_USED = "Most used options"
+BUDGET = "Target and budget"
+SUBJECT = "Supernet and search space"
+SEARCH = "Search"
+MEASURING = "Measuring"
+FINETUNING = "Fine-tuning"
+CELLS = "Networks of cells (--family darts)"
+RANKING = "Audit of the accuracy ranking (--ranking)"
+GRID = "Grid search (--grid)"
+NETWORK = "Address and encryption"
+OUTPUT = "Output"
+OTHER = "Other options"
+GROUPS = (MOST_USED, BUDGET, SUBJECT, SEARCH, MEASURING, FINETUNING, CELLS, RANKING, GRID, NETWORK, OUTPUT, OTHER)
+
+PLACEHOLDERS: dict[type[click.ParamType], str] = {
+    click.IntRange: "N",
+    click.FloatRange: "NUMBER",
+    type(click.INT): "N",
+    type(click.FLOAT): "NUMBER",
+    type(click.STRING): "NAME",
+}
+
+
+class Option(click.Option):
+    """An option that belongs to a group.
+
+    Attributes:
+        group: the heading under which `--help` lists it.
+    """
+
+    def __init__(self, *arguments: Any, group: str = OTHER, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.group = group
+
+    def make_metavar(self, ctx: click.Context) -> str:
+        """What stands for the value: shorter than click's INTEGER RANGE."""
+        return self.metavar or PLACEHOLDERS.get(type(self.type)) or super().make_metavar(ctx)
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        """The default and the range, but for a range that only says what any reader expects: a positive number."""
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.type, (click.IntRange, click.FloatRange)) and self.type.max is None:
+            extra.pop("range", None)
+        return extra
+
+
+class Command(click.Command):
+    """A command whose `--help` groups its options.
+
+    Attributes:
+        first: names of the options that most people need; they come before all others.
+    """
+
+    def __init__(self, *arguments: Any, first: tuple[str, ...] = (), **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.first = first
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one list for each group."""
+        options = [o for o in self.get_params(ctx) if isinstance(o, click.Option) and not o.hidden]
+        if len(options) <= FEW + 1:  # with --help
+            super().format_options(ctx, formatter)
+            return
+        for title in GROUPS:
+            if rows := [option.get_help_record(ctx) for option in self._in_group(title, options)]:
+                with formatter.section(title):
+                    formatter.write_dl([row for row in rows if row])
+
+    def _in_group(self, title: str, options: list[click.Option]) -> list[click.Option]:
+        if title == MOST_USED:
+            return sorted((o for o in options if o.name in self.first), key=lambda o: self.first.index(o.name or ""))
+        return [o for o in options if o.name not in self.first and getattr(o, "group", OTHER) == title]
+
+
+def option(*names: str, group: str = OTHER, **settings: Any) -> Callable[[Any], Any]:
+    """``click.option`` with the group under which `--help` shows it."""
+    return click.option(*names, cls=Option, group=group, **settings)
+
+
+def command(name: str | None = None, first: tuple[str, ...] = (), **settings: Any) -> Callable[[Any], Any]:
+    """``click.command`` whose `--help` shows the options ``first`` before the groups of the others."""
+    return click.command(name, cls=Command, first=first, **settings)
+
+
+def with_options(function: Callable[..., Any], options: Iterable[Callable[[Any], Any]]) -> Callable[..., Any]:
+    """A command's function with these options, which `--help` lists in this order."""
+    for add in reversed(tuple(options)):
+        function = add(function)
+    return function
+
+
+def supernet_option(group: str = SUBJECT) -> Callable[[Any], Any]:
+    """``--supernet``, as every command that works on a supernet has it."""
+    text = "Supernet's file or folder.  [default: the newest in the workspace, or the one in the package]"
+    return option("--supernet", type=click.Path(path_type=Path), group=group, help=text)
