@@ -62,7 +62,7 @@ def test_a_server_from_start_to_end(serve, tmp_path, ofa_deploy):
     assert (process.returncode, out) == (0, "")
     *events, last = err.splitlines()
     assert [line.split()[1] for line in events] == ["enrolled", "revoked"]
-    assert last.startswith("ofa-deploy: the server ended")
+    assert last.startswith("ofa-deploy: the server has stopped")
     assert oct((tmp_path / ".ofa" / "token").stat().st_mode)[-3:] == "600"
 
 
