@@ -14,6 +14,7 @@ from pathlib import Path
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.onnx_files import refuse_other_files
 
+PART_BYTES = 2**20  # that are hashed and written at once
 OLD_S = 24 * 3600.0  # between a model's arrival and the job that needs it there are seconds
 
 
@@ -45,9 +46,13 @@ class Blobs:
         try:
             digest = hashlib.sha256()
             with os.fdopen(handle, "wb") as file:
-                async for part in stream:
-                    digest.update(part)
-                    file.write(part)
+
+                def take(data: bytearray) -> None:
+                    digest.update(data)
+                    file.write(data)
+
+                async for data in _gathered(stream):
+                    await asyncio.to_thread(take, data)
             if digest.hexdigest() != sha256:
                 raise UsageError(f"the file's sha256 is {digest.hexdigest()}, not {sha256}")
             await asyncio.to_thread(refuse_other_files, Path(temporary))
@@ -70,3 +75,15 @@ class Blobs:
             with contextlib.suppress(OSError):
                 if path.name not in needed and time.time() - path.stat().st_mtime > OLD_S:
                     path.unlink()
+
+
+async def _gathered(stream: AsyncIterator[bytes]) -> AsyncIterator[bytearray]:
+    """The stream in parts that are worth a thread's time."""
+    waiting = bytearray()
+    async for part in stream:
+        waiting += part
+        if len(waiting) >= PART_BYTES:
+            yield waiting
+            waiting = bytearray()
+    if waiting:
+        yield waiting

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request, Response
 
+from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.records import check_result, make_records
 from ofa_deploy.fleet.routes_jobs import Id, work_item
 from ofa_deploy.fleet.schemas import RETRY_REASONS, Claim, Enrolment, RunFailure, RunProgress, RunResult
@@ -36,7 +37,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         return {"device": device, "token": device_token(device, asked.secret)}
 
     @app.post("/api/claim", response_model=None, responses={204: {"description": "There is no work."}})
-    async def claim(asked: Claim, agent: Agent, request: Request) -> Response | dict[str, Any]:
+    async def claim(asked: Claim, agent: Agent, request: Request) -> Response:
         if asked.queue != agent.queue:
             raise Forbidden(f"this token is for {_named(agent.queue)}, not for {_named(asked.queue)}")
         device = agent.device
@@ -49,7 +50,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
                     run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
                 if run is not None:
                     note("claimed", device=device, run=run["run"], job=run["job"])
-                    return _work(run, service.lease_s)
+                    return await asyncio.to_thread(_work, run, service.lease_s)
                 if loop.time() >= end or service.bells.closed:
                     break
                 await asyncio.wait([bell], timeout=end - loop.time())
@@ -66,8 +67,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         _check_owner(service, run, agent)
         asked = store.runs.run(run)
         check_result(asked, result)
-        digest = hashlib.sha256(result.model_dump_json().encode()).hexdigest()
-        new = store.runs.finish(run, digest, *make_records(asked, result))
+        new = store.runs.finish(run, _digest(result), *make_records(asked, result))
         note("result" if new else "replayed", device=agent.device, job=asked["job"])
         service.heard_of(agent.device)
         service.tidy(asked["job"])
@@ -88,14 +88,22 @@ def _check_owner(service: Service, run: str, agent: Bearer) -> None:
         raise Forbidden(f"run {run} is another agent's")
 
 
+def _digest(result: RunResult) -> str:
+    """By which a result that comes twice is recognised; item by item, so that other threads get their turn."""
+    found = hashlib.sha256(result.model_copy(update={"items": []}).model_dump_json().encode())
+    for item in result.items:
+        found.update(item.model_dump_json().encode())
+    return found.hexdigest()
+
+
 def _named(queue: str) -> str:
     return f"the queue {queue!r} of a command" if queue else "the work of a registered device"
 
 
-def _work(run: dict[str, Any], lease_s: float) -> dict[str, Any]:
+def _work(run: dict[str, Any], lease_s: float) -> Response:
     """What an agent needs to know of a run."""
     request = run["request"]
     asked = {name: request[name] for name in ("runtime", "settings", "sentinels")}
     items = [work_item(i["item"], i["blob"], i["payload"]) for i in run["items"]]
     told = {name: run[name] for name in ("run", "attempt", "device", "run_s")}
-    return {**told, "lease_s": lease_s, **asked, "items": items}
+    return answer({**told, "lease_s": lease_s, **asked, "items": items})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Response
 
 from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.errors import UsageError
+from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.routes_jobs import Id
 from ofa_deploy.fleet.schemas import Registration
 from ofa_deploy.fleet.service import Missing, Service, is_online
@@ -50,13 +51,11 @@ def add_device_routes(app: FastAPI, service: Service) -> None:
         for job in store.jobs.cancel_device(name):
             service.tidy(job)
 
-    @app.get("/api/devices/{name}/measurements")
-    def measurements(name: Id, after: Number = 0) -> dict[str, Any]:
+    @app.get("/api/devices/{name}/measurements", response_model=dict[str, Any])
+    def measurements(name: Id, after: Number = 0) -> Response:
         """Records with an ``id`` above ``after``, oldest first, a page of them; ``newest`` is the device's last id."""
-        return {
-            "records": store.measurements_after(name, after, PAGE),
-            "newest": store.newest_measurement(name),
-        }
+        records = store.measurements_after(name, after, PAGE)
+        return answer({"records": records, "newest": store.newest_measurement(name)})
 
 
 def _known(service: Service, name: str) -> dict[str, Any]:

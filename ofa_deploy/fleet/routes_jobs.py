@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import FileResponse
 
+from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.schemas import JobRequest, JobStatus
 from ofa_deploy.fleet.service import Conflict, Missing, Service, unavailable
@@ -32,10 +33,11 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
         told = {name: value for name, value in status.items() if name in JobStatus.model_fields}
         return JobStatus(**told, lost=service.lost(status))
 
-    @app.get("/api/jobs/{job}/records")
-    def job_records(job: Id) -> list[dict[str, Any]]:
+    @app.get("/api/jobs/{job}/records", response_model=list[dict[str, Any]])
+    def job_records(job: Id) -> Response:
         _known(service, job)
-        return [{**record, "position": position} for position, record in sorted(store.jobs.records(job).items())]
+        found = sorted(store.jobs.records(job).items())
+        return answer([{**record, "position": position} for position, record in found])
 
     @app.delete("/api/jobs/{job}", status_code=204)
     def cancel_job(job: Id) -> None:

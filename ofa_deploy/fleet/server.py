@@ -17,6 +17,7 @@ from starlette.routing import Match
 from ofa_deploy import __version__
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.fleet.blobs import Blobs
+from ofa_deploy.fleet.bodies import LargeBodyRoute, clean, refusal
 from ofa_deploy.fleet.guard import Guard
 from ofa_deploy.fleet.metrics import Metrics
 from ofa_deploy.fleet.pages import add_pages
@@ -72,6 +73,7 @@ def create_app(
     app.state.metrics = metrics
     app.add_middleware(Guard, store=store, token=token)
     app.add_middleware(Watch, metrics=metrics)
+    app.router.route_class = LargeBodyRoute
     _answer_errors(app)
     add_job_routes(app, service)
     add_agent_routes(app, service)
@@ -112,22 +114,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]  # without its input: that may be huge, or NaN, which JSON cannot hold
-        where = ".".join(str(part) for part in first["loc"][:20])
-        return JSONResponse({"detail": _clean(f"{where}{_item_named(error)}: {first['msg']}")}, 422)
-
-
-def _item_named(error: RequestValidationError) -> str:
-    """Which item of a result a refusal is about, if it is about one."""
-    place, body = error.errors()[0]["loc"], error.body
-    try:
-        return f" (item {str(body['items'][place[2]]['item'])[:300]})" if place[1] == "items" else ""
-    except (LookupError, TypeError):
-        return ""
-
-
-def _clean(text: str) -> str:
-    """Short, and without what is no Unicode."""
-    return text[:1000].encode("utf-8", "replace").decode()
+        return JSONResponse({"detail": refusal(first["loc"], first["msg"], error.body)}, 422)
 
 
 def _refusal(status: int) -> Any:
@@ -135,6 +122,6 @@ def _refusal(status: int) -> Any:
         if isinstance(error, StaleRun):
             note("stale", detail=str(error))
         code = {"code": error.code} if isinstance(error, Conflict) else {}
-        return JSONResponse({"detail": _clean(str(error)), **code}, status)
+        return JSONResponse({"detail": clean(str(error)), **code}, status)
 
     return answer

@@ -18,6 +18,7 @@ SEEN_S = 90.0  # a device that was not heard of for so long is not there
 LOST_S = 45.0  # beyond a lease; an idle agent asks every 20 s, and what is heard is written every 10 s
 OWN_LOST_S = 30.0  # beyond a lease; the agent of a command asks every second
 SILENT_S = 600.0  # a command whose own agent was not at work for so long is gone
+UNFINISHED_S = 3600.0  # after which a job that is not written in full never will be
 SEEN_PAUSE_S = 10.0  # that a device was heard of is not written more often
 
 
@@ -91,7 +92,8 @@ class Service:
             self.tidy(job)
 
     def sweep(self) -> None:
-        """Delete the models of jobs that were never asked for, or ended while no server ran."""
+        """Delete what is left of jobs that never arrived in full, and models that no job needs any more."""
+        self.store.jobs.drop_unfinished(UNFINISHED_S)
         self.files.drop_old(self.store.jobs.needed_models())
 
     def tidy(self, job: str) -> None:

@@ -22,6 +22,17 @@ CONNECTIONS = 15  # that are kept open; as many more for a moment
 MIGRATING = 0x0FADE  # PostgreSQL's lock that one of several starting servers holds
 
 
+class Encoded:
+    """The value of a JSON column, encoded before a transaction begins: nobody else can write while that lasts.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.text = json.dumps(value, allow_nan=False, sort_keys=True)
+
+
 def open_engine(url: str) -> Engine:
     """An engine for ``sqlite:///FILE`` or ``postgresql://…``; JSON columns refuse NaN and infinities.
 
@@ -41,7 +52,7 @@ def open_engine(url: str) -> Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     engine = create_engine(
         parsed,
-        json_serializer=lambda value: json.dumps(value, allow_nan=False, sort_keys=True),
+        json_serializer=lambda value: (value if isinstance(value, Encoded) else Encoded(value)).text,
         pool_size=CONNECTIONS,
         max_overflow=CONNECTIONS,
         pool_pre_ping=kind != "sqlite",

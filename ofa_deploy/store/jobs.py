@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Engine, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from ofa_deploy.store.database import reading, writing
+from ofa_deploy.store.database import Encoded, reading, writing
 from ofa_deploy.store.models import (
+    Base,
     ChunkRow,
     CodeRow,
     ItemRow,
@@ -24,6 +25,9 @@ from ofa_deploy.store.models import (
 from ofa_deploy.store.rows import as_stored
 
 RUN_S = 3600.0
+ARRIVING = "arriving"  # the state of a job that is being written
+OPEN = ("active", ARRIVING)
+BATCH_ITEMS, BATCH_CHARACTERS = 1000, 2**20  # of items that are written in one transaction
 
 
 class Jobs:
@@ -44,21 +48,44 @@ class Jobs:
     ) -> None:
         """Queue a job; an item is ``{"position", "blob", "payload"}``. One that is there already stays as it is.
 
+        A large job is written in several transactions, so that others can write in between; nothing but ``cancel``
+        sees it before the last one. Where that is never reached, the job can be queued again.
+
         Args:
             queue_s: the job fails when no agent took anything of it for so long.
             run_s: limit of one run.
         """
         start_by = None if queue_s is None else utc_now(queue_s)
         row = JobRow(id=job, device=device, queue=queue, request=dict(request), start_by=start_by, run_s=run_s)
+        row.state = ARRIVING
+        models = _models(job, chunks, request.get("sentinels", ()))
+        batches: list[tuple[type[Base], list[dict[str, Any]]]] = [
+            (ModelRow, models[i : i + BATCH_ITEMS]) for i in range(0, len(models), BATCH_ITEMS)
+        ]
+        batches += [(ItemRow, batch) for batch in _batches(job, chunks)]
         try:
             with writing(self._engine) as session:
+                if _is_there(session, job):
+                    return
                 session.add(row)
                 session.flush()
-                _add_models(session, job, chunks, request.get("sentinels", ()))
-                _add_chunks(session, job, chunks)
+                _add_chunks(session, job, len(chunks))
+            for kind, batch in batches:
+                with writing(self._engine) as session:
+                    session.execute(insert(kind), batch)
+            with writing(self._engine) as session:
+                arrived = update(JobRow).where(JobRow.id == job, JobRow.state == ARRIVING)
+                session.execute(arrived.values(state="active"))
         except IntegrityError:
             if self.status(job) is None:
                 raise
+
+    def drop_unfinished(self, older_s: float) -> None:
+        """Forget jobs whose writing ended in the middle, so long ago."""
+        query = select(JobRow.id).where(JobRow.state == ARRIVING, JobRow.created_at < utc_now(-older_s))
+        with writing(self._engine) as session:
+            for job in session.scalars(query).all():
+                _forget(session, job)
 
     def status(self, job: str) -> dict[str, Any] | None:
         """``id, device, queue, state, total, done, failed, errors, running, progress`` of a job; None if it is unknown.
@@ -67,7 +94,7 @@ class Jobs:
         """
         with reading(self._engine) as session:
             row = session.get(JobRow, job)
-            if row is None:
+            if row is None or row.state == ARRIVING:
                 return None
             of_job = ItemRow.job_id == job
             states = select(ItemRow.state, func.count()).where(of_job).group_by(ItemRow.state)
@@ -107,7 +134,13 @@ class Jobs:
     def of_device(self, device: str, limit: int = 20) -> list[dict[str, Any]]:
         """``id, state, created_at, finished_at`` of a device's newest jobs, newest first."""
         fields = ("id", "state", "created_at", "finished_at")
-        query = select(JobRow).filter_by(device=device).order_by(JobRow.created_at.desc()).limit(limit)
+        query = (
+            select(JobRow)
+            .filter_by(device=device)
+            .where(JobRow.state != ARRIVING)
+            .order_by(JobRow.created_at.desc())
+            .limit(limit)
+        )
         with reading(self._engine) as session:
             return [{name: getattr(row, name) for name in fields} for row in session.scalars(query)]
 
@@ -146,7 +179,7 @@ class Jobs:
 
     def _cancel(self, which: ColumnElement[bool]) -> list[str]:
         with writing(self._engine) as session:
-            query = select(JobRow).where(which, JobRow.state == "active").order_by(JobRow.id)
+            query = select(JobRow).where(which, JobRow.state.in_(OPEN)).order_by(JobRow.id)
             rows = session.scalars(query.with_for_update()).all()
             for row in rows:
                 row.state, row.finished_at = "cancelled", utc_now()
@@ -158,30 +191,64 @@ class Jobs:
     def unneeded_models(self, job: str) -> set[str]:
         """sha256 of the models of a job that is over which no active job needs."""
         other = aliased(ModelRow)
-        in_use = exists().where(other.sha256 == ModelRow.sha256, other.job_id == JobRow.id, JobRow.state == "active")
+        in_use = exists().where(other.sha256 == ModelRow.sha256, other.job_id == JobRow.id, JobRow.state.in_(OPEN))
         with reading(self._engine) as session:
             return set(session.scalars(select(ModelRow.sha256).where(ModelRow.job_id == job, ~in_use)))
 
     def needed_models(self) -> set[str]:
         """sha256 of every model that an active job needs."""
-        query = select(ModelRow.sha256).join(JobRow, JobRow.id == ModelRow.job_id).where(JobRow.state == "active")
+        query = select(ModelRow.sha256).join(JobRow, JobRow.id == ModelRow.job_id).where(JobRow.state.in_(OPEN))
         with reading(self._engine) as session:
             return set(session.scalars(query))
 
 
-def _add_models(
-    session: Session, job: str, chunks: Iterable[Iterable[Mapping[str, Any]]], sentinels: Iterable[Mapping[str, Any]]
-) -> None:
+def _models(
+    job: str, chunks: Iterable[Iterable[Mapping[str, Any]]], sentinels: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     names = {item["blob"] for chunk in chunks for item in chunk} | {item["blob"] for item in sentinels}
-    session.add_all(ModelRow(job_id=job, sha256=name) for name in sorted(names))
+    return [{"job_id": job, "sha256": name} for name in sorted(names)]
 
 
-def _add_chunks(session: Session, job: str, chunks: Sequence[Sequence[Mapping[str, Any]]]) -> None:
-    names = [f"{job}-{position}" for position in range(len(chunks))]
-    session.add_all(ChunkRow(id=name, job_id=job, position=position) for position, name in enumerate(names))
-    session.flush()
-    for name, items in zip(names, chunks, strict=True):
-        session.add_all(ItemRow(id=f"{job}.{item['position']}", chunk_id=name, job_id=job, **item) for item in items)
+def _chunk(job: str, position: int) -> str:
+    return f"{job}-{position}"
+
+
+def _add_chunks(session: Session, job: str, count: int) -> None:
+    rows = [{"id": _chunk(job, position), "job_id": job, "position": position} for position in range(count)]
+    if rows:
+        session.execute(insert(ChunkRow), rows)
+
+
+def _batches(job: str, chunks: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of all items, in parts that are written within milliseconds."""
+    batch, size = list[dict[str, Any]](), 0
+    for place, chunk in enumerate(chunks):
+        for item in chunk:
+            payload = Encoded(item["payload"])
+            ids = {"id": f"{job}.{item['position']}", "chunk_id": _chunk(job, place), "job_id": job}
+            batch.append({**item, **ids, "payload": payload})
+            size += len(payload.text)
+            if size > BATCH_CHARACTERS or len(batch) >= BATCH_ITEMS:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _is_there(session: Session, job: str) -> bool:
+    """Whether a job is queued; one whose writing ended in the middle is forgotten."""
+    row = session.get(JobRow, job)
+    if row is None or row.state != ARRIVING:
+        return row is not None
+    _forget(session, job)
+    session.expunge(row)
+    return False
+
+
+def _forget(session: Session, job: str) -> None:
+    for kind in (ItemRow, ChunkRow, ModelRow):
+        session.execute(delete(kind).where(kind.job_id == job))
+    session.execute(delete(JobRow).where(JobRow.id == job))
 
 
 def _quiet_since(session: Session, job: JobRow) -> str | None:

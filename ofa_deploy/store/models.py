@@ -72,7 +72,7 @@ class JobRow(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     device: Mapped[str] = mapped_column(index=True)
     queue: Mapped[str]
-    state: Mapped[str] = mapped_column(default="active")  # active, done, cancelled
+    state: Mapped[str] = mapped_column(default="active")  # arriving, active, done, cancelled
     request: Mapped[dict[str, Any]]
     reference: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     created_at: Mapped[str] = mapped_column(default=utc_now)

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, selec
 from sqlalchemy.orm import InstrumentedAttribute
 
 from ofa_deploy.store.database import reading
+from ofa_deploy.store.jobs import ARRIVING
 from ofa_deploy.store.models import ChunkRow, DeviceRow, ItemRow, JobRow, MeasurementRow, RunFactsRow, RunRow
 
 NUMBERS = ("p50", "p90", "p99", "se")  # of a measurement record, as they are shown
@@ -78,7 +79,12 @@ class Overview:
         """``id, device, state, created_at, finished_at, runtime, items`` of the newest jobs, active ones first."""
         fields = (JobRow.id, JobRow.device, JobRow.state, JobRow.created_at, JobRow.finished_at)
         order = (case((JobRow.state == "active", 0), else_=1), JobRow.created_at.desc(), JobRow.id)
-        jobs = self._mappings(select(*fields, JobRow.request["runtime"].label("runtime")).order_by(*order).limit(limit))
+        jobs = self._mappings(
+            select(*fields, JobRow.request["runtime"].label("runtime"))
+            .where(JobRow.state != ARRIVING)
+            .order_by(*order)
+            .limit(limit)
+        )
         counts = self._count_items(JobRow.id, JobRow.id.in_([job["id"] for job in jobs]))
         return [{**job, "items": counts.get(job["id"], {})} for job in jobs]
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from ofa_deploy.store.database import Encoded
 from ofa_deploy.store.models import MeasurementRow, RunFactsRow
 
 OF_RUN = "facts"  # the field of a record that is equal for all records of a run
@@ -21,27 +22,41 @@ def condition_hash(condition: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(dict(condition), sort_keys=True).encode()).hexdigest()
 
 
-def add_records(session: Session, records: Collection[Mapping[str, Any]]) -> None:
-    """Store records, and what their runs have in common once for each run.
+class NewRecords:
+    """Measurement records on their way into the database, encoded before the transaction that stores them.
 
     Raises:
         ValueError: a record holds NaN or an infinity.
         KeyError: one of the searched fields is missing.
     """
-    facts = {record["run"]: record[OF_RUN] for record in records if record.get("run") and OF_RUN in record}
-    json.dumps(facts, allow_nan=False)
-    known = {run for run, _ in _facts_of(session, facts)}
-    session.add_all(RunFactsRow(run=run, facts=dict(facts[run])) for run in sorted(facts.keys() - known))
-    session.add_all([_measurement_row(record) for record in records])
+
+    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
+        self._rows, self._facts = list[dict[str, Any]](), dict[str, Encoded]()
+        for record in records:
+            run = record.get("run")
+            if run and OF_RUN in record and run not in self._facts:
+                self._facts[run] = Encoded(record[OF_RUN])
+            self._rows.append(_row(record))
+
+    def store(self, session: Session) -> None:
+        """Store those that are not there yet, and what their runs have in common once for each run."""
+        runs = {row["run"] for row in self._rows if row["run"]}
+        known = select(MeasurementRow.run, MeasurementRow.item).where(MeasurementRow.run.in_(runs))
+        stored = {tuple(pair) for pair in session.execute(known)}
+        new = [row for row in self._rows if (row["run"], row["item"]) not in stored]
+        told = self._facts.keys() - {run for run, _ in _facts_of(session, self._facts)}
+        if told:
+            session.execute(insert(RunFactsRow), [{"run": run, "facts": self._facts[run]} for run in sorted(told)])
+        if new:
+            session.execute(insert(MeasurementRow), new)
 
 
-def _measurement_row(record: Mapping[str, Any]) -> MeasurementRow:
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     shared = {OF_RUN} if record.get("run") else set()
-    body = {key: value for key, value in record.items() if key not in {"id", *shared}}
-    json.dumps(body, allow_nan=False)
+    body = Encoded({key: value for key, value in record.items() if key not in {"id", *shared}})
     fields = {name: record[name] for name in ("device", "kind", "key", "measured_at")}
     ids = {name: record.get(name) for name in ("run", "item")}
-    return MeasurementRow(**fields, **ids, condition_hash=condition_hash(record["condition"]), record=body)
+    return {**fields, **ids, "condition_hash": condition_hash(record["condition"]), "record": body}
 
 
 def as_stored(session: Session, rows: Iterable[Any]) -> list[dict[str, Any]]:

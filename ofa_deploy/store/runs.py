@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.store.database import reading, writing
 from ofa_deploy.store.models import ChunkRow, ItemRow, JobRow, RunRow, utc_now
-from ofa_deploy.store.rows import add_records
+from ofa_deploy.store.rows import NewRecords
 
 MAX_ATTEMPTS = 3
 BEAT_S = 2.0  # a sign of life that brings nothing new is not written more often than this
@@ -126,13 +126,14 @@ class Runs:
         Raises:
             StaleRun: the run is over, and this is not the result it ended with.
         """
+        new = NewRecords(records.values())
         with writing(self._engine) as session:
             row = _locked(session, run)
             if row.state == "done" and row.digest == digest:
                 return False
             row = _own(session, run)
             row.state, row.digest = "done", digest
-            add_records(session, list(records.values()))
+            new.store(session)
             for item in session.scalars(select(ItemRow).where(ItemRow.chunk_id == row.chunk_id)):
                 item.state = "done" if item.id in records else "failed"
                 item.error = dict(errors[item.id]) if item.id in errors else None

@@ -14,7 +14,7 @@ from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.models import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
 from ofa_deploy.store.overview import Overview
-from ofa_deploy.store.rows import VALUES_PER_QUERY, add_records, as_stored, condition_hash
+from ofa_deploy.store.rows import VALUES_PER_QUERY, NewRecords, as_stored, condition_hash
 from ofa_deploy.store.runs import Runs
 
 DEVICE_FIELDS = ("name", "profile", "facts", "created_at", "seen_at", "revoked_at")
@@ -83,12 +83,9 @@ class Store:
         Raises:
             ValueError: a record holds NaN or an infinity; nothing is stored.
         """
+        new = NewRecords(records)
         with writing(self._engine) as session:
-            runs = {record["run"] for record in records if record.get("run")}
-            known = select(MeasurementRow.run, MeasurementRow.item).where(MeasurementRow.run.in_(runs))
-            stored = {tuple(pair) for pair in session.execute(known)}
-            new = [record for record in records if (record.get("run"), record.get("item")) not in stored]
-            add_records(session, new)
+            new.store(session)
 
     def measurements(
         self, device: str, condition: Mapping[str, Any] | None = None, keys: Iterable[str] | None = None
