@@ -8,9 +8,12 @@ are validated part by part. Between two steps other threads get their turn.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import json
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, get_args, get_origin
 
@@ -23,6 +26,27 @@ LARGE = 64 * 2**10  # bytes; a smaller body takes a millisecond
 LEVELS = 4  # of nesting that are walked here: a result's items, their timings and their rounds
 EMPTY = {"[": "]", "{": "}"}
 
+
+class _NoCollection:
+    """A context without garbage collection: it would visit a large body's million objects again and again, and hold
+    Python's lock for half a second each time. Reference counts free what is not needed any more."""
+
+    def __init__(self) -> None:
+        self._users, self._lock = 0, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                gc.enable()
+
+
+NO_COLLECTION = _NoCollection()
 _one_at_a_time = ThreadPoolExecutor(1, "large-body")  # a body takes ten times its size while it is read
 _decode = json.JSONDecoder().raw_decode
 _skip = re.compile(r"[ \t\n\r]*").match
@@ -39,7 +63,8 @@ class LargeBodyRoute(APIRoute):
             return handle
 
         async def handle_large(request: Request) -> Response:
-            return await handle(_LargeRequest(model, request))
+            with contextlib.ExitStack() as meanwhile:
+                return await handle(_LargeRequest(model, request, meanwhile))
 
         return handle_large
 
@@ -47,15 +72,16 @@ class LargeBodyRoute(APIRoute):
 class _LargeRequest(Request):
     """A request whose large JSON is a validated model already when FastAPI gets it, which leaves it as it is."""
 
-    def __init__(self, model: type[BaseModel], request: Request) -> None:
+    def __init__(self, model: type[BaseModel], request: Request, meanwhile: contextlib.ExitStack) -> None:
         super().__init__(request.scope, request.receive)
-        self._model = model
+        self._model, self._meanwhile = model, meanwhile
 
     async def json(self) -> Any:
         """The body: plain JSON where it is small, else the model."""
         body = await self.body()
         if len(body) < LARGE:
             return json.loads(body)
+        self._meanwhile.enter_context(NO_COLLECTION)
         return await asyncio.get_running_loop().run_in_executor(_one_at_a_time, read_body, body, self._model)
 
 
@@ -73,8 +99,15 @@ def read_body(body: bytes, model: type[BaseModel]) -> BaseModel:
     for name, field in model.model_fields.items():
         inner, given = _listed(field.annotation), content.get(name)
         if inner and isinstance(given, list):
-            done[name] = [_validated(inner, part, (name, place), content) for place, part in enumerate(given)]
+            done[name] = [_validated(inner, part, (name, place), content) for place, part in _taken(given)]
     return _validated(model, {**content, **done}, (), content)
+
+
+def _taken(parts: list[Any]) -> Iterator[tuple[int, Any]]:
+    """Each part with its place; it is freed when the next one is asked for, and not with all others at once."""
+    for place in range(len(parts)):
+        yield place, parts[place]
+        parts[place] = None
 
 
 def _listed(annotation: Any) -> type[BaseModel] | None:

@@ -11,6 +11,7 @@ from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.schemas import JobRequest, JobStatus
 from ofa_deploy.fleet.service import Conflict, Missing, Service, unavailable
+from ofa_deploy.store import Encoded
 
 Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -75,12 +76,12 @@ def _queue_job(service: Service, job: JobRequest) -> None:
     problem = None if device and job.queue else unavailable(job.device, device)
     if problem:
         raise Conflict(problem, "device-unavailable")
-    sizes = {item.blob: files.size(item.blob) for item in job.items}
+    sizes = {blob: files.size(blob) for blob in {item.blob for item in job.items}}
     missing = [blob for blob, size in sizes.items() if size is None]
     if missing:
         raise Conflict(f"model {min(missing)} was not uploaded ({len(missing)} such models)", "model-missing")
     items = [
-        {"position": i, "blob": one.blob, "payload": one.model_dump(exclude={"blob"})}
+        {"position": i, "blob": one.blob, "payload": Encoded(one.model_dump(exclude={"blob"}))}
         for i, one in enumerate(job.items)
     ]
     room = models_at_once(device["facts"] if device else {})

@@ -1,6 +1,7 @@
 """The workspace and its database: devices, jobs, measurements, evaluations, artefacts; kept, not understood."""
 
 from ofa_deploy.store.access import Access
+from ofa_deploy.store.database import Encoded
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.models import utc_now
 from ofa_deploy.store.rows import condition_hash
@@ -8,4 +9,4 @@ from ofa_deploy.store.runs import Runs, StaleRun
 from ofa_deploy.store.store import Store
 from ofa_deploy.store.workspace import Workspace
 
-__all__ = ["Access", "Jobs", "Runs", "StaleRun", "Store", "Workspace", "condition_hash", "utc_now"]
+__all__ = ["Access", "Encoded", "Jobs", "Runs", "StaleRun", "Store", "Workspace", "condition_hash", "utc_now"]

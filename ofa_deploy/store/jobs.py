@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,6 @@ from sqlalchemy.orm import Session, aliased
 
 from ofa_deploy.store.database import Encoded, reading, writing
 from ofa_deploy.store.models import (
-    Base,
     ChunkRow,
     CodeRow,
     ItemRow,
@@ -46,7 +46,9 @@ class Jobs:
         queue_s: float | None = None,
         run_s: float = RUN_S,
     ) -> None:
-        """Queue a job; an item is ``{"position", "blob", "payload"}``. One that is there already stays as it is.
+        """Queue a job; an item is ``{"position", "blob", "payload"}``, the payload as JSON or ``Encoded``.
+
+        One that is there already stays as it is.
 
         A large job is written in several transactions, so that others can write in between; nothing but ``cancel``
         sees it before the last one. Where that is never reached, the job can be queued again.
@@ -59,10 +61,8 @@ class Jobs:
         row = JobRow(id=job, device=device, queue=queue, request=dict(request), start_by=start_by, run_s=run_s)
         row.state = ARRIVING
         models = _models(job, chunks, request.get("sentinels", ()))
-        batches: list[tuple[type[Base], list[dict[str, Any]]]] = [
-            (ModelRow, models[i : i + BATCH_ITEMS]) for i in range(0, len(models), BATCH_ITEMS)
-        ]
-        batches += [(ItemRow, batch) for batch in _batches(job, chunks)]
+        parts = [(ModelRow, models[i : i + BATCH_ITEMS]) for i in range(0, len(models), BATCH_ITEMS)]
+        items = ((ItemRow, batch) for batch in _batches(job, chunks))
         try:
             with writing(self._engine) as session:
                 if _is_there(session, job):
@@ -70,7 +70,7 @@ class Jobs:
                 session.add(row)
                 session.flush()
                 _add_chunks(session, job, len(chunks))
-            for kind, batch in batches:
+            for kind, batch in itertools.chain(parts, items):
                 with writing(self._engine) as session:
                     session.execute(insert(kind), batch)
             with writing(self._engine) as session:
@@ -224,7 +224,7 @@ def _batches(job: str, chunks: Sequence[Sequence[Mapping[str, Any]]]) -> Iterato
     batch, size = list[dict[str, Any]](), 0
     for place, chunk in enumerate(chunks):
         for item in chunk:
-            payload = Encoded(item["payload"])
+            payload = item["payload"] if isinstance(item["payload"], Encoded) else Encoded(item["payload"])
             ids = {"id": f"{job}.{item['position']}", "chunk_id": _chunk(job, place), "job_id": job}
             batch.append({**item, **ids, "payload": payload})
             size += len(payload.text)

@@ -1,9 +1,12 @@
 import copy
+import gc
 import hashlib
 import http.client
 import json
 import math
+import threading
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -11,6 +14,7 @@ import requests
 from sqlalchemy import text
 
 from ofa_deploy.fleet import Protocol
+from ofa_deploy.fleet.bodies import LARGE, read_body
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.store import Store
@@ -318,6 +322,78 @@ def test_an_agent_that_does_not_tell_its_power_mode_and_one_that_does(api):
         body["condition"] |= told
         api("POST", f"/api/runs/{run['run']}/result", body)
         assert api.stored()[-1]["condition"]["power_mode"] == kept
+
+
+def test_signs_of_life_are_answered_while_a_large_result_is_read(api, monkeypatch):
+    _, run = api.start(items=300)
+    _, other = api.start()
+    reading, go_on, got = threading.Event(), threading.Event(), []
+
+    def read(body, model):
+        reading.set()
+        assert go_on.wait(30)
+        return read_body(body, model)
+
+    monkeypatch.setattr("ofa_deploy.fleet.bodies.read_body", read)
+    body = json.dumps({**result(run), "facts": {str(i): "x" * 1000 for i in range(50)}}).encode()
+    assert len(body) > LARGE
+    headers = {"Authorization": f"Bearer {api.token}", "Content-Type": "application/json"}
+    url = f"{api.url}/api/runs/{run['run']}/result"
+    sender = threading.Thread(target=lambda: got.append(requests.post(url, data=body, headers=headers, timeout=60)))
+    sender.start()
+    assert reading.wait(30)
+    assert api("POST", f"/api/runs/{other['run']}/progress", {"phase": "rounds"}).status_code == 204
+    assert not got
+    assert not gc.isenabled()
+    go_on.set()
+    sender.join(30)
+    assert got[0].json() == {"new": True}
+    assert gc.isenabled()
+    assert len(api.stored()) == 300
+
+
+def test_a_large_result_is_refused_as_a_small_one_is(api):
+    details = []
+    for facts in ({}, {str(i): "x" * 1000 for i in range(60)}):
+        _, run = api.start(items=100)
+        body = {**result(run), "facts": facts}
+        body["items"][1]["timings"][0][1] = -1.0
+        assert (len(json.dumps(body)) > LARGE) == bool(facts)
+        answer = api("POST", f"/api/runs/{run['run']}/result", body)
+        assert answer.status_code == 422
+        details.append(answer.json()["detail"].replace(run["items"][1]["item"], "ITEM"))
+    expected = "body.items.1.timings.0.1 (item ITEM): Input should be greater than or equal to 0.0001"
+    assert details == [expected, expected]
+
+
+def test_signs_of_life_are_answered_while_a_model_is_written(api, monkeypatch):
+    _, run = api.start()
+    writing, go_on, got = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def __init__(self):
+            self.real = hashlib.sha256()
+
+        def update(self, data):
+            writing.set()
+            assert go_on.wait(30)
+            self.real.update(data)
+
+        def hexdigest(self):
+            return self.real.hexdigest()
+
+    model = b"another model" * 200_000
+    url, headers = f"{api.url}/api/blobs/{hashlib.sha256(model).hexdigest()}", {"Authorization": f"Bearer {TOKEN}"}
+    monkeypatch.setattr("ofa_deploy.fleet.blobs.hashlib", SimpleNamespace(sha256=Slow))
+    sender = threading.Thread(target=lambda: got.append(requests.put(url, data=model, headers=headers, timeout=60)))
+    sender.start()
+    assert writing.wait(30)
+    assert api("POST", f"/api/runs/{run['run']}/progress", {"phase": "rounds"}).status_code == 204
+    assert not got
+    go_on.set()
+    sender.join(30)
+    assert got[0].status_code == 204
+    assert requests.get(url, headers=headers, timeout=60).content == model
 
 
 def test_results_for_runs_that_are_not_there(api):

@@ -4,6 +4,8 @@ import time
 import pytest
 
 from ofa_deploy.store import StaleRun
+from ofa_deploy.store.jobs import insert
+from ofa_deploy.store.models import ItemRow
 
 
 @pytest.fixture
@@ -237,3 +239,66 @@ def test_results_that_come_at_once_end_the_job(jobs, runs, store):
         thread.join()
     assert jobs.status("j")["state"] == "done"
     assert len(store.measurements("d")) == 6
+
+
+@pytest.fixture
+def at_the_last_part(monkeypatch):
+    """``at_the_last_part(call)``: what happens when the last of a job's three parts is about to be written."""
+
+    def arrange(call):
+        parts = []
+
+        def watched(kind):
+            parts.append(kind)
+            if parts.count(ItemRow) == 3:
+                monkeypatch.setattr("ofa_deploy.store.jobs.insert", insert)
+                call()
+            return insert(kind)
+
+        monkeypatch.setattr("ofa_deploy.store.jobs.BATCH_ITEMS", 2)
+        monkeypatch.setattr("ofa_deploy.store.jobs.insert", watched)
+
+    return arrange
+
+
+def test_a_large_job_is_there_when_all_of_it_is(jobs, runs, store, at_the_last_part):
+    def fail():
+        assert (jobs.status("j"), jobs.waiting(), runs.claim("d", "", 60)) == (None, set(), None)
+        assert (jobs.of_device("d"), store.overview.jobs(9)) == ([], [])
+        assert jobs.needed_models() == {f"blob{i}" for i in range(5)}
+        raise KeyboardInterrupt
+
+    at_the_last_part(fail)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.create("j", "d", {}, [items(*range(5))])
+    assert jobs.status("j") is None
+    jobs.create("j", "d", {}, [items(0, 1), items(2, 3, 4)])
+    assert (jobs.status("j")["total"], jobs.status("j")["state"]) == (5, "active")
+    assert [item["payload"]["key"] for item in runs.claim("d", "", 60)["items"]] == ["k0", "k1"]
+
+
+def test_what_is_left_of_a_job_that_never_arrived_is_forgotten(jobs, at_the_last_part):
+    def fail():
+        raise KeyboardInterrupt
+
+    at_the_last_part(fail)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.create("j", "d", {}, [items(*range(5))])
+    jobs.drop_unfinished(60)
+    assert len(jobs.needed_models()) == 5, "it may be arriving still"
+    jobs.drop_unfinished(-60)
+    assert jobs.needed_models() == set()
+    jobs.create("j", "d", {}, [items(0)])
+    assert jobs.status("j")["total"] == 1
+
+
+def test_a_job_that_is_cancelled_while_it_arrives_stays_so(jobs, runs, monkeypatch):
+    def cancelled(job, *more):
+        yield [{**items(0)[0], "id": "j.0", "chunk_id": "j-0", "job_id": "j"}]
+        jobs.cancel("j")
+        yield [{**items(1)[0], "id": "j.1", "chunk_id": "j-0", "job_id": "j"}]
+
+    monkeypatch.setattr("ofa_deploy.store.jobs._batches", cancelled)
+    jobs.create("j", "d", {}, [items(0, 1)])
+    assert jobs.status("j")["state"] == "cancelled"
+    assert runs.claim("d", "", 60) is None
