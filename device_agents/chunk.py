@@ -3,7 +3,8 @@
 import contextlib
 import time
 
-from device_agents.facts import device_facts, device_state, power_mode
+from device_agents import effort
+from device_agents.facts import core_ticks, device_facts, device_state, power_mode, shares
 from device_agents.lock import measuring_lock
 from device_agents.power import PowerMeter, power_state
 from device_agents.priority import high_priority
@@ -58,7 +59,9 @@ def _measure(run, models, report, lock_path, at):
     with measuring_lock(lock_path if runtime.real else None, waiting):
         watch = Watch(runtime)
         clock = chunk_clock(runtime, [*sessions.values(), sentinel])
-        rounds = Rounds(sessions, sentinel, settings, clock, watch.sampling(report), lambda item: at(places[item]))
+        spent = effort.spent if runtime.real and effort.known() else None
+        visiting = lambda item: at(places[item])  # noqa: E731
+        rounds = Rounds(sessions, sentinel, settings, clock, watch.sampling(report), visiting, spent)
         stopped = rounds.measure()
         watched = watch.end()
     at(-1)
@@ -89,6 +92,7 @@ class Watch:
         self._runtime = runtime
         self._device = getattr(runtime, "device", ThisMachine)
         self._before = self._device.state() if runtime.real else {}
+        self._ticks = core_ticks() if self._device is ThisMachine else None
         self._meter = self._device.meter() if runtime.real else None
 
     def sampling(self, report):
@@ -113,6 +117,8 @@ class Watch:
         if mode != now:
             raise RuntimeRefused("the power mode changed from {} to {} meanwhile".format(mode, now), "failed")
         readings = start_and_end(self._before, self._device.state())
+        if self._ticks:
+            readings.update(shares(self._ticks, core_ticks()))
         return dict(self._device.facts(), **readings, **self._meter.facts())
 
 
@@ -180,6 +186,8 @@ def item_result(item, rounds, errors, details):
         return {"item": item, "error": errors[item]}
     series = rounds.series[item]
     found = {"item": item, "burst": series.burst, "timings": series.timings}
+    if series.cpu:
+        found.update(cpu=series.cpu, switches=series.switches)
     return dict(found, details=details[item]) if item in details else found
 
 

@@ -164,6 +164,25 @@ def load():
     return float(found.group(0)) if found else None
 
 
+def core_ticks():
+    """What the machine's cores have done since its start, by the kind of work, in ticks of the kernel's clock: all,
+    idle, and stolen by other guests of the host; None where the system does not say."""
+    words = (read("/proc/stat") or "").split()
+    if len(words) < 9 or words[0] != "cpu" or not all(word.isdigit() for word in words[1:9]):
+        return None
+    user, nice, system, idle, waiting, irq, softirq, steal = map(int, words[1:9])
+    return user + nice + system + idle + waiting + irq + softirq + steal, idle + waiting, steal
+
+
+def shares(before, after):
+    """Between two ``core_ticks``: how busy all cores were, and how much of their time other guests of the host took."""
+    total = after[0] - before[0] if after else 0
+    if total <= 0:
+        return {}
+    busy = 1 - (after[1] - before[1]) / total
+    return {"cores_busy_pct": round(100 * busy, 1), "steal_pct": round(100 * (after[2] - before[2]) / total, 1)}
+
+
 def os_release():
     """The operating system's name for people."""
     lines = [line for line in read_lines("/etc/os-release") if line.startswith("PRETTY_NAME=")]

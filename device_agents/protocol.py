@@ -92,13 +92,18 @@ class SimulatedTime:
 
 
 class Series:
-    """A session with the size of its bursts, and the timings that it has got: ``timings[visit][burst]`` in ms."""
+    """A session with the size of its bursts, and the timings that it has got: ``timings[visit][burst]`` in ms.
 
-    def __init__(self, session, settings, clock, resolution_ns):
+    Where the calls run in this process, ``cpu`` are milliseconds of processor time of a call and ``switches`` how often
+    the burst lost its core to another process, in the same order; else both are empty.
+    """
+
+    def __init__(self, session, settings, clock, resolution_ns, spent=None):
         self.run = getattr(session, "run", None)
         self.elapsed_ns = getattr(session, "elapsed_ns", self._timed)
+        self.spent = None if hasattr(session, "elapsed_ns") else spent
         self.clock = clock
-        self.timings = []
+        self.timings, self.cpu, self.switches = [], [], []
         call_ns = max(self._warm_up(settings), 1)
         burst_ns = max(settings.burst_ms * 1e6, 1000 * resolution_ns)
         self.burst = min(max(math.ceil(burst_ns / call_ns), 1), MAX_CALLS)
@@ -128,8 +133,20 @@ class Series:
         The first finds in the caches what other items left there: so does a user's program that does other work
         between inferences, and the median of the series leaves it its weight.
         """
-        elapsed_ns, calls = self.elapsed_ns, self.burst
-        self.timings.append([elapsed_ns(calls) / calls / 1e6 for _ in range(self.bursts)])
+        elapsed_ns, calls, spent = self.elapsed_ns, self.burst, self.spent
+        if spent is None:
+            self.timings.append([elapsed_ns(calls) / calls / 1e6 for _ in range(self.bursts)])
+            return
+        timings, cpu, switches, before = [], [], [], spent()
+        for _ in range(self.bursts):
+            timings.append(elapsed_ns(calls) / calls / 1e6)
+            after = spent()
+            cpu.append((after[0] - before[0]) / calls / 1e6)
+            switches.append(after[1] - before[1])
+            before = after
+        self.timings.append(timings)
+        self.cpu.append(cpu)
+        self.switches.append(switches)
 
     def error(self, used):
         """Relative standard error over the used rounds."""
@@ -146,10 +163,12 @@ class Rounds:
         clock: nanoseconds; a ``SimulatedTime`` knows no resolution.
         report: called with the progress after every visit; may raise to end the measurement.
         visiting: called with an item's id before each of its visits, or with None for the sentinel.
+        spent: what this process has spent so far, see ``effort``; None where that is not known.
     """
 
-    def __init__(self, sessions, sentinel, settings, clock=clock_ns, report=None, visiting=None):
+    def __init__(self, sessions, sentinel, settings, clock=clock_ns, report=None, visiting=None, spent=None):
         self.settings = settings
+        self.spent = spent
         self.clock = clock
         self.report = report or (lambda progress: None)
         self.visiting = visiting or (lambda item: None)
@@ -167,7 +186,7 @@ class Rounds:
             self.report({"phase": "warm-up", "items": len(sessions), "done": done})
             self.visiting(item)
             try:
-                self.series[item] = Series(session, self.settings, self.clock, resolution)
+                self.series[item] = Series(session, self.settings, self.clock, resolution, self.spent)
             except Exception as error:
                 self.errors[item] = item_failure(error)
 

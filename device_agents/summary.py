@@ -5,6 +5,7 @@ import math
 NORMAL_MAD = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 MEDIAN_ERROR = 1.2533  # standard error of a normal sample's median over that of its mean: sqrt(pi / 2)
 STRETCH = 5  # rounds in a row whose median is the sentinel's level for that stretch
+ALIKE = 0.1  # by which an uninterrupted call's duration may differ from its processor time, on one core
 BEST = 0.1  # share of an item's visits that are taken as undisturbed
 
 
@@ -70,6 +71,23 @@ def used_rounds(levels, drift, enough):
     return list(range(len(levels))), True
 
 
+def work(timings, cpu, switches):
+    """What the bursts would have taken if none had waited for a core, ms, in the shape of ``timings``.
+
+    A burst that kept its core is what was timed. Another one is taken to be its processor time, scaled by what an
+    uninterrupted call takes beyond its processor time. Where that is not alike, the calls do not run on one core
+    (several threads, or a GPU that the process waits for): their processor time says nothing, and the timing stands.
+    """
+    if not cpu:
+        return timings
+    bursts = [list(zip(*visit)) for visit in zip(timings, cpu, switches)]  # noqa: B905 - Python 3.6
+    kept = [wall / spent for visit in bursts for wall, spent, lost in visit if not lost and spent > 0]
+    ratio = median(kept) if len(kept) >= 3 else 1.0
+    if not 1 - ALIKE <= ratio <= 1 + ALIKE:
+        return timings
+    return [[min(wall, spent * ratio) if lost else wall for wall, spent, lost in visit] for visit in bursts]
+
+
 def undisturbed(timings):
     """A low quantile over visits of their fastest bursts, and its relative standard error; see ``summarise``.
 
@@ -83,19 +101,24 @@ def undisturbed(timings):
     return best, slope * math.sqrt(BEST * (1 - BEST) / len(fastest)) / best
 
 
-def summarise(timings, used):
+def summarise(timings, used, cpu=(), switches=()):
     """Statistics of one item over the used rounds; ``timings[round]`` are milliseconds per call, one per burst.
 
     ``p50`` is the median over rounds of in-round medians, ``se`` its relative standard error; ``p90``, ``p99`` and
     ``cov`` (standard deviation over mean) are of all ``n`` bursts. ``best`` is what the item costs while nothing else
     disturbs the device, and ``best_se`` its relative standard error; ``p50 / best`` shows how busy the device was.
+
+    Where processor time and context switches of the bursts are known, ``best`` is of their work (see ``work``), and
+    ``work_ms`` is the median of that, ``waiting_ms`` what ``p50`` has beyond it: waiting for a core.
     """
     rounds = [median(timings[i]) for i in used]
     bursts = [value for i in used for value in timings[i]]
     mean = sum(bursts) / len(bursts)
     variance = sum((value - mean) ** 2 for value in bursts) / max(len(bursts) - 1, 1)
-    best, best_error = undisturbed([timings[i] for i in used])
-    return {
+    chosen = [[part[i] for i in used] if part else [] for part in (timings, cpu, switches)]
+    working = work(*chosen)
+    best, best_error = undisturbed(working)
+    found = {
         "rounds": rounds,
         "p50": median(rounds),
         "best": best,
@@ -106,3 +129,7 @@ def summarise(timings, used):
         "cov": math.sqrt(variance) / mean,
         "se": relative_error(rounds),
     }
+    if cpu:
+        worked = median([median(bursts) for bursts in working])
+        found.update(work_ms=worked, waiting_ms=max(found["p50"] - worked, 0.0))
+    return found

@@ -23,7 +23,7 @@ class MeasureItem:
     network: Network
     model: bytes
     arch: Arch | None
-    kind: Literal["op", "network"]
+    kind: Literal["op", "network", "anchor"]  # an anchor is a network that shows how fast the device is now
 
     @cached_property
     def sha256(self) -> str:

@@ -172,16 +172,20 @@ def _statistics(
     item: ItemResult, used: list[int], scales: tuple[float, ...], flags: list[str], bound: float
 ) -> dict[str, Any]:
     timings = [[value * scales[0] for value in bursts] for bursts in item.timings or []]
-    found = summarise(timings, used)
+    cpu = [[value * scales[0] for value in bursts] for bursts in item.cpu or []]
+    switches = item.switches or []
+    found = summarise(timings, used, cpu, switches)
     found["best"] *= scales[1] / scales[0]
     numbers = {key: _round(value) for key, value in found.items()}
     noisy = ["noisy"] if numbers["se"] >= bound else []
     kept = set(used)
+    spent = {"cpu": _round([cpu[i] for i in used]), "switches": [switches[i] for i in used]} if cpu else {}
     return {
         **numbers,
         "item": item.item,
         "burst": item.burst,
         "timings": _round([timings[i] for i in used]),
+        **spent,
         "excluded": _round([timings[i] for i in range(len(timings)) if i not in kept]),
         "flags": flags + noisy,
         **({"details": item.details} if item.details else {}),

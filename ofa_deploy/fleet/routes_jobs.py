@@ -85,7 +85,7 @@ def _queue_job(service: Service, job: JobRequest) -> None:
         for i, one in enumerate(job.items)
     ]
     room = models_at_once(device["facts"] if device else {})
-    networks = [item.kind == "network" for item in job.items]
+    networks = [item.kind != "op" for item in job.items]
     chunks = split(items, [sizes[item.blob] or 0 for item in job.items], networks, max_bytes=room)
     request = {**job.model_dump(include={"runtime", "settings"}), "sentinels": _sentinels(job)}
     store.jobs.create(job.id, job.device, request, chunks, job.queue, job.queue_s, job.run_s)

@@ -79,6 +79,10 @@ def _in_the_calendar(moment: str) -> str:
 
 Moment = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$"), AfterValidator(_in_the_calendar)]
 Bursts = Annotated[list[Milliseconds], Field(min_length=2, max_length=1000)]
+Spent = Annotated[
+    list[Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]], Field(min_length=2, max_length=1000)
+]
+Switches = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=2, max_length=1000)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 DAY_S = 24 * 3600.0
 Reason = Literal["worker-shutdown", "timeout", "malformed", "out-of-memory", "unsupported-op", "failed"]
@@ -105,7 +109,7 @@ class Runtime(Message):
 class JobItem(Message):
     """One thing to measure; ``blob`` is the sha256 of its model, ``counts`` what each of its ops amounts to."""
 
-    kind: Literal["op", "network"]
+    kind: Literal["op", "network", "anchor"]
     key: Key
     ops: Annotated[list[Key], Field(min_length=1, max_length=10000)]
     specs: list[Json]
@@ -205,11 +209,18 @@ class Sentinel(Message):
 
 class ItemResult(Message):
     """Every timing of an item, ``timings[round][burst]``, or the reason why there is none; and what its runtime tells
-    of the model, such as the profile of an engine's layers."""
+    of the model, such as the profile of an engine's layers.
+
+    Attributes:
+        cpu, switches: milliseconds of processor time of a call, and how often the burst lost its core; like
+            ``timings``, where the device knows.
+    """
 
     item: Key
     burst: Annotated[int, Field(gt=0)] | None = None
     timings: list[Bursts] | None = None
+    cpu: list[Spent] | None = None
+    switches: list[Switches] | None = None
     details: Details | None = None
     error: RunFailure | None = None
 
@@ -217,6 +228,9 @@ class ItemResult(Message):
     def _one_of_both(self) -> ItemResult:
         if (self.error is None) == (self.timings is None) or (self.timings is None) != (self.burst is None):
             raise ValueError(f"item {self.item} needs either burst and timings, or an error")
+        sizes = [None if part is None else [len(bursts) for bursts in part] for part in (self.cpu, self.switches)]
+        if sizes != [None, None] and sizes != 2 * [[len(bursts) for bursts in self.timings or []]]:
+            raise ValueError(f"item {self.item}: cpu and switches must have one value for each of its timings")
         return self
 
 

@@ -91,7 +91,8 @@ class LatencyTable:
     def from_records(cls, device: str, records: Iterable[Mapping[str, Any]]) -> LatencyTable:
         """Build a table from measurement records, oldest first.
 
-        Networks that are older than every block were measured before all blocks were measured again, and do not count.
+        Networks that are older than every block were measured before all blocks were measured again, and do not count;
+        nor do anchors, which say how fast the device was in another hour.
 
         Raises:
             UsageError: the records were measured under different conditions; names all that differs.
@@ -100,6 +101,8 @@ class LatencyTable:
         networks: dict[str, Row] = {}
         condition: Mapping[str, Any] = {}
         for record in records:
+            if record["kind"] == "anchor":
+                continue
             condition = condition or full_condition(record["condition"])
             if unlike := differences(condition, record["condition"]):
                 what = "; ".join(f"{key} is {one!r} and {other!r}" for key, (one, other) in unlike.items())

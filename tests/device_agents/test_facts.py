@@ -110,3 +110,11 @@ def test_files_that_hold_something_else(system, text):
 
 def test_readings_come_from_the_start_and_the_end():
     assert start_and_end({"load": 0.1, "gone": 1}, {"load": 0.9, "new": 2}) == {"load": [0.1, 0.9], "gone": [1, None]}
+
+
+def test_how_busy_the_cores_were_and_what_other_guests_took():
+    assert facts.shares((1000, 600, 10), (2000, 700, 60)) == {"cores_busy_pct": 90.0, "steal_pct": 5.0}
+    assert facts.shares((1000, 600, 10), None) == {}
+    assert facts.shares((1000, 600, 10), (1000, 600, 10)) == {}
+    before, after = facts.core_ticks(), facts.core_ticks()
+    assert before is None or after[0] >= before[0] >= before[1]

@@ -3,7 +3,7 @@ import gc
 import pytest
 
 from device_agents.protocol import Rounds, Settings, SimulatedTime, timer_resolution_ns
-from device_agents.summary import sentinel_levels, slow_rounds, summarise, used_rounds
+from device_agents.summary import sentinel_levels, slow_rounds, summarise, used_rounds, work
 
 
 class Machine:
@@ -227,3 +227,62 @@ def test_what_is_visited_is_said_before_it_runs():
     rounds = Rounds({"op": machine.session(1.0)}, machine.session(1.0), Settings(), machine.clock, visiting=seen.append)
     rounds.measure()
     assert seen[:6] == [None, "op", None, None, "op", None]
+
+
+class Shared:
+    """A core that others use too: a burst that outlives a slice waits for its turn; its processor time does not."""
+
+    SLICE_MS = 4.0
+
+    def __init__(self, others):
+        self.now, self.cpu, self.switches, self.others = 0.0, 0.0, 0, others
+
+    def clock(self):
+        self.now += 20
+        return int(self.now)
+
+    def spent(self):
+        return int(self.cpu), self.switches
+
+    def session(self, ms):
+        return SharedSession(self, ms)
+
+
+class SharedSession:
+    def __init__(self, core, ms):
+        self.core, self.ms = core, ms
+
+    def run(self):
+        core = self.core
+        before = core.cpu // (core.SLICE_MS * 1e6)
+        core.cpu += self.ms * 1e6
+        core.now += self.ms * 1e6
+        slices = int(core.cpu // (core.SLICE_MS * 1e6) - before) if core.others else 0
+        core.switches += slices
+        core.now += slices * core.others * core.SLICE_MS * 1e6
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_waiting_for_a_core_is_told_from_running(others):
+    core, costs = Shared(others), {"small": 0.05, "middle": 1.5, "large": 15.0}
+    sessions = {name: core.session(ms) for name, ms in costs.items()}
+    rounds = Rounds(sessions, core.session(0.1), Settings(cap_s=20.0), core.clock, spent=core.spent)
+    rounds.measure()
+    for name, series in rounds.series.items():
+        used = range(len(series.timings))
+        found = summarise(series.timings, used, series.cpu, series.switches)
+        assert found["best"] == pytest.approx(costs[name], rel=0.02)
+        assert found["work_ms"] == pytest.approx(costs[name], rel=0.02)
+        assert found["waiting_ms"] == pytest.approx(found["p50"] - costs[name], abs=0.02 * costs[name])
+        if others and name == "large":
+            assert found["p50"] > (1 + 0.7 * others) * costs[name]
+            assert summarise(series.timings, used)["best"] > (1 + 0.7 * others) * costs[name]  # without processor time
+
+
+def test_processor_time_says_nothing_where_calls_do_not_run_on_one_core():
+    timings, several, gpu = [[10.0, 10.0]] * 5, [[40.0, 40.0]] * 5, [[1.0, 1.0]] * 5
+    for cpu in (several, gpu):
+        switches = [[0, 1]] * 5
+        assert work(timings, cpu, switches) == timings
+    assert work(timings, [[10.0, 4.0]] * 5, [[0, 1]] * 5) == [[10.0, 4.0]] * 5
+    assert work(timings, [], []) == timings
