@@ -347,7 +347,8 @@ class Simulation(Document):
 
     Attributes:
         gflops: peak by precision, counting two operations for each multiply-accumulate.
-        dense_share, depthwise_share: the share of that peak that large dense and depthwise convolutions reach.
+        dense_share: the share of that peak that large dense convolutions reach.
+        depthwise_share: the share of that peak that large depthwise convolutions reach.
         ramp_macs: a dense kernel with this many multiply-accumulates reaches half of its share.
         memory_gbs: bandwidth of the memory in GB/s.
         memory_share: the share of that bandwidth that is reached.

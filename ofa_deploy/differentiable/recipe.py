@@ -32,15 +32,19 @@ class CellSearch(Document):
     """The bilevel search; the defaults are those of DARTS (§3.1), but for its length.
 
     Attributes:
-        epochs, cells: length of the search and depth of its network, where there are no ``stages``.
+        epochs: length of the search, where there are no ``stages``.
+        cells: cells of its network, where there are no ``stages``.
         stages: several networks, each deeper and with fewer operations on an edge than the one before (P-DARTS, Chen et
             al., ICCV 2019, §3.2); the operations with the least weight are dropped.
         channels: channels of the first cell.
         batch_size: images per step.
-        lr, lr_min: the weights' SGD goes from the one learning rate to the other by a cosine.
-        momentum, weight_decay: of the weights' SGD.
+        lr: learning rate of the weights' SGD at the start; it falls by a cosine.
+        lr_min: learning rate of the weights' SGD at the end.
+        momentum: of the weights' SGD.
+        weight_decay: of the weights' SGD.
         clip_norm: bound on the norm of the weights' gradient.
-        arch_lr, arch_weight_decay: of the architecture's Adam.
+        arch_lr: learning rate of the architecture's Adam.
+        arch_weight_decay: weight decay of the architecture's Adam.
         order: of the bilevel gradient: ``first`` treats the weights as optimal, ``second`` looks one step ahead.
         frozen_epochs: epochs at the start of each stage in which only the weights learn.
         partial: one in this many channels goes through the operations (PC-DARTS, Xu et al., ICLR 2020, §3.2).
@@ -106,7 +110,8 @@ class CellTraining(Document):
         batch_size: images per step.
         lr: peak learning rate of SGD.
         warmup_epochs: epochs over which the learning rate rises to its peak.
-        momentum, weight_decay: of SGD.
+        momentum: of SGD.
+        weight_decay: of SGD.
         label_smoothing: probability spread over the other classes.
         clip_norm: bound on the norm of a step's whole gradient.
         auxiliary: weight of the loss of a second classifier at two thirds of the network; 0 for none.

@@ -21,7 +21,8 @@ class Protocol(Document):
         visit_ms: items for which the series would take longer are timed less often, but at least twice a round.
         se: measuring stops when every item's relative standard error is below this fraction.
         cap_s: measuring a chunk stops after this many seconds of rounds, but not before 3 rounds.
-        warmup_ms, warmup_calls: how long, and how often at least, an item is called before the first round.
+        warmup_ms: how long an item is called before the first round.
+        warmup_calls: how often an item is called before the first round, at least.
         drift: a round is slow when its sentinel is this fraction slower than in the best stretch of rounds.
         seed: of the order in the rounds, and of the inputs.
     """

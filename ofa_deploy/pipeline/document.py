@@ -106,12 +106,14 @@ class ExtractStage(OnTargets):
         stage: ``extract``.
         max_ms: latency budgets in ms.
         spread: chooses this many budgets over the feasible range, instead of ``max_ms``.
-        max_macs, max_params: bounds on multiply-accumulates and parameters.
+        max_macs: bound on multiply-accumulates.
+        max_params: bound on parameters.
         max_memory_mb: bound on the peak memory in MB of 10⁶ bytes.
         max_energy_mj: refused, because no runtime here measures energy.
         max_layers: bound on the number of blocks, the stem and the head included.
         max_large_kernels: bound on the number of blocks whose kernel is larger than 5×5.
-        min_macs, min_params: lower bounds.
+        min_macs: lower bound on multiply-accumulates.
+        min_params: lower bound on parameters.
         statistic: the latency that the budgets bound.
         confidence: probability with which a predicted latency must hold its budget.
         seed: of the search.

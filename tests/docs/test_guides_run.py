@@ -1,4 +1,4 @@
-"""The guides' commands are run, in their order, where they can be run: the rest is marked in the page itself.
+"""The commands of the README and of the docs are run in their order; a page marks what cannot be run, and says why.
 
 What a guide has its reader make (images, a recipe, a profile) is made here, small: commands run as they are typed.
 """
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MARK = "# not run by the tests: "
 MINE = """
 name: mine
@@ -24,21 +24,38 @@ space:
   num_classes: 2
   in_channels: 3
   stages:
-    - {width: 16, stride: 1, depths: [1], kernels: [3], expands: [2, 3]}
+    - {width: 16, stride: 1, depths: [1, 2], kernels: [3, 5], expands: [2, 3]}
     - {width: 32, stride: 2, depths: [1, 2], kernels: [3], expands: [2, 3]}
 data: {name: image_folder, root: photos, test: 0.2, valid: 0.1, channels: 3, size: 16}
 epochs: 1
 accuracy: {subnets: 8, heldout: 3, images: 16}
 """
 REASONS = {
-    "devices": ["the board measures", "needs a server elsewhere", "needs a phone and adb"],
-    "ci": ["minutes, and OpenVINO"],
+    "add-device": ["the board measures", "needs a server elsewhere"],
+    "agent-service": ["needs root"],
+    "audit": ["minutes", "hours"],
+    "bounds": ["a minute each", "minutes", "ARCHS.jsonl is yours"],
+    "cells": ["minutes", "minutes", "minutes"],
     "docker": ["needs Docker", "needs Docker"],
-    "gpu_server": ["on the GPU's machine", "the GPU measures", "packages are fetched"],
-    "jetson": ["on the Jetson", "the Jetson measures"],
-    "raspberry_pi": ["on the Pi"],
-    "systemd": ["needs root"],
-    "termux": ["on the phone"],
+    "finetune": ["trains"],
+    "fleet": ["two shells", "needs a certificate"],
+    "fronts": ["minutes", "KEY is one of yours", "arch.json is one of yours"],
+    "gpu": ["on the GPU's machine", "the GPU measures", "packages are fetched"],
+    "precision": ["minutes", "minutes"],
+    "published": ["the files are published elsewhere"],
+    "raspberry-pi": ["on the Pi"],
+    "simulate": ["half a minute each"],
+    "spaces": ["torchvision's file is published elsewhere", "trains networks"],
+    "tables": ["the files are yours", "measures first"],
+    "train": ["half an hour", "needs several GPUs", "hundreds of subnets are evaluated", "subnets are evaluated"],
+    "index": ["installs"],
+    "ci": ["minutes, and OpenVINO"],
+    "own-jetson": ["on the Jetson", "the Jetson measures"],
+    "own-phone": [
+        "npm, a certificate, and the phone measures",
+        "needs a phone and adb",
+        "on the phone",
+    ],
 }
 
 

@@ -11,7 +11,7 @@ from device_agents.__main__ import parse
 from ofa_deploy.cli import cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACEHOLDER = re.compile(r"\[[^\]]*\]")  # what may be left out
 
 
@@ -19,7 +19,8 @@ def command_lines(text: str) -> list[str]:
     """What is typed: in blocks, a line that begins with it; in sentences, between backticks."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     typed = [line for block in blocks for line in block.splitlines()]
-    typed += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    typed += [" ".join(found.split()) for found in re.findall(r"`([^`]+)`", prose)]
     return [line.split("#")[0].strip() for line in typed]
 
 
