@@ -19,10 +19,11 @@ from pathlib import Path
 
 IMAGES = Path(__file__).parent / "images"
 OFA = [sys.executable, "-m", "ofa_deploy"]
-CHROMIUM = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync --hide-scrollbars"
-).split()
+CHROMIUM = [
+    "chromium",
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 LIMIT = 200_000
 STARTS_S, SETTLES_MS = 60, 8000
 
@@ -77,7 +78,7 @@ def shoot(address: str, name: str, width: int, height: int) -> None:
     """Take a picture of a page."""
     path = IMAGES / f"{name}.png"
     size = [f"--window-size={width},{height}", f"--virtual-time-budget={SETTLES_MS}", f"--screenshot={path}"]
-    subprocess.run(["chromium", *CHROMIUM, *size, address], check=True, timeout=STARTS_S, capture_output=True)
+    subprocess.run([*CHROMIUM, *size, address], check=True, timeout=STARTS_S, capture_output=True)
     if path.stat().st_size > LIMIT:
         raise SystemExit(f"{path} has {path.stat().st_size} bytes, and may have {LIMIT}: make the window smaller")
 
