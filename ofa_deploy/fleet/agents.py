@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -13,9 +11,12 @@ from pathlib import Path
 from uuid import uuid4
 
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError
+from ofa_deploy.fleet.signs import SUFFIX, Sign, abandoned, locked
 from ofa_deploy.store import Workspace
 
 STOP_S = 5.0
+AGENTS, LOG = "agents", ".log"
+LOGS_KEPT = 20
 
 
 class AgentProcess:
@@ -25,14 +26,14 @@ class AgentProcess:
         server: URL.
         code: with which it enrols as ``device``; in the environment, where other users do not see it.
         queue: from which it takes work.
-        workspace: where the agent has a folder for as long as it lives.
+        workspace: where the agent has a folder for as long as it lives, and a log that outlives it.
     """
 
     def __init__(self, server: str, code: str, device: str, queue: str, workspace: Workspace) -> None:
-        self.device, self.log = device, workspace.root / "agent.log"
-        states = workspace.root / "agents"
-        _remove_dead(states)
-        state = states / uuid4().hex
+        _remove_dead(workspace.root / AGENTS)
+        state = workspace.root / AGENTS / uuid4().hex
+        self.device, self.log = device, state.with_suffix(LOG)
+        self._sign = Sign(state)  # until the agent has locked its folder, this says that somebody needs it
         command = [sys.executable, "-m", "device_agents", "--server", server, "--state", str(state), "--queue", queue]
         with self.log.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -72,18 +73,27 @@ class AgentProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._sign.close()
 
 
-def _remove_dead(states: Path) -> None:
-    """Delete what agents have left behind that were killed: their folders are not locked any more."""
-    for lock in states.glob("*/lock"):
-        with contextlib.suppress(OSError):
-            handle = os.open(lock, os.O_RDWR)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(lock.parent, ignore_errors=True)
-            finally:
-                os.close(handle)
+def _remove_dead(agents: Path) -> None:
+    """Delete the folders of agents that were killed, with the commands that started them, and all but the last logs."""
+    for state in abandoned(agents):
+        _remove(state)
+    for lock in agents.glob("*/lock"):
+        if not lock.parent.with_suffix(SUFFIX).exists():  # its command ended in order, or took no note of it
+            _remove(lock.parent)
+    logs = sorted(agents.glob(f"*{LOG}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for log in logs[LOGS_KEPT:]:
+        if not log.with_suffix(SUFFIX).exists():
+            log.unlink(missing_ok=True)
+
+
+def _remove(state: Path) -> None:
+    """Delete an agent's folder, unless it lives: it ends a moment after its command."""
+    with locked(state / "lock") as ours:
+        if ours:
+            shutil.rmtree(state, ignore_errors=True)
 
 
 def _environment(code: str) -> dict[str, str]:

@@ -57,4 +57,5 @@ def choose_sentinels(items: Sequence[MeasureItem], count: int = 5) -> list[Measu
     blocks = [item for item in items if item.kind == "op"]
     ordered = sorted(blocks or items, key=lambda item: (network_macs(item.network), item.key))
     best = len(ordered) // 2 if blocks else 0
-    return sorted(ordered, key=lambda item: abs(ordered.index(item) - best))[:count]
+    nearest = sorted(range(len(ordered)), key=lambda place: abs(place - best))
+    return [ordered[place] for place in nearest[:count]]

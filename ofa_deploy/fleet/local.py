@@ -198,9 +198,9 @@ class Fleet:
         return target.here
 
     def _start_agent(self, target: TargetProfile) -> None:
-        if self._agent is not None and self._agent.device != target.name:
+        if self._agent is not None and not (self._agent.alive and self._agent.device == target.name):
             self._stop_agent()
-        if self._agent is None or not self._agent.alive:
+        if self._agent is None:
             code = self._client.register(target.name, target.model_dump(mode="json"), self._queue)["code"]
             self._agent = AgentProcess(self._client.url, code, target.name, self._queue, self._workspace)
         end = time.monotonic() + ENROL_S

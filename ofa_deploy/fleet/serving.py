@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -27,41 +28,61 @@ STOP_S = 5.0  # until a server inside has ended
 GRACE_S = 3  # for requests in progress when the server ends
 
 
-class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose next request's headers do not arrive in time."""
+Ends = tuple[tuple[Any, ...], ...]  # of a connection: the address here and the one there
 
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that closes a connection whose next request's headers do not arrive in time.
+
+    It learns from ``Attended`` when a request is answered, not from what uvicorn's protocol keeps to itself.
+    """
+
+    open: ClassVar[dict[Ends, PatientProtocol]] = {}
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A client is there."""
         super().connection_made(transport)
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """A part of a request is there."""
-        super().data_received(data)
-        self._watch()
+        self._watched = transport
+        self._ends = tuple(tuple((transport.get_extra_info(end) or ())[:2]) for end in ("sockname", "peername"))
+        self.open[self._ends] = self
+        self.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._stop()
+        self.stop_waiting()
+        self.open.pop(self._ends, None)
         super().connection_lost(exc)
 
-    def _watch(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:  # a request is being answered
-            self._stop()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(HEADERS_S, self._too_slow)
+    def wait(self) -> None:
+        """From now on the next request may come, but not too late."""
+        if self._timer is None and not self._watched.is_closing():
+            self._timer = asyncio.get_running_loop().call_later(HEADERS_S, self._watched.close)
 
-    def _stop(self) -> None:
+    def stop_waiting(self) -> None:
+        """A request is here."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _too_slow(self) -> None:
-        self._timer = None
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
+
+class Attended:
+    """ASGI middleware: tells a request's connection when it is answered, and when it is waited for the next one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        ends = tuple(tuple(scope.get(end) or ()) for end in ("server", "client"))
+        connection = PatientProtocol.open.get(ends)
+        if connection:
+            connection.stop_waiting()
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            if connection:
+                connection.wait()
 
 
 class Server(uvicorn.Server):
@@ -74,7 +95,7 @@ class Server(uvicorn.Server):
         options: dict[str, Any] = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
         super().__init__(
             uvicorn.Config(
-                app,
+                Attended(app),
                 http=PatientProtocol,
                 ws="none",
                 log_level="error",

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, and_, func, select, update
 
 from ofa_deploy.store.access import Access, add_device
 from ofa_deploy.store.architectures import EVALUATION, Architectures, remember, upsert
@@ -39,7 +39,10 @@ class Store:
         self._until: dict[str, int] = {}
 
     def as_of(self, device: str, until: int) -> Self:
-        """The same store, in which ``measurements`` of a device end with the one of that ``id``."""
+        """The same store, in which the measurements of a device end with the one of that ``id``.
+
+        What else it tells is of now: ``overview``, ``architectures``, ``jobs``, evaluations and artefacts.
+        """
         view = copy.copy(self)
         view._until = {**self._until, device: until}
         return view
@@ -91,11 +94,9 @@ class Store:
         self, device: str, condition: Mapping[str, Any] | None = None, keys: Iterable[str] | None = None
     ) -> list[dict[str, Any]]:
         """Records of a device, oldest first, each with its ``id``; of one condition and some keys where given."""
-        query = select(*STORED).where(MeasurementRow.device == device)
+        query = select(*STORED).where(self._of(device))
         if condition is not None:
             query = query.where(MeasurementRow.condition_hash == condition_hash(condition))
-        if device in self._until:
-            query = query.where(MeasurementRow.id <= self._until[device])
         queries = [query]
         if keys is not None:
             wanted = sorted(set(keys))
@@ -105,9 +106,14 @@ class Store:
             found = as_stored(session, (row for query in queries for row in session.execute(query)))
         return sorted(found, key=lambda record: record["id"])
 
+    def _of(self, device: str) -> ColumnElement[bool]:
+        """Which measurements of a device this store knows."""
+        known = MeasurementRow.device == device
+        return and_(known, MeasurementRow.id <= self._until[device]) if device in self._until else known
+
     def measurements_after(self, device: str, after: int, limit: int) -> list[dict[str, Any]]:
         """Records of a device whose ``id`` is larger than ``after``, oldest first, ``limit`` at most."""
-        query = select(*STORED).where(MeasurementRow.device == device)
+        query = select(*STORED).where(self._of(device))
         page = query.where(MeasurementRow.id > after).order_by(MeasurementRow.id).limit(limit)
         with reading(self._engine) as session:
             return as_stored(session, session.execute(page))
@@ -115,7 +121,7 @@ class Store:
     def newest_measurement(self, device: str) -> int:
         """The largest ``id`` of a device's records; 0 where it has none."""
         with reading(self._engine) as session:
-            return session.scalar(select(func.max(MeasurementRow.id)).where(MeasurementRow.device == device)) or 0
+            return session.scalar(select(func.max(MeasurementRow.id)).where(self._of(device))) or 0
 
     def cursor(self, server: str, device: str) -> int:
         """The ``id`` on a server up to which a device's records were copied here."""
@@ -131,11 +137,12 @@ class Store:
     def measured_devices(self) -> list[str]:
         """Names of all devices that have measurements."""
         with reading(self._engine) as session:
-            return list(session.scalars(select(MeasurementRow.device).distinct().order_by(MeasurementRow.device)))
+            names = session.scalars(select(MeasurementRow.device).distinct().order_by(MeasurementRow.device)).all()
+        return [name for name in names if name not in self._until or self.has_measurements(name)]
 
     def has_measurements(self, device: str) -> bool:
         """Whether a device has any."""
-        query = select(MeasurementRow.id).where(MeasurementRow.device == device).limit(1)
+        query = select(MeasurementRow.id).where(self._of(device)).limit(1)
         with reading(self._engine) as session:
             return session.scalar(query) is not None
 

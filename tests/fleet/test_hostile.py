@@ -198,6 +198,35 @@ def test_clients_that_are_too_slow_are_hung_up_on(sent, tmp_path, monkeypatch):
     store.close()
 
 
+def test_a_long_answer_is_waited_for_and_silence_after_it_is_not(tmp_path, monkeypatch):
+    from ofa_deploy.fleet import serving
+    from ofa_deploy.fleet.server import create_app
+    from ofa_deploy.fleet.serving import LocalServer, PatientProtocol
+    from ofa_deploy.fleet.tokens import digest
+    from ofa_deploy.store import utc_now
+
+    monkeypatch.setattr(serving, "HEADERS_S", 0.5)
+    store = Store(f"sqlite:///{tmp_path / 'ofa.db'}")
+    store.access.register("phone", {}, digest("code"), utc_now(60))
+    store.access.enrol(digest("code"), digest("s" * 43), {})
+    running = LocalServer(create_app(store, "token", tmp_path / "blobs"))
+    body = b'{"facts":{},"wait_s":2}'
+    head = f"POST /api/claim HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer phone.{'s' * 43}"
+    with socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])), timeout=20) as connection:
+        for _ in range(2):  # the second request comes on the same connection
+            started = time.monotonic()
+            more = f"\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall((head + more).encode() + body)
+            assert connection.recv(1000).split()[1] == b"204"
+            assert 1.5 < time.monotonic() - started < 15
+        started = time.monotonic()
+        assert connection.recv(100) == b""
+        assert time.monotonic() - started < 4, "uvicorn itself waits for five seconds"
+    running.close()
+    store.close()
+    assert PatientProtocol.open == {}
+
+
 def test_a_body_that_trickles_in_is_refused(tmp_path, monkeypatch):
     from ofa_deploy.fleet import guard
     from ofa_deploy.fleet.server import create_app

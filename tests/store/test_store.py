@@ -130,6 +130,22 @@ def test_pages_of_measurements(store):
     assert store.newest_measurement("nobody") == 0
 
 
+def test_the_store_as_it_was_when_a_device_had_fewer_measurements(store):
+    store.add_measurements(
+        [record(str(i)) for i in range(3)] + [record("x", device="later"), record("y", device="other")]
+    )
+    third = store.measurements("local")[2]["id"]
+    view = store.as_of("local", third - 1).as_of("later", third)
+    assert [r["key"] for r in view.measurements("local")] == ["0", "1"]
+    assert [r["key"] for r in view.measurements("local", keys=["1", "2"])] == ["1"]
+    assert [r["key"] for r in view.measurements_after("local", 0, 10)] == ["0", "1"]
+    assert view.newest_measurement("local") == third - 1
+    assert (view.measured_devices(), store.measured_devices()) == (["local", "other"], ["later", "local", "other"])
+    assert [view.has_measurements(name) for name in ("local", "later", "other")] == [True, False, True]
+    assert view.newest_measurement("other") == store.newest_measurement("other") > 0
+    assert len(store.measurements("local")) == 3
+
+
 def test_a_cursor_moves(store):
     assert store.cursor("http://x", "phone") == 0
     for position in (3, 7):
