@@ -65,10 +65,14 @@ def belief_in(mean: float, error: Mapping[str, Any], weights: str | None) -> Bel
         error: the predictor's, as ``AccuracyPredictor.error`` or a report has it.
         weights: sha256 of the supernet whose network this is.
     """
-    rmse, level = error.get("rmse"), error.get("bias_after_std", 0.0)
-    if rmse is None or weights is None or error.get("supernet") != weights:
+    if not knows(error, weights):
         return None
-    return Belief(float(mean), float(rmse), float(level))
+    return Belief(float(mean), float(error["rmse"]), float(error.get("bias_after_std", 0.0)))
+
+
+def knows(error: Mapping[str, Any], weights: str | None) -> bool:
+    """Whether a predictor's error was measured on these weights."""
+    return error.get("rmse") is not None and weights is not None and error.get("supernet") == weights
 
 
 def posterior(belief: Belief | None, validation: Validation | None) -> Posterior | None:

@@ -29,6 +29,7 @@ from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.config import TargetProfile
     from ofa_deploy.deploy.extract import Extraction
     from ofa_deploy.deploy.subject import Subject
     from ofa_deploy.search import Gradient, Plan
@@ -188,6 +189,7 @@ def extract(
       ofa-deploy extract --target local --max-ms 2
       ofa-deploy extract --target local --max-ms 2 --max-params 2e6 --finetune 3
     """
+    from ofa_deploy.deploy.answers import earlier_answers
     from ofa_deploy.deploy.audits import newest_audit
     from ofa_deploy.deploy.bundle import build_bundle
     from ofa_deploy.deploy.extract import extract as run
@@ -237,10 +239,14 @@ def extract(
 
                 subject = cell_subject(opened, cells, request, sized, tell)
             extra = (tuning, finetune or 0, candidates)
-            extraction = extract_best(
-                targets,
-                lambda one: run(fleet, opened, subject, one, asked, request.seed, *measuring, *extra, plan=plan),
-            )
+
+            def answer(one: TargetProfile) -> Extraction:
+                earlier = [] if cells else earlier_answers(opened, subject, one, asked)
+                return run(
+                    fleet, opened, subject, one, asked, request.seed, *measuring, *extra, plan=plan, earlier=earlier
+                )
+
+            extraction = extract_best(targets, answer)
         tell("verify and report", {})
         report = build_bundle(
             extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed_preprocessing

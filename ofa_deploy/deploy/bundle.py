@@ -15,6 +15,7 @@ import onnxruntime
 
 import ofa_deploy
 from ofa_deploy.accuracy.belief import Posterior, Validation
+from ofa_deploy.deploy.answers import ran_under
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
@@ -122,17 +123,7 @@ def build_report(
     condition = record["condition"]
     return {
         "schema": 1,
-        "target": {
-            "name": target.name,
-            "runtime": f"{condition['runtime']} {condition['runtime_version']}",
-            "provider": condition["provider"],
-            "precision": condition["precision"],
-            "batch": condition["batch"],
-            "threads": condition["threads"],
-            "power_mode": condition.get("power_mode", "unknown"),
-            "simulated": condition["simulated"],
-            "facts": record["facts"],
-        },
+        "target": {"name": target.name, **ran_under(condition), "facts": record["facts"]},
         "budget": {"max_ms": bounds.max_ms, "statistic": bounds.statistic, "confidence": bounds.confidence},
         "constraints": {name: getattr(bounds, name) for name in BOUNDS if name != "max_ms"},
         "subnet": {

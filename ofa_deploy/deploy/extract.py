@@ -8,7 +8,7 @@ most accurate finalist whose slowest measurement fits, with room for as much as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from scipy.special import ndtri
 
 from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.answers import Earlier
 from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.gradient import gradient_of
@@ -113,6 +114,7 @@ class Extraction:
         session_std: by how much one session's measurements differ from another's, a fraction.
         fp32: where another precision was asked for, a measurement of the answer in fp32 on the same device.
         precisions: where several were asked for, what each had to offer; see ``precisions.extract_best``.
+        recalled: keys of the finalists that the search did not find: they were answers before.
     """
 
     subject: Subject
@@ -125,6 +127,7 @@ class Extraction:
     session_std: float
     fp32: dict[str, Any] | None = None
     precisions: list[dict[str, Any]] = field(default_factory=list)
+    recalled: frozenset[str] = frozenset()
 
     @property
     def interval_ms(self) -> tuple[float, float]:
@@ -146,6 +149,7 @@ def extract(
     tuned: int = 0,
     front: Sequence[Arch] = (),
     plan: Plan = BY_DEFAULT,
+    earlier: Sequence[Earlier] = (),
 ) -> Extraction:
     """Search, measure the finalists, refit, choose.
 
@@ -153,6 +157,8 @@ def extract(
         front: the subnets of a front that was searched before; the finalists are taken from them, without a search.
         plan: how it is searched.
         tuning: how the best ``tuned`` finalists that fit are trained on, before the best of these is chosen.
+        earlier: answers to earlier questions. Those that are expected to be more accurate than what was found are
+            measured as well, so that the answer is not worse than they are.
 
     Raises:
         InfeasibleBudget: no subnet is predicted to fit.
@@ -187,15 +193,23 @@ def extract(
             model, codec = ready(device, workspace, target, subject.space, *args)
         model = _learn(model, finalists)
     finalists = _confirm(bench, model, finalists, constraints)
+    known = _meeting(subject, target, codec, model, constraints, [one.arch for one in earlier])
+    again = {one.arch.key for one in earlier if tuning is not None and one.tuned and tuning.made(one.tuned)}
+    recalled = set[str]()
+    while rivals := _rivals(bench, known, finalists, constraints, _learn(model, finalists).session_std, again):
+        recalled |= {point.arch.key for point in rivals}
+        finalists = _confirm(bench, model, finalists + bench.measure(model, rivals), constraints)
     session_std = _learn(model, finalists).session_std
     chosen = _choose(finalists, target, constraints, session_std)
     if tuning is not None:
-        best = _ranked(_fitting(finalists, constraints), constraints, session_std)[:tuned]
+        ranked = _ranked(_fitting(finalists, constraints), constraints, session_std)
+        best = ranked[:tuned] + [finalist for finalist in ranked[tuned:] if finalist.point.arch.key in again]
         trained = {id(f): bench.tune(f, workspace, tuning) for f in best}
         finalists = [trained.get(id(f), f) for f in finalists]
         chosen = _choose(list(trained.values()), target, constraints, session_std)
     beside = bench.fp32_record(chosen) if target.precision == "int8" else None
-    return Extraction(subject, target, constraints, seed, result, finalists, chosen, session_std, beside)
+    found = (result, finalists, chosen, session_std, beside)
+    return Extraction(subject, target, constraints, seed, *found, recalled=frozenset(recalled))
 
 
 def _search(
@@ -256,6 +270,44 @@ def _worth_measuring(found: list[Point], measured: list[Finalist], constraints: 
     return [point for point in found if point.arch.key not in known and point.accuracy > best]
 
 
+def _meeting(
+    subject: Subject,
+    target: TargetProfile,
+    codec: PopulationCodec,
+    model: LatencyModel,
+    constraints: Constraints,
+    archs: Sequence[Arch],
+) -> list[Point]:
+    """Of given subnets those that meet the constraints, whatever their latency: that is measured."""
+    different = list({arch.key: arch for arch in archs}.values())
+    covered = [arch for arch in different if arch.resolution in codec.space.resolutions]
+    if not covered:
+        return []
+    bounds = replace(constraints, max_ms=None)
+    latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
+    try:
+        return pick(Problem(codec, accuracy, latency, bounds, target.batch, target.precision), covered, None).finalists
+    except InfeasibleBudget:
+        return []
+
+
+def _rivals(
+    bench: _Bench,
+    known: list[Point],
+    measured: list[Finalist],
+    constraints: Constraints,
+    session_std: float,
+    again: Collection[str],
+) -> list[Point]:
+    """Of the earlier answers those that were not measured yet, and are expected to be more accurate than the best that
+    was. Fine-tuned ones (``again``) are compared after their fine-tuning."""
+    seen = {finalist.point.arch.key for finalist in measured}
+    fitting = _ranked(_fitting(measured, constraints), constraints, session_std)
+    best = fitting[0].worth if fitting else -np.inf
+    left = [point for point in known if point.arch.key not in seen]
+    return [p for p, worth in zip(left, bench.worth(left), strict=True) if worth > best or p.arch.key in again]
+
+
 def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Constraints, session_std: float) -> Finalist:
     if fitting := _fitting(finalists, constraints):
         return _ranked(fitting, constraints, session_std)[0]
@@ -295,11 +347,10 @@ class _Bench:
 
     def measure(self, model: LatencyModel, points: list[Point]) -> list[Finalist]:
         """Build, evaluate and measure subnets."""
-        subject, campaign = self.subject, self.subject.campaign
+        subject = self.subject
         networks = [subject.space.network(point.arch) for point in points]
         subnets = [subject.subnet(point.arch) for point in points]
-        archs = [point.arch for point in points]
-        valid = campaign.results(archs, ["finalist"] * len(archs)) if campaign else [None] * len(archs)
+        valid = self._validated(points)
         files = [self._file(subnet, point.arch) for subnet, point in zip(subnets, points, strict=True)]
         records = self._records(networks, files, points)
         mean, std = model.predict(networks)
@@ -314,10 +365,22 @@ class _Bench:
                 onnx=files[i],
                 records=(records[i],),
                 valid=valid[i],
-                belief=subject.belief(point.accuracy),
+                belief=subject.belief(point.arch),
             )
             for i, point in enumerate(points)
         ]
+
+    def worth(self, points: list[Point]) -> list[float]:
+        """The expected accuracies of subnets, as their finalists would have them."""
+        known = [
+            posterior(self.subject.belief(point.arch), valid)
+            for point, valid in zip(points, self._validated(points), strict=True)
+        ]
+        return [p.accuracy if one is None else one.mean for p, one in zip(points, known, strict=True)]
+
+    def _validated(self, points: list[Point]) -> list[Validation | None]:
+        campaign, archs = self.subject.campaign, [point.arch for point in points]
+        return [*campaign.results(archs, ["finalist"] * len(archs))] if campaign else [None] * len(archs)
 
     def measure_again(self, finalists: list[Finalist], keep: bool) -> list[Finalist]:
         """The same subnets with new measurements, beside the old ones or in place of them."""

@@ -3,7 +3,7 @@ subnet as its frozen teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,6 +51,13 @@ class Tuning:
     seed: int = 0
     scratch: bool = False
     teacher: bool = True
+
+    def made(self, facts: Mapping[str, Any]) -> bool:
+        """Whether a subnet was trained like this, as ``Tuned.facts`` tells."""
+        state = SCRATCH if self.scratch else FINE_TUNED
+        asked = {"state": state, "epochs": self.epochs, "seed": self.seed, "teacher": self.teacher}
+        asked |= {} if self.lr is None else {"lr": self.lr}
+        return all(facts[name] == value for name, value in asked.items())
 
 
 def tuning_of(subject: Subject, finalists: int | None, epochs: int | None = None) -> Tuning | None:

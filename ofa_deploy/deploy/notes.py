@@ -42,6 +42,11 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         older = then.get("runtime_version") != now["runtime_version"]
         what = "older than its runtime" if older else "from other conditions"
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
+    if chosen.point.arch.key in extraction.recalled:
+        notes.append(
+            "This network was the answer to an earlier question. The search found none for this budget that is "
+            "expected to be more accurate."
+        )
     notes += _table_notes(extraction, chosen)
     notes += _slack(extraction, chosen)
     if extraction.precisions:

@@ -15,7 +15,7 @@ import torch
 
 from ofa_deploy import pixels
 from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
-from ofa_deploy.accuracy.belief import Belief, belief_in
+from ofa_deploy.accuracy.belief import Belief, belief_in, knows
 from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
 from ofa_deploy.accuracy.collection import Collection, Progress
 from ofa_deploy.accuracy.proxy_gate import ProxyGate
@@ -89,10 +89,15 @@ class Subject:
         """The objective of a search: predicted accuracy, or without a predictor a score that grows with MACs."""
         return objective(codec, self.predictor)
 
-    def belief(self, predicted: float) -> Belief | None:
-        """A predicted accuracy with its error; None where that is not known of these weights."""
-        weights = None if self.supernet is None else self.sha256
-        return belief_in(predicted, self.predictor.error, weights) if self.predictor else None
+    def belief(self, arch: Arch) -> Belief | None:
+        """A subnet's predicted accuracy with its error; None where that is not known of these weights.
+
+        It is predicted alone: within a population, floating-point sums come in another order.
+        """
+        if self.predictor is None or not knows(self.predictor.error, self.sha256):
+            return None
+        predicted = self.accuracy(self.codec)(self.codec.encode([arch]))[0]
+        return belief_in(predicted, self.predictor.error, self.sha256)
 
     def subnet(self, arch: Arch) -> Subnet:
         """A subnet as a static module, in eval mode, with recalibrated batch norm where there is data.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any
 
 from ofa_deploy.config import TargetProfile, read_document
+from ofa_deploy.deploy.answers import answer_of, earlier_answers
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import Extraction, budgets_between, extract
@@ -31,8 +33,13 @@ def extract_stage(run: Context, stage: ExtractStage) -> None:
         target, budgets = run.target(name), list[float | None](stage.max_ms)
         if stage.spread:
             budgets += _spread(run, stage, target)
-        for budget in budgets or ([] if stage.spread else [None]):
+        for budget in sorted(budgets, key=_size) or ([] if stage.spread else [None]):
             _extract(run, stage, target, budget)
+
+
+def _size(budget: float | None) -> float:
+    """Smaller budgets come first: their answers are candidates for larger ones."""
+    return float("inf") if budget is None else budget
 
 
 def _spread(run: Context, stage: ExtractStage, target: TargetProfile) -> list[float]:
@@ -49,11 +56,17 @@ def _spread(run: Context, stage: ExtractStage, target: TargetProfile) -> list[fl
 def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: float | None) -> None:
     constraints = _constraints(stage, budget)
     folder = "-".join([target.name, *constraints.names])
+    answers = _answers(run, target, constraints)
     outputs = run.unit(
         f"extract {folder}",
         target.name,
-        lambda: {**run.rests_on(target), "stage": shared(stage), "budget": budget},
-        lambda since: _bundle(run, stage, target, constraints, folder, since),
+        lambda: {
+            **run.rests_on(target),
+            "stage": shared(stage),
+            "budget": budget,
+            **({"answers": answers} if answers else {}),
+        },
+        lambda since: _bundle(run, stage, target, constraints, folder, since, answers),
         lambda _: not verify_bundle(run.folder / folder),
     )
     if outputs:
@@ -61,8 +74,22 @@ def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: f
         run.outcome.reports.append({**report, "bundle": str(run.folder / folder), "folder": folder})
 
 
+def _answers(run: Context, target: TargetProfile, constraints: Constraints) -> list[dict[str, Any]]:
+    """What this run has answered on the target so far: not what else the workspace knows, so that a run that is
+    resumed or repeated elsewhere finds the same."""
+    answers = [answer_of(report, report["provenance"]["supernet_sha256"]) for report in run.outcome.reports]
+    budget = _size(constraints.max_ms)
+    return [a for a in answers if a["target"]["name"] == target.name and a["measured_ms"] <= budget]
+
+
 def _bundle(
-    run: Context, stage: ExtractStage, target: TargetProfile, constraints: Constraints, folder: str, since: int
+    run: Context,
+    stage: ExtractStage,
+    target: TargetProfile,
+    constraints: Constraints,
+    folder: str,
+    since: int,
+    answers: list[dict[str, Any]],
 ) -> str:
     tuning = tuning_of(run.subject, stage.finetune, stage.finetune_epochs)
 
@@ -80,6 +107,7 @@ def _bundle(
             tuning=tuning,
             tuned=stage.finetune,
             plan=_plan(stage),
+            earlier=earlier_answers(workspace, run.subject, target, constraints, answers),
         )
 
     known = run.known(target, since)

@@ -185,8 +185,11 @@ def _at(values: Mapping[str, np.ndarray], place: int) -> dict[str, float]:
     return {name: float(column[place]) for name, column in values.items()}
 
 
-def pick(problem: Problem, archs: Sequence[Arch], finalists: int = 4) -> SearchResult:
+def pick(problem: Problem, archs: Sequence[Arch], finalists: int | None = 4) -> SearchResult:
     """The best of given subnets, such as a front's, that meet a problem's constraints; nothing is searched.
+
+    Args:
+        finalists: how many; None for all.
 
     Raises:
         InfeasibleBudget: none of them does.

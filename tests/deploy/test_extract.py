@@ -8,9 +8,11 @@ import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.answers import Earlier, earlier_answers
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
 from ofa_deploy.deploy.precisions import extract_best
+from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
@@ -165,6 +167,58 @@ def test_finalists_are_ranked_by_what_is_believed_not_by_a_lucky_validation(work
     ahead = replace(found[0].point, accuracy=0.9095, arch=SPACE.smallest)
     assert _worth_measuring([ahead], [lucky], free) == [ahead]
     assert _worth_measuring([ahead], [lucky, better], free) == []
+
+
+def test_a_larger_budget_gets_no_worse_network_than_a_smaller_one_got(workspace: Workspace, tmp_path: Path) -> None:
+    fleet, subject = MadeUpFleet(workspace, factor=1.0), random_subject(SPACE)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    assert earlier_answers(workspace, subject, TARGET, Constraints(max_ms=0.2)) == []
+    small = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.16))
+    report = build_bundle(small, tmp_path / "small", "ofa-deploy extract …")
+    remember_bundle(workspace, small, report, tmp_path / "small")
+    known, asked, front = Earlier(small.chosen.point.arch), Constraints(max_ms=0.2), [SPACE.smallest]
+    assert earlier_answers(workspace, subject, TARGET, asked) == [known]
+    alone = extract(fleet, workspace, subject, TARGET, asked, front=front)
+    assert alone.chosen.worth < small.chosen.worth, "what is searched here is worse"
+    both = extract(fleet, workspace, subject, TARGET, asked, front=front, earlier=[known, known])
+    assert both.chosen.point.arch == small.chosen.point.arch
+    assert len(both.chosen.records) == 2, "measured again, and confirmed, as every finalist is"
+    assert both.recalled == {known.arch.key}
+    report = build_bundle(both, tmp_path / "large", "ofa-deploy extract …")
+    assert any("was the answer to an earlier question" in note for note in report["notes"])
+    assert verify_bundle(tmp_path / "large") == []
+    fleet.factor = 1.5  # in this hour the earlier answer does not fit
+    slow = extract(fleet, workspace, subject, TARGET, asked, front=front, earlier=[known])
+    assert slow.chosen.point.arch == SPACE.smallest
+
+
+def test_earlier_answers_are_those_to_the_same_question(workspace: Workspace, tmp_path: Path) -> None:
+    fleet, subject, asked = MadeUpFleet(workspace, factor=1.0), random_subject(SPACE), Constraints(max_ms=0.2)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    result = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.16))
+    remember_bundle(workspace, result, build_bundle(result, tmp_path / "b", "…"), tmp_path / "b")
+    measured, known = result.chosen.measured_ms, [Earlier(result.chosen.point.arch)]
+
+    def found(bounds: Constraints = asked, subject=subject, target: TargetProfile = TARGET) -> list[Earlier]:
+        return earlier_answers(workspace, subject, target, bounds)
+
+    assert found(Constraints(max_macs=1e9)) == known, "no bound on the latency"
+    assert found(Constraints(max_ms=measured)) == known
+    assert found(Constraints(max_ms=0.999 * measured)) == []
+    assert found(replace(asked, statistic="p90")) == []
+    assert found(subject=random_subject(SPACE, seed=1)) == [], "another supernet"
+    assert found(target=TARGET.model_copy(update={"name": "another"})) == []
+    roomless = extract(
+        fleet, workspace, subject, TARGET, replace(asked, max_macs=1.0 + op_macs_of(SPACE.smallest)), earlier=known
+    )
+    assert roomless.chosen.point.arch == SPACE.smallest, "an earlier answer meets the other bounds too"
+    fleet.changed = {"runtime_version": "2"}
+    profile(fleet, workspace, TARGET, SPACE, networks=6, refresh=True)
+    assert found() == [], "another condition"
+
+
+def op_macs_of(arch) -> int:
+    return sum(map(op_macs, SPACE.network(arch).ops))
 
 
 def test_a_changed_condition_is_profiled_whole(workspace: Workspace) -> None:

@@ -1,12 +1,14 @@
 """Whole pipelines on simulated devices: resumed, changed in part, failing in part."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from ofa_deploy.deploy import extract as extracting_one
 from ofa_deploy.errors import InfeasibleBudget
 from ofa_deploy.pipeline import extracting
 from ofa_deploy.pipeline.outcome import Outcome
@@ -99,6 +101,44 @@ def test_what_fails_on_one_target_leaves_the_others(tmp_path: Path) -> None:
     assert found["compare on jetson_nano"] == "not run"
     assert "FAILED" in (tmp_path / ".ofa" / "bundles" / "ci" / "summary.md").read_text()
     assert run(tmp_path, DOCUMENT).error is None  # and it goes on from there
+
+
+def test_a_larger_budget_gets_no_worse_network_and_a_killed_run_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = json.loads(json.dumps(DOCUMENT))
+    document["targets"] = {"jetson_nano": None}
+    document["stages"] = [*DOCUMENT["stages"][:2], {"stage": "extract", "max_ms": [1.6, 1.3]}]
+    del document["gates"]
+    found, larger = extracting_one._search, 1.6
+
+    def unlucky(*args: Any) -> Any:
+        result = found(*args)
+        if args[4].max_ms < larger:
+            return result
+        worst = min(result.front, key=lambda point: point.accuracy)
+        return replace(result, best=worst, finalists=[worst])
+
+    monkeypatch.setattr(extracting_one, "_search", unlucky)
+    alone, whole, killed = (tmp_path / name for name in ("alone", "whole", "killed"))
+    for folder in (alone, whole, killed):
+        folder.mkdir()
+    outcome = run(alone, {**document, "stages": [*document["stages"][:2], {"stage": "extract", "max_ms": [larger]}]})
+    worse = outcome.reports[0]["accuracy"]["posterior"]
+    outcome = run(whole, document)
+    assert outcome.error is None, outcome.error
+    assert [report["budget"]["max_ms"] for report in outcome.reports] == [1.3, larger]
+    small, large = outcome.reports
+    assert large["accuracy"]["posterior"] == small["accuracy"]["posterior"] > worse
+    assert large["subnet"]["key"] == small["subnet"]["key"]
+    assert set(states(run(whole, document)).values()) == {"skipped"}
+    with pytest.raises(Killed):
+        run(killed, document, kill_at=f"extract jetson_nano-ms{larger}")
+    assert run(killed, document).error is None
+    for report in outcome.reports:
+        expected, again = (root / ".ofa" / "bundles" / "ci" / report["folder"] for root in (whole, killed))
+        names = sorted(path.name for path in expected.iterdir())
+        assert [name for name in names if (expected / name).read_bytes() != (again / name).read_bytes()] == []
 
 
 @pytest.mark.parametrize("moment", ["profile pi", "audit jetson", "extract jetson", "bundle", "compare on pi"])

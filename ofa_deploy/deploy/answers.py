@@ -1,0 +1,91 @@
+"""Earlier answers: networks that were measured to fit a budget, and so are candidates for every larger one.
+
+A search knows predictions only, and a larger space of candidates is harder to search. Without the earlier answers, a
+larger budget could get a network that is expected to be less accurate than the one for a smaller budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.fleet.models import load_table
+from ofa_deploy.latency.table import full_condition
+from ofa_deploy.search import Constraints
+from ofa_deploy.space import Arch
+from ofa_deploy.store import Workspace
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A network that was an answer before.
+
+    Attributes:
+        tuned: how it was fine-tuned, as ``Tuned.facts`` has it; None for inherited weights.
+    """
+
+    arch: Arch
+    tuned: dict[str, Any] | None = None
+
+
+def ran_under(condition: Mapping[str, Any]) -> dict[str, Any]:
+    """A measurement's condition as a report shows it."""
+    full = full_condition(condition)
+    return {
+        "runtime": f"{full['runtime']} {full['runtime_version']}",
+        **{name: full[name] for name in ("provider", "precision", "batch", "threads", "power_mode", "simulated")},
+    }
+
+
+def answer_of(report: Mapping[str, Any], supernet: str | None) -> dict[str, Any]:
+    """What later extractions have to know of a bundle.
+
+    Args:
+        supernet: sha256 of the supernet, or of what stands in for it.
+    """
+    statistic, weights = report["budget"]["statistic"], report["provenance"]["weights"]
+    return {
+        "supernet": supernet,
+        "target": {name: value for name, value in report["target"].items() if name != "facts"},
+        "statistic": statistic,
+        "measured_ms": report["latency"]["measured_ms"][statistic],
+        "arch": report["subnet"]["arch"],
+        "tuned": {name: weights[name] for name in TUNING} if weights else None,
+    }
+
+
+TUNING = ("state", "epochs", "lr", "seed", "teacher")  # what two trainings must have in common to be compared
+
+
+def earlier_answers(
+    workspace: Workspace,
+    subject: Subject,
+    target: TargetProfile,
+    constraints: Constraints,
+    answers: Iterable[Mapping[str, Any]] | None = None,
+) -> list[Earlier]:
+    """The networks that were answers on this target under its present condition, and were measured to fit.
+
+    Args:
+        answers: as ``answer_of`` gives them; those that the workspace remembers by default.
+    """
+    condition = load_table(workspace, target).condition
+    if not condition:
+        return []
+    asked = {"name": target.name, **ran_under(condition)}
+    found: dict[str, Earlier] = {}
+    for answer in remembered(workspace) if answers is None else answers:
+        alike = (answer["supernet"], answer["statistic"]) == (subject.sha256, constraints.statistic)
+        fits = constraints.max_ms is None or answer["measured_ms"] <= constraints.max_ms
+        if alike and fits and answer["target"] == asked:
+            earlier = Earlier(subject.space.canonical(answer["arch"]), answer["tuned"])
+            found.setdefault(f"{earlier.arch.key} {earlier.tuned}", earlier)
+    return list(found.values())
+
+
+def remembered(workspace: Workspace) -> list[dict[str, Any]]:
+    """The answers of a workspace, oldest first; earlier versions kept none."""
+    return [bundle["meta"]["answer"] for bundle in workspace.store.artefacts("bundle") if "answer" in bundle["meta"]]
