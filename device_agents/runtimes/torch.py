@@ -51,7 +51,7 @@ class TorchRuntime:
             raise malformed(error) from error
         if not graph.node:
             raise RuntimeRefused("the model has no nodes", "malformed")
-        constants = {tensor.name: self._tensor(self._constant(tensor)) for tensor in graph.initializer}
+        constants = {tensor.name: self._constant(tensor) for tensor in graph.initializer}
         fed = [value for value in graph.input if value.name not in constants]
         feeds = {value.name: self._tensor(self._inputs.make(value.name, self._shape(value))) for value in fed}
         steps = [self._step(node) for node in graph.node]
@@ -61,9 +61,13 @@ class TorchRuntime:
             return session(self._torch, program)
 
     def _constant(self, tensor):
+        """A weight on the device; whole numbers, which say where to slice, stay a list here."""
+        array = self._onnx.numpy_helper.to_array(tensor)
+        if tensor.data_type == self._onnx.TensorProto.INT64:
+            return array.reshape(-1).tolist()
         if tensor.data_type != self._onnx.TensorProto.FLOAT:
             raise RuntimeRefused("weight {} is not fp32".format(tensor.name), "malformed")
-        return self._onnx.numpy_helper.to_array(tensor).copy()
+        return self._tensor(array.copy())
 
     def _shape(self, value):
         kind = value.type.tensor_type
@@ -77,6 +81,8 @@ class TorchRuntime:
     def _step(self, node):
         if node.op_type not in OPS or node.domain not in ("", "ai.onnx"):
             raise RuntimeRefused("node {} is a {}".format(node.name, node.op_type), "unsupported-op")
+        if len(node.output) != 1:
+            raise RuntimeRefused("node {} has {} outputs".format(node.name, len(node.output)), "unsupported-op")
         given = {part.name: self._onnx.helper.get_attribute_value(part) for part in node.attribute}
         return OPS[node.op_type](self._torch, given), list(node.input), node.output[0]
 
@@ -141,13 +147,60 @@ class CudaGraphSession:
         return [value.float().cpu().numpy() for value in self._outputs]
 
 
-def _conv(torch, given):
+def _window(given, op):
+    """Stride, padding and dilation of an op that slides over an image."""
     pads = given.get("pads", [0, 0, 0, 0])
-    if pads[:2] != pads[2:] or given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
-        raise RuntimeRefused("a Conv is padded differently on its sides", "unsupported-op")
-    shape = {"stride": given.get("strides", 1), "padding": pads[:2], "dilation": given.get("dilations", 1)}
+    if len(pads) != 4 or pads[:2] != pads[2:] or given.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
+        raise RuntimeRefused("a {} is padded differently on its sides".format(op), "unsupported-op")
+    return {"stride": given.get("strides", 1), "padding": pads[:2], "dilation": given.get("dilations", 1)}
+
+
+def _conv(torch, given):
+    shape = _window(given, "Conv")
     groups = given.get("group", 1)
     return lambda x, weight, bias=None: torch.conv2d(x, weight, bias, groups=groups, **shape)
+
+
+def _max_pool(torch, given):
+    shape, kernel = _pooling(given, "MaxPool")
+    return lambda x: torch.nn.functional.max_pool2d(x, kernel, **shape)
+
+
+def _average_pool(torch, given):
+    shape, kernel = _pooling(given, "AveragePool")
+    if shape.pop("dilation") not in (1, [1, 1]):
+        raise RuntimeRefused("an AveragePool is dilated", "unsupported-op")
+    padded = bool(given.get("count_include_pad", 0))
+    return lambda x: torch.nn.functional.avg_pool2d(x, kernel, count_include_pad=padded, **shape)
+
+
+def _pooling(given, op):
+    kernel = given["kernel_shape"]
+    if len(kernel) != 2 or given.get("ceil_mode", 0):
+        raise RuntimeRefused("a {} is not over whole windows of an image".format(op), "unsupported-op")
+    return dict(_window(given, op), stride=given.get("strides", [1, 1])), kernel
+
+
+def _concat(torch, given):
+    axis = given["axis"]
+    return lambda *parts: torch.cat(parts, axis)
+
+
+def _slice(torch, given):
+    def cut(x, starts=None, ends=None, axes=None, steps=None):
+        if not (
+            isinstance(starts, list) and all(isinstance(known, (list, type(None))) for known in (ends, axes, steps))
+        ):
+            raise RuntimeRefused("where a Slice cuts is no constant", "unsupported-op")
+        whole = [slice(None)] * x.dim()
+        for place, start in enumerate(starts):
+            step = steps[place] if steps else 1
+            if step < 1:
+                raise RuntimeRefused("a Slice goes backwards", "unsupported-op")
+            whole[axes[place] if axes else place] = slice(start, ends[place], step)
+        return x[tuple(whole)]
+
+    return cut
 
 
 def _clip(torch, given):
@@ -176,14 +229,18 @@ def _gemm(torch, given):
 
 OPS = {
     "Add": lambda torch, given: torch.add,
+    "AveragePool": _average_pool,
     "Clip": _clip,
+    "Concat": _concat,
     "Conv": _conv,
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": lambda torch, given: lambda x: x.mean((2, 3), keepdim=True),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": lambda torch, given: torch.nn.functional.hardswish,
+    "MaxPool": _max_pool,
     "Mul": lambda torch, given: torch.mul,
     "Relu": lambda torch, given: torch.relu,
     "Sigmoid": lambda torch, given: torch.sigmoid,
+    "Slice": _slice,
 }
