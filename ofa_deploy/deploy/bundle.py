@@ -23,7 +23,7 @@ from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, tensorrt_files, write_bundle
-from ofa_deploy.latency import Row
+from ofa_deploy.latency import Row, left_out
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.space import network_macs, network_memory, network_params
@@ -256,17 +256,16 @@ def _networks(extraction: Extraction, audit: Mapping[str, Any] | None) -> list[d
     table, names = chosen.predictor.table, ("key", "predicted_ms", "std_ms", "table_ms", "measured_ms")
     points = [{"role": "audit", **{name: one[name] for name in names}} for one in (audit or {}).get("networks", ())]
     audited = {point["key"] for point in points}
-    for key in chosen.predictor.evidence:
+    for key, mean, std in zip(chosen.predictor.evidence, *left_out(chosen.predictor), strict=True):
         if key in audited:
             continue
         row = table.networks[key]
-        mean, std = chosen.predictor.without(key).predict_ops([row.ops])
         points.append(
             {
                 "key": key,
                 "role": "evidence",
-                "predicted_ms": float(mean[0]),
-                "std_ms": float(std[0]),
+                "predicted_ms": float(mean),
+                "std_ms": float(std),
                 "table_ms": table.known_total(row.ops, chosen.predictor.statistic),
                 "measured_ms": getattr(row, chosen.predictor.statistic),
             }

@@ -26,7 +26,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.export.answers import bundle_answers
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
-from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval
+from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval, left_out
 from ofa_deploy.space import (
     PRESETS,
     Arch,
@@ -220,14 +220,18 @@ def _audit(bundle: Bundle) -> Figures:
 def _networks(bundle: Bundle) -> Figures:
     """The whole networks that the model was fitted on, each predicted without itself."""
     model, figures = bundle.latency_model, Figures()
-    for i, shown in enumerate(bundle.report["networks"] if model else ()):
-        if shown["role"] != "evidence" or model is None:
+    if model is None:
+        return figures
+    predicted = {
+        key: (float(mean), float(std)) for key, mean, std in zip(model.evidence, *left_out(model), strict=True)
+    }
+    for i, shown in enumerate(bundle.report["networks"]):
+        if shown["role"] != "evidence":
             continue
-        row = model.table.networks[shown["key"]]
-        (mean,), (std,) = model.without(row.key).predict_ops([row.ops])
+        row, (mean, std) = model.table.networks[shown["key"]], predicted[shown["key"]]
         total = model.table.known_total(row.ops, model.statistic)
-        found = {"measured_ms": getattr(row, model.statistic), "predicted_ms": float(mean), "std_ms": float(std)}
-        figures |= {f"networks.{i}.{name}": value for name, value in {**found, "table_ms": total}.items()}
+        found = {"measured_ms": getattr(row, model.statistic), "predicted_ms": mean, "std_ms": std, "table_ms": total}
+        figures |= {f"networks.{i}.{name}": value for name, value in found.items()}
     return figures
 
 

@@ -24,7 +24,6 @@ import numpy as np
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.latency.audit import audit_statistics
 from ofa_deploy.latency.posterior import Posterior, design, fit
 from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.latency.table import LatencyTable, Row
@@ -32,6 +31,7 @@ from ofa_deploy.space import Network, Population, PopulationCodec
 
 CHUNK = 16_384  # subnets predicted at once: what they need stays in the caches
 PSEUDO = 2.0  # imagined left-out networks that the deviation fits exactly: keeps one lucky network from shrinking it
+FIT = 2  # how a model is fitted; 1: every draw of the scales weighed on all networks
 SESSION = (0.002, 0.05)  # range of the standard deviation of a session's level, as a fraction
 NORMAL_MAD = 1.4826
 
@@ -44,6 +44,7 @@ class LatencyModel:
         blocks: the prior over the blocks.
         evidence: keys of the networks that were fitted.
         level: how far the statistic lies above the undisturbed latency.
+        fit: which way of fitting it is.
         session_std: by how much one session's latencies differ from another's, a fraction.
         posterior: what is believed about the blocks' effects on the statistic, in the order of ``keys``.
     """
@@ -54,22 +55,24 @@ class LatencyModel:
         use: Sequence[str] | None = None,
         statistic: str = "p50",
         blocks: BlockPrior | None = None,
+        fit: int = FIT,
     ) -> None:
         """Fit on the table's networks, or on those with the keys in ``use``, as far as their blocks are known.
 
         Args:
             statistic: what is predicted: ``p50``, ``p90`` or ``p99`` of a network's timings.
             blocks: the prior where it is not the table alone.
+            fit: an earlier way of fitting, for what was predicted by it.
         """
-        self.table, self.statistic = table, statistic
+        self.table, self.statistic, self.fit = table, statistic, fit
         self.blocks = blocks or table_prior(table)
         self.keys = self.blocks.keys
         self._column = {key: j for j, key in enumerate(self.keys)}
         networks = [row for row in table.networks.values() if self._column.keys() >= set(row.ops)]
         evidence = [row for row in networks if use is None or row.key in use]
         self.evidence = [row.key for row in evidence]
-        x = self._counts([row.ops for row in evidence])
-        fitted, drift = _fit_sessions(self.blocks, x, evidence)
+        x = self.counts([row.ops for row in evidence])
+        fitted, drift = _fit_sessions(self.blocks, x, evidence, thorough=fit == 1)
         self.level = Level.of(evidence or list(table.rows.values()), statistic)
         self.session_std = float(np.hypot(self.level.unsure, drift))
         self.posterior = fitted.at_level(self.level.factor, self.session_std, self.level.noise)
@@ -79,7 +82,12 @@ class LatencyModel:
         """Every block's contribution to a network, in ms."""
         return dict(zip(self.keys, self.posterior.mean.tolist(), strict=True))
 
-    def _counts(self, networks: Sequence[Sequence[str]]) -> np.ndarray:
+    def counts(self, networks: Sequence[Sequence[str]]) -> np.ndarray:
+        """How often networks, given as the keys of their blocks, have each of ``keys``.
+
+        Raises:
+            OpNotProfiled: a block is unknown.
+        """
         for ops in networks:
             self.require(ops)
         return design(self.keys, networks)
@@ -106,12 +114,12 @@ class LatencyModel:
 
     def predict_ops(self, networks: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
         """Like ``predict``, for networks given as the keys of their blocks."""
-        return self.posterior.predict(self._counts(networks))
+        return self.posterior.predict(self.counts(networks))
 
     def without(self, key: str) -> LatencyModel:
         """The model fitted on all of its networks but one."""
         use = [other for other in self.evidence if other != key]
-        return LatencyModel(self.table, use, self.statistic, self.blocks)
+        return LatencyModel(self.table, use, self.statistic, self.blocks, self.fit)
 
     def explain(self, network: Network) -> list[dict[str, Any]]:
         """Which blocks carry a network's prediction: for every block in order of execution ``name``, ``op``,
@@ -138,7 +146,7 @@ class LatencyModel:
     def learned(self, row: Row) -> LatencyModel:
         """The model fitted on one network more, or on another measurement of one that it was fitted on."""
         table = replace(self.table, networks={**self.table.networks, row.key: row})
-        return LatencyModel(table, [*self.evidence, row.key], self.statistic, self.blocks)
+        return LatencyModel(table, [*self.evidence, row.key], self.statistic, self.blocks, self.fit)
 
     def bind(self, codec: PopulationCodec) -> SpaceLatency:
         """The model as array operations on populations of one space.
@@ -150,7 +158,8 @@ class LatencyModel:
 
     def to_json(self) -> dict[str, Any]:
         """The table, which networks were fitted, and what is predicted: all that a prediction rests on."""
-        fields = {"table": self.table.to_json(), "evidence": self.evidence, "statistic": self.statistic}
+        fields = {name: getattr(self, name) for name in ("evidence", "statistic", "fit")}
+        fields["table"] = self.table.to_json()
         return {**fields, "blocks": None if set(self.blocks.origin) == {"measured"} else self.blocks.to_json()}
 
     def save(self, path: Path) -> None:
@@ -176,10 +185,13 @@ class LatencyModel:
         """Fit again from what ``to_json`` wrote; gives the same predictions."""
         blocks = data.get("blocks")
         prior = BlockPrior.from_json(blocks) if blocks else None
-        return cls(LatencyTable.from_json(data["table"]), data["evidence"], data["statistic"], prior)
+        table, fitted = LatencyTable.from_json(data["table"]), data.get("fit", 1)
+        if not 1 <= fitted <= FIT:
+            raise UsageError("a newer version of ofa-deploy fitted this latency model; update ofa-deploy")
+        return cls(table, data["evidence"], data["statistic"], prior, fitted)
 
 
-def _fit_sessions(blocks: BlockPrior, x: np.ndarray, rows: Sequence[Row]) -> tuple[Posterior, float]:
+def _fit_sessions(blocks: BlockPrior, x: np.ndarray, rows: Sequence[Row], thorough: bool) -> tuple[Posterior, float]:
     """The posterior of the blocks' effects, and how far, as a fraction, one session's level lies from another's.
 
     A device's speed is not the same every hour, so networks that were measured together share a level: one more column
@@ -187,12 +199,14 @@ def _fit_sessions(blocks: BlockPrior, x: np.ndarray, rows: Sequence[Row]) -> tup
     """
     y, se = (np.array([getattr(row, name) for row in rows]) for name in ("best", "best_se"))
     prior = blocks.for_evidence(x, y)
-    sessions = list(dict.fromkeys(row.measured_at for row in rows)) or [""]
-    member = np.array([[float(row.measured_at == session) for session in sessions] for row in rows])
-    shared = member.reshape(len(rows), len(sessions)) * (x @ prior.mean)[:, None]
-    fitted = fit(prior.widened(len(sessions), *SESSION), np.hstack([x, shared]), y, se)
+    sessions = {session: j for j, session in enumerate(dict.fromkeys(row.measured_at for row in rows))}
+    shared = np.zeros((len(rows), len(sessions) or 1))
+    shared[np.arange(len(rows)), [sessions[row.measured_at] for row in rows]] = x @ prior.mean
+    blocks_and_one = x.shape[1] + 1  # all sessions' levels differ by as much
+    prior = prior.widened(shared.shape[1], *SESSION)
+    fitted = fit(prior, np.hstack([x, shared]), y, se, blocks_and_one, thorough)
     drift = float(np.sqrt(fitted.variance[-1]))
-    return replace(fitted.of(np.arange(x.shape[1])), calibration=_calibration(fitted.left_out)), drift
+    return replace(fitted.of(np.arange(x.shape[1])), calibration=calibration_of(fitted.left_out)), drift
 
 
 @dataclass(frozen=True)
@@ -216,28 +230,33 @@ class Level:
         How far sessions differ is an inverse-gamma estimate with one imagined session in it that differed by half of
         what the disturbance amounts to: a device that others slow down by a tenth is not slowed by as much every hour.
         """
-        sessions: dict[str, list[float]] = {}
-        for row in rows:
-            sessions.setdefault(row.measured_at, []).append(float(np.log(getattr(row, statistic) / row.best)))
-        if not sessions:
-            return cls(1.0, 0.0, 0.0)
-        middles = np.array([np.median(ratios) for ratios in sessions.values()])
-        within = np.concatenate([np.array(ratios) - np.median(ratios) for ratios in sessions.values()])
+        return cls.of_sessions(*_ratios(rows, statistic)) if rows else cls(1.0, 0.0, 0.0)
+
+    @classmethod
+    def without_each(cls, rows: Sequence[Row], statistic: str) -> list[Level]:
+        """For each of several rows, the level from the others."""
+        ratios, sessions = _ratios(rows, statistic)
+        return [cls.of_sessions(np.delete(ratios, i), np.delete(sessions, i)) for i in range(len(rows))]
+
+    @classmethod
+    def of_sessions(cls, ratios: np.ndarray, sessions: np.ndarray) -> Level:
+        """From logarithms of statistic / undisturbed, and the number of each one's session."""
+        order = np.lexsort((ratios, sessions))
+        ratios, sizes = ratios[order], np.bincount(sessions)
+        sizes = sizes[sizes > 0]
+        first = np.cumsum(sizes) - sizes
+        middles = (ratios[first + (sizes - 1) // 2] + ratios[first + sizes // 2]) / 2  # the sessions' medians
+        within = ratios - np.repeat(middles, sizes)
         level = float(middles.mean())
         imagined = (0.5 * level) ** 2
         unsure = np.sqrt((imagined + ((middles - level) ** 2).sum()) / len(middles) * (1 + 1 / len(middles)))
         return cls(float(np.exp(level)), float(unsure), float(NORMAL_MAD * np.median(np.abs(within))))
 
 
-def leave_one_out(model: LatencyModel) -> dict[str, Any] | None:
-    """Error statistics of every measured network as predicted from the others; None under two networks."""
-    if len(model.evidence) < 2:
-        return None
-    means, stds = zip(
-        *(model.without(key).predict_ops([model.table.networks[key].ops]) for key in model.evidence), strict=True
-    )
-    measured = np.array([getattr(model.table.networks[key], model.statistic) for key in model.evidence])
-    return audit_statistics(np.concatenate(means), np.concatenate(stds), measured)
+def _ratios(rows: Sequence[Row], statistic: str) -> tuple[np.ndarray, np.ndarray]:
+    numbers = {session: i for i, session in enumerate(dict.fromkeys(row.measured_at for row in rows))}
+    ratios = np.log([getattr(row, statistic) / row.best for row in rows])
+    return ratios, np.array([numbers[row.measured_at] for row in rows])
 
 
 class SpaceLatency:
@@ -293,7 +312,7 @@ def _chunks(population: Population) -> list[Population]:
     return [population[i : i + CHUNK] for i in range(0, max(len(population), 1), CHUNK)]
 
 
-def _calibration(left_out: np.ndarray) -> float:
+def calibration_of(left_out: np.ndarray) -> float:
     """Factor on the standard deviation, at least 1: root mean square of the left-out networks' standardised errors."""
     return max(1.0, float(np.sqrt((PSEUDO + left_out @ left_out) / (PSEUDO + len(left_out)))))
 

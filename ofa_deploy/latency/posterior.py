@@ -22,95 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import lgamma
 from statistics import NormalDist
 
 import numpy as np
 
-NU = 4.0  # degrees of freedom of the noise
-ROUNDS = 6  # of reweighting; more changed no prediction beyond its noise
-LOG2_DRAWS = 8
-
-
-@dataclass(frozen=True)
-class Term:
-    """One independent part of how β varies, with a range for its unknown scale (a fixed scale: ``low == high``).
-
-    Attributes:
-        rows: ``[R, J]`` directions that all columns share, or ``[J]`` variances of remainders of every column's own.
-        low: smallest scale, a standard deviation in units of the rows.
-        high: largest scale; between them it is uniform in its logarithm.
-    """
-
-    rows: np.ndarray
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What is believed about β before the device was measured.
-
-    Attributes:
-        mean: ``[J]``, in the units of the latencies.
-        terms: how β varies around the mean.
-        noise: smallest and largest scale of the noise, as a fraction of a network's prior latency.
-    """
-
-    mean: np.ndarray
-    terms: tuple[Term, ...]
-    noise: tuple[float, float] = (0.003, 0.2)
-
-    def scaled_to(self, x: np.ndarray, y: np.ndarray) -> Prior:
-        """The same prior in the units of a device whose networks ``x [K, J]`` took ``y [K]``; needs K > 0."""
-        return self.scaled(float(np.median(y / (x @ self.mean))))
-
-    def scaled(self, scale: float) -> Prior:
-        """The same prior where everything takes ``scale`` times as long."""
-        terms = (replace(term, rows=term.rows * (scale if term.rows.ndim == 2 else scale**2)) for term in self.terms)
-        return replace(self, mean=self.mean * scale, terms=tuple(terms))
-
-    def of(self, columns: np.ndarray) -> Prior:
-        """The prior of some of the columns."""
-        terms = tuple(replace(term, rows=term.rows[..., columns]) for term in self.terms)
-        return replace(self, mean=self.mean[columns], terms=terms)
-
-    def widened(self, columns: int, low: float, high: float) -> Prior:
-        """The prior with more columns at the end, of mean 0 and variance 1 at scale 1, independent of all others."""
-
-        def padded(values: np.ndarray) -> np.ndarray:
-            return np.concatenate([values, np.zeros((*values.shape[:-1], columns))], axis=-1)
-
-        own = Term(np.append(np.zeros(len(self.mean)), np.ones(columns)), low, high)
-        terms = (*(replace(term, rows=padded(term.rows)) for term in self.terms), own)
-        return replace(self, mean=padded(self.mean), terms=terms)
-
-    def covariance(self, x: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        """Covariance ``[N, N]`` of the networks ``x`` with one scale for every term."""
-        return sum(s**2 * _gram(term, x) for s, term in zip(scales, self.terms, strict=True)) + np.zeros((len(x),) * 2)
-
-    def draws(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scales ``[G, terms]`` and noise ``[G]``, spread evenly over their ranges."""
-        low, high = np.log([*((term.low, term.high) for term in self.terms), self.noise]).T
-        drawn = np.exp(low + (high - low) * _spread(2**LOG2_DRAWS, len(low)))
-        return drawn[:, :-1], drawn[:, -1]
-
-
-def _spread(count: int, dimensions: int) -> np.ndarray:
-    """Points ``[count, dimensions]`` that fill the unit cube evenly: Roberts' R sequence, the additive recurrence
-    whose steps are powers of the root of x^(d + 1) = x + 1. Sobol points are as good; scipy is long to import."""
-    root = 1.5
-    for _ in range(64):
-        root = (1 + root) ** (1 / (dimensions + 1))
-    steps = root ** -np.arange(1.0, dimensions + 1)
-    return (0.5 + np.arange(count)[:, None] * steps) % 1.0
-
-
-def _gram(term: Term, x: np.ndarray) -> np.ndarray:
-    if term.rows.ndim == 1:
-        return (x * term.rows) @ x.T
-    shared = x @ term.rows.T
-    return shared @ shared.T
+from ofa_deploy.latency.mixture import NU, ROUNDS, Mixture, Prior, Term, weigh
 
 
 @dataclass(frozen=True)
@@ -124,6 +40,7 @@ class Posterior:
         sign: ``[R]`` of ±1.
         noise: standard deviation of a measurement around the sum, as a fraction of it.
         left_out: ``[K]`` standardised error of every measured network as predicted from the others.
+        mixture: of the draws of the scales, whose average it is.
         calibration: factor on the standard deviation.
     """
 
@@ -133,6 +50,7 @@ class Posterior:
     sign: np.ndarray
     noise: float
     left_out: np.ndarray
+    mixture: Mixture
     calibration: float = 1.0
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -174,95 +92,69 @@ def design(keys: Sequence[str], networks: Sequence[Sequence[str]]) -> np.ndarray
     return counts
 
 
-def fit(prior: Prior, x: np.ndarray, y: np.ndarray, se: np.ndarray | float = 0.0) -> Posterior:
+def fit(
+    prior: Prior,
+    x: np.ndarray,
+    y: np.ndarray,
+    se: np.ndarray | float = 0.0,
+    columns: int | None = None,
+    thorough: bool = False,
+) -> Posterior:
     """Update a prior by networks ``x [K, J]`` with latencies ``y [K]`` and relative standard errors ``se``; K may be 0.
 
     A prior made from other devices should be brought to the device's units first (``Prior.scaled_to``).
+
+    Args:
+        columns: only the first ones are asked of the posterior.
+        thorough: weigh every draw of the scales on all networks, however many there are.
     """
-    scales, sigma = prior.draws()
-    size = x @ prior.mean
-    covariance = np.einsum("gt,tij->gij", scales**2, np.stack([_gram(term, x) for term in prior.terms]))
-    noise = (sigma[:, None] * size) ** 2 + (se * y) ** 2
-    evidence, precision = _evidence(covariance, y - size, noise)
-    weight = np.exp(evidence - evidence.max())
-    weight /= weight.sum()
-    kept = weight > 1e-6
-    return _average(prior, x, y - size, scales[kept], sigma[kept], precision[kept], weight[kept] / weight[kept].sum())
+    mixture = weigh(prior, x, y, (se * y) ** 2 + np.zeros(len(y)), thorough)
+    asked = slice(columns)
+    return _average(prior.of(asked), x[:, asked], [term.rows @ x.T for term in prior.terms], mixture)
 
 
-def _evidence(covariance: np.ndarray, residual: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bound on the log evidence ``[G]`` and precision ``[G, K, K]`` of the measured networks, for every draw.
-
-    A network's noise has variance ``noise / w`` with ``w ~ Gamma(NU/2, NU/2)``; ``q(w) = Gamma(a, b)``.
-    """
-    a, b0 = (NU + 1) / 2, NU / 2
-    b = np.full(noise.shape, a)
-    for _ in range(ROUNDS):
-        spread = noise * b / a
-        precision = np.linalg.inv(covariance + _diagonal(spread))
-        error = spread * (precision @ residual)
-        unsure = spread - spread**2 * np.einsum("gkk->gk", precision)
-        b = b0 + (error**2 + np.maximum(unsure, 0.0)) / (2 * noise)
-    total = covariance + _diagonal(noise * b / a)
-    _, logdet = np.linalg.slogdet(total)
-    precision = np.linalg.inv(total)
-    mismatch = np.einsum("i,gij,j->g", residual, precision, residual)
-    # E[log w] = digamma(a) − log b, and a − b0 = 1/2 in the divergence of q(w) from its prior: digamma(a) cancels
-    divergence = lgamma(b0) - lgamma(a) + b0 * np.log(b / b0) + a * (b0 - b) / b
-    weights = -0.5 * np.log(a) - divergence
-    return -0.5 * (mismatch + logdet) + weights.sum(1), precision
-
-
-def _diagonal(values: np.ndarray) -> np.ndarray:
-    return values[:, :, None] * np.eye(values.shape[1])
-
-
-def _average(
-    prior: Prior,
-    x: np.ndarray,
-    residual: np.ndarray,
-    scales: np.ndarray,
-    sigma: np.ndarray,
-    precision: np.ndarray,
-    weight: np.ndarray,
-) -> Posterior:
+def _average(prior: Prior, x: np.ndarray, shared: Sequence[np.ndarray], mixture: Mixture) -> Posterior:
     """Mean and covariance of the mixture of the draws' posteriors.
 
     What the draws' posteriors do not share with the remainders' variance lies in the span of ``span``: the shared
     directions, and the remainders seen through the measured networks. ``scale [G, S]`` are a draw's prior variances of
     the former, and ``cross [S, K]`` are the covariances with the measured networks, per unit of scale.
+
+    Args:
+        shared: of every term, its rows' values for the measured networks; unused of remainders.
     """
-    own = [term.rows.ndim == 1 for term in prior.terms]
+    own, weight, networks = [term.rows.ndim == 1 for term in prior.terms], mixture.weight, len(x)
     span = np.vstack([x * term.rows if alone else term.rows for term, alone in zip(prior.terms, own, strict=True)])
-    cross = np.vstack(
-        [np.eye(len(x)) if alone else term.rows @ x.T for term, alone in zip(prior.terms, own, strict=True)]
-    )
-    lengths = [len(x) if alone else len(term.rows) for term, alone in zip(prior.terms, own, strict=True)]
-    scale, shared = np.repeat(scales**2, lengths, axis=1), ~np.repeat(own, lengths)
-    gain = scale * (precision @ residual @ cross.T)
+    cross = np.vstack([np.eye(networks) if alone else rows for rows, alone in zip(shared, own, strict=True)])
+    lengths = [networks if alone else len(term.rows) for term, alone in zip(prior.terms, own, strict=True)]
+    scale, direct = np.repeat(mixture.scales**2, lengths, axis=1), ~np.repeat(own, lengths)
+    # the basis of the span, and the span in it: whichever is the smaller, that of the columns or that of the span
+    basis, within = (None, span.T) if len(span) >= span.shape[1] else np.linalg.qr(span.T)
+    gain = (scale * (mixture.precision @ mixture.residual @ cross.T)) @ within.T
     mean = weight @ gain
-    core = np.diag((weight @ scale) * shared) + np.einsum("g,gs,gt->st", weight, gain - mean, gain - mean)
-    for w, s, inverse in zip(weight, scale, precision, strict=True):
-        seen = s[:, None] * cross
+    core = (within * ((weight @ scale) * direct)) @ within.T + ((gain - mean).T * weight) @ (gain - mean)
+    for w, s, inverse in zip(weight, scale, mixture.precision, strict=True):
+        seen = (within * s) @ cross
         core -= w * (seen @ inverse @ seen.T)
     variances = [term.rows for term, alone in zip(prior.terms, own, strict=True) if alone]
-    factor, sign = _compact(span, core)
+    factor, sign = _compact(core)
+    squares = weight @ mixture.scales[:, own] ** 2
     return Posterior(
-        mean=prior.mean + mean @ span,
-        variance=(weight @ scales[:, own] ** 2) @ np.array(variances) if variances else np.zeros(len(prior.mean)),
-        factor=factor,
+        mean=prior.mean + (mean if basis is None else basis @ mean),
+        variance=squares @ np.array(variances) if variances else np.zeros(len(prior.mean)),
+        factor=factor if basis is None else factor @ basis.T,
         sign=sign,
-        noise=float(np.sqrt(weight @ sigma**2 * NU / (NU - 2))),
-        left_out=weight @ ((precision @ residual) / np.sqrt(np.einsum("gkk->gk", precision))),
+        noise=float(np.sqrt(weight @ mixture.sigma**2 * NU / (NU - 2))),
+        left_out=mixture.standardised,
+        mixture=mixture,
     )
 
 
-def _compact(span: np.ndarray, core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows ``factor`` and ``sign`` with ``spanᵀ core span == factorᵀ diag(sign) factor``, as few as are needed."""
-    basis, triangle = np.linalg.qr(span.T)
-    value, vector = np.linalg.eigh(triangle @ core @ triangle.T)
+def _compact(core: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``factor`` and ``sign`` with ``core == factorᵀ diag(sign) factor``, as few as are needed."""
+    value, vector = np.linalg.eigh(core)
     kept = np.abs(value) > 1e-9 * np.abs(value).max(initial=0.0)
-    return (basis @ vector[:, kept] * np.sqrt(np.abs(value[kept]))).T, np.sign(value[kept])
+    return (vector[:, kept] * np.sqrt(np.abs(value[kept]))).T, np.sign(value[kept])
 
 
 def choose(prior: Prior, candidates: np.ndarray, count: int, measured: np.ndarray | None = None) -> list[int]:

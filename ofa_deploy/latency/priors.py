@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.latency.posterior import Prior, Term, device_prior
+from ofa_deploy.latency.mixture import Prior, Term
+from ofa_deploy.latency.posterior import device_prior
 from ofa_deploy.latency.table import LatencyTable, Row
 from ofa_deploy.space import OpSpec, op_macs, op_params
 

@@ -15,7 +15,10 @@ from ofa_deploy.latency import (
     audit_summary,
     differences,
     leave_one_out,
+    left_out,
 )
+from ofa_deploy.latency.model import Level
+from ofa_deploy.latency.posterior import fit
 from ofa_deploy.space import PopulationCodec, load_space, op_macs
 
 CODEC = PopulationCodec(load_space("small_28"))
@@ -98,6 +101,56 @@ def test_leave_one_out() -> None:
     assert got is not None
     assert got["mape"] < 0.03
     assert leave_one_out(a_model(rows, {})) is None
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 30, 60])
+def test_leaving_out_equals_a_refit(count: int) -> None:
+    """Two sessions, of which the second is slower, and a p50 that lies above what a network takes undisturbed."""
+    rows, networks = a_device(3, count)
+    for i, (key, row) in enumerate(networks.items()):
+        late, ratio = i % 3 == 0, 1.04 + 0.01 * (i % 5)
+        slow = row.p50 * (1.02 if late else 1.0)
+        networks[key] = replace(row, measured_at=f"2026-01-0{1 + late}", best=slow, best_se=0.01, p50=ratio * slow)
+    model = a_model(rows, networks)
+    mean, std = left_out(model)
+    refits = [model.without(key).predict_ops([networks[key].ops]) for key in model.evidence]
+    expected, spread = np.array(refits)[:, :, 0].T
+    assert (np.abs(mean - expected) < 0.1 * spread).all()
+    assert std == pytest.approx(spread, rel=0.1)
+    assert count > 8 or (mean == expected).all()
+
+
+def test_a_model_of_an_earlier_version_predicts_as_it_did() -> None:
+    """Its file says nothing of the way of fitting; what leaves a network out is a refit."""
+    rows, networks = a_device(4, 40)
+    written = a_model(rows, networks).to_json()
+    assert written.pop("fit") == 2
+    old = LatencyModel.from_json(written)
+    assert old.fit == 1
+    assert old.without(old.evidence[0]).fit == old.learned(networks[old.evidence[0]]).fit == 1
+    rows = [networks[key] for key in old.evidence]
+    x, y = old.counts([row.ops for row in rows]), np.array([row.best for row in rows])
+    shared = (x @ old.blocks.prior.mean)[:, None]
+    posterior = fit(old.blocks.prior.widened(1, 0.002, 0.05), np.hstack([x, shared]), y, 0.01, thorough=True)
+    assert old.posterior.mean == pytest.approx(posterior.mean[:-1])
+    with pytest.raises(UsageError, match="newer version"):
+        LatencyModel.from_json({**written, "fit": 3})
+
+
+def test_the_level_of_sessions_by_hand() -> None:
+    rows = [
+        replace(a_row("n", ms), measured_at=at, best=1.0)
+        for at, values in (("a", (1.1, 1.2, 1.4)), ("b", (1.3, 1.5)), ("c", (1.2,)))
+        for ms in values
+    ]
+    level = Level.of(rows, "p50")
+    middles = [np.log(1.2), (np.log(1.3) + np.log(1.5)) / 2, np.log(1.2)]
+    assert level.factor == pytest.approx(np.exp(np.mean(middles)))
+    spread = ((np.array(middles) - np.mean(middles)) ** 2).sum() + (np.mean(middles) / 2) ** 2
+    assert level.unsure == pytest.approx(np.sqrt(spread / 3 * (1 + 1 / 3)))
+    for i, without in enumerate(Level.without_each(rows, "p50")):
+        expected = Level.of(rows[:i] + rows[i + 1 :], "p50")
+        assert vars(without) == pytest.approx(vars(expected))
 
 
 def a_record(key: str, ms: float, threads: int = 1, kind: str = "op") -> dict:

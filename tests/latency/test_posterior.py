@@ -2,17 +2,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ofa_deploy.latency.posterior import (
-    NU,
-    Prior,
-    Term,
-    additive_fit,
-    calibration,
-    choose,
-    device_prior,
-    fit,
-    similarity,
-)
+from ofa_deploy.latency.inverses import Full, Thin
+from ofa_deploy.latency.mixture import NU, Prior, Term
+from ofa_deploy.latency.posterior import additive_fit, calibration, choose, device_prior, fit, similarity
 
 POSITIONS, OPS = 8, 5
 KINDS = np.arange(POSITIONS * OPS) % OPS
@@ -81,11 +73,11 @@ def test_the_average_over_draws_is_the_mixture() -> None:
     mean = a_device(0)
     open_prior = Prior(mean, (Term(mean[None], 0.1, 0.5), Term(mean**2, 0.01, 0.2)), (0.01, 0.05))
     x = np.empty((0, len(mean)))
-    scales, noise = open_prior.draws()
+    draws = open_prior.draws()
     new = some_networks(5, 4)
     variance = [
         np.diag(open_prior.covariance(new, s)) + NU / (NU - 2) * (n * (new @ mean)) ** 2
-        for s, n in zip(scales, noise, strict=True)
+        for s, n in zip(draws.scales, draws.sigma, strict=True)
     ]
     assert fit(open_prior, x, np.empty(0)).predict(new)[1] == pytest.approx(np.sqrt(np.mean(variance, axis=0)))
 
@@ -149,6 +141,55 @@ def test_left_out_errors_see_a_bad_network() -> None:
     y = x @ a_device(0)
     y[4] *= 1.5
     assert np.argmax(np.abs(fit(prior, x, y).left_out)) == 4
+
+
+def test_leaving_a_network_out_equals_a_fit_without_it() -> None:
+    """Exactly, where the scales are known and standard errors dwarf what the weights as outliers do."""
+    prior, x = a_fixed_prior(), some_networks(12, 2)
+    prior = Prior(prior.mean, prior.terms, (1e-6, 1e-6))
+    y = x @ a_device(7)
+    mixture = fit(prior, x, y, se=0.02).mixture
+    got = mixture.left_out(prior.roots(x, mixture.scales))
+    for i in range(12):
+        rest = np.delete(np.arange(12), i)
+        mean, std = fit(prior, x[rest], y[rest], se=0.02).predict(x[[i]])
+        assert x[i] @ prior.mean + got.mean[i] == pytest.approx(mean[0], rel=0.005)
+        assert np.hypot(np.sqrt(got.variance[i]), got.noise[i] * mean[0]) == pytest.approx(std[0], rel=0.05)
+
+
+@pytest.mark.parametrize("networks", [20, 150])
+def test_many_networks_are_weighed_like_few(networks: int) -> None:
+    """On some of the networks first: what that saves must not show in predictions."""
+    prior, x, new = other_devices(), some_networks(networks, 5), some_networks(200, 6)
+    y = x @ a_device(30) * np.random.default_rng(0).lognormal(0, 0.01, networks)
+    (mean, std), (expected_mean, expected_std) = (
+        fit(prior, x, y, thorough=thorough).predict(new) for thorough in (False, True)
+    )
+    assert (np.abs(mean - expected_mean) < 0.3 * expected_std).all()
+    assert std == pytest.approx(expected_std, rel=0.15)
+    if networks == 20:
+        assert (mean == expected_mean).all()
+
+
+def test_only_the_asked_columns() -> None:
+    prior, x, new = other_devices(), some_networks(20, 5), some_networks(30, 6)
+    y = x @ a_device(30)
+    whole, part = fit(prior, x, y), fit(prior, x, y, columns=15)
+    new[:, 15:] = 0
+    assert len(part.mean) == 15
+    for got, expected in zip(part.predict(new[:, :15]), whole.predict(new), strict=True):
+        assert got == pytest.approx(expected)
+
+
+def test_both_inverses_are_the_inverse() -> None:
+    rng = np.random.default_rng(0)
+    root, added, vector = rng.normal(size=(3, 20, 4)), rng.uniform(0.1, 1, (3, 20)), rng.normal(size=20)
+    covariance = root @ root.transpose(0, 2, 1) + added[:, :, None] * np.eye(20)
+    for made in (Full(root, added), Thin(root, added), Full(root, 2 * added).again(added)):
+        assert made.matrix == pytest.approx(np.linalg.inv(covariance))
+        assert made.diagonal == pytest.approx(np.einsum("gkk->gk", np.linalg.inv(covariance)))
+        assert made.times(vector) == pytest.approx(np.linalg.inv(covariance) @ vector)
+        assert made.logdet == pytest.approx(np.linalg.slogdet(covariance)[1])
 
 
 def test_similar_blocks_learn_from_each_other() -> None:
