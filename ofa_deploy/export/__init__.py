@@ -1,7 +1,7 @@
 """A target's artefacts and their proof: running what was exported, parity with torch, bundles that verify offline."""
 
 from ofa_deploy.export.answers import repeat_answers
-from ofa_deploy.export.bundle import verify_bundle, write_bundle
+from ofa_deploy.export.bundle import changed_files, verify_bundle, write_bundle
 from ofa_deploy.export.preprocessing import described, embed, preprocessing
 from ofa_deploy.export.provenance import PROVENANCE, git_commit, statement
 from ofa_deploy.export.runtime import parity, run_onnx, runner
@@ -11,6 +11,7 @@ from ofa_deploy.export.tensorrt import tensorrt_files
 
 __all__ = [
     "PROVENANCE",
+    "changed_files",
     "described",
     "embed",
     "git_commit",

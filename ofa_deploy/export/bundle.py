@@ -117,6 +117,15 @@ def verify_bundle(folder: Path) -> list[str]:
     """
     if not folder.is_dir():
         raise UsageError(f"there is no bundle at {folder}")
+    return changed_files(folder) + wrong_subjects(folder) + wrong_figures(folder)
+
+
+def changed_files(folder: Path) -> list[str]:
+    """Which files of a bundle are not as they were written, one line each: its seal, and every size and hash.
+
+    While no file has changed, neither has what else ``verify_bundle`` asks: whether the figures follow from the
+    evidence.
+    """
     try:
         manifest = (folder / MANIFEST).read_bytes()
         listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in json.loads(manifest)["files"].items()}
@@ -124,8 +133,7 @@ def verify_bundle(folder: Path) -> list[str]:
         return [f"{MANIFEST} is missing or cannot be read"]
     except (ValueError, KeyError, TypeError, AttributeError):
         return [f"{MANIFEST} is damaged"]
-    problems = _wrong_seal(folder, manifest) + _wrong_files(folder, listed)
-    return problems + wrong_subjects(folder) + wrong_figures(folder)
+    return _wrong_seal(folder, manifest) + _wrong_files(folder, listed)
 
 
 def _wrong_seal(folder: Path, manifest: bytes) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -14,7 +14,7 @@ from ofa_deploy.latency import LatencyModel, LatencyTable, differences
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
 from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace
-from ofa_deploy.store import Workspace
+from ofa_deploy.store import Store, Workspace
 
 TYPICAL = 256  # random networks of a space whose median latency is the unit in which devices are compared
 
@@ -22,16 +22,13 @@ TYPICAL = 256  # random networks of a space whose median latency is the unit in 
 def measurements(workspace: Workspace, target: TargetProfile) -> list[dict]:
     """Records of a target under its profile's condition, oldest first; of an imported table all there are."""
     records = workspace.store.measurements(target.name)
-    if target.runtime == PUBLISHED:
-        return records
-    wanted = {
-        "runtime": target.runtime,
-        "provider": target.provider,
-        "precision": target.precision,
-        "batch": target.batch,
-        "threads": target.threads,
-    }
-    return [record for record in records if all(record["condition"].get(key) == value for key, value in wanted.items())]
+    return [record for record in records if _wanted(target, record["condition"])]
+
+
+def _wanted(target: TargetProfile, condition: Mapping[str, Any]) -> bool:
+    """Whether a condition is that of a target's profile."""
+    names = () if target.runtime == PUBLISHED else ("runtime", "provider", "precision", "batch", "threads")
+    return all(condition.get(name) == getattr(target, name) for name in names)
 
 
 def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
@@ -39,7 +36,18 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
 
     A profile without measurements gives an empty table.
     """
-    return _newest(target.name, measurements(workspace, target))
+    return _table(workspace.store, target.name, lambda condition: _wanted(target, condition))
+
+
+def _table(store: Store, device: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> LatencyTable:
+    """The newest measurement of everything, under the newest of the conditions that are wanted."""
+    return LatencyTable.from_records(device, store.newest_records(device, _alike(store, device, wanted)))
+
+
+def _alike(store: Store, device: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> list[str]:
+    """Hashes of the conditions that are wanted and like the newest of these."""
+    found = [(name, condition) for name, condition in store.conditions(device) if wanted(condition)]
+    return [name for name, condition in found if not differences(found[0][1], condition)]
 
 
 def table_file(workspace: Workspace, table: LatencyTable) -> Path:
@@ -57,13 +65,7 @@ def export_table(workspace: Workspace, table: LatencyTable) -> Path:
 
 def has_blocks(workspace: Workspace, target: TargetProfile) -> bool:
     """Whether a block was ever measured on a target, under whatever condition."""
-    return any(record["kind"] == "op" for record in workspace.store.measurements(target.name))
-
-
-def _newest(device: str, records: list[dict[str, Any]]) -> LatencyTable:
-    newest = records[-1]["condition"] if records else {}
-    same = [record for record in records if not differences(newest, record["condition"])]
-    return LatencyTable.from_records(device, same)
+    return workspace.store.has_measurements(target.name, "op")
 
 
 def load_model(
@@ -129,25 +131,22 @@ def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpac
     What a device does not know is interpolated from what it does. A simulated device says nothing of a real one, nor a
     real one of it: what is simulated does not depend on a machine's noise.
     """
-    found = []
-    for name in workspace.store.measured_devices():
-        table = _newest(name, workspace.store.measurements(name) if name != target.name else [])
-        tells = table.rows and table.simulated == target.simulated
-        effects = _effects(table, space) if tells else None
-        if effects is not None:
-            found.append(OtherDevice(name, effects))
+    store, wanted, found = workspace.store, PopulationCodec(space).op_keys, []
+    for name in store.measured_devices():
+        conditions = store.conditions(name) if name != target.name else []
+        tells = conditions and bool(conditions[0][1].get("simulated", False)) == target.simulated
+        known = {OpSpec.from_key(key).key for key in store.blocks(name, _alike(store, name))} if tells else set()
+        if known and 2 * len(known.intersection(wanted)) >= len(wanted):
+            found.append(OtherDevice(name, _effects(_table(store, name), wanted)))
     return found
 
 
-def _effects(table: LatencyTable, space: SearchSpace) -> dict[str, float] | None:
-    """Every block's contribution to a network on a device; None where most of them are unknown there."""
-    wanted = PopulationCodec(space).op_keys
+def _effects(table: LatencyTable, wanted: Sequence[str]) -> dict[str, float]:
+    """Every block's contribution to a network on a device; interpolated where a wanted one is unknown there."""
     model, known = LatencyModel(table), dict[str, list[float]]()
     for key, effect in model.effects.items():  # a published table may have a row for every resolution
         known.setdefault(OpSpec.from_key(key).key, []).append(max(effect, 0.1 * table.rows[key].best))
     missing = [key for key in wanted if key not in known]
-    if 2 * len(missing) > len(wanted):
-        return None
     effects = {key: float(np.mean(values)) for key, values in known.items()}
     if missing:
         guess, _ = interpolate(list(table.rows.values()), missing)

@@ -166,15 +166,16 @@ def choose(prior: Prior, candidates: np.ndarray, count: int, measured: np.ndarra
     x = candidates if measured is None else np.vstack([measured, candidates])
     x, known = x / (x @ prior.mean)[:, None], len(x) - len(candidates)
     covariance = prior.covariance(x, np.array([np.sqrt(term.low * term.high) for term in prior.terms]))
-    noise, chosen = prior.noise[0] * prior.noise[1], list(range(known))
-    for step in range(known + count):
-        if step >= known:
-            gain = (covariance[known:] ** 2).sum(0) / (np.diag(covariance) + noise)
-            gain[chosen] = -np.inf
-            chosen.append(int(np.argmax(gain)))
-        column = covariance[:, chosen[step]]
-        covariance = covariance - np.outer(column, column) / (column[chosen[step]] + noise)
-    return [i - known for i in chosen[known:]]
+    noise, chosen = prior.noise[0] * prior.noise[1], list[int]()
+    seen, of_seen = covariance[known:, :known], covariance[:known, :known] + noise * np.eye(known)
+    covariance = covariance[known:, known:] - seen @ np.linalg.solve(of_seen, seen.T)
+    for _ in range(count):
+        gain = (covariance**2).sum(0) / (np.diag(covariance) + noise)
+        gain[chosen] = -np.inf
+        chosen.append(int(np.argmax(gain)))
+        column = covariance[:, chosen[-1]]
+        covariance = covariance - np.outer(column, column) / (column[chosen[-1]] + noise)
+    return chosen
 
 
 def additive_fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from ofa_deploy.deploy.finetuning import tuning_of
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.errors import UsageError
-from ofa_deploy.export import verify_bundle
+from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
 from ofa_deploy.fleet.models import load_table
 from ofa_deploy.latency import differences
@@ -67,7 +67,7 @@ def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: f
             **({"answers": answers} if answers else {}),
         },
         lambda since: _bundle(run, stage, target, constraints, folder, since, answers),
-        lambda _: not verify_bundle(run.folder / folder),
+        lambda _: not changed_files(run.folder / folder),
     )
     if outputs:
         report = json.loads((run.folder / folder / "report.json").read_text())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from sqlalchemy import ColumnElement, and_, func, select, update
@@ -118,6 +118,32 @@ class Store:
         with reading(self._engine) as session:
             return as_stored(session, session.execute(page))
 
+    def conditions(self, device: str) -> list[tuple[str, dict[str, Any]]]:
+        """Hash and condition of every condition that a device was measured under, the newest first."""
+        newest = select(func.max(MeasurementRow.id)).where(self._of(device)).group_by(MeasurementRow.condition_hash)
+        columns = (MeasurementRow.condition_hash, MeasurementRow.record["condition"])
+        query = select(*columns).where(MeasurementRow.id.in_(newest)).order_by(MeasurementRow.id.desc())
+        with reading(self._engine) as session:
+            return [(name, condition) for name, condition in session.execute(query)]
+
+    def newest_records(self, device: str, conditions: Sequence[str]) -> list[dict[str, Any]]:
+        """The newest record of everything that was measured on a device under some conditions, given by their hashes,
+        in the order in which the things were measured first."""
+        ends = (func.max(MeasurementRow.id).label("newest"), func.min(MeasurementRow.id).label("first"))
+        query = select(*ends).where(self._of(device), MeasurementRow.condition_hash.in_(conditions))
+        each = query.group_by(MeasurementRow.kind, MeasurementRow.key).subquery()
+        joined = select(*STORED).join(each, MeasurementRow.id == each.c.newest).order_by(each.c.first)
+        with reading(self._engine) as session:
+            return as_stored(session, session.execute(joined))
+
+    def blocks(self, device: str, conditions: Sequence[str] | None = None) -> set[str]:
+        """Keys of the blocks that were measured on a device; under some conditions, given by their hashes, or any."""
+        query = select(MeasurementRow.key).where(self._of(device), MeasurementRow.kind == "op").distinct()
+        if conditions is not None:
+            query = query.where(MeasurementRow.condition_hash.in_(conditions))
+        with reading(self._engine) as session:
+            return set(session.scalars(query))
+
     def newest_measurement(self, device: str) -> int:
         """The largest ``id`` of a device's records; 0 where it has none."""
         with reading(self._engine) as session:
@@ -140,11 +166,11 @@ class Store:
             names = session.scalars(select(MeasurementRow.device).distinct().order_by(MeasurementRow.device)).all()
         return [name for name in names if name not in self._until or self.has_measurements(name)]
 
-    def has_measurements(self, device: str) -> bool:
-        """Whether a device has any."""
+    def has_measurements(self, device: str, kind: str | None = None) -> bool:
+        """Whether a device has any; of ``kind`` (``op``: a block, ``network``) where it is given."""
         query = select(MeasurementRow.id).where(self._of(device)).limit(1)
         with reading(self._engine) as session:
-            return session.scalar(query) is not None
+            return session.scalar(query if kind is None else query.where(MeasurementRow.kind == kind)) is not None
 
     def add_evaluation(
         self,

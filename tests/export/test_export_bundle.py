@@ -9,7 +9,7 @@ from scipy.stats import norm
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import bundle as bundle_module
-from ofa_deploy.export import verify_bundle, write_bundle
+from ofa_deploy.export import changed_files, verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable, audit_summary
 from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params, random_weights
@@ -188,6 +188,16 @@ def test_an_extra_file_is_found(tmp_path, truthful):
     folder = write_bundle(tmp_path / "bundle", truthful, {})
     (folder / "infer.py").write_text("")
     assert verify_bundle(folder) == ["infer.py is not in the manifest"]
+
+
+def test_changed_files_are_found_without_computing_a_figure(tmp_path, truthful, monkeypatch):
+    folder = write_bundle(tmp_path / "bundle", truthful, {})
+    monkeypatch.setattr(bundle_module, "wrong_figures", lambda _: pytest.fail("that takes long"))
+    assert changed_files(folder) == []
+    (folder / "arch.json").write_bytes(b" " + truthful["arch.json"])
+    assert changed_files(folder) == ["arch.json was changed: its content does not match the manifest"]
+    (folder / "manifest.json").unlink()
+    assert changed_files(folder) == changed_files(tmp_path / "absent") == ["manifest.json is missing or cannot be read"]
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path):

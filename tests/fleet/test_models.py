@@ -167,6 +167,43 @@ def test_networks_that_are_known_are_not_measured_again(workspace) -> None:
     assert not {SPACE.network(arch).key for arch in more} & known.keys()
 
 
+def test_a_table_is_the_newest_of_everything_under_the_newest_condition(workspace) -> None:
+    old, power = {**CONDITION, "runtime_version": "0"}, {**CONDITION, "power_mode": "unknown"}
+    networks = [Network.single(op) for op in CODEC.ops[:3]]
+    records = [
+        {**a_record("a", network, ms, "op"), "condition": condition, "run": str(i)}
+        for i, (network, ms, condition) in enumerate(
+            [
+                (networks[2], 9.0, old),
+                (networks[1], 1.0, CONDITION),
+                (networks[0], 2.0, CONDITION),
+                (networks[1], 3.0, power),  # the same as none
+                (networks[0], 4.0, {**CONDITION, "threads": 4}),  # another target's
+            ]
+        )
+    ]
+    workspace.store.add_measurements(records)
+    table = load_table(workspace, a_target("a"))
+    assert [(row.key, row.p50) for row in table.rows.values()] == [
+        (networks[1].ops[0].key, 3.0),
+        (networks[0].ops[0].key, 2.0),
+    ]
+    assert load_table(workspace, a_target("nobody")).rows == {}
+
+
+def test_devices_that_are_no_help_are_not_read(workspace, monkeypatch) -> None:
+    measure(workspace, "lacking", 2.0, without=len(CODEC.ops) * 2 // 3)
+    measure(workspace, "new", 2.0)
+    read = []
+    newest = type(workspace.store).newest_records
+    monkeypatch.setattr(
+        type(workspace.store), "newest_records", lambda self, name, of: read.append(name) or newest(self, name, of)
+    )
+    assert other_devices(workspace, a_target("new"), SPACE) == []
+    assert has_blocks(workspace, a_target("new"))
+    assert read == []
+
+
 def test_each_precision_has_a_file_of_its_own(workspace) -> None:
     workspace.tables.mkdir(exist_ok=True)
     (workspace.tables / "phone.json").write_text("of any precision, from an older release")

@@ -146,6 +146,38 @@ def test_the_store_as_it_was_when_a_device_had_fewer_measurements(store):
     assert len(store.measurements("local")) == 3
 
 
+def test_the_newest_of_everything_in_the_order_of_the_first(store):
+    two, three = {"threads": 2}, {"threads": 3}
+    store.add_measurements([record("a", p50=1), record("n", p50=2, kind="network"), record("b", p50=3)])
+    store.add_measurements([record("a", p50=4, condition=two), record("a", p50=5, kind="network", condition=two)])
+    store.add_measurements([record("c", p50=6, condition=three), record("a", p50=7, device="phone")])
+    one, other = condition_hash({"threads": 1}), condition_hash(two)
+    assert store.conditions("local") == [(condition_hash(three), three), (other, two), (one, {"threads": 1})]
+    assert [r["p50"] for r in store.newest_records("local", [one, other])] == [4, 2, 3, 5]
+    assert [r["p50"] for r in store.newest_records("local", [one])] == [1, 2, 3]
+    assert store.newest_records("local", []) == []
+    assert store.blocks("local") == {"a", "b", "c"}
+    assert store.blocks("local", [one]) == {"a", "b"}
+
+
+def test_a_view_of_the_past_answers_every_question_of_then(store):
+    store.add_measurements([record("n", kind="network")])
+    until = store.newest_measurement("local")
+    store.add_measurements([record("a", condition={"threads": 2}), record("a", device="phone")])
+    assert store.has_measurements("local", "op")
+    then, never = store.as_of("local", until), store.as_of("phone", until)
+    assert [r["key"] for r in then.measurements("local")] == ["n"]
+    assert [r["key"] for r in then.measurements_after("local", 0, 9)] == ["n"]
+    assert [condition for _, condition in then.conditions("local")] == [{"threads": 1}]
+    assert then.newest_records("local", [condition_hash({"threads": 2})]) == []
+    assert then.blocks("local") == set()
+    assert then.newest_measurement("local") == until
+    assert then.has_measurements("local")
+    assert not then.has_measurements("local", "op")
+    assert then.measured_devices() == ["local", "phone"]
+    assert never.measured_devices() == ["local"]
+
+
 def test_a_cursor_moves(store):
     assert store.cursor("http://x", "phone") == 0
     for position in (3, 7):
