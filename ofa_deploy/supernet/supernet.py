@@ -78,7 +78,8 @@ class Supernet(nn.Module):
         """Reorder every block's expanded channels, the most important first.
 
         Importance is the sum of absolute projection weights; squeezed channels are sorted by their expansion's
-        (Once-for-All §3.3, elastic width). Blocks without expansion keep their order, which is their input's.
+        (Once-for-All §3.3, elastic width). Where there is no expansion, channels keep their order, which is their
+        input's: in a whole block, or in the part of it that trained subnets use so.
 
         Args:
             trained: a part of the space whose subnets keep their function, but for rounding: channels move only between
@@ -87,8 +88,9 @@ class Supernet(nn.Module):
         for name, block in self.named_children():
             if not isinstance(block, MBConv) or block.expand is None:
                 continue
-            mids, squeezes = _used_channels(trained, name) if trained is not None else ((), ())
-            order = _importance(block.project.conv.weight, mids)
+            ops = _trained_blocks(trained, name) if trained is not None else []
+            direct = max((op.mid for op in ops if not op.expands), default=0)
+            order = _importance(block.project.conv.weight, {op.mid for op in ops}, direct)
             for layer in filter(None, (block.expand, block.depthwise)):
                 statistics = [layer.bn.running_mean, layer.bn.running_var]
                 _permute([layer.conv.weight, *layer.bn.parameters(), *statistics], order)
@@ -96,7 +98,7 @@ class Supernet(nn.Module):
             if block.se is not None:
                 _permute([block.se.expand.weight, block.se.expand.bias], order)
                 _permute([block.se.reduce.weight], order, dim=1)
-                squeezed = _importance(block.se.expand.weight, squeezes)
+                squeezed = _importance(block.se.expand.weight, {op.se for op in ops})
                 _permute([block.se.reduce.weight, block.se.reduce.bias], squeezed)
                 _permute([block.se.expand.weight], squeezed, dim=1)
 
@@ -134,22 +136,23 @@ def _transform_name(large: int, small: int) -> str:
     return f"transform_{large}to{small}"
 
 
-def _used_channels(space: SearchSpace, name: str) -> tuple[set[int], set[int]]:
-    """How many expanded, and how many squeezed, channels the block of that name has in the subnets of a space."""
+def _trained_blocks(space: SearchSpace, name: str) -> list[OpSpec]:
+    """The block of that name in the subnets of a space, for every number of channels that it has there."""
     stage, position = map(int, name[1:].split("b"))
     spec, resolution = space.stages[stage], max(space.resolutions)
     choices = product(space.widths, spec.expands)
-    ops = [space.block(stage, position, resolution, width, max(spec.kernels), expand) for width, expand in choices]
-    return {op.mid for op in ops}, {op.se for op in ops}
+    return [space.block(stage, position, resolution, width, max(spec.kernels), expand) for width, expand in choices]
 
 
-def _importance(weight: Tensor, bounds: Iterable[int]) -> Tensor:
+def _importance(weight: Tensor, bounds: Iterable[int], fixed: int = 0) -> Tensor:
     """Order of a convolution's input channels ``weight[out, in, 1, 1]``: those between two bounds stay between them,
-    the most important first."""
+    the most important first; the first ``fixed`` stay where they are."""
     magnitude = weight.abs().sum((0, 2, 3))
     inner = sorted({0, len(magnitude), *bounds})
     parts = [a + torch.argsort(magnitude[a:b], descending=True, stable=True) for a, b in pairwise(inner)]
-    return torch.cat(parts)
+    order = torch.cat(parts)
+    order[:fixed] = torch.arange(fixed)
+    return order
 
 
 def _permute(tensors: Iterable[Tensor | None], order: Tensor, dim: int = 0) -> None:

@@ -183,6 +183,23 @@ def test_sorting_channels_keeps_every_subnet_that_was_trained(space):
     assert any(not torch.equal(value, old[name]) for name, value in supernet.state_dict().items())
 
 
+def test_sorting_channels_leaves_alone_what_is_used_without_an_expansion():
+    """Without an expansion, the first expanded channels are the block's input."""
+    trained = replace(MIXED, widths=(1.0,))
+    supernet, x = make(trained), images(trained, trained.largest)
+    kept = [replace(arch, resolution=trained.largest.resolution) for arch in archs(trained, 6)]
+    assert {expand for arch in kept for expand in arch.expands} == {1, 2, 3, 4}
+    with torch.no_grad():
+        before = [supernet(x, arch) for arch in kept]
+        old = supernet.s0b0.expand.conv.weight.clone()
+        supernet.sort_channels(trained)
+        for arch, expected in zip(kept, before, strict=True):
+            assert torch.allclose(supernet(x, arch), expected, rtol=1e-3, atol=1e-3)
+    moved = (supernet.s0b0.expand.conv.weight != old).flatten(1).any(1)
+    assert moved.nonzero().min() >= MIXED.stem_width
+    assert moved.any()
+
+
 def test_weights_are_named_and_shaped_as_the_space_says():
     supernet, arch = make(MIXED), archs(MIXED, 1)[-1]
     subnet = supernet.extract(arch)

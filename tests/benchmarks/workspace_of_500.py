@@ -1,0 +1,132 @@
+"""What much that was measured costs a workspace: fits, reports, verification, audits, a pipeline with nothing to do.
+
+    python tests/benchmarks/workspace_of_500.py [--networks 500] [--supernet fashion_mnist_boxed] [--json]
+
+Measures random networks of a supernet on a simulated device, extracts a bundle from what the workspace then knows, and
+times each step: seconds on the clock and of the processor. The fit of a larger space is timed on made-up measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from ofa_deploy.config import read_document
+from ofa_deploy.export import verify_bundle
+from ofa_deploy.fleet import Fleet, resolve_target
+from ofa_deploy.fleet.auditing import audit
+from ofa_deploy.fleet.models import load_model, load_table
+from ofa_deploy.fleet.profiling import network_item
+from ofa_deploy.latency import LatencyModel, LatencyTable, Row, left_out
+from ofa_deploy.pipeline.document import PipelineDocument
+from ofa_deploy.pipeline.runner import run_pipeline
+from ofa_deploy.space import PopulationCodec, SearchSpace, load_space, op_macs
+from ofa_deploy.store import Workspace
+from ofa_deploy.supernet.checkpoint import load_supernet
+
+TARGET = "jetson_nano"
+LARGER = "ofa_mbv3_w1.0"  # at the resolution
+RESOLUTION = 224
+TOGETHER = 25  # networks that are measured in a session
+
+
+class Clock:
+    """Seconds of named steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    def __call__(self, name: str, step: Callable[[], Any]) -> Any:
+        """Do a step."""
+        clock, processor = time.monotonic(), time.process_time()
+        answer = step()
+        spent = {"seconds": time.monotonic() - clock, "processor_seconds": time.process_time() - processor}
+        self.steps.append({"step": name, **spent})
+        return answer
+
+
+def made_up(space: SearchSpace, networks: int) -> LatencyTable:
+    """A table of a device that exists nowhere: its blocks' latencies, and networks measured in sessions."""
+    codec, rng = PopulationCodec(space), np.random.default_rng(0)
+    true = {op.key: (0.005 + op_macs(op) / 4e8) * rng.lognormal(0, 0.2) for op in codec.ops}
+
+    def row(key: str, ops: tuple[str, ...], ms: float, at: str) -> Row:
+        return Row(key, ops, 1.02 * ms, 1.05 * ms, 1.1 * ms, 72, 0.02, 0.005, (), at, ms, 0.005)
+
+    blocks = {key: row(key, (key,), ms * rng.normal(1, 0.03), "2026-01-01T00:00:00Z") for key, ms in true.items()}
+    levels, whole = rng.lognormal(0, 0.015, networks // TOGETHER + 1), dict[str, Row]()
+    for i, arch in enumerate(codec.decode(codec.sample(networks, rng))):
+        network, session = space.network(arch), i // TOGETHER
+        ms = sum(true[key] for key in network.unit_keys) * levels[session] * rng.lognormal(0.07, 0.01)
+        whole[network.key] = row(network.key, tuple(network.unit_keys), ms, f"2026-01-02T{session:06d}Z")
+    return LatencyTable("made-up", {"runtime": "onnxruntime"}, blocks, whole)
+
+
+def pipeline(supernet: str) -> dict[str, Any]:
+    """One that profiles, audits and extracts for three budgets."""
+    stages = [
+        {"stage": "import", "supernet": supernet},
+        {"stage": "profile", "networks": 10},
+        {"stage": "audit", "networks": 12},
+        {"stage": "extract", "spread": 3},
+    ]
+    return {"name": "of-many", "targets": {TARGET: None}, "stages": stages}
+
+
+def measure(clock: Clock, folder: Path, supernet: str, networks: int) -> None:
+    """Time every step in a workspace that knows so many networks."""
+    document = read_document(PipelineDocument, pipeline(supernet))
+    target = resolve_target(TARGET)
+    space = load_supernet(Path("supernets") / supernet / "supernet.safetensors")[0].space
+    codec = PopulationCodec(space)
+    archs = codec.decode(np.unique(codec.sample(networks, np.random.default_rng(0)), axis=0))
+    with Workspace.open(folder) as workspace:
+        with Fleet.open(workspace) as fleet:
+            fleet.measure(target, [network_item(space.network(arch), arch, target) for arch in archs])
+        done = clock("first pipeline", lambda: run_pipeline(document, workspace, lambda *_: None))
+        if done.error:
+            raise done.error
+        again = clock("pipeline that skips all", lambda: run_pipeline(document, workspace, lambda *_: None))
+        if {unit.status for unit in again.units} != {"skipped"}:
+            raise RuntimeError(f"not all was skipped: {again.units}")
+        table = clock("load the table", lambda: load_table(workspace, target))
+        print(f"{len(table.rows)} blocks and {len(table.networks)} networks of {space.name}")
+        model = clock("fit", lambda: LatencyModel(table))
+        clock("the report's networks, each without itself", lambda: left_out(model))
+        problems = clock("verify a bundle", lambda: verify_bundle(Path(done.reports[0]["bundle"])))
+        if problems:
+            raise RuntimeError(f"a bundle does not verify: {problems}")
+        clock("load and fit what predicts a space", lambda: load_model(workspace, target, space))
+        with Fleet.open(workspace) as fleet:
+            clock("audit on 30 networks", lambda: audit(fleet, workspace, target, space, 30))
+
+
+def main() -> None:
+    """Time all, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=500)
+    parser.add_argument("--supernet", default="fashion_mnist_boxed")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    clock = Clock()
+    with TemporaryDirectory() as folder:
+        measure(clock, Path(folder) / ".ofa", asked.supernet, asked.networks)
+    table = made_up(load_space(LARGER).with_resolutions((RESOLUTION,)), asked.networks)
+    model = clock(f"fit {LARGER}@{RESOLUTION}", lambda: LatencyModel(table))
+    clock(f"{LARGER}@{RESOLUTION}, each network without itself", lambda: left_out(model))
+    if asked.json:
+        print(json.dumps(clock.steps, indent=1))
+        return
+    for one in clock.steps:
+        print(f"{one['step']:<45}{one['seconds']:8.2f} s {one['processor_seconds']:8.2f} s of the processor")
+
+
+if __name__ == "__main__":
+    main()
