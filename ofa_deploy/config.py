@@ -17,6 +17,8 @@ Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+ItemT = TypeVar("ItemT")
+Some = Annotated[tuple[ItemT, ...], Field(min_length=1)]  # a list that cannot be empty
 Relaxation = Literal["binary", "gumbel", "softmax"]  # see ``search.GradientSettings``
 Augmentation = Literal[
     "crop", "flip", "random_resized_crop", "color_jitter", "randaugment", "trivial", "random_erasing", "cutout"
@@ -55,9 +57,9 @@ class StageDocument(Document):
     stride: Literal[1, 2] = 1
     act: Activation = "relu"
     se: bool = False
-    depths: tuple[Positive, ...] = (2, 3, 4)
-    kernels: tuple[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel], ...] = (3, 5, 7)
-    expands: tuple[Annotated[float, Field(ge=1)], ...] = (3, 4, 6)
+    depths: Some[Positive] = (2, 3, 4)
+    kernels: Some[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel]] = (3, 5, 7)
+    expands: Some[Annotated[float, Field(ge=1)]] = (3, 4, 6)
     block: Literal["mbconv", "uib"] = "mbconv"
     squeeze: Literal["expanded", "input"] = "expanded"
 
@@ -73,11 +75,11 @@ class ElasticDocument(Document):
         resolution: input sizes in pixels, at most the base's.
     """
 
-    depth: tuple[Annotated[int, Field(le=0)], ...] | None = None
-    kernel: tuple[Literal[3, 5, 7], ...] | None = None
-    expand: tuple[Annotated[float, Field(ge=1)], ...] | None = None
-    width: tuple[Annotated[float, Field(gt=0, le=1)], ...] | None = None
-    resolution: tuple[Annotated[int, Field(ge=16, le=1024)], ...] | None = None
+    depth: Some[Annotated[int, Field(le=0)]] | None = None
+    kernel: Some[Literal[3, 5, 7]] | None = None
+    expand: Some[Annotated[float, Field(ge=1)]] | None = None
+    width: Some[Annotated[float, Field(gt=0, le=1)]] | None = None
+    resolution: Some[Annotated[int, Field(ge=16, le=1024)]] | None = None
 
 
 class SpaceDocument(Document):
@@ -105,9 +107,9 @@ class SpaceDocument(Document):
     name: str
     base: str | None = None
     elastic: ElasticDocument | None = None
-    stages: tuple[StageDocument, ...] | None = None
-    resolutions: tuple[Annotated[int, Field(ge=16, le=1024)], ...] | None = None
-    widths: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    stages: Some[StageDocument] | None = None
+    resolutions: Some[Annotated[int, Field(ge=16, le=1024)]] | None = None
+    widths: Some[Annotated[float, Field(gt=0)]] | None = None
     in_channels: Positive | None = None
     num_classes: Positive | None = None
     stem_width: Positive | None = None
@@ -128,8 +130,8 @@ class Normalisation(Document):
         std: one number for each channel.
     """
 
-    mean: Annotated[tuple[float, ...], Field(min_length=1)]
-    std: Annotated[tuple[Bound, ...], Field(min_length=1)]
+    mean: Some[float]
+    std: Some[Bound]
 
 
 class DataConfig(Document):
@@ -206,8 +208,8 @@ class PhaseConfig(Document):
         subnets: random subnets trained in each step.
     """
 
-    share: Annotated[tuple[Bound, ...], Field(min_length=1)]
-    lr: Annotated[tuple[Bound, ...], Field(min_length=1)]
+    share: Some[Bound]
+    lr: Some[Bound]
     subnets: Positive = 1
 
 
@@ -485,7 +487,8 @@ def read_document(
         path = tuple(str(part) for part in first["loc"])
         known = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
         at = f"{where}:{known}" if known else where
-        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        known_types = {"extra_forbidden": "unknown key", "too_short": "the list is empty; give at least one value"}
+        what = known_types.get(first["type"], first["msg"].removeprefix("Value error, "))
         raise UsageError(f"{at}: {'.'.join(path) or 'document'}: {what}") from error
 
 

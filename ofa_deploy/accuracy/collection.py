@@ -20,7 +20,7 @@ from ofa_deploy.accuracy.predictor import MEMBERS, AccuracyPredictor, kendall_of
 from ofa_deploy.accuracy.ranking import rise
 from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Arch, Population, PopulationCodec
+from ofa_deploy.space import GENE, Arch, Population, PopulationCodec
 
 TOGETHER = 8  # subnets that share a pass over the images
 POOL = 64  # random subnets for each that is chosen
@@ -183,7 +183,7 @@ def unknown(population: Population, known: Population) -> Population:
     """The different subnets of a population that are not among the known ones, in order of their genes."""
     taken = {row.tobytes() for row in known}
     rows = [row for row in np.unique(population, axis=0) if row.tobytes() not in taken]
-    return np.array(rows, dtype=np.int8).reshape(-1, population.shape[1])
+    return np.array(rows, dtype=GENE).reshape(-1, population.shape[1])
 
 
 def bias_error(accuracy: float, *images: int) -> float:

@@ -13,7 +13,7 @@ from ofa_deploy.accuracy.predictor import AccuracyPredictor, read_card
 from ofa_deploy.accuracy.published import KIND, PublishedPredictor
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.space import Population, PopulationCodec, load_space
+from ofa_deploy.space import GENE, Population, PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -62,7 +62,7 @@ def objective(codec: PopulationCodec, predictor: Predictor | None) -> Callable[[
         raise UsageError(
             f"the accuracy predictor is of {its.name}, and does not know {what}; choose another --accuracy"
         )
-    known = np.array([its.resolutions.index(r) for r in space.resolutions], dtype=np.int8)
+    known = np.array([its.resolutions.index(r) for r in space.resolutions], dtype=GENE)
 
     def predicted(population: Population) -> np.ndarray:
         population = population.copy()

@@ -73,7 +73,7 @@ class AccuracyPredictor:
         """Fit on evaluated subnets and measure the error on others.
 
         Args:
-            population, accuracy: the pairs to fit on, ``int8[N, G]`` and fractions ``[N]``; N at least ``MEMBERS``.
+            population, accuracy: the pairs to fit on, ``int16[N, G]`` and fractions ``[N]``; N at least ``MEMBERS``.
             heldout, heldout_accuracy: pairs that take no part in fitting.
             scores, heldout_scores: what else is known of the subnets, such as zero-cost proxies: ``float[N, S]``. The
                 predictor then needs it of every subnet that it is asked about.

@@ -17,7 +17,7 @@ from safetensors.numpy import load, save
 
 from ofa_deploy.accuracy.predictor import read_card, space_card
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Population, PopulationCodec, SearchSpace, load_space
+from ofa_deploy.space import GENE, Population, PopulationCodec, SearchSpace, load_space
 
 KIND = "one-hot network"
 SPACE = "ofa_mbv3_w1.2"
@@ -37,7 +37,7 @@ def one_hot(codec: PopulationCodec, population: Population) -> np.ndarray:
     kernels, expands = population[:, -2 * slots : -slots, None], population[:, -slots:, None]
     known = np.array([RESOLUTIONS.index(r) for r in codec.space.resolutions])
     shape = (len(population), 3 * slots)
-    parts = [((genes == np.arange(3, dtype=np.int8)) & active).reshape(shape) for genes in (kernels, expands)]
+    parts = [((genes == np.arange(3, dtype=GENE)) & active).reshape(shape) for genes in (kernels, expands)]
     resolution = known[population[:, :1]] == np.arange(len(RESOLUTIONS))
     return np.concatenate([*parts, resolution], axis=1).astype(np.float32)
 

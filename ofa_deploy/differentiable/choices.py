@@ -95,12 +95,12 @@ class Choices(nn.Module):
 
     @torch.no_grad()
     def argmax(self) -> Population:
-        """The likeliest subnet, ``int8[1, G]``."""
+        """The likeliest subnet, ``int16[1, G]``."""
         return self._rows([[int(logits.argmax())] for logits in self.parameters()])
 
     @torch.no_grad()
     def drawn(self, count: int, generator: torch.Generator) -> Population:
-        """Random subnets by the probabilities, ``int8[count, G]``."""
+        """Random subnets by the probabilities, ``int16[count, G]``."""
         return self._rows([_drawn(logits, count, generator).tolist() for logits in self.parameters()])
 
     def _rows(self, found: list[list[int]]) -> Population:

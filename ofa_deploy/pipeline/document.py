@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from ofa_deploy.config import Bound, Document, Positive, Relaxation, TrainRecipe
+from ofa_deploy.config import Bound, Document, Positive, Relaxation, Some, TrainRecipe
 from ofa_deploy.errors import UsageError
 from ofa_deploy.pipeline.gates import parse_check
 
@@ -228,7 +228,7 @@ class PipelineDocument(Document):
     name: Annotated[str, Field(pattern=NAME)]
     parameters: dict[str, str | int | float | bool | list[Any]] = Field(default_factory=dict)
     targets: dict[Name, dict[str, Any]] = Field(default_factory=dict)
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    stages: Some[Stage]
     gates: tuple[GateDocument, ...] = ()
     baseline: str | None = None
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ofa_deploy.search.tables import Separable, Slots
-from ofa_deploy.space import Population
+from ofa_deploy.space import GENE, Population
 
 BISECTIONS = 24
 SWEEPS = 3  # over several constraints' prices
@@ -51,7 +51,7 @@ def solve(score: Separable, cost: Separable, keep: int = 1, feasible: Check | No
     Args:
         feasible: what must hold besides, ``[N] → bool[N]``.
     """
-    rows, values = np.zeros((0, len(score.slots.codec.choices)), dtype=np.int8), np.zeros(0)
+    rows, values = np.zeros((0, len(score.slots.codec.choices)), dtype=GENE), np.zeros(0)
     prices, hopeless = _prices(score, cost)
     losses = _losses(score, cost, prices)
     losses = replace(losses, bounds=np.where(hopeless, -np.inf, losses.bounds))
@@ -194,7 +194,7 @@ class _Partial:
     def best(self, slots: Slots, keep: int, feasible: Check | None) -> tuple[Population, np.ndarray]:
         """The feasible ones of the highest scores, and these scores."""
         order = np.argsort(-self.sums[:, 0], kind="stable")
-        values, rows = self.sums[order, 0], np.zeros((0, len(slots.codec.choices)), dtype=np.int8)
+        values, rows = self.sums[order, 0], np.zeros((0, len(slots.codec.choices)), dtype=GENE)
         kept, start = np.zeros(0, dtype=int), 0
         while len(kept) < keep and start < len(order):
             part = order[start : start + 4 * keep]

@@ -12,7 +12,7 @@ import numpy as np
 from ofa_deploy.search.exact import least
 from ofa_deploy.search.problem import Problem
 from ofa_deploy.search.tables import Slots, separate
-from ofa_deploy.space import Population, PopulationCodec
+from ofa_deploy.space import GENE, Population, PopulationCodec
 
 UNITS = {
     "macs": (1e6, "M MACs"),
@@ -29,8 +29,8 @@ def nearest_feasible(problem: Problem) -> Population:
     codec = problem.codec
     shape = tuple(int(count) for count in codec.choices[:2])
     sizes = np.stack(np.divmod(np.arange(shape[0] * shape[1]), shape[1]), axis=1)
-    starts = [np.zeros((len(sizes), len(codec.choices)), dtype=np.int8)]
-    starts.append(np.repeat((codec.choices - 1).astype(np.int8)[None], len(sizes), axis=0))
+    starts = [np.zeros((len(sizes), len(codec.choices)), dtype=GENE)]
+    starts.append(np.repeat((codec.choices - 1).astype(GENE)[None], len(sizes), axis=0))
     for start in starts:
         start[:, :2] = sizes
     if problem.names:

@@ -110,7 +110,7 @@ class Gate:
         """The verdict on every member.
 
         Args:
-            population: encoded subnets, ``int8[N, G]``; canonical or not.
+            population: encoded subnets, ``int16[N, G]``; canonical or not.
             deviations: whether every excess counts its deviation; slower, the verdicts are the same.
         """
         count, shown = len(population), sum(column.shown for column in self.columns)

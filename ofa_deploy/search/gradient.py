@@ -38,8 +38,8 @@ class Belief:
 
     Attributes:
         worth: of a subnet to the task alone, as a sum over blocks; in units that only compare.
-        argmax: the likeliest subnet, the constraints' prices included, ``int8[1, G]``; it may break some yet.
-        drawn: random subnets by the probabilities, ``int8[N, G]``.
+        argmax: the likeliest subnet, the constraints' prices included, ``int16[1, G]``; it may break some yet.
+        drawn: random subnets by the probabilities, ``int16[N, G]``.
         figures: ``step``, ``loss``, ``entropy`` (of a choice, as a share of the most), ``skipped`` (expected share of
             the optional blocks that are left out) and ``excess`` (of every constraint, expected, as a fraction).
         acted: guards that acted since the belief before, each with ``guard``, ``step`` and ``why``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ofa_deploy.search.problem import Assessment
-from ofa_deploy.space import Population
+from ofa_deploy.space import GENE, Population
 
 FIELDS = ("fitness", "accuracy", "latency", "upper", "violation")
 
@@ -15,7 +15,7 @@ class Memory:
 
     def __init__(self, genes: int) -> None:
         self._places: dict[bytes, int] = {}
-        self._rows = np.zeros((1024, genes), dtype=np.int8)
+        self._rows = np.zeros((1024, genes), dtype=GENE)
         self._values = np.zeros((1024, len(FIELDS)))
 
     def __len__(self) -> int:

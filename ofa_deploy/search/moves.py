@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa_deploy.search.tables import Slots
-from ofa_deploy.space import Population
+from ofa_deploy.space import GENE, Population
 
 DEPTH = 3  # changes that go together at most
 COMBINATIONS = 60  # that are tried of each number of changes
@@ -37,7 +37,7 @@ class Moves:
                 blocks = ((k, e) for k in range(last.kernels) for e in range(last.expands))
                 changes += [{gene: depth, last.kernel: k, last.expand: e} for k, e in blocks]
         self._changed = np.zeros((len(changes), len(slots.codec.choices)), dtype=bool)
-        self._to = np.zeros(self._changed.shape, dtype=np.int8)
+        self._to = np.zeros(self._changed.shape, dtype=GENE)
         for i, change in enumerate(changes):
             for gene, value in change.items():
                 self._changed[i, gene], self._to[i, gene] = True, value

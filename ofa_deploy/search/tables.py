@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ofa_deploy.space import Population, PopulationCodec
+from ofa_deploy.space import GENE, Population, PopulationCodec
 from ofa_deploy.space.counts import op_table
 
 LARGE_KERNEL = 5  # a kernel is large if it is larger than this
@@ -98,7 +98,7 @@ class Slots:
 
     def rows(self, picks: np.ndarray, depths: np.ndarray) -> Population:
         """Subnets at the first resolution and width, from their choices at every slot and their depths' genes."""
-        population = np.zeros((len(depths), len(self.codec.choices)), dtype=np.int8)
+        population = np.zeros((len(depths), len(self.codec.choices)), dtype=GENE)
         population[:, self.depth0 : self.kernel0] = depths
         kernels, expands = np.divmod(np.where(picks == self.C, 0, picks), self._expands)
         population[:, self.kernel0 :] = np.concatenate([kernels, expands], axis=1)
@@ -198,7 +198,7 @@ def _sweep(slots: Slots) -> tuple[Population, list[_Mark | None]]:
     The first has every depth at its smallest. Then come all other depths, one at a time: each adds to the value of the
     first slot that it uses and the depth before did not. Then the deepest one, and it with another choice at one slot.
     """
-    rows = [np.zeros(len(slots.codec.choices), dtype=np.int8)]
+    rows = [np.zeros(len(slots.codec.choices), dtype=GENE)]
     marks: list[_Mark | None] = []
     deepest = rows[0].copy()
     for stage, members in enumerate(slots.stages):

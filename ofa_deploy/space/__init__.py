@@ -17,13 +17,14 @@ from ofa_deploy.space.counts import (
 )
 from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
 from ofa_deploy.space.network import Network, OpSpec
-from ofa_deploy.space.population import Population, PopulationCodec
+from ofa_deploy.space.population import GENE, Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
 from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, make_divisible
 from ofa_deploy.space.weights import check_weights, random_weights, weight_shapes
 
 __all__ = [
+    "GENE",
     "PRESETS",
     "Arch",
     "CellArch",

@@ -1,6 +1,6 @@
 """A population as one integer array, so that search, latency and accuracy work on all of its members at once.
 
-Row of an ``int8[N, G]`` population: index of the resolution, of the width, of each stage's depth, of each slot's
+Row of an ``int16[N, G]`` population: index of the resolution, of the width, of each stage's depth, of each slot's
 kernel, of each slot's expand ratio. Canonical rows hold 0 in the genes of slots beyond a stage's depth.
 """
 
@@ -18,6 +18,7 @@ from ofa_deploy.space.network import OpSpec
 from ofa_deploy.space.spec import Arch, SearchSpace
 
 Population = np.ndarray
+GENE = np.int16  # a choice's place: one byte would do for 127 choices, and a space may list 1009 resolutions
 
 
 class PopulationCodec:
@@ -50,7 +51,7 @@ class PopulationCodec:
 
     def sample(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets, every gene uniform."""
-        return self.canonicalise(rng.integers(0, self.choices, (count, len(self.choices))).astype(np.int8))
+        return self.canonicalise(rng.integers(0, self.choices, (count, len(self.choices))).astype(GENE))
 
     def stratified(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets spread evenly over the MACs of the space, between the smallest and the largest one."""
@@ -68,7 +69,7 @@ class PopulationCodec:
     def canonicalise(self, population: Population) -> Population:
         """The same subnets with the genes of absent slots set to 0."""
         active = self.active(population)
-        population = population.copy()
+        population = population.astype(GENE)
         population[:, self._kernel0 : self._expand0][~active] = 0
         population[:, self._expand0 :][~active] = 0
         return population
@@ -77,7 +78,7 @@ class PopulationCodec:
         """Redraw every gene with a probability; at least one gene of every row."""
         redraw = rng.random(population.shape) < rate
         redraw[np.arange(len(population)), rng.integers(0, population.shape[1], len(population))] = True
-        fresh = rng.integers(0, self.choices, population.shape).astype(np.int8)
+        fresh = rng.integers(0, self.choices, population.shape).astype(GENE)
         return self.canonicalise(np.where(redraw, fresh, population))
 
     def crossover(self, one: Population, other: Population, rng: np.random.Generator) -> Population:
@@ -92,7 +93,7 @@ class PopulationCodec:
                 if value != row[gene]:
                     moves.append(row.copy())
                     moves[-1][gene] = value
-        return np.unique(self.canonicalise(np.array(moves, dtype=np.int8)), axis=0)
+        return np.unique(self.canonicalise(np.array(moves, dtype=GENE)), axis=0)
 
     def encode(self, archs: Iterable[Arch | Mapping[str, Any]]) -> Population:
         """Subnets to rows.
@@ -112,7 +113,7 @@ class PopulationCodec:
                 + [self.space.kernels(i).index(kernel) for i, kernel in enumerate(arch.kernels)]
                 + [stage.expands.index(e) for stage, e in zip(stages, arch.expands, strict=True)]
             )
-        return self.canonicalise(np.array(rows, dtype=np.int8).reshape(-1, len(self.choices)))
+        return self.canonicalise(np.array(rows, dtype=GENE).reshape(-1, len(self.choices)))
 
     def decode(self, population: Population) -> list[Arch]:
         """Rows to subnets."""

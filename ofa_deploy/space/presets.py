@@ -183,6 +183,10 @@ def _load(source: str | Path | Mapping[str, Any], above: tuple[Path, ...]) -> Se
     if "stages" in fields:
         fields["stages"] = tuple(_stage(document.name, i, stage) for i, stage in enumerate(fields["stages"]))
     if document.base is None:
+        if missing := [name for name in ("stages", "resolutions") if name not in fields]:
+            raise UsageError(
+                f"space {document.name} has no {' and no '.join(missing)}; give them, or a base to start from"
+            )
         found = SearchSpace(**fields)
     else:
         beside = [path.parent / document.base for path in place]

@@ -40,7 +40,8 @@ class StageSpec:
         block: kind of the blocks, ``mbconv`` or ``uib``.
 
     Raises:
-        UsageError: the kernels are not of this kind of block, or it cannot have squeeze-excitation.
+        UsageError: a list of choices is empty, the kernels are not of this kind of block, or it cannot have
+            squeeze-excitation.
     """
 
     width: int
@@ -54,6 +55,7 @@ class StageSpec:
     squeeze: str = "expanded"
 
     def __post_init__(self) -> None:
+        _not_empty(self, "depths", "kernels", "expands")
         pairs = [kernel for kernel in self.kernels if isinstance(kernel, tuple)]
         if self.block not in BLOCKS:
             raise UsageError(f"unknown block {self.block!r}; known: {', '.join(BLOCKS)}")
@@ -122,6 +124,9 @@ class SearchSpace:
         head_width: channels of the last 1×1 convolution before pooling.
         feature_width: width of the linear layer before the classifier; 0 for none.
         bn_eps: what batch norm adds to variances.
+
+    Raises:
+        UsageError: there is no stage, resolution or width.
     """
 
     name: str
@@ -138,6 +143,9 @@ class SearchSpace:
     feature_width: int = 1280
     head_act: str = "hswish"
     bn_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _not_empty(self, "stages", "resolutions", "widths")
 
     @cached_property
     def slots(self) -> tuple[tuple[int, int], ...]:
@@ -282,6 +290,12 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """The space as a JSON object; ``load_space`` reads it back."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def _not_empty(part: StageSpec | SearchSpace, *names: str) -> None:
+    for name in names:
+        if not getattr(part, name):
+            raise UsageError(f"{name} is empty; give at least one value")
 
 
 def _size(kernel: Kernel) -> Kernel:

@@ -8,6 +8,7 @@ import pytest
 
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import (
+    GENE,
     PRESETS,
     Arch,
     OpSpec,
@@ -62,7 +63,7 @@ def test_population_round_trip_and_counts(name: str) -> None:
     space = load_space(name)
     codec, rng = PopulationCodec(space), np.random.default_rng(0)
     population = codec.sample(64, rng)
-    assert population.dtype == np.int8
+    assert population.dtype == GENE
     archs = codec.decode(population)
     assert np.array_equal(codec.encode(archs), population)
     networks = [space.network(arch) for arch in archs]
@@ -132,6 +133,48 @@ def test_a_wrong_arch_is_named(change: dict, word: str) -> None:
     space = load_space("small_28")
     with pytest.raises(UsageError, match=word):
         space.canonical({**space.smallest.to_json(), **change})
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("stages", "stages: []"),
+        ("resolutions", "resolutions: []"),
+        ("widths", "widths: []"),
+        *((f"stages.0.{name}", f"stages: [{{width: 8, {name}: []}}]") for name in ("depths", "kernels", "expands")),
+        *((f"elastic.{n}", f"elastic: {{{n}: []}}") for n in ("depth", "kernel", "expand", "width", "resolution")),
+    ],
+)
+def test_an_empty_list_is_named_with_its_line(tmp_path: Path, key: str, given: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"name: mine\nbase: tiny_16\n{given}\n")
+    with pytest.raises(UsageError, match=rf"^{file}:3: {key}: the list is empty; give at least one value$"):
+        load_space(file)
+
+
+def test_no_space_is_without_choices() -> None:
+    space = load_space("tiny_16")
+    for name in ("stages", "resolutions", "widths"):
+        with pytest.raises(UsageError, match=f"{name} is empty"):
+            replace(space, **{name: ()})
+    for name in ("depths", "kernels", "expands"):
+        with pytest.raises(UsageError, match=f"{name} is empty"):
+            replace(space.stages[0], **{name: ()})
+    with pytest.raises(UsageError, match="mine has no stages and no resolutions; give them"):
+        load_space({"name": "mine"})
+
+
+def test_genes_of_more_choices_than_a_byte_holds() -> None:
+    space = replace(load_space("tiny_16"), resolutions=tuple(range(16, 201)))
+    codec = PopulationCodec(space)
+    archs = [replace(space.smallest, resolution=resolution) for resolution in space.resolutions]
+    population = codec.encode(archs)
+    assert codec.decode(population) == archs
+    assert population[:, 0].tolist() == list(range(185))
+    assert codec.sample(2000, np.random.default_rng(0))[:, 0].max() > 127
+    assert codec.mutate(population, 0.5, np.random.default_rng(0)).min() >= 0
+    assert codec.decode(codec.neighbours(population[-1]))[0].resolution in space.resolutions
+    assert (np.diff(codec.macs(population)) >= 0).all(), "a larger input costs no less"
 
 
 def test_width_may_be_absent_where_the_space_has_one() -> None:

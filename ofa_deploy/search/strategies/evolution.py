@@ -15,7 +15,7 @@ import numpy as np
 from ofa_deploy.search.moves import Around, Moves
 from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.strategies.exact import proved
-from ofa_deploy.space import Population
+from ofa_deploy.space import GENE, Population
 
 WARM = 256  # solutions of the surrogate that are evaluated
 MEMBERS = 2  # that climb at the same time
@@ -80,7 +80,7 @@ class _Peaks:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._rows = np.zeros((0, len(setting.problem.codec.choices)), dtype=np.int8)
+        self._rows = np.zeros((0, len(setting.problem.codec.choices)), dtype=GENE)
         self.vain, self._highest = 0, -np.inf
 
     def add(self, row: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ofa_deploy.search.setting import Setting
-from ofa_deploy.space import Population
+from ofa_deploy.space import GENE, Population
 
 BATCH = 64
 RATE = 0.3
@@ -47,7 +47,7 @@ def _probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def _draw(logits: np.ndarray, count: int, rng: np.random.Generator) -> Population:
-    rows, before = np.zeros((count, len(logits)), dtype=np.int8), np.zeros(count, dtype=int)
+    rows, before = np.zeros((count, len(logits)), dtype=GENE), np.zeros(count, dtype=int)
     for gene, table in enumerate(logits):
         sums = np.cumsum(_probabilities(table)[before], axis=1)
         before = (rng.random(count)[:, None] * sums[:, -1:] > sums).sum(axis=1)
