@@ -21,10 +21,10 @@ Text = Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")]  # PostgreS
 Milliseconds = Annotated[float, Field(ge=1e-4, lt=1e6, strict=True)]
 
 DEPTH = 32  # of objects and lists inside each other
-TEXT = 10_000  # characters of one text
+TEXT = 2**16  # characters of one text; TensorRT names a layer after all that it fused into it
 INTEGER = 2**63  # what databases hold, and other programs read
 FACTS_BYTES = 64 * 2**10  # that a device may say about itself
-DETAILS_BYTES = 256 * 2**10  # that a runtime may tell of one model
+DETAILS_BYTES = 2**20  # that a runtime may tell of one model; the agent keeps 256 kB of TensorRT's inspector
 
 
 def _storable(value: dict[str, Any]) -> dict[str, Any]:
