@@ -17,7 +17,7 @@ import time
 
 from device_agents.runtimes import RuntimeRefused
 
-MODEL = "roofline-1"
+MODEL = "roofline-2"
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 

@@ -17,12 +17,14 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from scipy.special import ndtri
 
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import Predictor, objective, read_predictor
 from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.answers import bundle_answers
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
@@ -52,6 +54,20 @@ TOLERANCES = {
     "residual_ms": (1e-3, 1e-6),
 }
 PREDICTOR = "accuracy_predictor.safetensors"
+# What a damaged file can provoke, which is a finding. Any other error is one of this program, and raised as it is.
+BY_DATA = (
+    OfaDeployError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    OSError,
+    DecodeError,
+    onnx.checker.ValidationError,
+)
+JSON = (dict, list, str, int, float, type(None))
 NEEDED = ("model.onnx", "arch.json", "report.json", "evidence.json")
 NO_WEIGHTS = ("_scale", "_zero_point")  # how a quantised graph's other constants end
 Figures = dict[str, Any]  # values by their dotted path in report.json
@@ -122,7 +138,10 @@ class Bundle:
 
 
 def wrong_figures(folder: Path) -> list[str]:
-    """Figures in ``report.json`` that its evidence does not give, and evidence that is missing or cannot be read."""
+    """Figures in ``report.json`` that its evidence does not give, and evidence that is missing or cannot be read.
+
+    An error that no file's content explains is raised as it is.
+    """
     missing = [f"{name} is missing: figures cannot be recomputed" for name in NEEDED if not (folder / name).is_file()]
     if missing:
         return missing
@@ -130,7 +149,9 @@ def wrong_figures(folder: Path) -> list[str]:
     for part in PARTS:
         try:
             problems += _differences(bundle.report, part(bundle))
-        except Exception as error:  # whatever a damaged file provokes is a finding, not a crash
+        except BY_DATA as error:
+            if isinstance(error, AttributeError) and not isinstance(error.obj, JSON):
+                raise  # no value of a file lacks it: the error is in this program
             problems.append(f"cannot recompute {part.__name__[1:]}: {type(error).__name__}: {error}")
     return problems
 

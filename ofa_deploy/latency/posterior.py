@@ -27,6 +27,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ofa_deploy.latency.mixture import NU, ROUNDS, Mixture, Prior, Term, weigh
+from ofa_deploy.threads import one_thread
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ def fit(
         columns: only the first ones are asked of the posterior.
         thorough: weigh every draw of the scales on all networks, however many there are.
     """
-    mixture = weigh(prior, x, y, (se * y) ** 2 + np.zeros(len(y)), thorough)
-    asked = slice(columns)
-    return _average(prior.of(asked), x[:, asked], [term.rows @ x.T for term in prior.terms], mixture)
+    with one_thread():
+        mixture = weigh(prior, x, y, (se * y) ** 2 + np.zeros(len(y)), thorough)
+        asked = slice(columns)
+        return _average(prior.of(asked), x[:, asked], [term.rows @ x.T for term in prior.terms], mixture)
 
 
 def _average(prior: Prior, x: np.ndarray, shared: Sequence[np.ndarray], mixture: Mixture) -> Posterior:

@@ -16,8 +16,8 @@ from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Assessment, Problem
 from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.strategies import GRADIENT, find_strategy
-from ofa_deploy.search.threads import one_thread
 from ofa_deploy.space import Arch, Population
+from ofa_deploy.threads import one_thread
 
 EVALUATIONS = 20_000
 MOST = 5_000_000  # where time is the limit: what is remembered must fit in memory

@@ -21,8 +21,8 @@ import numpy as np
 
 from ofa_deploy.search.problem import Latency, Problem
 from ofa_deploy.search.tables import Separable, Slots, activations, block_counts, separate
-from ofa_deploy.search.threads import one_thread
 from ofa_deploy.space import Population
+from ofa_deploy.threads import one_thread
 
 CHUNK = 8192  # subnets at a time: what they need stays in the caches, and two threads seldom wait for Python
 ENTRIES = 1 << 12  # most entries of one table: all tables together stay in a cache

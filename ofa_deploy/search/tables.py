@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -21,13 +21,22 @@ LARGE_KERNEL = 5  # a kernel is large if it is larger than this
 ADDITIVE = 1e-6  # a function is a sum over blocks if it differs from one by no more, as a fraction of its range
 
 
-@lru_cache(maxsize=64)
+_KNOWN: WeakKeyDictionary[PopulationCodec, dict[str, np.ndarray]] = WeakKeyDictionary()  # as long as a codec is used
+
+
 def block_counts(codec: PopulationCodec, what: str) -> np.ndarray:
     """``float64[M + 1]``: what every block of ``codec.ops`` adds to a network, and 0 for the empty slot.
 
     Args:
         what: ``macs``, ``params``, ``memory_mb`` (its weights, in values), ``layers`` or ``large_kernels``.
     """
+    known = _KNOWN.setdefault(codec, {})
+    if what not in known:
+        known[what] = _counted(codec, what)
+    return known[what]
+
+
+def _counted(codec: PopulationCodec, what: str) -> np.ndarray:
     if what == "layers":
         return np.array([1.0] * len(codec.ops) + [0.0])
     if what == "large_kernels":
@@ -35,10 +44,9 @@ def block_counts(codec: PopulationCodec, what: str) -> np.ndarray:
     return op_table(codec.ops, "weights" if what == "memory_mb" else what)
 
 
-@lru_cache(maxsize=64)
 def activations(codec: PopulationCodec) -> np.ndarray:
     """``float64[M + 1]``: values that must be in memory at once to run every block, and 0 for the empty slot."""
-    return op_table(codec.ops, "activations")
+    return block_counts(codec, "activations")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ def cell_layers(op: OpSpec) -> list[Layer]:
     if op.kind == "relu_conv":
         return [Layer(area * op.cin * op.cout, 0, out)]
     if op.kind == "fact_reduce":  # two convolutions, and their channels put side by side
-        return [Layer(area * op.cin * op.cout, 0, out), Layer(0, 0, out)]
+        halves = (op.cout // 2, op.cout - op.cout // 2)
+        return [*(Layer(area * op.cin * cout, 0, area * cout) for cout in halves), Layer(0, 0, out)]
     layers = []
     for i, _ in enumerate(SEPARABLE.get(op.kind, ())):
         cin = op.cin if i == 0 else op.cout

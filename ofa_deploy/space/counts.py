@@ -63,6 +63,8 @@ def op_activations(op: OpSpec) -> int:
         return op.cout * op.h * op.w + max(source, op.cout)
     if op.kind == "classifier":
         return op.mid + max(op.cin, op.cout) if op.mid else op.cin + op.cout
+    if op.kind == "fact_reduce":  # both of its convolutions read the input, and what they wrote is put side by side
+        return out + max(source, out)
     if op.kind in CELL_KINDS:
         written = [op.fan_in * source, *(layer.written for layer in cell_layers(op))]
         return max(map(sum, pairwise(written)))
@@ -123,7 +125,8 @@ def _between(op: OpSpec) -> list[int]:
     if op.kind in CELL_KINDS:
         return [layer.written for layer in cell_layers(op)][:-1]
     started, activated = op_inside(op)[: op.start > 0], op_inside(op)[op.start > 0 :]
-    gated = [op.mid, op.se, op.mid, op.mid * spatial] * (op.se > 0)  # pooled, reduced, expanded again, scaled
+    inner = [op.se] * (2 if op.gate_acts[0] == "silu" else 1)
+    gated = [op.mid, *inner, op.mid, op.mid * spatial] * (op.se > 0)  # pooled, reduced, expanded again, scaled
     return [*started, *(values for values in activated for _ in range(passes)), *gated]
 
 

@@ -22,11 +22,16 @@ def run_op(op: OpSpec, x: Tensor, weights: Tensors, training: bool) -> Tensor:
     Args:
         x: ``[N, cin, h, w]``; for a classifier ``[N, cin]``.
         training: batch norm normalises by the batch and leaves the running statistics alone; otherwise it uses them.
+
+    Raises:
+        ValueError: a supernet has no such op: the ops of cells are modules of their own (``cell_blocks``).
     """
     if op.kind == "classifier":
         return _classifier(op, x, weights)
     if op.kind in BLOCKS:
         return _mbconv(op, x, weights, training)
+    if op.kind not in ("stem", "head"):
+        raise ValueError(f"a supernet cannot run an op of the kind {op.kind!r}")
     y = _conv_bn(x, weights, "", training, op.eps, op.act, op.stride)
     return y.mean((2, 3)) if op.kind == "head" else formatted(y, x, training)
 

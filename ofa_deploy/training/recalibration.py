@@ -80,18 +80,30 @@ def _recalibrate(models: Sequence[nn.Module], images: SharedBatches, world: Worl
 
 @contextmanager
 def _keeping_the_last_batch(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Within: models are in training mode, and their statistics those of the last batch alone."""
+    """Within: models are in training mode, and their statistics those of the last batch alone.
+
+    Afterwards they are in evaluation mode; where it was interrupted, they are as they were.
+    """
     norms = [norm for model in models for norm in _norms(model)]
     momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    for model in models:
-        model.train()
-    yield
-    for model in models:
-        model.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    before = [(value, value.clone()) for model in models for value in _statistics(model)]
+    try:
+        for norm in norms:
+            norm.momentum = 1.0
+        for model in models:
+            model.train()
+        yield
+        modes = [(module, False) for module, _ in modes]
+    except BaseException:
+        for value, kept in before:
+            value.copy_(kept)
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, training in modes:
+            module.training = training
 
 
 def _norms(model: nn.Module) -> list[nn.BatchNorm2d]:

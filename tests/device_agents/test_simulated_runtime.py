@@ -89,7 +89,7 @@ def test_it_says_that_it_is_simulated_and_other_figures_are_another_version():
     assert runtime.condition["simulated"] is True
     assert runtime.real is False
     assert runtime.condition["runtime"] == "simulated"
-    assert runtime.condition["runtime_version"].startswith("roofline-1-")
+    assert runtime.condition["runtime_version"].startswith("roofline-2-")
     assert runtime.condition["runtime_version"] != other.condition["runtime_version"]
 
 

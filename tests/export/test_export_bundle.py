@@ -9,7 +9,7 @@ from scipy.stats import norm
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import bundle as bundle_module
-from ofa_deploy.export import changed_files, verify_bundle, write_bundle
+from ofa_deploy.export import changed_files, recompute, verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable, audit_summary
 from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params, random_weights
@@ -188,6 +188,24 @@ def test_an_extra_file_is_found(tmp_path, truthful):
     folder = write_bundle(tmp_path / "bundle", truthful, {})
     (folder / "infer.py").write_text("")
     assert verify_bundle(folder) == ["infer.py is not in the manifest"]
+
+
+def test_an_error_of_this_program_is_no_finding(tmp_path, truthful, monkeypatch):
+    folder = write_bundle(tmp_path / "bundle", truthful, {})
+
+    def wrong(error):
+        def _part(bundle):
+            raise error
+
+        monkeypatch.setattr(recompute, "PARTS", [_part])
+
+    for error in (NameError("x"), AssertionError(), AttributeError("no x", obj=recompute), RuntimeError("odd")):
+        wrong(error)
+        with pytest.raises(type(error)):
+            verify_bundle(folder)
+    for error in (KeyError("x"), AttributeError("no x", obj=[]), TypeError("odd"), UsageError("damaged")):
+        wrong(error)
+        assert verify_bundle(folder)[0].startswith("cannot recompute part: ")
 
 
 def test_changed_files_are_found_without_computing_a_figure(tmp_path, truthful, monkeypatch):

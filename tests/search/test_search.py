@@ -1,3 +1,5 @@
+import gc
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.search import Constraints, Problem, fastest, search
+from ofa_deploy.search.tables import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("tiny_16"))
@@ -144,3 +147,14 @@ def test_senseless_budgets(value: float) -> None:
 def test_time_limit_still_answers() -> None:
     result = search(Problem(CODEC, accuracy, latency, Constraints(max_ms=0.5)), time_limit=0.0)
     assert result.best.upper_ms <= 0.5
+
+
+def test_what_is_counted_of_a_space_goes_with_its_codec() -> None:
+    codec = PopulationCodec(load_space("tiny_16"))
+    counted = block_counts(codec, "macs")
+    assert block_counts(codec, "macs") is counted
+    assert activations(codec) is block_counts(codec, "activations")
+    gone = weakref.ref(codec)
+    del codec
+    gc.collect()
+    assert gone() is None

@@ -18,6 +18,7 @@ from ofa_deploy.space import (
     make_divisible,
     network_macs,
     network_params,
+    op_activations,
     op_counts,
     op_macs,
     op_weights,
@@ -280,3 +281,17 @@ def test_counts_of_a_block_add_up() -> None:
     }
     assert op_counts(replace(plain, act="hswish"))["kernels"] == 5
     assert op_counts(replace(plain, se=4))["kernels"] == 7
+    silu, gated = (op_counts(replace(plain, act="silu", se=squeezed)) for squeezed in (0, 4))
+    assert gated["kernels"] == silu["kernels"] + 5, "pooled, reduced, activated, expanded, scaled"
+    assert gated["inside"] == silu["inside"] + 16 + 4 + 4 + 16 + 16 * 64
+    halved = OpSpec("fact_reduce", 8, 8, 4, 0, 6, 1, 2)
+    assert op_counts(halved) == {
+        "dense_macs": 16 * 4 * 6,
+        "depthwise_macs": 0,
+        "weights": op_weights(halved),
+        "input": 64 * 4,
+        "inside": 2 * 16 * 3,
+        "output": 16 * 6,
+        "kernels": 3,
+    }
+    assert op_activations(halved) == 64 * 4 + 16 * 6, "both convolutions read the input"

@@ -59,6 +59,12 @@ FORMS = [
 ]
 
 
+def test_an_op_that_no_supernet_has_is_refused_by_its_kind():
+    op = OpSpec("sep_conv", 8, 8, 4, 0, 4, 3, 1)
+    with pytest.raises(ValueError, match="kind 'sep_conv'"):
+        run_op(op, torch.zeros(1, 4, 8, 8), {}, training=False)
+
+
 def make(seed: int = 0) -> Supernet:
     """A supernet whose every number is random, running statistics and transforms too."""
     supernet = Supernet(MIXED)

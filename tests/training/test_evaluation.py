@@ -42,6 +42,25 @@ def test_recalibration_averages_the_batches():
     assert torch.allclose(model[0].running_var, torch.stack([x.var((0, 2, 3)) for x, _ in parts]).mean(0), atol=1e-5)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_an_interrupted_recalibration_leaves_the_model_as_it_was(training):
+    model = nn.Sequential(nn.BatchNorm2d(2, momentum=0.3), nn.Dropout(), nn.Flatten()).train(training)
+    model[1].eval()
+    model[0].running_mean.fill_(99)
+
+    def images():
+        yield torch.randn(8, 2, 4, 4), torch.zeros(8)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        recalibrate(model, images())
+    assert model[0].momentum == 0.3
+    assert [module.training for module in model] == [training, False, training]
+    assert model.training == training
+    assert torch.equal(model[0].running_mean, torch.full((2,), 99.0))
+    assert torch.equal(model[0].running_var, torch.ones(2))
+
+
 def test_recalibrating_a_subnet_leaves_the_supernet_alone(data):
     supernet = Supernet(SPACE).eval()
     before = {name: value.clone() for name, value in supernet.state_dict().items()}

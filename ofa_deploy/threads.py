@@ -1,5 +1,5 @@
-"""The threads of numpy's linear algebra: for matrices as small as a search's they wait for each other more than they
-compute, and on a machine that does other things as well many times longer."""
+"""The threads of numpy's linear algebra: for matrices as small as a search's or a fit's, they wait for each other more
+than they compute, and many times longer on a machine that does other things as well."""
 
 from __future__ import annotations
 
