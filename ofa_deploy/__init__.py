@@ -1,3 +1,82 @@
-"""Train one once-for-all supernet, measure real devices, and ship each the subnet that fits its latency budget."""
+"""Train one once-for-all supernet, measure real devices, and ship each the subnet that fits its latency budget.
+
+Everything below is loaded when it is first used, so that ``import ofa_deploy`` takes no time:
+
+``load_supernet``  a trained supernet with its images and accuracy predictor
+``profile``        measure a device
+``audit``          check its predictions
+``search``         find the best subnet by prediction
+``pareto``         find the best subnet at every latency, by prediction
+``extract``        search, measure, choose and export: a bundle
+``load_bundle``    open a bundle: its report, and predictions on images
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ofa_deploy.api.bundles import load_bundle as load_bundle
+    from ofa_deploy.api.extracting import extract as extract
+    from ofa_deploy.api.measuring import audit as audit
+    from ofa_deploy.api.measuring import profile as profile
+    from ofa_deploy.api.searching import pareto as pareto
+    from ofa_deploy.api.searching import search as search
+    from ofa_deploy.api.supernets import load_supernet as load_supernet
 
 __version__ = "0.1.0"
+__all__ = ["audit", "extract", "load_bundle", "load_supernet", "pareto", "profile", "search"]
+
+_WHERE = {
+    "load_supernet": "ofa_deploy.api.supernets",
+    "profile": "ofa_deploy.api.measuring",
+    "audit": "ofa_deploy.api.measuring",
+    "search": "ofa_deploy.api.searching",
+    "pareto": "ofa_deploy.api.searching",
+    "extract": "ofa_deploy.api.extracting",
+    "load_bundle": "ofa_deploy.api.bundles",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(_WHERE[name]), name)
+    if name in sys.modules[__name__].__dict__:  # the import has set it: ``search`` is a package, too
+        return sys.modules[__name__].__dict__[name]
+    setattr(sys.modules[__name__], name, found)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Search(ModuleType):
+    """The package ``ofa_deploy.search``, which can be called as the function ``search``."""
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self.__wrapped__.__doc__
+
+    @property
+    def __wrapped__(self) -> Any:  # what ``help`` and ``inspect.signature`` look at
+        return import_module(_WHERE["search"]).search
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.__wrapped__(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """This package. Importing ``ofa_deploy.search`` puts that package in the place of the function of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "search" and isinstance(value, ModuleType):
+            value.__class__ = _Search
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -16,7 +16,6 @@ from ofa_deploy.cli.request import Request
 
 if TYPE_CHECKING:
     from ofa_deploy.deploy.cells import CellSubject
-    from ofa_deploy.deploy.extract import Extraction
     from ofa_deploy.differentiable import DartsRecipe
     from ofa_deploy.store import Workspace
 
@@ -110,19 +109,36 @@ def cell_family(workspace: Workspace, choice: CellChoice, seed: int = 0) -> tupl
 
 
 def cell_subject(
-    workspace: Workspace, choice: CellChoice, request: Request, sized: Callable[[CellSubject], Extraction], tell: Tell
+    workspace: Workspace,
+    choice: CellChoice,
+    request: Request,
+    precisions: tuple[str, ...],
+    measuring: dict[str, Any],
+    tell: Tell,
 ) -> CellSubject:
-    """What to extract: the whole family with random weights, or a trained network of the size that ``sized`` finds."""
+    """What to extract: the whole family with random weights, or the network of the size that fits, trained.
+
+    Args:
+        measuring: how the sizes are measured: ``may_profile``, ``se`` and ``cap_s``.
+    """
+    from ofa_deploy.api.common import targets_in
     from ofa_deploy.deploy.cells import trained_subject
+    from ofa_deploy.deploy.orders import Order
     from ofa_deploy.differentiable import train_network
     from ofa_deploy.errors import UsageError
+    from ofa_deploy.fleet import Fleet, Protocol
 
     if request.supernet or request.accuracy or request.space_name:
         raise UsageError("--supernet, --accuracy and --space do not work with --family darts: leave them out")
     recipe, family = cell_family(workspace, choice, request.seed)
     if request.random_weights:
         return family
-    arch, genotype = sized(family).chosen.point.arch.to_json(), family.family.genotype
+    may_profile, protocol = measuring["may_profile"], Protocol(se=measuring["se"], cap_s=measuring["cap_s"])
+    targets = targets_in(request.target, precisions, workspace, measure=True)
+    order = Order(family, tuple(targets), request.constraints, request.seed, protocol=protocol)
+    with Fleet.open(workspace) as fleet:
+        sized = order.extraction(fleet, workspace, may_profile, lambda p: tell(f"measure on {request.target}", p))
+    arch, genotype = sized.chosen.point.arch.to_json(), family.family.genotype
     size = {name: arch[name] for name in ("cells", "channels")}
     click.echo(f"training the network that fits: {size['cells']} cells of {size['channels']} channels", err=True)
     fitting = recipe.model_copy(update={"train": recipe.train.model_copy(update=size)})

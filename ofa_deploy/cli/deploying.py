@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,83 +20,15 @@ from ofa_deploy.cli.options import (
     option,
     supernet_option,
 )
-from ofa_deploy.cli.output import Tell, emit, progress
+from ofa_deploy.cli.output import emit, progress
 from ofa_deploy.cli.precision import precision_option, precisions_option
-from ofa_deploy.cli.request import STRATEGY_NAMES, Request, plan_options, request_options
+from ofa_deploy.cli.request import STRATEGY_NAMES, Request, check_space, plan_options, request_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
-    from ofa_deploy.accuracy import Predictor
-    from ofa_deploy.config import TargetProfile
-    from ofa_deploy.deploy.extract import Extraction
-    from ofa_deploy.deploy.subject import Subject
-    from ofa_deploy.search import Gradient, Plan
+    from ofa_deploy.api.searching import Front
+    from ofa_deploy.search import Plan
     from ofa_deploy.space import Arch, SearchSpace
-    from ofa_deploy.store import Workspace
-
-
-def the_subject(
-    workspace: Workspace,
-    supernet: Path | None,
-    space_name: str | None,
-    random_weights: bool,
-    seed: int,
-    tell: Tell,
-    accuracy: str | None = None,
-) -> Subject:
-    """The subnets to choose from: those of a supernet, or those of a space with random weights.
-
-    Args:
-        accuracy: name of an imported predictor that judges them instead of the supernet's own.
-    """
-    from ofa_deploy.accuracy import load_predictor
-    from ofa_deploy.deploy.subject import find_supernet, load_subject, random_subject
-    from ofa_deploy.errors import UsageError
-    from ofa_deploy.space import load_space
-
-    if random_weights != bool(space_name):
-        raise UsageError("--space and --random-weights go together: give both, or neither (a supernet has a space)")
-    predictor = load_predictor(workspace, accuracy) if accuracy else None
-    if space_name:
-        subject = random_subject(load_space(space_name), seed, predictor)
-    else:
-        path = find_supernet(workspace, supernet)
-        click.echo(f"supernet: {path}", err=True)
-        subject = load_subject(workspace, path, lambda p: tell("evaluate subnets", p), predictor=predictor)
-    if predictor:
-        subject.accuracy(subject.codec)  # a predictor of another space must fail now, not after measuring
-    return subject
-
-
-def the_question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None]:
-    """The space to search and its predictor. A named predictor brings its own space if nothing else is named."""
-    if request.accuracy and not (request.supernet or request.space_name or request.random_weights):
-        from ofa_deploy.accuracy import load_predictor
-
-        predictor = load_predictor(workspace, request.accuracy)
-        click.echo(predictor.summary(), err=True)
-        return predictor.codec.space, predictor
-    subject = subject_of(workspace, request, tell)
-    return subject.space, subject.predictor
-
-
-def the_gradient(workspace: Workspace, request: Request, plan: Plan) -> Gradient:
-    """What the strategy ``differentiable`` learns from, for a request that ``the_question`` accepted."""
-    from ofa_deploy.deploy.gradient import gradient_of
-    from ofa_deploy.deploy.subject import find_supernet, open_subject
-    from ofa_deploy.errors import UsageError
-
-    if request.space_name or (request.accuracy and not request.supernet):
-        raise UsageError(
-            "strategy differentiable learns on a supernet's images: give --supernet, or choose another --strategy"
-        )
-    return gradient_of(open_subject(workspace, find_supernet(workspace, request.supernet)), plan.gradient)
-
-
-def subject_of(workspace: Workspace, request: Request, tell: Tell) -> Subject:
-    """The subject that a request names."""
-    named = (request.supernet, request.space_name, request.random_weights, request.seed)
-    return the_subject(workspace, *named, tell, request.accuracy)
 
 
 @command(first=("target", "max_ms", "supernet", "precisions", "finetune", "output"))
@@ -189,95 +119,60 @@ def extract(
       ofa-deploy extract --target local --max-ms 2
       ofa-deploy extract --target local --max-ms 2 --max-params 2e6 --finetune 3
     """
-    from ofa_deploy.deploy.answers import earlier_answers
-    from ofa_deploy.deploy.audits import newest_audit
-    from ofa_deploy.deploy.bundle import build_bundle
-    from ofa_deploy.deploy.extract import extract as run
-    from ofa_deploy.deploy.finetuning import tuning_of
-    from ofa_deploy.deploy.precisions import extract_best
-    from ofa_deploy.deploy.remember import remember_bundle
-    from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
+    from ofa_deploy.api.extracting import extract as run
+    from ofa_deploy.fleet import resolve_target
     from ofa_deploy.search.strategies import find_strategy
     from ofa_deploy.store import Workspace
 
     find_strategy(strategy)
-    plan = replace(plan, strategy=strategy)
     if finetune_epochs and not finetune:
         raise click.UsageError("--finetune-epochs needs --finetune")
-    opened, asked = Workspace.open(workspace), request.constraints
-    found = resolve_target(request.target, opened, measure=True)
-    targets = [in_precision(found, precision) for precision in precisions] or [found]
-    if cells and len(targets) > 1:
+    if cells and len(precisions) > 1:
         raise click.UsageError("--family darts takes a single --precision")
-    folder = output or opened.bundles / "-".join([found.name, *asked.names, *precisions])
-    words = ["ofa-deploy", "extract", *request.options, "--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
-    words += ["--precision", ",".join(precisions)] if precisions else []
-    words += ["--with-preprocessing"] if embed_preprocessing else []
+    if cells and (finetune or front):
+        raise click.UsageError("--finetune and --front work on a supernet's subnets, not with --family darts")
+    opened = Workspace.open(workspace)
+    resolve_target(request.target, opened, measure=True)  # a wrong name must fail before the supernet is loaded
+    measuring: dict[str, Any] = {"may_profile": not no_profile, "se": se, "cap_s": cap_s}
     with progress() as tell:
-
-        def tell_of(p: dict[str, Any]) -> None:
-            tell("fine-tune" if "loss" in p else f"measure on {found.name}", p)
-
-        measuring = (not no_profile, Protocol(se=se, cap_s=cap_s), tell_of)
-        with Fleet.open(opened) as fleet:
-            tuning, candidates = None, []
-            if cells is None:
-                subject = subject_of(opened, request, tell)
-                words += ["--supernet", str(subject.path)] if subject.path else []
-                words += plan.options
-                candidates = _front(front, request, subject, found.name) if front else []
-                words += ["--front", str(front)] if front else []
-                tuning = tuning_of(subject, finetune, finetune_epochs)
-                words += ["--finetune", str(finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
-            elif finetune or front:
-                raise click.UsageError("--finetune and --front work on a supernet's subnets, not with --family darts")
-            else:
-                words += cells.words
-
-                def sized(family: Subject) -> Extraction:
-                    return run(fleet, opened, family, targets[0], asked, request.seed, *measuring)
-
-                subject = cell_subject(opened, cells, request, sized, tell)
-            extra = (tuning, finetune or 0, candidates)
-
-            def answer(one: TargetProfile) -> Extraction:
-                earlier = [] if cells else earlier_answers(opened, subject, one, asked)
-                return run(
-                    fleet, opened, subject, one, asked, request.seed, *measuring, *extra, plan=plan, earlier=earlier
-                )
-
-            extraction = extract_best(targets, answer)
-        tell("verify and report", {})
-        report = build_bundle(
-            extraction, folder, shlex.join(words), newest_audit(opened, extraction), embed_preprocessing
+        subject: dict[str, Any]
+        if cells:
+            subject = {"supernet": cell_subject(opened, cells, request, precisions, measuring, tell)}
+        else:
+            subject = request.subject
+        bundle = run(
+            request.target,
+            **{"seed": request.seed, **subject},
+            precision=precisions,
+            strategy=strategy,
+            plan=plan,
+            front=_front(front, request.target) if front else None,
+            finetune=finetune or 0,
+            finetune_epochs=finetune_epochs,
+            **measuring,
+            embed_preprocessing=embed_preprocessing,
+            output=output,
+            workspace=opened,
+            progress=tell,
+            options=[*(cells.words if cells else []), *(["--front", str(front)] if front else [])],
+            **vars(request.constraints),
         )
-    remember_bundle(opened, extraction, report, folder)
     if request.as_json:
-        emit({**report, "bundle": str(folder)})
+        emit({**bundle.report, "bundle": str(bundle.path)})
         return
-    click.echo(summary(report, folder))
-    for note in report["notes"]:
+    click.echo(summary(bundle.report, bundle.path))
+    for note in bundle.report["notes"]:
         click.echo(f"note: {note}")
 
 
-def _front(file: Path, request: Request, subject: Subject, target: str) -> list[Arch]:
-    """The subnets in a front's file. The front must be of the same supernet, target, predictor and percentile."""
+def _front(file: Path, target: str) -> Front:
+    from ofa_deploy.api.searching import Front
     from ofa_deploy.errors import UsageError
 
     found = read_arch(file)
     if found.get("kind") != "front":
         raise UsageError(f"{file} holds no front; make one with: ofa-deploy pareto --target {target} -o {file}")
-    asked = {
-        "space": subject.space.name,
-        "supernet_sha256": found.get("supernet_sha256") and subject.sha256,
-        "accuracy": request.accuracy,
-        "statistic": request.constraints.statistic,
-    }
-    other = next((name for name, value in asked.items() if found.get(name) != value), None)
-    if other is not None or target not in found["fronts"]:
-        what = f"{other} {found.get(other)}" if other else ", ".join(found["fronts"])
-        raise UsageError(f"{file} is the front of {what}, not what is asked for; make one with: ofa-deploy pareto")
-    return [subject.space.canonical(point["arch"]) for point in found["fronts"][target]]
+    return Front(found)
 
 
 def summary(report: dict[str, Any], folder: Path) -> str:
@@ -356,6 +251,7 @@ def export(
       ofa-deploy export --arch arch.json --random-weights -o model.onnx
     """
     arch = read_arch(arch_file) if arch_file else None
+    from ofa_deploy.api.supernets import load_supernet
     from ofa_deploy.deploy.bundle import EXACT, MAX_DIFFERENCE
     from ofa_deploy.deploy.subject import INHERITED
     from ofa_deploy.deploy.verification import embeddable
@@ -369,8 +265,9 @@ def export(
     opened = Workspace.open(workspace)
     found = in_precision(resolve_target(target, opened), precision)
     name = (space_name or (arch or {}).get("space")) if random_weights else space_name
+    check_space(name, random_weights)
     with progress() as tell:
-        subject = the_subject(opened, supernet, name, random_weights, seed, tell)
+        subject = load_supernet(supernet, space=name, seed=seed, workspace=opened, progress=tell)
         one = subject.space.canonical(arch) if arch else _only(subject.space)
         subnet = subject.subnet(one)
         if subject.source is not None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ofa_deploy.cli.deploying import subject_of, the_question
 from ofa_deploy.cli.options import BUDGET, OUTPUT, command, option
-from ofa_deploy.cli.output import Tell, emit, picture, progress, shout, write_picture
+from ofa_deploy.cli.output import emit, picture, progress, shout
 from ofa_deploy.cli.request import Request, front_options
-
-if TYPE_CHECKING:
-    from ofa_deploy.accuracy import Predictor
-    from ofa_deploy.search import Fronts, Latency
-    from ofa_deploy.space import PopulationCodec, SearchSpace
-    from ofa_deploy.store import Workspace
 
 
 @command(first=("targets", "points", "supernet", "statistic", "output", "as_json"))
@@ -65,110 +58,29 @@ def pareto(
       ofa-deploy pareto --target local --points 8 -o front.html
       ofa-deploy pareto --target local -o front.json
     """
-    from ofa_deploy.report.front import front_svg, render_fronts
-    from ofa_deploy.store import Workspace
+    from ofa_deploy.api.searching import pareto as run
 
-    names = tuple(dict.fromkeys(targets))
     with progress() as tell:
-        answer = _answer(Workspace.open(workspace), request, names, points, tell)
+        found = run(
+            targets,
+            points=points,
+            **request.subject,
+            workspace=workspace,
+            progress=tell,
+            **vars(request.constraints),
+        )
     if output is not None:
-        write_picture(output, answer, front_svg, render_fronts)
+        found.save(output)
     if request.as_json:
-        emit(answer)
+        emit(found.answer)
         return
-    for line in _table(answer, names):
+    for line in _table(found.answer, list(found.answer["fronts"])):
         click.echo(line)
     if output is not None:
         click.echo(str(output))
 
 
-def _answer(workspace: Workspace, request: Request, names: tuple[str, ...], points: int, tell: Tell) -> dict[str, Any]:
-    """Search, and return the answer as a JSON object."""
-    from ofa_deploy.accuracy import objective
-    from ofa_deploy.search import find_fronts
-
-    space, predictor, digest = _question(workspace, request, tell)
-    codec, latencies, simulated = _devices(workspace, request, names, space)
-    found = find_fronts(
-        codec,
-        objective(codec, predictor),
-        latencies,
-        request.constraints,
-        points,
-        request.seed,
-        lambda p: tell("search", p),
-    )
-    return {
-        "kind": "front",
-        "space": space.name,
-        "supernet_sha256": digest,
-        "accuracy": request.accuracy,
-        "predicted": predictor is not None,
-        "statistic": request.constraints.statistic,
-        "confidence": request.constraints.confidence,
-        "constraints": request.constraints.bounds,
-        "seed": request.seed,
-        "targets": {name: {"simulated": simulated[name]} for name in names},
-        **_found(codec, found),
-    }
-
-
-def _question(workspace: Workspace, request: Request, tell: Tell) -> tuple[SearchSpace, Predictor | None, str | None]:
-    """The space, its accuracy predictor, and the supernet's sha256 if there is a supernet."""
-    if request.accuracy and not (request.supernet or request.space_name or request.random_weights):
-        return (*the_question(workspace, request, tell), None)
-    subject = subject_of(workspace, request, tell)
-    return subject.space, subject.predictor, subject.sha256
-
-
-def _devices(
-    workspace: Workspace, request: Request, names: tuple[str, ...], space: SearchSpace
-) -> tuple[PopulationCodec, dict[str, Latency], dict[str, bool]]:
-    """The part of a space that every device's table covers, the latency models, and which devices are simulated."""
-    from ofa_deploy.deploy.ready import ready_model
-    from ofa_deploy.errors import UsageError
-    from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.space import PopulationCodec
-
-    statistic, ready = request.constraints.statistic, {}
-    for name in names:
-        ready[name] = ready_model(None, workspace, resolve_target(name, workspace), space, statistic)
-    common = tuple(r for r in space.resolutions if all(r in codec.space.resolutions for _, codec in ready.values()))
-    if not common:
-        raise UsageError(
-            f"the devices have no resolution in common: profile the same one on each of {', '.join(names)} "
-            "with: ofa-deploy profile --resolution"
-        )
-    codec = PopulationCodec(space.with_resolutions(common))
-    latencies: dict[str, Latency] = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
-    return codec, latencies, {name: model.table.simulated for name, (model, _) in ready.items()}
-
-
-def _found(codec: PopulationCodec, found: Fronts) -> dict[str, Any]:
-    def told(point: Any) -> dict[str, Any]:
-        return {"key": point.arch.key, "arch": point.arch.to_json(), "accuracy": point.accuracy}
-
-    return {
-        "fronts": {
-            name: [{**told(p), "latency_ms": p.latency_ms[name], "upper_ms": p.upper_ms[name]} for p in front]
-            for name, front in found.fronts.items()
-        },
-        "joint": [
-            {
-                "budgets_ms": row.budgets_ms,
-                **told(row.best),
-                "latency_ms": row.best.latency_ms,
-                "upper_ms": row.best.upper_ms,
-                "macs": float(codec.macs(codec.encode([row.best.arch]))[0]),
-            }
-            for row in found.joint
-        ],
-        "evaluations": found.evaluations,
-        "seconds": found.seconds,
-    }
-
-
-def _table(answer: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+def _table(answer: dict[str, Any], names: list[str]) -> list[str]:
     """One line for each row of budgets: the best subnet that meets them."""
     lines = []
     for row in answer["joint"]:

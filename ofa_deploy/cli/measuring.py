@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,30 +14,6 @@ from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
 from ofa_deploy.cli.precision import precision_option
 from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
-
-if TYPE_CHECKING:
-    from ofa_deploy.config import TargetProfile
-    from ofa_deploy.fleet import Fleet
-    from ofa_deploy.space import CellSpace, SearchSpace
-    from ofa_deploy.store import Workspace
-
-NETWORKS = 40  # networks that an audit measures
-
-
-def the_space(workspace: Workspace, name: str | None, resolutions: tuple[int, ...] = ()) -> SearchSpace:
-    """A space by name or file, or that of the newest supernet. With ``resolutions``, restricted to these."""
-    from ofa_deploy.space import load_space
-
-    if name:
-        space = load_space(name)
-    else:
-        from ofa_deploy.deploy.subject import find_supernet
-        from ofa_deploy.supernet import read_summary
-
-        path = find_supernet(workspace, None)
-        click.echo(f"supernet: {path}", err=True)
-        space = read_summary(path)[0]
-    return space.with_resolutions(resolutions) if resolutions else space
 
 
 def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,50 +100,44 @@ def profile(
       ofa-deploy profile --target local
       ofa-deploy profile --target local --space ofa_mbv3_w1.0 --resolution 160
     """
-    from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
-    from ofa_deploy.fleet.models import load_model, table_file
-    from ofa_deploy.fleet.profiling import profile as measure
-    from ofa_deploy.latency import leave_one_out
-    from ofa_deploy.store import Workspace
+    from ofa_deploy.api.measuring import profile as run
 
-    opened = Workspace.open(workspace)
-    found = in_precision(resolve_target(target, opened, measure=True), precision)
-    space = the_space(opened, space_name, resolutions)
-    with Fleet.open(opened) as fleet, progress() as tell:
-        table = measure(
-            fleet,
-            opened,
-            found,
-            space,
-            few or networks,
-            refresh,
-            seed,
-            Protocol(se=se, cap_s=cap_s),
-            lambda p: tell(f"profile {target}", p),
-            few is not None,
+    with progress() as tell:
+        found = run(
+            target,
+            space=space_name,
+            resolutions=resolutions,
+            networks=networks,
+            few=few,
+            refresh=refresh,
+            precision=precision,
+            se=se,
+            cap_s=cap_s,
+            seed=seed,
+            workspace=workspace,
+            progress=tell,
         )
-    model = load_model(opened, found, space)
-    left_out = leave_one_out(model)
-    flagged = sum(bool(row.flags) for row in table.rows.values())
-    file = table_file(opened, table)
+    table, model, left_out = found.table, found.model, found.leave_one_out
     if as_json:
         emit(
             {
-                "target": found.name,
+                "target": table.device,
                 "simulated": table.simulated,
                 "condition": dict(table.condition),
                 "blocks": len(table.rows),
                 "networks": len(table.networks),
                 "prior": model.blocks.source,
-                "flagged": flagged,
+                "flagged": found.flagged,
                 "leave_one_out": left_out,
-                "table": str(file),
+                "table": str(found.file),
             }
         )
         return
     runtime = f"{table.condition['runtime']} {table.condition['runtime_version']}"
-    name = f"{shout(table.simulated)}{found.name}"
-    click.echo(f"{name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({flagged} flagged)")
+    name = f"{shout(table.simulated)}{table.device}"
+    click.echo(
+        f"{name}: {len(table.rows)} blocks and {len(table.networks)} networks on {runtime} ({found.flagged} flagged)"
+    )
     if few:
         click.echo(f"the blocks were not measured; their latencies are estimated from {model.blocks.source}")
     if left_out:
@@ -175,7 +145,7 @@ def profile(
             f"leave-one-out check of the networks: mean error {100 * left_out['mape']:.1f} %, "
             f"{100 * left_out['within_5']:.0f} % of predictions within ±5 %"
         )
-    click.echo(f"table: {file}\nnext: ofa-deploy extract --target {found.name} --max-ms …")
+    click.echo(f"table: {found.file}\nnext: ofa-deploy extract --target {table.device} --max-ms …")
 
 
 @command(first=("target", "networks", "precision", "resolutions", "ranking", "output"))
@@ -258,56 +228,33 @@ def audit(
     if ranking:
         audit_ranking(workspace, ranking, networks, seed, output, as_json)
         return
-    from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
-    from ofa_deploy.fleet import Fleet, Protocol, in_precision, resolve_target
+    from ofa_deploy.api.measuring import NETWORKS
+    from ofa_deploy.api.measuring import audit as run
     from ofa_deploy.store import Workspace
 
     if cells and (space_name or resolutions):
         raise click.UsageError("--space and --resolution do not work with --family darts: leave them out")
     opened = Workspace.open(workspace)
-    found = in_precision(resolve_target(target, opened, measure=True), precision)
-    space = cell_family(opened, cells)[1].family if cells else the_space(opened, space_name, resolutions)
-    folder = audit_folder(output or opened.audits / "-".join([found.name, *([precision] if precision else [])]))
-    networks = networks or NETWORKS
-    options: dict[str, object] = {
-        "resolution": resolutions,
-        "networks": networks,
-        "seed": seed,
-        "se": se,
-        "cap-s": cap_s,
-    }
-    options |= {"precision": precision, **(cells.options if cells else {"space": space_name} if space_name else {})}
-    command = audit_command(found, space, statistic, options)
-    with Fleet.open(opened) as fleet, progress() as tell:
-        measuring = (statistic, Protocol(se=se, cap_s=cap_s), lambda p: tell(f"audit {target}", p))
-        answer = _audited(fleet, opened, found, space, networks, seed, *measuring)
-    answer["command"] = command
-    keep_audit(opened, answer, folder)
+    with progress() as tell:
+        done = run(
+            target,
+            space=cell_family(opened, cells)[1].family if cells else space_name,
+            resolutions=resolutions,
+            networks=networks or NETWORKS,
+            statistic=statistic,
+            precision=precision,
+            se=se,
+            cap_s=cap_s,
+            seed=seed,
+            output=output,
+            workspace=opened,
+            progress=tell,
+            options=cells.options if cells else None,
+        )
     if as_json:
-        emit(answer)
+        emit(done.answer)
     else:
-        click.echo(f"{audit_text(answer)}\naudit: {folder}   open {folder / 'audit.html'}")
-
-
-def _audited(
-    fleet: Fleet,
-    workspace: Workspace,
-    target: TargetProfile,
-    space: SearchSpace | CellSpace,
-    networks: int,
-    seed: int,
-    *measuring: Any,
-) -> dict[str, Any]:
-    """The audit of a space, or of a family of cell networks."""
-    from ofa_deploy.space import CellSpace
-
-    if isinstance(space, CellSpace):
-        from ofa_deploy.deploy.cells import audit_cells
-
-        return audit_cells(fleet, workspace, target, space, networks, *measuring)
-    from ofa_deploy.fleet.auditing import audit
-
-    return audit(fleet, workspace, target, space, networks, seed, *measuring)
+        click.echo(f"{audit_text(done.answer)}\naudit: {done.folder}   open {done.folder / 'audit.html'}")
 
 
 def audit_text(answer: dict[str, Any]) -> str:
@@ -366,6 +313,7 @@ def predict(
     Example:
       ofa-deploy predict --target local arch.json --json
     """
+    from ofa_deploy.api.supernets import space_of
     from ofa_deploy.fleet import in_precision, resolve_target
     from ofa_deploy.fleet.models import predict_archs
     from ofa_deploy.space import PRESETS
@@ -377,7 +325,7 @@ def predict(
     for file in arch_files:
         data = read_arch(file)
         named = data.get("space") if data.get("space") in PRESETS else None
-        space = the_space(opened, space_name or named)
+        space = space_of(space_name or named, (), opened, _note)
         pairs.append((space, space.canonical(data)))
     rows = predict_archs(opened, found, pairs, confidence, strict, explain)
     if as_json:
@@ -393,6 +341,10 @@ def predict(
                 f"  {block['posterior_ms']:9.4f} ms ± {block['std_ms']:7.4f}  {100 * block['share']:5.1f} %  "
                 f"{block['name']:10} {block['op']}  ({block['origin']})"
             )
+
+
+def _note(what: str, _: dict[str, Any]) -> None:
+    click.echo(what, err=True)
 
 
 COMMANDS = (profile, audit, predict)

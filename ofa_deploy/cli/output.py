@@ -74,12 +74,13 @@ def _bars() -> Iterator[Tell]:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, numbers: dict[str, Any]) -> None:
+            if not numbers:  # a remark, no progress
+                bars.console.print(what, highlight=False, soft_wrap=True)
+                return
             done, total, text = _split(numbers)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, text=text)
             bars.update(tasks[what], completed=done, total=total, text=text)
-            if not numbers:
-                bars.update(tasks[what], completed=1, total=1)
 
         yield tell
 

@@ -84,7 +84,7 @@ def audit_ranking(
     workspace: Path | None, request: RankingRequest, networks: int | None, seed: int, output: Path | None, as_json: bool
 ) -> None:
     """Run the audit, keep its answer, and print it."""
-    from ofa_deploy.cli.deploying import the_subject
+    from ofa_deploy.api.supernets import load_supernet
     from ofa_deploy.deploy.audits import keep_ranking
     from ofa_deploy.deploy.ranking import Plan, RankingAudit
     from ofa_deploy.store import Workspace
@@ -92,7 +92,7 @@ def audit_ranking(
     opened = Workspace.open(workspace)
     plan = Plan(networks or NETWORKS, request.epochs, request.seeds, request.repeat, seed)
     with progress() as tell:
-        subject = the_subject(opened, request.supernet, None, False, seed, tell)
+        subject = load_supernet(request.supernet, seed=seed, workspace=opened, progress=tell)
         audit = RankingAudit(opened, subject, plan)
         expected = audit.expected()
         left = sum(expected[i] for i in audit.missing())

@@ -154,11 +154,22 @@ class Request:
     as_json: bool
 
     @property
-    def options(self) -> list[str]:
-        """The words of a command that asks the same. The supernet is left out: the command adds the one it finds."""
-        words = ["--target", self.target, *self.constraints.options, "--seed", str(self.seed)]
-        words += ["--accuracy", self.accuracy] if self.accuracy else []
-        return words + (["--space", self.space_name, "--random-weights"] if self.space_name else [])
+    def subject(self) -> dict[str, Any]:
+        """What to choose from, as arguments of the functions of ``ofa_deploy``.
+
+        Raises:
+            UsageError: only one of ``--space`` and ``--random-weights`` was given.
+        """
+        check_space(self.space_name, self.random_weights)
+        return {"supernet": self.supernet, "space": self.space_name, "accuracy": self.accuracy, "seed": self.seed}
+
+
+def check_space(space: str | None, random_weights: bool) -> None:
+    """Refuse ``--space`` or ``--random-weights`` alone."""
+    from ofa_deploy.errors import UsageError
+
+    if random_weights != bool(space):
+        raise UsageError("--space and --random-weights go together: give both, or neither (a supernet has a space)")
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,14 +10,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.deploying import the_gradient, the_question
 from ofa_deploy.cli.options import OUTPUT, SEARCH, SUBJECT, command, option
 from ofa_deploy.cli.output import emit, picture, progress, shout, write_picture
 from ofa_deploy.cli.precision import precisions_option
 from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
 
 if TYPE_CHECKING:
-    from ofa_deploy.search import Compared, Constraints, Gate, Plan, SearchResult, Verdicts
+    from ofa_deploy.api.searching import Found
+    from ofa_deploy.search import Compared, Constraints, Gate, Plan, Verdicts
 
 CHUNK = 4096  # lines that `gate` judges at once
 EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
@@ -74,91 +74,50 @@ def search(
       ofa-deploy search --target local --max-ms 2 --json
       ofa-deploy search --target local --max-ms 2 --compare 5 -o strategies.html
     """
-    from ofa_deploy.accuracy import objective
-    from ofa_deploy.deploy.ready import ready_model
-    from ofa_deploy.errors import InfeasibleBudget
-    from ofa_deploy.fleet import in_precision, resolve_target
-    from ofa_deploy.search import GRADIENT, STRATEGIES, Problem, compare
-    from ofa_deploy.search import search as run
-    from ofa_deploy.search.strategies import find_strategy
-    from ofa_deploy.store import Workspace
+    from ofa_deploy.api.searching import answered, question
+    from ofa_deploy.search import GRADIENT, STRATEGIES, compare
 
-    for name in strategies:
-        find_strategy(name)
     if seeds is None and (len(strategies) > 1 or output):
         raise click.UsageError("several --strategy options, and -o, need --compare N")
     if seeds is not None and len(precisions) > 1:
         raise click.UsageError("--compare takes a single --precision")
-    opened, asked = Workspace.open(workspace), request.constraints
-    found = resolve_target(request.target, opened)
-    targets = [in_precision(found, precision) for precision in precisions] or [found]
-    problems, simulated = {}, False
     with progress() as tell:
-        space, predictor = the_question(opened, request, tell)
-        gradient = the_gradient(opened, request, plan) if GRADIENT in strategies else None
-        for target in targets:
-            model, codec = ready_model(None, opened, target, space, asked.statistic)
-            score, latency = objective(codec, predictor), model.bind(codec).predict
-            problem = Problem(codec, score, latency, asked, target.batch, target.precision, gradient=gradient)
-            problems[target.precision], simulated = problem, model.table.simulated
-        if seeds is not None:
+        asked = question(
+            request.target,
+            request.constraints,
+            **request.subject,
+            precision=precisions,
+            strategies=strategies,
+            plan=plan,
+            workspace=workspace,
+            progress=tell,
+        )
+        if seeds is None:
+            found = answered(asked, strategies[0] if strategies else "evolution", plan, request.seed)
+        else:
+            (problem,) = asked.problems.values()
             limit = plan.evaluations or (None if plan.time_limit else EVALUATIONS)
             chosen = strategies or [name for name in STRATEGIES if name != GRADIENT]
             runs = range(request.seed, request.seed + seeds)
             compared = compare(problem, chosen, runs, limit, plan.time_limit)
-            facts = {"space": space.name, "target": found.name, "simulated": simulated, "seeds": seeds}
+            facts = {"space": asked.space.name, "target": request.target, "simulated": asked.simulated, "seeds": seeds}
             _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, request)
             return
-        name = strategies[0] if strategies else "evolution"
-        results: dict[str, SearchResult] = {}
-        refused: dict[str, InfeasibleBudget] = {}
-        for precision, problem in problems.items():
-            try:
-                results[precision] = run(problem, request.seed, name, **plan.limits)
-            except InfeasibleBudget as error:
-                refused[precision] = error
-    if not results:
-        raise next(iter(refused.values()))
-    _tell_best(results, {p: str(error) for p, error in refused.items()}, predictor is not None, simulated, request)
+    _tell_best(found, request)
 
 
-def _tell_best(
-    results: dict[str, SearchResult], refused: dict[str, str], judged: bool, simulated: bool, request: Request
-) -> None:
-    """Print the best of the precisions' answers; of equal ones, the first. Without a predictor, no accuracy."""
-    precision = max(results, key=lambda name: results[name].best.accuracy)
-    result, best = results[precision], results[precision].best
-    answer = {
-        "precision": precision,
-        "arch": best.arch.to_json(),
-        "accuracy": best.accuracy if judged else None,
-        "latency_ms": best.latency_ms,
-        "upper_ms": best.upper_ms,
-        "evaluations": result.evaluations,
-        "seconds": result.seconds,
-        "strategy": result.strategy,
-        "bound": result.bound if judged else None,
-        "regret": result.regret if judged else None,
-        "proven": result.proven,
-        "trace": [vars(step) for step in result.trace],
-        **({"course": result.course, "acted": result.acted} if result.course else {}),
-        "simulated": simulated,
-    }
-    if len(results) + len(refused) > 1:
-        each = {
-            name: {"accuracy": one.best.accuracy if judged else None, "upper_ms": one.best.upper_ms}
-            for name, one in results.items()
-        }
-        answer["precisions"] = {**each, **{name: {"refused": why} for name, why in refused.items()}}
+def _tell_best(found: Found, request: Request) -> None:
+    """Print the best of the precisions' answers. Without a predictor, no accuracy."""
+    result, best = found.best, found.best.best
     if request.as_json:
-        emit(answer)
+        emit(found.to_json())
         return
-    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if judged else "accuracy unknown"
+    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if found.judged else "accuracy unknown"
     click.echo(
-        f"{shout(simulated)}predicted in {precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "
+        f"{shout(found.simulated)}predicted in {found.precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "
         f"{100 * request.constraints.confidence:g} % confidence below {best.upper_ms:.4g} ms "
         f"({result.evaluations} subnets assessed in {result.seconds:.1f} s)\n"
-        f"{json.dumps(answer['arch'])}"
+        f"{json.dumps(best.arch.to_json())}"
     )
 
 

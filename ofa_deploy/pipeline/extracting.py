@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shlex
+from functools import partial
 from typing import Any
 
 from ofa_deploy.config import TargetProfile, read_document
-from ofa_deploy.deploy.answers import answer_of, earlier_answers
-from ofa_deploy.deploy.audits import newest_audit
-from ofa_deploy.deploy.bundle import build_bundle
-from ofa_deploy.deploy.extract import Extraction, budgets_between, extract
-from ofa_deploy.deploy.finetuning import tuning_of
+from ofa_deploy.deploy.answers import answer_of
+from ofa_deploy.deploy.extract import Extraction, budgets_between
+from ofa_deploy.deploy.orders import Order
 from ofa_deploy.deploy.ready import ready_model
-from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
@@ -91,24 +88,21 @@ def _bundle(
     since: int,
     answers: list[dict[str, Any]],
 ) -> str:
-    tuning = tuning_of(run.subject, stage.finetune, stage.finetune_epochs)
+    order = Order(
+        subject=run.subject,
+        targets=(target,),
+        constraints=constraints,
+        seed=stage.seed,
+        plan=_plan(stage),
+        protocol=read_document(Protocol, stage.protocol),
+        finetune=stage.finetune,
+        finetune_epochs=stage.finetune_epochs,
+        embed_preprocessing=stage.embed_preprocessing,
+    )
 
     def attempt(workspace: Workspace, may_profile: bool) -> Extraction:
-        return extract(
-            run.fleet(),
-            workspace,
-            run.subject,
-            target,
-            constraints,
-            stage.seed,
-            may_profile,
-            protocol=read_document(Protocol, stage.protocol),
-            progress=lambda p: run.tell(f"extract {folder}", p),
-            tuning=tuning,
-            tuned=stage.finetune,
-            plan=_plan(stage),
-            earlier=earlier_answers(workspace, run.subject, target, constraints, answers),
-        )
+        progress = partial(run.tell, f"extract {folder}")
+        return order.extraction(run.fleet(), workspace, may_profile, progress, answers)
 
     known = run.known(target, since)
     profiled = bool(load_table(known, target).rows)
@@ -116,14 +110,7 @@ def _bundle(
         extraction = attempt(known if profiled else run.workspace, may_profile=not profiled)
     if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record["condition"]):
         extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
-    words = ["ofa-deploy", "extract", "--target", target.name, *constraints.options, "--seed", str(stage.seed)]
-    words += _plan(stage).options
-    words += ["--finetune", str(stage.finetune), "--finetune-epochs", str(tuning.epochs)] if tuning else []
-    words += ["--embed-preprocessing"] if stage.embed_preprocessing else []
-    command = shlex.join([*words, "--supernet", str(run.path)])
-    audited = run.audits.get(target.name) or newest_audit(run.workspace, extraction)
-    report = build_bundle(extraction, run.folder / folder, command, audited, stage.embed_preprocessing)
-    remember_bundle(run.workspace, extraction, report, run.folder / folder)
+    order.deliver(extraction, run.workspace, run.folder / folder, run.audits.get(target.name))
     return folder
 
 

@@ -195,7 +195,9 @@ def test_many_options_are_grouped_with_those_that_matter_first(path: tuple[str, 
     listed = text[text.index(GROUPS[0]) :]
     for option in command.params:
         if isinstance(option, click.Option):
-            assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", listed, re.MULTILINE)) == 1, option.opts
+            assert len(re.findall(rf"^  (?:-[-\w]+, )*{option.opts[-1]}\b(?!-)", listed, re.MULTILINE)) == 1, (
+                option.opts
+            )
 
 
 def test_extracts_options_are_in_the_groups_that_a_user_looks_for() -> None:

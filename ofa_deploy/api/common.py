@@ -1,0 +1,47 @@
+"""What the functions for programs share."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_deploy.store import Workspace
+
+if TYPE_CHECKING:
+    from ofa_deploy.config import TargetProfile
+
+Tell = Callable[[str, dict[str, Any]], None]  # (what is going on, numbers such as done and total)
+Where = Workspace | Path | str | None  # a workspace, or its folder
+PAGE_HEIGHT = 720  # pixels of a page in a notebook
+
+
+def silent(what: str, numbers: dict[str, Any]) -> None:
+    """Show no progress."""
+
+
+def opened(workspace: Where) -> Workspace:
+    """The workspace: itself, the one in a folder, or by default the one that commands use here."""
+    return workspace if isinstance(workspace, Workspace) else Workspace.open(Path(workspace) if workspace else None)
+
+
+def targets_in(
+    target: str, precision: str | Sequence[str] | None, workspace: Workspace, measure: bool = False
+) -> list[TargetProfile]:
+    """A device, once for each precision.
+
+    Args:
+        measure: whether something is to be measured on it.
+    """
+    from ofa_deploy.fleet import in_precision, resolve_target
+
+    found = resolve_target(target, workspace, measure=measure)
+    names = [precision] if isinstance(precision, str) else precision or []
+    return [in_precision(found, name) for name in names] or [found]
+
+
+def in_frame(page: str) -> str:
+    """A whole HTML page for a notebook: in a frame, so that neither changes the other's style."""
+    style = f"width: 100%; height: {PAGE_HEIGHT}px; border: 1px solid #ccc"
+    return f'<iframe srcdoc="{html.escape(page)}" style="{style}"></iframe>'

@@ -1,0 +1,374 @@
+"""``search`` and ``pareto``: the best subnets by prediction, without measuring."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ofa_deploy.accuracy import Predictor, objective
+from ofa_deploy.api.common import Tell, Where, in_frame, opened, silent, targets_in
+from ofa_deploy.api.supernets import question_of
+from ofa_deploy.deploy.ready import ready_model
+from ofa_deploy.errors import InfeasibleBudget, UsageError
+from ofa_deploy.files import write_atomic
+from ofa_deploy.fleet import resolve_target
+from ofa_deploy.search import GRADIENT, Constraints, Fronts, Latency, Plan, Problem, SearchResult, find_fronts
+from ofa_deploy.search import search as run
+from ofa_deploy.search.strategies import find_strategy
+from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.store import Workspace
+
+if TYPE_CHECKING:  # it loads torch
+    from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.search import Gradient
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search by prediction found.
+
+    Attributes:
+        results: for each precision that has an answer, the whole result: ``best``, ``finalists``, ``front``, ``trace``.
+        refused: for each other precision, why no subnet meets the constraints.
+        precision: the precision of the best answer.
+        judged: whether an accuracy predictor judged the subnets. If not, larger networks counted as better.
+        simulated: whether the latencies are those of a simulated device.
+    """
+
+    results: dict[str, SearchResult]
+    refused: dict[str, str]
+    precision: str
+    judged: bool
+    simulated: bool
+
+    @property
+    def best(self) -> SearchResult:
+        """The result in the best precision."""
+        return self.results[self.precision]
+
+    @property
+    def arch(self) -> Arch:
+        """The best subnet."""
+        return self.best.best.arch
+
+    @property
+    def accuracy(self) -> float | None:
+        """Its predicted accuracy, a fraction; None without a predictor."""
+        return self.best.best.accuracy if self.judged else None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Its predicted latency in ms; None if no latency was asked for."""
+        return self.best.best.latency_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``ofa-deploy search --json`` prints."""
+        result, best = self.best, self.best.best
+        answer = {
+            "precision": self.precision,
+            "arch": best.arch.to_json(),
+            "accuracy": self.accuracy,
+            "latency_ms": best.latency_ms,
+            "upper_ms": best.upper_ms,
+            "evaluations": result.evaluations,
+            "seconds": result.seconds,
+            "strategy": result.strategy,
+            "bound": result.bound if self.judged else None,
+            "regret": result.regret if self.judged else None,
+            "proven": result.proven,
+            "trace": [vars(step) for step in result.trace],
+            **({"course": result.course, "acted": result.acted} if result.course else {}),
+            "simulated": self.simulated,
+        }
+        if len(self.results) + len(self.refused) > 1:
+            each = {
+                name: {"accuracy": one.best.accuracy if self.judged else None, "upper_ms": one.best.upper_ms}
+                for name, one in self.results.items()
+            }
+            answer["precisions"] = {**each, **{name: {"refused": why} for name, why in self.refused.items()}}
+        return answer
+
+
+@dataclass(frozen=True)
+class Question:
+    """A search that was not run yet.
+
+    Attributes:
+        problems: for each precision, what a strategy solves.
+    """
+
+    space: SearchSpace
+    predictor: Predictor | None
+    problems: dict[str, Problem]
+    simulated: bool
+
+
+def question(
+    target: str,
+    constraints: Constraints,
+    *,
+    supernet: Subject | str | Path | None = None,
+    space: str | None = None,
+    accuracy: str | None = None,
+    precision: str | Sequence[str] | None = None,
+    strategies: Sequence[str] = (),
+    plan: Plan | None = None,
+    seed: int = 0,
+    workspace: Where = None,
+    progress: Tell = silent,
+) -> Question:
+    """Load what ``search`` needs; see there."""
+    for name in strategies:
+        find_strategy(name)
+    where = opened(workspace)
+    targets = targets_in(target, precision, where)
+    found, predictor, _ = question_of(supernet, space, accuracy, seed, where, progress)
+    gradient = None
+    if GRADIENT in strategies:
+        gradient = _gradient(supernet, space, accuracy, plan or Plan(), where)
+    problems: dict[str, Problem] = {}
+    simulated = False
+    for one in targets:
+        model, codec = ready_model(None, where, one, found, constraints.statistic)
+        score, latency = objective(codec, predictor), model.bind(codec).predict
+        problem = Problem(codec, score, latency, constraints, one.batch, one.precision, gradient=gradient)
+        problems[one.precision], simulated = problem, model.table.simulated
+    return Question(found, predictor, problems, simulated)
+
+
+def _gradient(
+    supernet: Subject | str | Path | None, space: str | None, accuracy: str | None, plan: Plan, workspace: Workspace
+) -> Gradient:
+    """What the strategy ``differentiable`` learns from."""
+    from ofa_deploy.deploy.gradient import gradient_of
+    from ofa_deploy.deploy.subject import find_supernet, open_subject
+
+    if space or (accuracy and supernet is None):
+        raise UsageError(
+            "strategy differentiable learns on a supernet's images: give --supernet, or choose another --strategy"
+        )
+    if supernet is None or isinstance(supernet, (str, Path)):
+        supernet = open_subject(workspace, find_supernet(workspace, Path(supernet) if supernet else None))
+    return gradient_of(supernet, plan.gradient)
+
+
+def search(
+    target: str = "local",
+    *,
+    max_ms: float | None = None,
+    supernet: Subject | str | Path | None = None,
+    space: str | None = None,
+    accuracy: str | None = None,
+    precision: str | Sequence[str] | None = None,
+    strategy: str = "evolution",
+    plan: Plan | None = None,
+    seed: int = 0,
+    workspace: Where = None,
+    progress: Tell = silent,
+    **bounds: Any,
+) -> Found:
+    """Find the best subnet by prediction; measure nothing.
+
+    Args:
+        target: the device, which must be profiled.
+        max_ms: the latency budget in milliseconds.
+        supernet: what ``load_supernet`` returned, or a path. By default the newest one in the workspace, or the one in
+            the package.
+        space: search a space with random weights instead of a supernet: a preset's name or a YAML file.
+        accuracy: the name of an imported accuracy predictor.
+        precision: one of ``fp32``, ``fp16``, ``bf16`` and ``int8``, or several, of which the best answer counts.
+        strategy: ``evolution``, ``exact``, ``nsga2``, ``predictor-guided``, ``random``, ``regularized``,
+            ``reinforce`` or ``differentiable``.
+        plan: limits of the search, ``ofa_deploy.search.Plan``; its strategy is not used.
+        seed: random seed of the search.
+        workspace: the workspace or its folder.
+        progress: called with a description and a dictionary of numbers.
+        bounds: other constraints, as in ``ofa_deploy.search.Constraints``: ``max_macs``, ``max_params``,
+            ``max_memory_mb`` (1e6 bytes), ``statistic``, ``confidence`` and others.
+
+    Returns:
+        The best subnet with its predictions, and the search behind it.
+
+    Raises:
+        InfeasibleBudget: no subnet meets the constraints.
+        OpNotProfiled: the device was not profiled for this space.
+        UsageError: there is no such device, supernet, space or strategy.
+
+    Example:
+        >>> found = ofa_deploy.search("local", max_ms=2)
+        >>> found.arch.to_json(), found.accuracy, found.latency_ms
+    """
+    asked = question(
+        target,
+        Constraints(max_ms=max_ms, **bounds),
+        supernet=supernet,
+        space=space,
+        accuracy=accuracy,
+        precision=precision,
+        strategies=(strategy,),
+        plan=plan,
+        seed=seed,
+        workspace=workspace,
+        progress=progress,
+    )
+    return answered(asked, strategy, plan, seed)
+
+
+def answered(asked: Question, strategy: str, plan: Plan | None, seed: int) -> Found:
+    """Search in each precision; of equal answers the first counts."""
+    results: dict[str, SearchResult] = {}
+    refused: dict[str, InfeasibleBudget] = {}
+    for precision, problem in asked.problems.items():
+        try:
+            results[precision] = run(problem, seed, strategy, **(plan or Plan()).limits)
+        except InfeasibleBudget as error:
+            refused[precision] = error
+    if not results:
+        raise next(iter(refused.values()))
+    best = max(results, key=lambda name: results[name].best.accuracy)
+    why = {name: str(error) for name, error in refused.items()}
+    return Found(results, why, best, asked.predictor is not None, asked.simulated)
+
+
+@dataclass(frozen=True)
+class Front:
+    """The best subnets at every latency, of one device or several.
+
+    Attributes:
+        answer: what ``ofa-deploy pareto --json`` prints: ``fronts`` by device, and ``joint``, the subnets that meet the
+            budgets of all devices.
+    """
+
+    answer: dict[str, Any]
+
+    def points(self, target: str | None = None) -> list[dict[str, Any]]:
+        """A device's front, fastest first: ``arch``, ``accuracy`` (a fraction), ``latency_ms`` and ``upper_ms``."""
+        return self.answer["fronts"][target or next(iter(self.answer["fronts"]))]
+
+    def save(self, file: str | Path) -> None:
+        """Write the front: as figures (.json), as a plot (.svg) or as a page (.html)."""
+        from ofa_deploy.report.front import front_svg, render_fronts
+
+        path = Path(file)
+        render: dict[str, Callable[[dict[str, Any]], str]] = {
+            ".json": lambda figures: json.dumps(figures, indent=1),
+            ".svg": front_svg,
+            ".html": render_fronts,
+        }
+        if path.suffix not in render:
+            raise UsageError(f"{path}: the file name must end in {', '.join(render)}")
+        write_atomic(path, render[path.suffix](self.answer).encode())
+
+    def _repr_html_(self) -> str:
+        from ofa_deploy.report.front import render_fronts
+
+        return in_frame(render_fronts(self.answer))
+
+
+def pareto(
+    targets: str | Sequence[str] = "local",
+    *,
+    points: int = 12,
+    supernet: Subject | str | Path | None = None,
+    space: str | None = None,
+    accuracy: str | None = None,
+    seed: int = 0,
+    workspace: Where = None,
+    progress: Tell = silent,
+    **bounds: Any,
+) -> Front:
+    """Find the best subnet at every latency, by prediction, in one search.
+
+    Args:
+        targets: a device or several, which must be profiled.
+        points: the number of latency budgets for each device.
+        supernet: what ``load_supernet`` returned, or a path; by default as in ``search``.
+        space: search a space with random weights instead of a supernet.
+        accuracy: the name of an imported accuracy predictor.
+        seed: random seed of the search.
+        workspace: the workspace or its folder.
+        progress: called with a description and a dictionary of numbers.
+        bounds: other constraints than the latency, as in ``search``.
+
+    Returns:
+        The fronts. In a notebook they show as a page.
+
+    Raises:
+        OpNotProfiled: a device was not profiled for this space.
+        UsageError: the devices have no input size in common, or there is no such device, supernet or space.
+
+    Example:
+        >>> front = ofa_deploy.pareto("local", points=8)
+        >>> [(point["latency_ms"], point["accuracy"]) for point in front.points()]
+    """
+    where, constraints = opened(workspace), Constraints(**bounds)
+    names = (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
+    chosen, predictor, digest = question_of(supernet, space, accuracy, seed, where, progress)
+    codec, latencies, simulated = _devices(where, constraints.statistic, names, chosen)
+    found = find_fronts(
+        codec,
+        objective(codec, predictor),
+        latencies,
+        constraints,
+        points,
+        seed,
+        lambda p: progress("search", p),
+    )
+    return Front(
+        {
+            "kind": "front",
+            "space": chosen.name,
+            "supernet_sha256": digest,
+            "accuracy": accuracy,
+            "predicted": predictor is not None,
+            "statistic": constraints.statistic,
+            "confidence": constraints.confidence,
+            "constraints": constraints.bounds,
+            "seed": seed,
+            "targets": {name: {"simulated": simulated[name]} for name in names},
+            **_figures(codec, found),
+        }
+    )
+
+
+def _devices(
+    workspace: Workspace, statistic: str, names: tuple[str, ...], space: SearchSpace
+) -> tuple[PopulationCodec, dict[str, Latency], dict[str, bool]]:
+    """The part of a space that every device's table covers, the latency models, and which devices are simulated."""
+    ready = {name: ready_model(None, workspace, resolve_target(name, workspace), space, statistic) for name in names}
+    common = tuple(r for r in space.resolutions if all(r in codec.space.resolutions for _, codec in ready.values()))
+    if not common:
+        raise UsageError(
+            f"the devices have no resolution in common: profile the same one on each of {', '.join(names)} "
+            "with: ofa-deploy profile --resolution"
+        )
+    codec = PopulationCodec(space.with_resolutions(common))
+    latencies: dict[str, Latency] = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
+    return codec, latencies, {name: model.table.simulated for name, (model, _) in ready.items()}
+
+
+def _figures(codec: PopulationCodec, found: Fronts) -> dict[str, Any]:
+    def told(point: Any) -> dict[str, Any]:
+        return {"key": point.arch.key, "arch": point.arch.to_json(), "accuracy": point.accuracy}
+
+    return {
+        "fronts": {
+            name: [{**told(p), "latency_ms": p.latency_ms[name], "upper_ms": p.upper_ms[name]} for p in front]
+            for name, front in found.fronts.items()
+        },
+        "joint": [
+            {
+                "budgets_ms": row.budgets_ms,
+                **told(row.best),
+                "latency_ms": row.best.latency_ms,
+                "upper_ms": row.best.upper_ms,
+                "macs": float(codec.macs(codec.encode([row.best.arch]))[0]),
+            }
+            for row in found.joint
+        ],
+        "evaluations": found.evaluations,
+        "seconds": found.seconds,
+    }

@@ -1,0 +1,122 @@
+"""An extraction from the question to the bundle, as commands, pipelines and programs all run it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.answers import earlier_answers
+from ofa_deploy.deploy.audits import newest_audit
+from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.cells import CellSubject
+from ofa_deploy.deploy.extract import BY_DEFAULT, Extraction, extract
+from ofa_deploy.deploy.finetuning import Progress, Tuning, tuning_of
+from ofa_deploy.deploy.precisions import extract_best
+from ofa_deploy.deploy.remember import remember_bundle
+from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.search import Constraints, Plan
+from ofa_deploy.space import Arch
+from ofa_deploy.store import Workspace
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to extract, and how.
+
+    Attributes:
+        targets: the device, once for each precision.
+        finetune: how many of the finalists that fit are fine-tuned; 0 for none.
+        finetune_epochs: for how many epochs; by default a quarter of the recipe's.
+        front: the subnets of a front that was searched before; without any, the order searches.
+        embed_preprocessing: whether the bundle also gets a model that pre-processes images itself.
+        options: words of the command that repeats the order, beside those that follow from the other attributes.
+    """
+
+    subject: Subject
+    targets: tuple[TargetProfile, ...]
+    constraints: Constraints
+    seed: int = 0
+    plan: Plan = BY_DEFAULT
+    protocol: Protocol | None = None
+    finetune: int = 0
+    finetune_epochs: int | None = None
+    front: tuple[Arch, ...] = ()
+    embed_preprocessing: bool = False
+    options: tuple[str, ...] = ()
+
+    @cached_property
+    def tuning(self) -> Tuning | None:
+        """How finalists are fine-tuned; None if they are not."""
+        return tuning_of(self.subject, self.finetune, self.finetune_epochs)
+
+    @property
+    def command(self) -> str:
+        """The command that repeats the order."""
+        words = ["ofa-deploy", "extract", "--target", self.targets[0].name, *self.constraints.options]
+        words += ["--seed", str(self.seed), *self.options, *self.plan.options]
+        if self.tuning:
+            words += ["--finetune", str(self.finetune), "--finetune-epochs", str(self.tuning.epochs)]
+        words += ["--with-preprocessing"] if self.embed_preprocessing else []
+        words += ["--supernet", str(self.subject.path)] if self.subject.path else []
+        return shlex.join(words)
+
+    def extraction(
+        self,
+        fleet: Fleet,
+        workspace: Workspace,
+        may_profile: bool = True,
+        progress: Progress | None = None,
+        answers: list[dict[str, Any]] | None = None,
+    ) -> Extraction:
+        """Search, measure and choose; see ``extract`` and ``extract_best``.
+
+        Args:
+            answers: earlier answers, which are candidates too; by default all that the workspace knows.
+        """
+
+        def one(target: TargetProfile) -> Extraction:
+            cells = isinstance(self.subject, CellSubject)
+            asked = (workspace, self.subject, target, self.constraints, answers)
+            return extract(
+                fleet,
+                workspace,
+                self.subject,
+                target,
+                self.constraints,
+                self.seed,
+                may_profile,
+                self.protocol,
+                progress,
+                self.tuning,
+                self.finetune,
+                self.front,
+                self.plan,
+                [] if cells else earlier_answers(*asked),
+            )
+
+        return extract_best(self.targets, one)
+
+    def deliver(
+        self,
+        extraction: Extraction,
+        workspace: Workspace,
+        folder: Path,
+        audited: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write the bundle, and remember it in the workspace.
+
+        Args:
+            audited: the audit that the report shows; by default the newest that fits.
+
+        Returns:
+            The report.
+        """
+        audited = audited or newest_audit(workspace, extraction)
+        report = build_bundle(extraction, folder, self.command, audited, self.embed_preprocessing)
+        remember_bundle(workspace, extraction, report, folder)
+        return report
