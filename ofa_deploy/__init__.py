@@ -13,6 +13,7 @@ Everything below is loaded when it is first used, so that ``import ofa_deploy`` 
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -41,9 +42,19 @@ _WHERE = {
 }
 
 
+def settle_threads() -> None:
+    """Set what torch reads when it is loaded, unless the user has set it."""
+    # OpenMP threads that wait for each other by spinning for long starve as soon as another process wants a core;
+    # training then all but stops
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+    # a lost connection is one line of ours; torch's own adds a page of stack frames
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    settle_threads()
     found = getattr(import_module(_WHERE[name]), name)
     if name in sys.modules[__name__].__dict__:  # the import has set it: ``search`` is a package, too
         return sys.modules[__name__].__dict__[name]

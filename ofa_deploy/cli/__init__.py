@@ -5,7 +5,6 @@ No heavy module is imported before a command runs, so that help answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -82,11 +81,7 @@ for group in (module for modules in SECTIONS.values() for module in modules):
 
 def main() -> None:
     """Entry point: run a command and exit with its documented code."""
-    # read when torch is loaded: OpenMP threads that wait for each other by spinning for long starve as soon as another
-    # process wants a core; training then all but stops
-    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
-    # likewise: a lost connection is one line of ours; torch's own adds a page of stack frames
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    ofa_deploy.settle_threads()
     try:
         cli(prog_name="ofa-deploy", standalone_mode=False)
     except click.ClickException as error:
