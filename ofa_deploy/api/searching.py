@@ -245,7 +245,7 @@ class Front:
     answer: dict[str, Any]
 
     def points(self, target: str | None = None) -> list[dict[str, Any]]:
-        """A device's front by rising ``upper_ms``: ``arch``, ``accuracy`` (a fraction), ``latency_ms``, ``upper_ms``."""
+        """A device's front by rising ``upper_ms``; its points have ``arch``, ``accuracy`` and ``latency_ms``, too."""
         return self.answer["fronts"][target or next(iter(self.answer["fronts"]))]
 
     def save(self, file: str | Path) -> None:
