@@ -116,14 +116,14 @@ class Collection:
     def _reason(self, used: int, new: int) -> str | None:
         """Why no further round is worth it; None where one is."""
         if used >= self._config.subnets - self._config.heldout:
-            return "the limit of subnets is reached"
+            return "the limit of subnets was reached"
         if not new:
             return "no further subnets were found"
         if len(self._fitted) > PATIENCE:
             before, after = (self._fitted[i].predict(self._heldout)[0] for i in (-1 - PATIENCE, -1))
             gain, error = rise(before, after, self._tested)
             if gain <= error:
-                return f"Kendall τ no longer rises: by {gain:.3f} ± {error:.3f} in {PATIENCE} rounds"
+                return f"Kendall τ rose by only {gain:.3f} ± {error:.3f} in the last {PATIENCE} rounds"
         return None
 
     def _rounds(self) -> list[dict[str, Any]]:

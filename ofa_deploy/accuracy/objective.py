@@ -60,7 +60,7 @@ def objective(codec: PopulationCodec, predictor: Predictor | None) -> Callable[[
     if (space.name, space.stages, space.widths) != (its.name, its.stages, its.widths) or unknown:
         what = f"{space.name} at {unknown[0]} pixels" if unknown else space.name
         raise UsageError(
-            f"the accuracy predictor is of {its.name}, and does not know {what}; choose another --accuracy"
+            f"the accuracy predictor was fitted on {its.name} and does not know {what}; choose another with --accuracy"
         )
     known = np.array([its.resolutions.index(r) for r in space.resolutions], dtype=GENE)
 

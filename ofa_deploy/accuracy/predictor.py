@@ -109,7 +109,7 @@ class AccuracyPredictor:
         a = self.arrays
         x = features(self.codec, population, scores)
         if x.shape[1] != len(a["x_mean"]):
-            raise UsageError("the accuracy predictor was fitted with other scores beside the genes; give it the same")
+            raise UsageError("the accuracy predictor was fitted with other zero-cost scores; give it the same ones")
         x = (x - a["x_mean"]) / a["x_scale"]
         outputs = []
         for member in range(MEMBERS):
@@ -138,12 +138,12 @@ class AccuracyPredictor:
         error = self.error
         tau = "unknown" if error["kendall"] is None else f"{error['kendall']:.2f}"
         if (low := error.get("kendall_low")) is not None:
-            tau += f" ({low:.2f} to {error['kendall_high']:.2f})"
+            tau += f" (95 %: {low:.2f} to {error['kendall_high']:.2f})"
         if (repeat := error.get("repeat_kendall")) is not None:
-            tau += f", an evaluation repeated on other images {repeat:.2f}"
+            tau += f", where two evaluations of the same subnets agree by {repeat:.2f}"
         return (
-            f"accuracy predictor: fitted on {error['n_fit']} subnets; on {error['n_heldout']} others RMSE "
-            f"{100 * error['rmse']:.2f} points, bias {_bias_of(error)}, Kendall τ {tau}"
+            f"accuracy predictor: fitted on {error['n_fit']} subnets; on {error['n_heldout']} held-out ones RMSE "
+            f"{100 * error['rmse']:.2f} points, Kendall τ {tau}; {_bias_of(error)}"
         )
 
     def to_bytes(self) -> bytes:
@@ -188,14 +188,15 @@ def kendall_of(name: str, one: np.ndarray, other: np.ndarray, seed: int = 0) -> 
 
 
 def _bias_of(error: Mapping[str, Any]) -> str:
-    """In points, before and after correction where other images were looked at."""
+    """In points; where other images were looked at, before and after the decision whether to correct it."""
     if "bias_before" not in error:
-        return f"{100 * error['bias']:+.2f}"
+        return f"bias {100 * error['bias']:+.2f} points"
     before, after = (
         f"{100 * error[name]:+.2f} ± {100 * error[f'{name}_std']:.2f}" for name in ("bias_before", "bias_after")
     )
-    done = "corrected, then" if error["bias_corrected"] else "within its noise and left, then"
-    return f"on other images {before} ({done} {after} on yet others)"
+    if error["bias_corrected"]:
+        return f"bias on new images {before} points, now corrected: {after} on further ones"
+    return f"bias on new images {before} points, too small against its noise to correct; {after} on further ones"
 
 
 def _member(member: int, inputs: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -228,4 +229,6 @@ def read_card(content: bytes) -> dict[str, Any]:
         card = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["card"])
         return {"space": card["space"], "error": card["error"], **card}
     except (SafetensorError, ValueError, KeyError, TypeError) as broken:
-        raise UsageError("the accuracy predictor is truncated or not one; fit or import it again") from broken
+        raise UsageError(
+            "the accuracy predictor's file is truncated, or holds something else; fit or import it again"
+        ) from broken

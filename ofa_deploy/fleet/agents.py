@@ -60,7 +60,7 @@ class AgentProcess:
         if self.alive:
             return
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
-        words = lines[-1] if lines else "it said nothing"
+        words = lines[-1] if lines else "it printed nothing"
         raise DeviceUnavailable(
             f"the agent of {self.device!r} ended with code {self._process.returncode}: {words} (log: {self.log})"
         )

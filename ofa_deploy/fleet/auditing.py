@@ -28,7 +28,7 @@ def held_out(codec: PopulationCodec, model: LatencyModel, count: int, seed: int)
     known = set(model.table.networks)
     fresh = [i for i, arch in enumerate(codec.decode(pool)) if codec.space.network(arch).key not in known]
     if not fresh:
-        raise UsageError(f"every network of {codec.space.name} was measured already: none is left to audit with")
+        raise UsageError(f"every network of {codec.space.name} was measured already, so none is left for an audit")
     return pool[np.array(fresh)[evenly(len(fresh), count)]]
 
 

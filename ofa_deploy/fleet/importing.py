@@ -42,10 +42,10 @@ def read_file(
     """
     if path.suffix == ".json":
         if resolution:
-            raise UsageError(f"{path} says itself whether it tells resolutions apart; --resolution is for CSV")
+            raise UsageError(f"{path} already says its resolutions; --resolution is for CSV files only")
         return read_table(path)
     if path.suffix != ".csv":
-        raise UsageError(f"{path}: a table's file ends in .json or .csv")
+        raise UsageError(f"{path}: the name of a table's file must end in .json or .csv")
     if space is None:
         raise UsageError(f"{path}: a CSV file does not name its search space; give it with --space")
     return read_csv(path, name or path.stem, space, resolution)

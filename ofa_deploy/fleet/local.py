@@ -208,7 +208,7 @@ class Fleet:
             self._agent.check()
             if time.monotonic() > end:
                 raise DeviceUnavailable(
-                    f"the agent of {target.name!r} was started {ENROL_S:.0f} s ago and has said nothing; its log is "
+                    f"the agent of {target.name!r} was started {ENROL_S:.0f} s ago and has not reported; its log is "
                     f"{self._agent.log}"
                 )
             time.sleep(POLL_S / 5)

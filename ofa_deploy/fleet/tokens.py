@@ -60,8 +60,8 @@ def digest(secret: str) -> str:
 
 
 def new_code() -> str:
-    """An enrolment code."""
-    return secrets.token_urlsafe(16)
+    """An enrolment code; it never begins with a dash, because it is typed after an option."""
+    return secrets.token_hex(16)
 
 
 def device_token(device: str, secret: str) -> str:

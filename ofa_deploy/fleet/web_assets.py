@@ -79,7 +79,7 @@ def _with_npm(folder: Path) -> Path:
         raise OfaDeployError(f"npm took longer than {NPM_S} s; is its registry reachable?") from None
     if done.returncode:
         said = [line.removeprefix("npm error ") for line in done.stderr.splitlines() if line.startswith("npm err")]
-        what = "; ".join(said[:2]) or "it says nothing"
+        what = "; ".join(said[:2]) or "it printed nothing"
         raise OfaDeployError(f"npm failed: {what}; without npm: {INSTALL} --from {PACKAGE}-{locked()['version']}.tgz")
     return folder
 

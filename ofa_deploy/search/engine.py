@@ -226,7 +226,7 @@ def _result(setting: Setting, strategy: str, finalists: int, clock: _Clock) -> S
     order = np.argsort(-values[:, 0], kind="stable")
     order = order[(values[order, 4] == 0) & np.isfinite(values[order, 0])]
     if not len(order):
-        raise OfaDeployError(f"the accuracy model has no number for any of {len(memory)} subnets of {_name(problem)}")
+        raise OfaDeployError(f"the accuracy model gave no number for any of {len(memory)} subnets of {_name(problem)}")
 
     def points(indices: np.ndarray) -> list[Point]:
         numbers = [[None if np.isnan(v) else float(v) for v in values[i, 1:4]] for i in indices]

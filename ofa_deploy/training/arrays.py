@@ -50,17 +50,17 @@ def read_arrays(path: Path | None) -> tuple[TensorImages, TensorImages | None, t
         UsageError: the file is missing or damaged, or an array is not like that.
     """
     if path is None:
-        raise UsageError("data.root: npz needs the .npz file with the arrays images and labels")
+        raise UsageError("data.root must name the .npz file with the arrays images and labels")
     arrays = load_archive(path, "write it with numpy.savez")
     train, test = _pair(path, arrays, ""), _pair(path, arrays, "test_") if "test_images" in arrays else None
     count = int(train.labels.max()) + 1
     names = tuple(str(name) for name in arrays.get("classes", range(count)))
     missing = sorted({*range(len(names))} - set(train.labels.tolist()))
     if missing or len(names) < count or len(names) < 2:
-        hint = f"none of class {missing[0]}" if missing else f"{len(names)} class names for {count} classes"
-        raise UsageError(f"{path}: labels has {hint}; number at least two classes from 0 on, each with images")
+        hint = f"no image has class {missing[0]}" if missing else f"{len(names)} class names for {count} classes"
+        raise UsageError(f"{path}: {hint}; number at least two classes from 0 on, and give each some images")
     if test is not None and (int(test.labels.max()) >= len(names) or test.images.shape[1] != train.images.shape[1]):
-        raise UsageError(f"{path}: test_images and test_labels have other channels or classes than images and labels")
+        raise UsageError(f"{path}: test_images and test_labels differ from images and labels in channels or classes")
     return train, test, names
 
 
@@ -77,22 +77,22 @@ def load_archive(path: Path, remedy: str) -> dict[str, np.ndarray]:
             return dict(archive)
     except _UNREADABLE as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120]
-        raise UsageError(f"{path} is no readable .npz file ({reason}); {remedy}") from error
+        raise UsageError(f"cannot read {path} as an .npz file ({reason}); {remedy}") from error
 
 
 def _pair(path: Path, arrays: dict[str, np.ndarray], prefix: str) -> TensorImages:
     images, labels = arrays.get(f"{prefix}images"), arrays.get(f"{prefix}labels")
     if images is None or labels is None:
         raise UsageError(
-            f"{path}: needs the arrays {prefix}images and {prefix}labels, has {', '.join(arrays) or 'none'}"
+            f"{path}: needs the arrays {prefix}images and {prefix}labels, but has {', '.join(arrays) or 'none'}"
         )
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         raise UsageError(
-            f"{path}: {prefix}images must be uint8 [N, H, W] or [N, H, W, C], is {images.dtype} {list(images.shape)}"
+            f"{path}: {prefix}images must be uint8 [N, H, W] or [N, H, W, C], not {images.dtype} {list(images.shape)}"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or int(labels.min()) < 0:
         raise UsageError(
-            f"{path}: {prefix}labels must be {len(images)} integers from 0 on, is {labels.dtype} {list(labels.shape)}"
+            f"{path}: {prefix}labels must be {len(images)} integers from 0 on, not {labels.dtype} {list(labels.shape)}"
         )
     pixels = torch.from_numpy(images.reshape(*images.shape[:3], -1)).permute(0, 3, 1, 2).contiguous()
     return TensorImages(pixels, torch.from_numpy(labels.astype(np.int64)))

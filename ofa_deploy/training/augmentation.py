@@ -36,7 +36,7 @@ def check_channels(how: Sequence[str], channels: int) -> None:
     """Raise a UsageError where an augmentation is not defined for so many channels."""
     if channels not in (1, 3) and (wrong := [name for name in _COLOURED if name in how]):
         raise UsageError(
-            f"data.augment: {wrong[0]} is for 1 or 3 channels, and the images have {channels}; leave it out"
+            f"data.augment: {wrong[0]} needs images with 1 or 3 channels, and these have {channels}; remove it"
         )
 
 

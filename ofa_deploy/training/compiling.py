@@ -34,7 +34,7 @@ def compiled(supernet: Supernet, archs: Iterable[Arch], recipe: TrainRecipe) -> 
             logits.float().sum().backward()
         except Exception as error:
             reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-            note(f"torch.compile does not work here ({reason}); training goes on without")
+            note(f"torch.compile does not work here ({reason}); training continues without it")
             return supernet
         ready[arch.key] = run
     return lambda x, arch: ready[arch.key](x) if arch.key in ready else supernet(x, arch)

@@ -35,7 +35,7 @@ class Damage:
         """
         for complaint in complaints:
             self.found[complaint] = None
-            note(f"{complaint}; until then it is passed over")
+            note(f"{complaint}; until then it is skipped")
         if len(self.found) > self.limit:
             raise UsageError(
                 f"{len(self.found)} of {self.total} images cannot be read, more than data.corrupt_limit allows "

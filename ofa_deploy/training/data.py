@@ -91,7 +91,7 @@ def load_data(config: DataConfig, fetch: bool = True) -> Data:
         train = train.take(shuffled(len(train)))
     if test is None:
         test, train = _hold_out(train, config.test, "data.test")
-        note(f"{config.name} {config.root} has no test images: {len(test)} of {len(test) + len(train)} are held out")
+        note(f"{config.name} {config.root} has no test images, so {len(test)} of {len(test) + len(train)} are held out")
     valid, train = _hold_out(train, config.valid, "data.valid")
     known = _normalisation(config, train)
     check_channels(config.augment, len(known.mean))
@@ -211,9 +211,9 @@ def _hold_out(images: Images, part: float, key: str) -> tuple[Images, Images]:
     """The first images, a number or a share, and the rest."""
     count, places = portion(part, len(images)), np.arange(len(images))
     if not 0 < count < len(images):
-        left = "leaves none to train on" if count else "is none"
+        left = "would leave none to train on" if count else "would be none"
         raise UsageError(
-            f"{key}: {count} of {len(images)} training images held out {left}; a share such as 0.2 is fine"
+            f"{key}: holding out {count} of {len(images)} training images {left}; give a share such as 0.2"
         )
     return images.take(places[:count]), images.take(places[count:])
 
@@ -224,7 +224,9 @@ def _normalisation(config: DataConfig, train: Images) -> Normalisation:
         return _moments(images for images, _ in raw_batches(train, _BATCH, _sample(train)))
     given = IMAGENET if config.normalise == "imagenet" else config.normalise
     if len(given.mean) != channels or len(given.std) != channels:
-        raise UsageError(f"data.normalise: {len(given.mean)} means and {len(given.std)} stds for {channels} channels")
+        raise UsageError(
+            f"data.normalise has {len(given.mean)} means and {len(given.std)} stds for images of {channels} channels"
+        )
     return given
 
 

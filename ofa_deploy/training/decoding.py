@@ -25,7 +25,7 @@ def decode(path: Path, channels: int) -> np.ndarray:
             with Image.open(path) as image:
                 return upright(image, MODES[channels])
     except Exception as error:  # the decoders of damaged files raise nearly anything
-        raise UsageError(f"{path} is no readable image ({_reason(path, error)}); remove or replace it") from error
+        raise UsageError(f"cannot read {path} as an image ({_reason(path, error)}); remove or replace it") from error
 
 
 def _reason(path: Path, error: Exception) -> str:

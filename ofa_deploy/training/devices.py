@@ -18,7 +18,7 @@ def choose_device(wanted: str, world: World) -> torch.device:
         UsageError: it wants a GPU, but there is none, or there are fewer than processes.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UsageError("device: cuda, but torch finds no GPU here: set device: auto or cpu in the recipe")
+        raise UsageError("the recipe says device: cuda, but torch finds no GPU here; set device: auto or cpu")
     if wanted == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it

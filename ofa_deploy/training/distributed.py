@@ -62,7 +62,7 @@ class World:
             return torch.device(kind)
         if torch.cuda.device_count() < self.local_size:
             raise UsageError(
-                f"{self.local_size} processes, but {torch.cuda.device_count()} GPUs on this machine: "
+                f"there are {self.local_size} processes but {torch.cuda.device_count()} GPUs on this machine; "
                 "set --nproc-per-node to the number of GPUs, or device: cpu in the recipe"
             )
         torch.cuda.set_device(self.local_rank)
@@ -75,7 +75,9 @@ class World:
             UsageError: there are more processes than images.
         """
         if count < self.size:
-            raise UsageError(f"a batch of {count} images for {self.size} processes: raise batch_size, or start fewer")
+            raise UsageError(
+                f"a batch of {count} images is too small for {self.size} processes; raise batch_size, or start fewer"
+            )
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -157,7 +159,7 @@ class World:
     def check_agent(self) -> None:
         """Stop where ``torchrun`` was killed: a training that it starts anew must not meet this one."""
         if self.agent is not None and os.getppid() != self.agent:
-            raise OfaDeployError("torchrun, which watched this training, has died; run it again with --resume")
+            raise OfaDeployError("torchrun, which supervises this training, has died; start it again with --resume")
 
 
 ALONE = World()
@@ -218,7 +220,7 @@ def _join(timeout: float) -> Store:
     except (RuntimeError, ValueError) as error:
         raise PeerLostError(
             f"the other processes cannot be reached ({' '.join(str(error).split())[:120]}): start all with the same "
-            "torchrun command, and look whether --rdzv-endpoint can be reached from here"
+            "torchrun command, and check that --rdzv-endpoint can be reached from here"
         ) from error
     return store
 

@@ -40,7 +40,7 @@ def find_splits(root: Path | None) -> tuple[Listing, Listing | None]:
         UsageError: a folder is missing or unreadable, a class has no images, or the splits' classes differ.
     """
     if root is None:
-        raise UsageError("data.root: an image_folder needs the folder that holds train/<class>/ or <class>/")
+        raise UsageError("data.root must name the folder that holds train/<class>/ or <class>/")
     if not root.is_dir():
         raise UsageError(f"data.root: there is no folder {root}")
     held = next((root / name for name in ("test", "val") if (root / name).is_dir()), None)
@@ -60,9 +60,7 @@ def list_images(folder: Path, classes: Sequence[str] | None = None) -> Listing:
     """
     found = tuple(_subfolders(folder))
     if classes is not None and found != tuple(classes):
-        raise UsageError(
-            f"data.root: {folder} has different classes from its training split: {_change(classes, found)}"
-        )
+        raise UsageError(f"data.root: {folder} has other classes than the training split: {_change(classes, found)}")
     if len(found) < 2:
         raise UsageError(f"data.root: {folder} needs a folder of images for each of at least two classes")
     files = [_images(folder, name) for name in found]

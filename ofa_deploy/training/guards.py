@@ -67,7 +67,7 @@ class Guards:
         self._high = self._high + 1 if loss > bound else 0
         if self._high >= DIVERGED:
             raise OfaDeployError(
-                f"training diverges: the loss is {loss:.3g} at step {step}, over {bound:.3g} for {DIVERGED} steps; "
+                f"training diverges: the loss is {loss:.3g} at step {step}, above {bound:.3g} for {DIVERGED} steps; "
                 f"lower lr in the recipe (now {lr}) or set clip_norm; {KEPT}"
             )
 

@@ -98,7 +98,7 @@ class _Run:
         self.metrics = folder / "metrics.jsonl" if world.is_main else Path(os.devnull)
         if recipe.compile and world.size > 1:
             raise UsageError(
-                "compile: true is for a single process: leave it out of the recipe, or start without torchrun"
+                "compile: true works in a single process only; remove it from the recipe, or start without torchrun"
             )
         self.device = choose_device(recipe.device, world)
         self.space = load_space(recipe.space)

@@ -78,7 +78,7 @@ class TrainingState:
         self._make_copies(header.get("copies", []))
         targets = self._tensors()
         if {name: value.shape for name, value in targets.items()} != {name: v.shape for name, v in tensors.items()}:
-            raise UsageError(f"{path} does not hold the weights of its space; remove it and train anew")
+            raise UsageError(f"{path} does not hold the weights of its space; remove it and train again")
         with torch.no_grad():
             for name, value in targets.items():
                 value.copy_(tensors[name])

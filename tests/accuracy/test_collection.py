@@ -50,7 +50,7 @@ def test_rounds_until_the_limit_and_no_subnet_twice():
     evaluator, told = MadeUp(), []
     error = Collection(CODEC, evaluator, config(subnets=60), progress=told.append).predictor().error
     assert [one["n_fit"] for one in error["rounds"]] == [32, 40]
-    assert error["stopped"] == "the limit of subnets is reached"
+    assert error["stopped"] == "the limit of subnets was reached"
     assert evaluator.asked == {"fit": 60, "calibration": 20, "check": 20}
     assert told[-1] == {"done": 100, "total": 100, "kendall": error["kendall"]}
     assert "kendall" not in told[0]
@@ -60,7 +60,7 @@ def test_rounds_until_the_limit_and_no_subnet_twice():
 def test_it_stops_when_the_ranking_no_longer_gains():
     evaluator = MadeUp(noise=0.0)
     error = Collection(CODEC, evaluator, config(subnets=400)).predictor().error
-    assert error["stopped"].startswith("Kendall τ no longer rises: by ")
+    assert error["stopped"].startswith("Kendall τ rose by only ")
     assert evaluator.asked["fit"] == error["n_fit"] + 20 < 200
 
 
@@ -88,12 +88,12 @@ def test_a_bias_beyond_its_noise_is_corrected_and_said():
     assert abs(optimistic.error["bias_after"]) < 0.002
     fresh = CODEC.sample(200, np.random.default_rng(8))
     assert (optimistic.predict(fresh)[0] - truth(fresh)).mean() == pytest.approx(-0.048, abs=0.004)
-    assert "on other images +4." in optimistic.summary()
-    assert "corrected" in optimistic.summary()
+    assert "bias on new images +4." in optimistic.summary()
+    assert "now corrected" in optimistic.summary()
     few = Collection(CODEC, MadeUp(shift=0.02, images=200), config()).predictor()
     assert few.error["bias_corrected"] == 0
     assert few.error["bias_after"] == pytest.approx(0.02, abs=0.005)
-    assert "within its noise" in few.summary()
+    assert "too small against its noise to correct" in few.summary()
 
 
 def test_the_repeat_is_what_two_evaluations_agree():

@@ -98,7 +98,7 @@ def test_the_objective_knows_fewer_resolutions_but_no_others(predictor) -> None:
     assert np.array_equal(objective(few, predictor)(population), want)
     others = (SPACE.with_resolutions((96, 224)), load_space("ofa_mbv3_w1.0"), load_space("tiny_16"))
     for space, says in zip(others, ("at 96 pixels", "ofa_mbv3_w1.0", "tiny_16"), strict=True):
-        with pytest.raises(UsageError, match=f"of ofa_mbv3_w1.2, and does not know .*{says}"):
+        with pytest.raises(UsageError, match=f"on ofa_mbv3_w1.2 and does not know .*{says}"):
             objective(PopulationCodec(space), predictor)
 
 
@@ -112,7 +112,7 @@ def test_files_round_trip_and_damage(predictor, workspace) -> None:
         assert again.to_bytes() == content
     for broken in (content[: len(content) // 2], b"", b"nonsense" * 9):
         path.write_bytes(broken)
-        with pytest.raises(UsageError, match=r"imagenet\.safetensors: the accuracy predictor is truncated"):
+        with pytest.raises(UsageError, match=r"imagenet\.safetensors: the accuracy predictor's file is truncated"):
             load_predictor(workspace, "imagenet")
     with pytest.raises(UsageError, match="unknown accuracy predictor 'other'; known: imagenet; take one with"):
         load_predictor(workspace, "other")

@@ -7,8 +7,9 @@ from uuid import uuid4
 import pytest
 from fastapi.testclient import TestClient
 
+from device_agents.__main__ import parse
 from ofa_deploy.fleet.server import create_app
-from ofa_deploy.fleet.tokens import digest
+from ofa_deploy.fleet.tokens import digest, new_code
 from ofa_deploy.store import Store, utc_now
 
 ADMIN = "the-admins-token"
@@ -207,6 +208,12 @@ def test_a_revoked_device_is_out_until_it_is_registered_again(served):
     token = enroll(client, register(client), "t" * 43).json()["token"]
     assert claim(client, token) == 204
     assert client.get("/api/devices/new", headers=admin()).json()["online"]
+
+
+def test_a_code_can_follow_an_option():
+    codes = {new_code() for _ in range(500)}
+    assert len(codes) == 500
+    assert [code for code in codes if parse(["--code", code], "ofa-agent").code != code] == []
 
 
 def test_codes_expire(served, monkeypatch):

@@ -103,5 +103,7 @@ def test_random_erasing_spares_half_and_erases_up_to_a_third():
 def test_colours_need_one_or_three_channels(tmp_path):
     np.savez(tmp_path / "two.npz", images=np.zeros((9, 4, 4, 2), np.uint8), labels=np.arange(9) % 3)
     config = DataConfig(name="npz", root=tmp_path / "two.npz", valid=0.2, augment=["flip", "randaugment"])
-    with pytest.raises(UsageError, match=r"data\.augment: randaugment is for 1 or 3 channels, and the images have 2"):
+    with pytest.raises(
+        UsageError, match=r"data\.augment: randaugment needs images with 1 or 3 channels, and these have 2"
+    ):
         load_data(config)

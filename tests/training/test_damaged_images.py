@@ -90,7 +90,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path, monkeypatch, content, reason)
     elif content != "missing":
         path.write_bytes(content)
     with pytest.raises(
-        UsageError, match=rf"image\.jpg is no readable image \(.*{reason}.*\); remove or replace it"
+        UsageError, match=rf"cannot read .*image\.jpg as an image \(.*{reason}.*\); remove or replace it"
     ) as e:
         decode(path, 3)
     assert "\n" not in str(e.value)
@@ -106,7 +106,7 @@ def test_a_damaged_training_image_is_named_once_and_another_stands_in(tmp_path, 
     assert all(len(labels) == 5 for _, labels in steps)
     said = capsys.readouterr().err
     assert said.count(str(broken)) == 1
-    assert "until then it is passed over" in said
+    assert "until then it is skipped" in said
     for (images, labels), (later, later_labels) in zip(steps[3:], take(data, settings, 3, 5), strict=True):
         assert torch.equal(images, later)
         assert torch.equal(labels, later_labels)

@@ -117,7 +117,9 @@ def test_parts_of_a_batch_cover_it():
     parts = [World(rank, 3, group=None).part(200) for rank in range(3)]
     assert np.concatenate([np.arange(200)[part] for part in parts]).tolist() == list(range(200))
     assert {part.stop - part.start for part in parts} == {66, 67}
-    with pytest.raises(UsageError, match="a batch of 2 images for 3 processes: raise batch_size, or start fewer"):
+    with pytest.raises(
+        UsageError, match="a batch of 2 images is too small for 3 processes; raise batch_size, or start fewer"
+    ):
         World(0, 3).part(2)
 
 
@@ -272,8 +274,8 @@ def test_the_command_shares_the_campaign_and_answers_once(config, tmp_path):
     ("changes", "code", "message"),
     [
         ({"epoks": 3}, 2, "epoks: unknown key"),
-        ({"compile": True}, 2, "compile: true is for a single process"),
-        ({"batch_size": 1}, 2, "a batch of 1 images for 2 processes"),
+        ({"compile": True}, 2, "compile: true works in a single process only"),
+        ({"batch_size": 1}, 2, "a batch of 1 images is too small for 2 processes"),
         ({"data": {"name": "mnist", "root": "/nowhere"}}, 2, "data set mnist is not in /nowhere"),
         ({"lr": 1e18, "warmup_epochs": 0}, 1, "not finite"),
     ],
@@ -330,5 +332,5 @@ def test_others_that_never_come_are_not_waited_for_without_end(monkeypatch):
 
 
 def test_a_training_ends_when_torchrun_is_gone():
-    with pytest.raises(OfaDeployError, match="torchrun, which watched this training, has died"):
+    with pytest.raises(OfaDeployError, match="torchrun, which supervises this training, has died"):
         World(agent=os.getppid() + 1).total({"loss": 1.0})

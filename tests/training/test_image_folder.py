@@ -63,7 +63,7 @@ def test_without_test_images_a_share_is_held_out_and_that_is_said(tmp_path, caps
         [24, 12],
     ]
     assert len(file_names(data.test) | file_names(data.valid) | file_names(data.train)) == 60
-    assert "no test images: 12 of 60 are held out" in capsys.readouterr().err
+    assert "no test images, so 12 of 60 are held out" in capsys.readouterr().err
     again = load_data(config(tmp_path, valid=0.25, test=0.2))
     assert file_names(again.test) == file_names(data.test)
     assert file_names(again.valid) == file_names(data.valid)
@@ -127,7 +127,7 @@ def test_a_wrong_folder_is_one_line(tmp_path):
             load_data(config(**{"root": tmp_path, **fields}))
         assert "\n" not in str(raised.value)
 
-    refused(r"data\.root: an image_folder needs the folder", root=None)
+    refused(r"data\.root must name the folder", root=None)
     refused("there is no folder .*nowhere", root=tmp_path / "nowhere")
     refused("at least two classes")
     write_class(tmp_path / "test" / "cat", 1)
@@ -137,13 +137,13 @@ def test_a_wrong_folder_is_one_line(tmp_path):
     (tmp_path / "train" / "dog").mkdir()
     refused("train: no images of dog; add some")
     write_class(tmp_path / "train" / "dog", 3)
-    refused("test has different classes from its training split: dog missing")
+    refused("test has other classes than the training split: dog missing")
     write_class(tmp_path / "test" / "dgo", 1)
     refused("dog missing, dgo unknown")
     (tmp_path / "test" / "dgo").rename(tmp_path / "test" / "dog")
-    refused(r"data\.valid: 6 of 6 training images held out leaves none to train on", valid=6)
-    refused(r"data\.valid: 0 of 6 training images held out is none", valid=0.01)
-    refused("2 means and 2 stds for 3 channels", normalise={"mean": [0, 0], "std": [1, 1]})
+    refused(r"data\.valid: holding out 6 of 6 training images would leave none to train on", valid=6)
+    refused(r"data\.valid: holding out 0 of 6 training images would be none", valid=0.01)
+    refused("2 means and 2 stds for images of 3 channels", normalise={"mean": [0, 0], "std": [1, 1]})
     refused("3 means and 3 stds for 1 channels", normalise="imagenet", channels=1)
 
 

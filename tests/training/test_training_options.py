@@ -153,7 +153,7 @@ def test_a_compiler_that_fails_is_done_without(tmp_path, monkeypatch, capsys):
     found = momentum_after_a_step(tmp_path / "compiled", compile=True)
     assert all(torch.equal(value, found[name]) for name, value in eager.items())
     assert capsys.readouterr().err == (
-        "ofa-deploy: torch.compile does not work here (no C++ compiler); training goes on without\n"
+        "ofa-deploy: torch.compile does not work here (no C++ compiler); training continues without it\n"
     )
 
 

@@ -31,7 +31,9 @@ def differentiable(setting: Setting) -> Iterator[Population]:
     """Learn, derive, climb."""
     learn = setting.problem.gradient
     if learn is None:
-        raise UsageError("strategy differentiable needs a supernet and its images; choose another one, or --supernet")
+        raise UsageError(
+            "strategy differentiable needs a supernet and its images; choose another strategy, or give --supernet"
+        )
     yield setting.anchors
     yield setting.random(min(SAMPLED, max(setting.evaluations // 16, 8)))
     cost, last = setting.tightened(), None
