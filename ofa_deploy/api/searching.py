@@ -15,6 +15,7 @@ from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import resolve_target
+from ofa_deploy.report.text import predictor_std
 from ofa_deploy.search import GRADIENT, Constraints, Fronts, Latency, Plan, Problem, SearchResult, find_fronts
 from ofa_deploy.search import search as run
 from ofa_deploy.search.strategies import find_strategy
@@ -34,15 +35,21 @@ class Found:
         results: for each precision that has an answer, the whole result: ``best``, ``finalists``, ``front``, ``trace``.
         refused: for each other precision, why no subnet meets the constraints.
         precision: the precision of the best answer.
-        judged: whether an accuracy predictor judged the subnets. If not, larger networks counted as better.
+        judge: the error of the accuracy predictor that judged the subnets. Without one, larger networks counted as
+            better.
         simulated: whether the latencies are those of a simulated device.
     """
 
     results: dict[str, SearchResult]
     refused: dict[str, str]
     precision: str
-    judged: bool
+    judge: dict[str, Any] | None
     simulated: bool
+
+    @property
+    def judged(self) -> bool:
+        """Whether an accuracy predictor judged the subnets."""
+        return self.judge is not None
 
     @property
     def best(self) -> SearchResult:
@@ -71,6 +78,7 @@ class Found:
             "precision": self.precision,
             "arch": best.arch.to_json(),
             "accuracy": self.accuracy,
+            "accuracy_std": predictor_std(self.judge),
             "latency_ms": best.latency_ms,
             "upper_ms": best.upper_ms,
             "evaluations": result.evaluations,
@@ -230,7 +238,8 @@ def answered(asked: Question, strategy: str, plan: Plan | None, seed: int) -> Fo
         raise next(iter(refused.values()))
     best = max(results, key=lambda name: results[name].best.accuracy)
     why = {name: str(error) for name, error in refused.items()}
-    return Found(results, why, best, asked.predictor is not None, asked.simulated)
+    judge = None if asked.predictor is None else asked.predictor.error
+    return Found(results, why, best, judge, asked.simulated)
 
 
 @dataclass(frozen=True)
@@ -324,6 +333,7 @@ def pareto(
             "supernet_sha256": digest,
             "accuracy": accuracy,
             "predicted": predictor is not None,
+            "predictor_error": None if predictor is None else predictor.error,
             "statistic": constraints.statistic,
             "confidence": constraints.confidence,
             "constraints": constraints.bounds,

@@ -81,6 +81,7 @@ def _row(known: dict[str, Any], state: str | None) -> dict[str, Any]:
     return {
         **{name: known[name] for name in names},
         "accuracy": best and best["accuracy"],
+        "n": best and best["n"],
         "split": best and best["split"],
         "state": best and best["state"],
         "bundles": len(known["bundles"]),
@@ -129,9 +130,12 @@ def _place(row: dict[str, Any], sort: str) -> tuple[bool, Any]:
 
 
 def _line(row: dict[str, Any], timed: bool) -> str:
+    from ofa_deploy.report.text import accuracy
+
     words = [row["key"][:SHORT], f"{row['space']:18}"]
     known = row["accuracy"] is not None
-    words.append(f"{100 * row['accuracy']:6.2f} % {row['split']}, {row['state']}" if known else f"{'not evaluated':20}")
+    judged = f"{accuracy(row['accuracy'], row['n'])} {row['split']}, {row['state']}" if known else "not evaluated"
+    words.append(f"{judged:35}")
     if row["macs"] is not None:
         words.append(f"{row['macs'] / 1e6:.2f} M MACs  {row['params']:,} parameters")
     if timed:
@@ -191,9 +195,10 @@ def _network(known: dict[str, Any]) -> Any:
 
 def _lines(known: dict[str, Any]) -> list[str]:
     """Accuracies, latencies and bundles, one line each."""
+    from ofa_deploy.report.text import accuracy
+
     accuracies = [
-        f"accuracy {100 * e['accuracy']:.2f} %  {e['split']} ({e['n']} images), {e['state']}, supernet "
-        f"{e['supernet'][:SHORT]}"
+        f"accuracy {accuracy(e['accuracy'], e['n'])}  {e['split']}, {e['state']}, supernet {e['supernet'][:SHORT]}"
         for e in known["evaluations"]
     ]
     latencies = [

@@ -37,6 +37,7 @@ def compare_strategies(
             {
                 "strategy": strategy,
                 "accuracy": judge.accuracy(genotype),
+                "n": judge.images,
                 "evaluations": found.get("evaluations"),
                 "skips": genotype.skips,
                 "params": network_params(space.network(space.largest)),

@@ -141,11 +141,12 @@ def search(
     if as_json:
         emit({"folder": str(folder), "strategies": rows})
         return
-    click.echo("strategy           shared weights  evaluations  skips  parameters")
+    from ofa_deploy.report.text import accuracy
+
+    click.echo("strategy           shared weights        evaluations  skips  parameters")
     for row in rows:
-        asked = row["evaluations"] or "–"
-        accuracy = f"{100 * row['accuracy']:12.2f} %"
-        click.echo(f"{row['strategy']:18} {accuracy}  {asked!s:>11}  {row['skips']:5}  {row['params']:10,}")
+        asked, judged = "–" if row["evaluations"] is None else row["evaluations"], accuracy(row["accuracy"], row["n"])
+        click.echo(f"{row['strategy']:18} {judged:20}  {asked!s:>11}  {row['skips']:5}  {row['params']:10,}")
     click.echo(f"next: ofa-deploy darts train -c {config} --genotype {folder / (strategies[-1] + '.json')}")
 
 
@@ -233,11 +234,14 @@ def train(
     folder = _folder(workspace, output, recipe.name, "network")
     with progress() as tell:
         trained = train_network(recipe, genotype, folder, resume, lambda p: tell(f"train {recipe.name}", p))
-    network = trained.subnet.network
+    from ofa_deploy.report.text import accuracy
+
+    network, n = trained.subnet.network, trained.summary.get("images", {})
     answer = {
         "network": str(folder / "network.safetensors"),
         "valid": trained.summary["valid"],
         "test": trained.summary["test"],
+        "images": n,
         "params": network_params(network),
         "macs": network_macs(network),
     }
@@ -245,8 +249,9 @@ def train(
         emit(answer)
         return
     click.echo(
-        f"network: {answer['network']}\naccuracy: {100 * answer['valid']:.2f} % (held out), "
-        f"{100 * answer['test']:.2f} % (test)   {answer['params']:,} parameters, {answer['macs'] / 1e6:.2f} M MACs"
+        f"network: {answer['network']}\naccuracy: {accuracy(answer['valid'], n.get('valid'))} on held-out images, "
+        f"{accuracy(answer['test'], n.get('test'))} on the test split\n"
+        f"{answer['params']:,} parameters, {answer['macs'] / 1e6:.2f} M MACs"
     )
 
 

@@ -177,9 +177,13 @@ def _front(file: Path, target: str) -> Front:
 
 def summary(report: dict[str, Any], folder: Path) -> str:
     """A bundle in three lines."""
-    accuracy, latency = report["accuracy"], report["latency"]
-    known = accuracy["measured"] is not None
-    measured = f"{100 * accuracy['measured']:.2f} % ({accuracy['split']} split)" if known else "not measured"
+    from ofa_deploy.report.text import accuracy, within
+
+    found, latency = report["accuracy"], report["latency"]
+    measured = accuracy(found["measured"], found["n"])
+    measured += f" on the {found['split']} split" if found["measured"] is not None else ""
+    if found["posterior"] is not None:
+        measured += f", expected {within(*(found[name] for name in ('posterior', 'low', 'high')))}"
     subnet = report["subnet"]
     size = f"{subnet['macs'] / 1e6:.2f} M MACs, {subnet['params']:,} parameters, {subnet['memory_mb']:.3g} MB in memory"
     return (

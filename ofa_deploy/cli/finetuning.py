@@ -108,9 +108,11 @@ def _subject(workspace: Workspace, supernet: Path | None) -> Subject:
 
 def tuned_text(answer: dict[str, Any]) -> str:
     """The accuracies before and after fine-tuning, in a few lines."""
-    before, after, state = answer["before"], answer["after"], answer["state"]
+    from ofa_deploy.report.text import accuracy
+
+    before, after, state, n = answer["before"], answer["after"], answer["state"], answer["images"]
     lines = [
-        f"{name:10}  inherited {100 * before[split]:.2f} %, {state} {100 * after[split]:.2f} %"
+        f"{name:10}  inherited {accuracy(before[split], n[split])}, {state} {accuracy(after[split], n[split])}"
         for split, name in (("valid", "validation"), ("test", "test"))
     ]
     file = answer["supernet"]

@@ -82,6 +82,8 @@ def pareto(
 
 def _table(answer: dict[str, Any], names: list[str]) -> list[str]:
     """One line for each row of budgets: the best subnet that meets them."""
+    from ofa_deploy.report.text import predicted
+
     lines = []
     for row in answer["joint"]:
         within = "  ".join(
@@ -89,7 +91,7 @@ def _table(answer: dict[str, Any], names: list[str]) -> list[str]:
             f"{row['budgets_ms'][name]:.4g} ms"
             for name in names
         )
-        judged = f"{100 * row['accuracy']:6.2f} %" if answer["predicted"] else "accuracy unknown"
+        judged = predicted(row["accuracy"], answer["predictor_error"]) if answer["predicted"] else "accuracy unknown"
         lines.append(f"{judged}  {within}  {row['macs'] / 1e6:.2f} M MACs  {row['key'][:12]}")
     sizes = ", ".join(f"{len(answer['fronts'][name])} on {name}'s front" for name in names)
     return [*lines, f"predicted: {answer['evaluations']} subnets assessed in {answer['seconds']:.1f} s; {sizes}"]

@@ -33,24 +33,32 @@ def _run(
 
 
 def _print(result: Outcome) -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
+    from ofa_deploy.report.text import accuracy
+
     simulated = any(report["target"]["simulated"] for report in result.reports)
-    table = Table(title="SIMULATED in part or whole" if simulated else "measured" if result.reports else None)
-    for column in ("target", "budget ms", "predicted ms", "measured p50 ms", "error %", "fits", "accuracy %", "params"):
-        table.add_column(column, justify="right")
+    how = "SIMULATED in part or whole" if simulated else "measured"
+    table = Table(
+        title=f"{how}: p50 in ms, accuracy with its 95 % interval" if result.reports else None,
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in ("target", "budget", "predicted", "measured", "error", "fits", "accuracy"):
+        table.add_column(column, justify="right", no_wrap=column != "target", overflow="fold")
     for report in result.reports:
-        latency, accuracy = report["latency"], report["accuracy"]["measured"]
+        latency, found = report["latency"], report["accuracy"]
         table.add_row(
             shout(report["target"]["simulated"]) + report["target"]["name"],
             "none" if report["budget"]["max_ms"] is None else f"{report['budget']['max_ms']:g}",
-            f"{latency['predicted_ms']:.4f}",
-            f"{latency['measured_ms']['p50']:.4f}",
-            f"{latency['error_pct']:+.1f}",
+            f"{latency['predicted_ms']:.4g}",
+            f"{latency['measured_ms']['p50']:.4g}",
+            f"{latency['error_pct']:+.1f} %",
             {True: "yes", False: "NO", None: "–"}[latency["fits"]],
-            "not measured" if accuracy is None else f"{100 * accuracy:.2f}",
-            f"{report['subnet']['params']:,}",
+            accuracy(found["measured"], found["n"]),
         )
     Console().print(table)
     for report in result.reports:

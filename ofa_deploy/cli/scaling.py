@@ -169,9 +169,11 @@ def _grid(
     if as_json:
         emit({"networks": points, "page": str(html)})
         return
+    from ofa_deploy.report.text import accuracy
+
     for point in points:
         factors = "  ".join(f"{name} {point[name]:<4g}" for name in ("alpha", "beta", "gamma"))
-        click.echo(f"{factors}  {100 * point['accuracy']:6.2f} %  {_words(point)}")
+        click.echo(f"{factors}  {accuracy(point['accuracy'], point['n']):20}  {_words(point)}")
     best = points[0]
     click.echo(f"page: {html}")
     click.echo(

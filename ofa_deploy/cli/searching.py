@@ -108,11 +108,13 @@ def search(
 
 def _tell_best(found: Found, request: Request) -> None:
     """Print the best of the precisions' answers. Without a predictor, no accuracy."""
+    from ofa_deploy.report.text import predicted
+
     result, best = found.best, found.best.best
     if request.as_json:
         emit(found.to_json())
         return
-    accuracy = f"accuracy {100 * best.accuracy:.2f} %" if found.judged else "accuracy unknown"
+    accuracy = f"accuracy {predicted(best.accuracy, found.judge)}" if found.judged else "accuracy unknown"
     click.echo(
         f"{shout(found.simulated)}predicted in {found.precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "
         f"{100 * request.constraints.confidence:g} % confidence below {best.upper_ms:.4g} ms "

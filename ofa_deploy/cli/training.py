@@ -128,11 +128,14 @@ def pack(workspace: Path | None, supernet: Path | None, output: Path, random: in
     if as_json:
         emit(card)
         return
+    from ofa_deploy.report.text import accuracy
+
     test, size = card["test"], sum(path.stat().st_size for path in output.iterdir())
+    found = {name: accuracy(test[name]["accuracy"], test["images"]) for name in ("largest", "smallest")}
     click.echo(
-        f"{output}: {size / 1e6:.2f} MB; accuracy on {test['images']} test images: largest subnet "
-        f"{test['largest']['accuracy']:.2%}, smallest {test['smallest']['accuracy']:.2%}, "
-        f"worst of {test['random']['n']} random subnets {test['random']['least']:.2%}"
+        f"{output}: {size / 1e6:.2f} MB; accuracy on test images: largest subnet {found['largest']}, smallest "
+        f"{found['smallest']}, worst of {test['random']['n']} random subnets "
+        f"{accuracy(test['random']['least'], test['images'])}"
     )
 
 

@@ -10,6 +10,7 @@ from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED
 from ofa_deploy.errors import OpNotProfiled
 from ofa_deploy.latency import differences
+from ofa_deploy.report.text import accuracy
 
 OLD_DAYS = 30  # after which a table should be measured again
 
@@ -71,8 +72,8 @@ def _over_precisions(extraction: Extraction) -> str:
 def _offer(one: dict[str, Any]) -> str:
     if "refused" in one:
         return f"{one['precision']} has no answer ({one['refused']})"
-    accuracy = "" if one["valid"] is None else f"{100 * one['valid']:.2f} % on held-out images, "
-    return f"{one['precision']} {accuracy}{one['measured_ms']:.4g} ms"
+    judged = "" if one["valid"] is None else f"{accuracy(one['valid'], one['n'])} on held-out images, "
+    return f"{one['precision']} {judged}{one['measured_ms']:.4g} ms"
 
 
 def _beside_fp32(extraction: Extraction, record: dict[str, Any]) -> str:
@@ -86,7 +87,7 @@ def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
     facts, how = tuned.facts, "from scratch" if tuned.facts["state"] == SCRATCH else "on"
     count = sum(finalist.tuned is not None for finalist in extraction.finalists)
     changes = [
-        f"{name} {100 * facts['before'][split]:.2f} % to {100 * facts['after'][split]:.2f} %"
+        f"{name} {100 * facts['before'][split]:.2f} % to {accuracy(facts['after'][split], facts['images'][split])}"
         for name, split in (("validation", "valid"), ("test", "test"))
     ]
     return (

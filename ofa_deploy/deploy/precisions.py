@@ -65,11 +65,11 @@ def _offer(extraction: Extraction) -> dict[str, Any]:
     offer = {"precision": precision, "key": chosen.point.arch.key, "measured_ms": chosen.measured_ms}
     seen = tested(extraction.subject, chosen, runner(extraction.target)[1], VALID)
     if seen is None:
-        return {**offer, "valid": None, "drop": None}
+        return {**offer, "valid": None, "n": 0, "drop": None}
     file, of_torch = (float(np.mean(np.equal(seen["labels"], seen[name]))) for name in ("predicted", "torch"))
     if abs(of_torch - file) > allowed_drop(precision, len(seen["labels"])):
         raise GateFailed(
             f"the {precision} file of {chosen.point.arch.key[:12]} has {100 * file:.2f} % on held-out images, torch "
             f"{100 * of_torch:.2f} %; ask for another --precision"
         )
-    return {**offer, "valid": file, "drop": of_torch - file}
+    return {**offer, "valid": file, "n": len(seen["labels"]), "drop": of_torch - file}

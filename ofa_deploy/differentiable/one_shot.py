@@ -113,12 +113,17 @@ class Judge:
         x = prepare(pixels, recipe.resolution, self.data.mean, self.data.std).to(self.device)
         self._images = list(zip(x.split(BATCH), labels.to(self.device).split(BATCH), strict=True))
 
+    @property
+    def images(self) -> int:
+        """How many images an accuracy is counted on."""
+        return sum(len(y) for _, y in self._images)
+
     @torch.no_grad()
     def accuracy(self, genotype: Genotype) -> float:
         """Share of the images that a genotype gets right."""
         if genotype not in self.known:
             hits = [int((self.network(x, genotype).argmax(1) == y).sum()) for x, y in self._images]
-            self.known[genotype] = sum(hits) / sum(len(y) for _, y in self._images)
+            self.known[genotype] = sum(hits) / self.images
         return self.known[genotype]
 
     def _train(self, half: int, report: Report | None) -> None:

@@ -238,6 +238,7 @@ class _Training:
             "seconds": round(self.seconds, 1),
             "steps": self.step,
             **{split: evaluation.accuracy for split, evaluation in evaluations.items()},
+            "images": {split: evaluation.n for split, evaluation in evaluations.items()},
         }
         return TrainedNetwork(self.space, subnet.cpu(), summary)
 

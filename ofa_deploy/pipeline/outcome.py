@@ -9,10 +9,11 @@ from typing import Any
 
 from ofa_deploy.errors import GateFailed, OfaDeployError
 from ofa_deploy.files import write_atomic
+from ofa_deploy.intervals import Z95, difference_error
 from ofa_deploy.pipeline.gates import Verdict
 from ofa_deploy.report.summary import render_junit, render_summary
 
-SURE = 1.96  # standard errors: what a latency may differ from an earlier one by chance
+SURE = Z95  # standard errors: what a latency may differ from an earlier one by chance
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ def _bundle(report: dict[str, Any]) -> dict[str, Any]:
         "predicted_ms": latency["predicted_ms"],
         "p50_ms": latency["measured_ms"]["p50"],
         "accuracy": accuracy["measured"],
+        "n": accuracy["n"],
+        "expected": accuracy.get("posterior"),
         "drop": accuracy.get("drop"),
         "params": report["subnet"]["params"],
         "size_bytes": report["size_bytes"],
@@ -138,10 +141,12 @@ def _changes(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
     ratio = new["p50"] / old["p50"]
     error = (new["se"] ** 2 + old["se"] ** 2 + now["latency"]["session_std"] ** 2) ** 0.5
     measured = now["accuracy"]["measured"], then["accuracy"]["measured"]
+    counts = now["accuracy"]["n"], then["accuracy"]["n"]
     return {
         "latency": ratio,
         "slower": ratio - 1 > SURE * error,
         "accuracy": None if None in measured else measured[0] - measured[1],
+        "accuracy_error": None if None in measured else difference_error(measured, counts),
         "size": now["size_bytes"] / then["size_bytes"],
         "p50_ms": old["p50"],
         "key": then["subnet"]["key"],

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ofa_deploy.report import facts
-from ofa_deploy.report.figures import card, front_points
+from ofa_deploy.report.figures import band, card, front_points
 from ofa_deploy.report.html import ICONS, banner, page, table
 from ofa_deploy.report.markup import Child, Markup, element, link
 from ofa_deploy.report.plots import Plot, limits
-from ofa_deploy.report.text import count, get, ms, number, pct, plain, signed_pct, size
+from ofa_deploy.report.text import accuracy, count, get, interval, ms, number, plain, predicted, signed_pct, size
 
 COLOURS = 7  # in the style sheet
 COLUMNS = (
     "target", "budget", "fits", "measured p50", "predicted", "error",
-    "accuracy", "predicted accuracy", "MACs", "parameters", "file", "subnet",
+    "accuracy", "expected accuracy", "predicted accuracy", "MACs", "parameters", "file", "subnet",
 )  # fmt: skip
 REMARK = (
-    "Lines are fronts, by prediction; diamonds are the chosen subnets, as measured; dashed lines are budgets. "
+    "Lines are predicted fronts. Their bands hold 95 % of the accuracies that are measured on as many images as here. "
+    "Diamonds are the chosen subnets as measured, with the 95 % interval of the accuracy. Dashed lines are budgets. "
     "The numbers are those of the table."
 )
 
@@ -31,6 +32,31 @@ class Answer(NamedTuple):
     latency: float
     accuracy: float
     measured: bool
+    interval: tuple[float, float] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The accuracy in words."""
+        found = get(self.report, "accuracy")
+        if self.interval is None:
+            return predicted(self.accuracy, get(found, "predictor_error"))
+        return accuracy(self.accuracy, get(found, "n"))
+
+
+class Front(NamedTuple):
+    """A predicted front.
+
+    Attributes:
+        places: the numbers of the reports that have it.
+        points: latency and accuracy.
+        band: the outline of 95 % of the accuracies that are measured where these are predicted; empty if unknown.
+        error: the accuracy predictor's.
+    """
+
+    places: list[int]
+    points: list[tuple[float, float]]
+    band: list[tuple[float, float]]
+    error: Any
 
 
 def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
@@ -53,7 +79,7 @@ def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
 
 
 def _row(place: int, report: dict[str, Any]) -> list[Child]:
-    answer, latency = facts.verdict(report), get(report, "latency")
+    answer, latency, found = facts.verdict(report), get(report, "latency"), get(report, "accuracy")
     name = plain(get(report, "target.name")) + (" (SIMULATED)" if facts.simulated(report) else "")
     return [
         _badge(place),
@@ -63,8 +89,9 @@ def _row(place: int, report: dict[str, Any]) -> list[Child]:
         ms(get(latency, "measured_ms.p50")),
         ms(get(latency, "predicted_ms"), "–"),
         signed_pct(get(latency, "error_pct"), "–"),
-        pct(get(report, "accuracy.measured")),
-        pct(get(report, "accuracy.predicted"), "–"),
+        accuracy(get(found, "measured"), get(found, "n")),
+        facts.expected(found),
+        predicted(get(found, "predicted"), get(found, "predictor_error"), "–"),
         count(get(report, "subnet.macs")),
         count(get(report, "subnet.params")),
         size(get(report, "size_bytes")),
@@ -124,35 +151,45 @@ def _plot(reports: Sequence[dict[str, Any]]) -> Markup:
     title = "Accuracy and latency"
     answers = [found for i, report in enumerate(reports) if (found := _answer(i + 1, report))]
     fronts = _distinct_fronts(reports)
-    points = [point for _, front in fronts for point in front] + [(a.latency, a.accuracy) for a in answers]
+    points = [point for front in fronts for point in front.points] + [(a.latency, a.accuracy) for a in answers]
     if not points:
         return card(title, "", element("p", "No accuracy is known: there is nothing to plot.", class_="empty"))
     budgets = [(i + 1, number(get(report, "budget.max_ms"))) for i, report in enumerate(reports)]
     bounds = [(place, budget) for place, budget in budgets if budget is not None]
     xs = [x for x, _ in points] + [budget for _, budget in bounds]
-    plot = Plot.over("comparison", limits(xs), limits([y for _, y in points], 0.12))
+    heights = [y for _, y in points] + [y for front in fronts for _, y in front.band]
+    heights += [end for answer in answers for end in answer.interval or ()]
+    plot = Plot.over("comparison", limits(xs), limits(heights, 0.12))
     plot.axes("latency (ms)", "accuracy (%)", percent=True)
     for place, budget in bounds:
         plot.budget(budget, str(place), f"stroke:{_colour(place)}")
-    for places, front in fronts:
-        _draw_front(plot, places, front)
+    for front in fronts:
+        if front.band:
+            plot.area(front.band, "band", f"fill: {_front_colour(front)}; opacity: 0.12")
+    for front in fronts:
+        _draw_front(plot, front)
     for answer in answers:
         _draw_answer(plot, answer)
     return card(title, REMARK, plot.svg("Accuracy and latency of the compared subnets"))
 
 
-def _draw_front(plot: Plot, places: list[int], front: list[tuple[float, float]]) -> None:
-    colour = _colour(places[0]) if len(places) == 1 else "var(--grey)"
-    name = f"front of {', '.join(map(str, places))}"
-    plot.line(front, "front", f"stroke:{colour}")
-    for x, y in front:
-        plot.marker(x, y, "evidence", f"{name}: {ms(x)}, {pct(y)}", "small", f"fill:{colour}")
+def _front_colour(front: Front) -> str:
+    return _colour(front.places[0]) if len(front.places) == 1 else "var(--grey)"
+
+
+def _draw_front(plot: Plot, front: Front) -> None:
+    colour, name = _front_colour(front), f"front of {', '.join(map(str, front.places))}"
+    plot.line(front.points, "front", f"stroke:{colour}")
+    for x, y in front.points:
+        plot.marker(x, y, "evidence", f"{name}: {ms(x)}, {predicted(y, front.error)}", "small", f"fill:{colour}")
 
 
 def _draw_answer(plot: Plot, answer: Answer) -> None:
     kind = "measured" if answer.measured else "predicted"
     name = f"{answer.number}, {plain(get(answer.report, 'target.name'))}"
-    tip = f"{name}: {ms(answer.latency)}, accuracy {pct(answer.accuracy)} ({kind})"
+    tip = f"{name}: {ms(answer.latency)}, accuracy {answer.shown} ({kind})"
+    if answer.interval:
+        plot.line([(answer.latency, end) for end in answer.interval], "spread")
     plot.marker(answer.latency, answer.accuracy, "chosen", tip, "diamond", f"fill:{_colour(answer.number)}")
     plot.number(answer.latency, answer.accuracy, str(answer.number))
 
@@ -160,18 +197,21 @@ def _draw_answer(plot: Plot, answer: Answer) -> None:
 def _answer(place: int, report: dict[str, Any]) -> Answer | None:
     """Measured values where there are any, else predicted ones."""
     measured = number(get(report, "accuracy.measured"))
-    accuracy = measured if measured is not None else number(get(report, "accuracy.predicted"))
+    share = measured if measured is not None else number(get(report, "accuracy.predicted"))
     timed = number(get(report, "latency.measured_ms.p50"))
     latency = timed if timed is not None else number(get(report, "latency.predicted_ms"))
-    if accuracy is None or latency is None:
+    if share is None or latency is None:
         return None
-    return Answer(place, report, latency, accuracy, measured is not None and timed is not None)
+    ends = None if measured is None else interval(measured, get(report, "accuracy.n"))
+    return Answer(place, report, latency, share, measured is not None and timed is not None, ends)
 
 
-def _distinct_fronts(reports: Sequence[dict[str, Any]]) -> list[tuple[list[int], list[tuple[float, float]]]]:
+def _distinct_fronts(reports: Sequence[dict[str, Any]]) -> list[Front]:
     """The fronts, each with the numbers of the reports that have it: one search space on one target has one front."""
-    found: dict[tuple[tuple[float, float], ...], list[int]] = {}
+    found: dict[tuple[tuple[float, float], ...], Front] = {}
     for i, report in enumerate(reports):
         if points := tuple(front_points(report)):
-            found.setdefault(points, []).append(i + 1)
-    return [(places, list(points)) for points, places in found.items()]
+            error, n = (get(report, f"accuracy.{name}") for name in ("predictor_error", "n"))
+            front = Front([], list(points), band(points, error, n), error)
+            found.setdefault(points, front).places.append(i + 1)
+    return list(found.values())

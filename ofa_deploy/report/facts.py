@@ -15,6 +15,7 @@ from ofa_deploy.report.text import (
     number,
     pct,
     plain,
+    predicted,
     rows,
     signed_pct,
     size,
@@ -103,11 +104,13 @@ def _prediction(report: dict[str, Any]) -> str:
 
 
 def _accuracy(report: dict[str, Any]) -> str:
-    measured, predicted = (number(get(report, f"accuracy.{name}")) for name in ("measured", "predicted"))
-    text = f"accuracy {accuracy(measured, get(report, 'accuracy.n'))}"
-    if number(get(report, "accuracy.posterior")) is not None:
-        return f"{text}, expected {_believed(get(report, 'accuracy'))}"
-    return text if predicted is None else f"{text}, predicted {pct(predicted)}"
+    found = get(report, "accuracy")
+    measured = get(found, "measured")
+    text = f"accuracy {accuracy(measured, get(found, 'n'))}"
+    if number(get(found, "posterior")) is not None:
+        return f"{text}, expected {expected(found)}"
+    guess = predicted(get(found, "predicted"), get(found, "predictor_error"), "")
+    return f"{text}, predicted {guess}" if guess else text
 
 
 def _trust(report: dict[str, Any]) -> str:
@@ -170,26 +173,30 @@ def _accuracies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
         *_beside_torch(report),
     ]
     if number(get(found, "posterior")) is not None:
-        table.append(("Expected accuracy", _believed(found), f"from {_sources(report)}; the choice rests on it"))
+        table.append(("Expected accuracy", expected(found), f"from {_sources(report)}; the choice rests on it"))
     if valid is not None:
         table.append(("Validation accuracy", accuracy(valid, get(found, "valid_n")), "held-out training images"))
     return [
         *table,
-        ("Predicted accuracy", pct(get(found, "predicted"), NOT_PREDICTED), " ".join(filter(None, predictor))),
+        (
+            "Predicted accuracy",
+            predicted(get(found, "predicted"), get(found, "predictor_error")),
+            " ".join(filter(None, predictor)),
+        ),
     ]
 
 
 def _sources(report: dict[str, Any]) -> str:
     """What the expected accuracy comes from: a prediction counts if it is about the weights that were deployed."""
     its, weights = (get(report, path) for path in ("accuracy.predictor_error.supernet", "provenance.supernet_sha256"))
-    predicted = its is not None and its == weights and get(report, "accuracy.before_tuning") is None
+    counts = its is not None and its == weights and get(report, "accuracy.before_tuning") is None
     seen = number(get(report, "accuracy.valid")) is not None
-    return " and ".join(["the prediction"] * predicted + ["the validation"] * seen)
+    return " and ".join(["the prediction"] * counts + ["the validation"] * seen)
 
 
-def _believed(found: Any) -> str:
-    """The posterior of an accuracy with its 95 % interval."""
-    return within(*(get(found, name) for name in ("posterior", "low", "high")))
+def expected(found: Any, absent: str = "–") -> str:
+    """The expected accuracy of a report or a finalist with its 95 % interval."""
+    return within(get(found, "posterior"), get(found, "low"), get(found, "high"), absent)
 
 
 def _beside_torch(report: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -199,7 +206,7 @@ def _beside_torch(report: dict[str, Any]) -> list[tuple[str, str, str]]:
         return []
     precision = plain(get(report, "target.precision"), "model")
     lost = "none" if not drop else f"{100 * abs(drop):.2f} points {'lost' if drop > 0 else 'gained'}"
-    return [("Torch's accuracy", pct(of_torch), f"{lost} in the {precision} file")]
+    return [("Torch's accuracy", accuracy(of_torch, get(report, "accuracy.n")), f"{lost} in the {precision} file")]
 
 
 def _costs(report: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -282,8 +289,8 @@ def finalists(report: dict[str, Any]) -> list[tuple[bool, list[str]]]:
 
 
 def _finalist(row: dict[str, Any]) -> list[str]:
-    predicted, measured = number(row.get("predicted_ms")), number(row.get("measured_ms"))
-    error = 100 * (predicted / measured - 1) if predicted is not None and measured else None
+    forecast, measured = number(row.get("predicted_ms")), number(row.get("measured_ms"))
+    error = 100 * (forecast / measured - 1) if forecast is not None and measured else None
     seen = row.get("valid_accuracy", row.get("accuracy"))
     cells = [ms(row.get(name), "–") for name in ("predicted_ms", "upper_ms", "table_ms")]
     return [
@@ -292,7 +299,7 @@ def _finalist(row: dict[str, Any]) -> list[str]:
         ms(measured),
         signed_pct(error, "–"),
         accuracy(seen, row.get("valid_n")),
-        _believed(row),
+        expected(row),
     ]
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import sqrt
 from typing import Any, NamedTuple
 
+from ofa_deploy.intervals import Z95
 from ofa_deploy.report import facts
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import get, ms, number, pct, rows, signed_pct
+from ofa_deploy.report.text import get, ms, number, predicted, predictor_std, rows, signed_pct
 
 BANDS = (0.10, 0.05)
 ROLES = {"evidence": "dot", "audit": "dot", "finalist": "dot", "chosen": "diamond"}  # and how they are drawn
@@ -117,23 +120,48 @@ def front(report: dict[str, Any]) -> Markup | None:
     chosen = _chosen(report)
     budget = number(get(report, "budget.max_ms"))
     xs = [x for x, _ in points] + ([budget] if budget is not None else []) + [x for x, _ in chosen]
-    plot = Plot.over("front", limits(xs), limits([y for _, y in [*points, *chosen]], 0.12))
+    error = get(report, "accuracy.predictor_error")
+    edges = band(points, error)
+    plot = Plot.over("front", limits(xs), limits([y for _, y in [*points, *chosen, *edges]], 0.12))
     plot.axes("latency (ms)", "predicted accuracy (%)", percent=True)
+    if edges:
+        plot.area(edges, "band")
     if budget is not None:
         plot.budget(budget, f"budget {ms(budget)}")
     plot.line(points, "front")
     for x, y in points:
-        plot.marker(x, y, "evidence", f"predicted {ms(x)}, {pct(y)}")
+        plot.marker(x, y, "evidence", f"predicted {ms(x)}, {predicted(y, error)}")
     entries = [("evidence", "dot", "front, predicted latency")]
+    if edges:
+        entries.append(("band", "area", "95 % of the accuracy predictor's error"))
     if len(chosen) > 1:
         plot.line(chosen, "link")
     if chosen:
-        plot.marker(*chosen[0], "before", f"chosen: predicted {ms(chosen[0][0])}, {pct(chosen[0][1])}", "diamond")
+        tip = f"chosen: predicted {ms(chosen[0][0])}, {predicted(chosen[0][1], error)}"
+        plot.marker(*chosen[0], "before", tip, "diamond")
         entries.append(("before", "diamond", "chosen, as predicted"))
     if len(chosen) > 1:
         plot.marker(*chosen[1], "chosen", f"chosen: measured {ms(chosen[1][0])}", "diamond")
         entries.append(("chosen", "diamond", "chosen, measured latency"))
     return card(title, remark, plot.svg("Front of accuracy and latency"), legend(entries))
+
+
+def band(points: Sequence[tuple[float, float]], error: Any, n: Any = None) -> list[tuple[float, float]]:
+    """The outline of where 95 % of the accuracies lie that were predicted as points; empty where that is not known.
+
+    Args:
+        points: latency and predicted accuracy, by latency.
+        error: the accuracy predictor's.
+        n: the number of images that the accuracies are counted on; that of all images without.
+    """
+    std, images = predictor_std(error), number(n)
+    if std is None:
+        return []
+    counted = [y * (1 - y) / images if images is not None and images > 0 else 0.0 for _, y in points]
+    halves = [Z95 * sqrt(std**2 + max(variance, 0.0)) for variance in counted]
+    above = [(x, min(y + half, 1.0)) for (x, y), half in zip(points, halves, strict=True)]
+    below = [(x, max(y - half, 0.0)) for (x, y), half in zip(points, halves, strict=True)]
+    return [*above, *reversed(below)]
 
 
 def front_points(report: dict[str, Any]) -> list[tuple[float, float]]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ofa_deploy.report.figures import card, front_points
+from ofa_deploy.report.figures import band, card, front_points
 from ofa_deploy.report.html import alone, banner, page, table
 from ofa_deploy.report.markup import Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import ms, pct
+from ofa_deploy.report.text import ms, predicted
 
 COLOURS = 7  # that the style sheet has
-REMARK = "Predicted: the best that was found at every latency. extract measures before it promises."
+REMARK = (
+    "Predicted: the best that was found at every latency, in a band of 95 % of the accuracy predictor's error, where "
+    "that is known. extract measures before it promises."
+)
 
 
 def render_fronts(found: dict[str, Any]) -> str:
@@ -41,22 +44,30 @@ def front_svg(found: dict[str, Any]) -> str:
 
 
 def _rows(found: dict[str, Any], names: Sequence[str]) -> list[tuple[bool, list[Any]]]:
+    error = found.get("predictor_error")
     return [
-        (False, ["", *(ms(row["budgets_ms"][name]) for name in names), pct(row["accuracy"]), row["key"][:12]])
+        (
+            False,
+            ["", *(ms(row["budgets_ms"][name]) for name in names), predicted(row["accuracy"], error), row["key"][:12]],
+        )
         for row in found["joint"]
     ]
 
 
 def _plot(found: dict[str, Any]) -> Markup:
     lines = {name: front_points({"front": points}) for name, points in found["fronts"].items()}
-    every = [point for points in lines.values() for point in points]
+    error = found.get("predictor_error")
+    edges = {name: band(points, error) for name, points in lines.items()}
+    every = [point for points in [*lines.values(), *edges.values()] for point in points]
     plot = Plot.over("front", limits([x for x, _ in every]), limits([y for _, y in every], 0.12))
     plot.axes("predicted latency (ms)", "predicted accuracy (%)", percent=True)
     for i, (name, points) in enumerate(lines.items()):
         colour = f"var(--c{i % COLOURS})"
+        if edges[name]:
+            plot.area(edges[name], "band", f"fill: {colour}; opacity: 0.12")
         plot.line(points, "front", f"stroke: {colour}")
         for x, y in points:
-            plot.marker(x, y, f"c{i % COLOURS}", f"{name}: {ms(x)}, {pct(y)}", "small", f"fill: {colour}")
+            plot.marker(x, y, f"c{i % COLOURS}", f"{name}: {ms(x)}, {predicted(y, error)}", "small", f"fill: {colour}")
     return plot.svg("Fronts of accuracy and latency")
 
 

@@ -12,7 +12,7 @@ from ofa_deploy.report.markdown import ICONS, fenced, quoted
 from ofa_deploy.report.markdown import table as markdown_table
 from ofa_deploy.report.markup import Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import MINUS, get, number, pct, plain, rows
+from ofa_deploy.report.text import MINUS, accuracy, get, number, plain, predicted, rows
 
 NEAR = 0.1  # a score whose τ is so near the ceiling ranks like one more training
 CEILING = "two seeds, from scratch"
@@ -91,13 +91,14 @@ def _scores(audit: dict[str, Any]) -> list[list[str]]:
 
 
 def _networks(audit: dict[str, Any]) -> list[list[str]]:
+    images = get(audit, "images")
     return [
         [
             facts.short(row.get("key")),
-            ", ".join(pct(value) for value in _alone(row)),
-            pct(get(row, "scores.inherited")),
+            ", ".join(accuracy(value, images) for value in _alone(row)),
+            accuracy(get(row, "scores.inherited"), images),
             _points(_difference(row)),
-            pct(get(row, "scores.predictor"), "–"),
+            predicted(get(row, "scores.predictor"), get(audit, "predictor"), "–"),
             _millions(get(row, "scores.macs")),
         ]
         for row in rows(audit, "rows")
@@ -119,7 +120,8 @@ def _against(audit: dict[str, Any]) -> Markup:
     for seeds, inherited, row in shown:
         mean = sum(seeds) / len(seeds)
         plot.line([(100 * min(seeds), inherited), (100 * max(seeds), inherited)], "spread")
-        name = f"{facts.short(row.get('key'))}: alone {pct(mean)}, inherited {pct(inherited)}"
+        n = get(audit, "images")
+        name = f"{facts.short(row.get('key'))}: alone {accuracy(mean, n)}, inherited {accuracy(inherited, n)}"
         plot.marker(100 * mean, inherited, "evidence", name)
     meaning = [("evidence", "dot", "a network, mean of its seeds"), ("spread", "line", "its seeds")]
     return card(title, ALONE, plot.svg("Inherited accuracy over that of training alone"), legend(meaning))

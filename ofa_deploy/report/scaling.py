@@ -9,7 +9,7 @@ from ofa_deploy.report.figures import card
 from ofa_deploy.report.html import page, table
 from ofa_deploy.report.markup import element
 from ofa_deploy.report.plots import Plot, limits
-from ofa_deploy.report.text import count, pct
+from ofa_deploy.report.text import accuracy, count
 
 COLUMNS = ("", "α", "β", "γ", "resolution", "parameters", "MACs", "accuracy")
 
@@ -30,7 +30,7 @@ def render_scaling(points: Sequence[dict[str, Any]], title: str) -> str:
     plot.axes("multiply-accumulates (millions)", "accuracy (%)", percent=True)
     for i, point in enumerate(points):
         x, y = point["macs"] / 1e6, point["accuracy"]
-        words = f"α {point['alpha']:g}, β {point['beta']:g}, γ {point['gamma']:g}: {pct(y)}"
+        words = f"α {point['alpha']:g}, β {point['beta']:g}, γ {point['gamma']:g}: {accuracy(y, point.get('n'))}"
         plot.marker(x, y, "chosen" if i == 0 else "evidence", words, "diamond" if i == 0 else "dot")
         plot.number(x, y, str(i + 1))
     remark = (
@@ -47,4 +47,4 @@ def render_scaling(points: Sequence[dict[str, Any]], title: str) -> str:
 def _row(place: int, point: dict[str, Any]) -> list[Any]:
     factors = [f"{point[name]:g}" for name in ("alpha", "beta", "gamma")]
     sizes = [count(point["params"]), count(point["macs"])]
-    return [str(place), *factors, f"{point['resolution']} px", *sizes, pct(point["accuracy"])]
+    return [str(place), *factors, f"{point['resolution']} px", *sizes, accuracy(point["accuracy"], point.get("n"))]

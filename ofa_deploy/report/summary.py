@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from ofa_deploy.report.text import accuracy
+
 STATES = {True: "passed", False: "FAILED", None: "not compared"}
 
 
@@ -44,7 +46,7 @@ def _bundle(bundle: Mapping[str, Any]) -> Sequence[Any]:
         "none" if bundle["max_ms"] is None else f"{bundle['max_ms']:g}",
         f"{bundle['predicted_ms']:.4f}",
         f"{bundle['p50_ms']:.4f}",
-        "not measured" if bundle["accuracy"] is None else f"{100 * bundle['accuracy']:.2f} %",
+        accuracy(bundle["accuracy"], bundle.get("n")),
         f"{bundle['size_bytes'] / 1e6:.2f}",
     )
 
@@ -55,13 +57,15 @@ def _gate(verdict: Mapping[str, Any]) -> Sequence[Any]:
 
 def _change(bundle: Mapping[str, Any]) -> Sequence[Any]:
     then = bundle["baseline"]
-    accuracy = "–" if then["accuracy"] is None else f"{100 * then['accuracy']:+.2f} points"
+    better = "–" if then["accuracy"] is None else f"{100 * then['accuracy']:+.2f} points"
+    if then.get("accuracy_error") is not None:
+        better += f" ±{100 * then['accuracy_error']:.2f}"
     return (
         f"`{bundle['folder']}`",
         f"{then['p50_ms']:.4f}",
         f"{100 * (then['latency'] - 1):+.1f} %",
         "SLOWER" if then["slower"] else "",
-        accuracy,
+        better,
         f"{100 * (then['size'] - 1):+.1f} %",
         "the same" if then["key"] == bundle["key"] else "another",
     )

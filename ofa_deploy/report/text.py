@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import hypot, isfinite
 from typing import Any
 
-from ofa_deploy.intervals import wilson
+from ofa_deploy.intervals import Z95, wilson
 
 NOT_MEASURED, NOT_PREDICTED = "not measured", "not predicted"
 MINUS = "−"
@@ -54,10 +54,34 @@ def pct(value: Any, absent: str = NOT_MEASURED, digits: int = 2) -> str:
 
 def accuracy(share: Any, n: Any, absent: str = NOT_MEASURED) -> str:
     """An accuracy that was counted on n images, with its 95 % interval (Wilson): ``97.2 % ±1.4 (n 500)``."""
+    ends, images = interval(share, n), number(n)
+    return pct(share, absent) if ends is None else f"{within(share, *ends)} (n {images:,.0f})"
+
+
+def interval(share: Any, n: Any) -> tuple[float, float] | None:
+    """The 95 % interval of a share that was counted on n images; None where there is none."""
     found, images = number(share), number(n)
-    if found is None or not images:
+    if found is None or images is None or not 0 <= found <= 1 or images <= 0:
+        return None
+    return wilson(found, images)
+
+
+def predicted(share: Any, error: Any, absent: str = NOT_PREDICTED) -> str:
+    """A predicted accuracy with 95 % of its predictor's error: ``97.21 % ±0.51``."""
+    found, std = number(share), predictor_std(error)
+    if found is None or std is None:
         return pct(share, absent)
-    return f"{within(found, *wilson(found, images))} (n {images:,.0f})"
+    return within(found, found - Z95 * std, found + Z95 * std)
+
+
+def predictor_std(error: Any) -> float | None:
+    """How far a predicted accuracy may be off on new images, as a standard deviation; None where that is not known.
+
+    Args:
+        error: the predictor's on held-out networks: its RMSE, and how sure its level on other images is.
+    """
+    rmse, level = number(get(error, "rmse")), number(get(error, "bias_after_std"))
+    return None if rmse is None else hypot(rmse, 0.0 if level is None else level)
 
 
 def within(value: Any, low: Any, high: Any, absent: str = NOT_MEASURED) -> str:

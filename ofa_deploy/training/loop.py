@@ -278,6 +278,7 @@ class _Run:
             "seconds": round(self.state.seconds, 1),
             "train": self.world.ask_main(lambda: last_epoch(self.metrics)),
             "valid": self._accuracies(supernet),
+            "valid_images": min(self.recipe.accuracy.images, len(self.data.valid)),
         }
 
 

@@ -41,7 +41,7 @@ def search_scaling(
         place = {"network": i + 1, "networks": len(spaces)}
         tell = None if report is None else (lambda p, place=place: report({**p, **place}))
         path = train_supernet(one, folder / space.name, resume=True, report=tell)
-        network = space.network(space.largest)
+        network, summary = space.network(space.largest), read_summary(path)[1]
         points.append(
             {
                 "alpha": scaling.alpha,
@@ -50,7 +50,8 @@ def search_scaling(
                 "macs": network_macs(network),
                 "params": network_params(network),
                 "resolution": space.largest.resolution,
-                "accuracy": read_summary(path)[1]["valid"]["largest"],
+                "accuracy": summary["valid"]["largest"],
+                "n": summary.get("valid_images"),
             }
         )
     return sorted(points, key=lambda point: -point["accuracy"])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation, belief_in, posterior
-from ofa_deploy.intervals import wilson
+from ofa_deploy.intervals import difference_error, wilson
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,11 @@ def test_wilson_intervals_cover():
         counts = rng.binomial(n, rate, repeats)
         covered = np.mean([low <= rate <= high for low, high in (wilson(count / n, n) for count in counts)])
         assert 0.93 < covered < 0.975
+
+
+def test_the_interval_of_a_difference_is_the_published_one():
+    low, high = 0.0524, 0.3339  # 56 of 70 less 48 of 80: Newcombe 1998, method 10
+    assert difference_error((56 / 70, 48 / 80), (70, 80)) == pytest.approx(max(0.2 - low, high - 0.2), abs=1e-4)
 
 
 def test_without_images_everything_is_possible():

@@ -49,7 +49,16 @@ def test_the_answer_comes_first():
             "ofa-deploy audit --ranking --networks 3",
         ):
             assert needed in text
-        for needed in ("aaaaaaaa", "85.00 %, 86.00 %", "87.00 %", "+1.50", "86.50 %", "2.50 M", "0.40 to 0.90", "12.5"):
+        for needed in (
+            "aaaaaaaa",
+            "85.0 % ±3.4 (n 500), 86.0 % ±3.3 (n 500)",
+            "87.0 % ±3.2 (n 500)",
+            "+1.50",
+            "86.50 %",
+            "2.50 M",
+            "0.40 to 0.90",
+            "12.5",
+        ):
             assert needed in text
 
 

@@ -3,9 +3,12 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from ofa_deploy.report import render_comparison, render_html, render_markdown
+from ofa_deploy.report.figures import band
+from ofa_deploy.report.text import accuracy
 
 KEY = "c0ffee" * 10 + "beef"
 REPORT = {
@@ -265,14 +268,16 @@ def test_what_verification_measured_is_shown(drop, words):
     report["accuracy"] |= {"torch": 0.9034 + drop, "drop": drop}
     report["parity"]["psnr_db"] = 118.4
     for text in (render_html(report), render_markdown(report)):
-        assert all(part in text for part in (f"{90.34 + 100 * drop:.2f} %", f"{words} in the fp32 file", "PSNR 118 dB"))
+        assert all(
+            part in text for part in (f"{90.34 + 100 * drop:.1f} % ±3.", f"{words} in the fp32 file", "PSNR 118 dB")
+        )
         assert "same class for 100.0 %" in text
     assert "Torch's accuracy" not in render_markdown(REPORT), "nothing is shown that was not measured"
 
 
 def test_plots_have_bands_a_budget_the_chosen_point_and_tooltips():
     html = render_html(REPORT)
-    assert html.count('class="band"') == 3  # two bands and the legend
+    assert html.count('class="band"') == 5  # two of latencies, one of accuracies, and the legends
     assert "budget 2 ms" in html
     assert 'class="chosen"' in html
     assert "<title>chosen c0ffeec0ff: measured 1.8 ms, predicted 1.764 ms (−2.0 %)</title>" in html
@@ -383,10 +388,64 @@ def test_a_comparison_shows_every_report():
     faster["links"], other = {"report": "a b/report.html"}, replaced(REPORT, ("target", "name"), "phone")
     page = Page(render_comparison([faster, other], "two budgets"))
     assert page.addresses == ["a%20b/report.html"]
-    for needed in ("two budgets", "bench", "phone", "1 ms", "0.95 ms", "90.34 %", "4.32 M", "fits"):
+    for needed in (
+        "two budgets",
+        "bench",
+        "phone",
+        "1 ms",
+        "0.95 ms",
+        "90.3 % ±3.5 (n 360)",
+        "91.1 % ±1.4",
+        "91.20 % ±0.98",
+        "4.32 M",
+        "fits",
+    ):
         assert needed in page.shown
     assert page.tags.count("svg") == 1
     assert page.shown.count("front of 1, 2: ") == 3  # the same front is drawn once
+
+
+def test_a_comparison_shows_how_sure_fronts_and_answers_are():
+    html = render_comparison([REPORT], "one")
+    plot = html[html.index("<svg") : html.index("</svg>")]
+    assert plot.count('class="band"') == 1
+    assert plot.count('class="spread"') == 1
+    assert "front of 1: 1.764 ms, 91.20 % ±0.98" in plot
+    assert "accuracy 90.3 % ±3.5 (n 360) (measured)" in plot
+    heights = [float(y) for y in re.findall(r"[0-9.]+,([0-9.]+)", re.search(r'polygon points="([^"]+)"', plot)[1])]
+    chosen = float(re.search(r'<path d="M[0-9.]+ ([0-9.]+)l7 7', plot)[1]) + 7
+    assert heights[4] > chosen > heights[1], "the band includes what 360 images can differ"
+    unknown = render_comparison([replaced(REPORT, ("accuracy", "predictor_error"), None)], "one")
+    assert 'class="band"' not in unknown
+    assert "front of 1: 1.764 ms, 91.20 %<" in unknown
+
+
+def test_the_band_holds_what_is_measured_where_the_front_predicts():
+    rng, error, n, repeats = np.random.default_rng(0), {"rmse": 0.004, "bias_after_std": 0.006}, 500, 2000
+    outline = band([(1.0, 0.9), (2.0, 0.95)], error, n)
+    assert [x for x, _ in outline] == [1.0, 2.0, 2.0, 1.0]
+    for (_, top), (_, bottom), share in ((outline[0], outline[3], 0.9), (outline[1], outline[2], 0.95)):
+        true = share + rng.normal(0, 0.006, repeats) + rng.normal(0, 0.004, repeats)
+        inside = np.mean([bottom <= rng.binomial(n, rate) / n <= top for rate in true])
+        assert 0.93 < inside < 0.97
+    assert [y for _, y in band([(1.0, 0.9)], {"rmse": 0.01})] == pytest.approx([0.9196, 0.8804], abs=1e-4)
+    assert band([(1.0, 0.9)], {"what": "a published predictor"}) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "shown"),
+    [
+        (0.972, 500, "97.2 % ±1.8 (n 500)"),
+        (0.972, 10000, "97.20 % ±0.34 (n 10,000)"),
+        (1.0, 180, "100.0 % −2.1 (n 180)"),
+        (0.0, 180, "0.0 % +2.1 (n 180)"),
+        (0.5, 0, "50.00 %"),
+        (None, 500, "not measured"),
+        (3.0, 500, "300.00 %"),
+    ],
+)
+def test_accuracies_carry_their_interval_and_count(share, n, shown):
+    assert accuracy(share, n) == shown
 
 
 def test_a_comparison_of_nothing_and_without_accuracies():

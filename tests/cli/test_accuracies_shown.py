@@ -1,0 +1,64 @@
+"""Every accuracy that a command prints carries its interval and count."""
+
+import pytest
+
+from ofa_deploy.cli.archs import _line, _lines
+from ofa_deploy.cli.deploying import summary
+from ofa_deploy.cli.finetuning import tuned_text
+from ofa_deploy.cli.pipelines import _print
+from ofa_deploy.pipeline.outcome import Outcome, _changes
+from ofa_deploy.report.summary import render_summary
+from tests.report.test_report import REPORT
+
+SHOWN = "90.3 % ±3.5 (n 360)"
+BUNDLE = {**REPORT, "bundle": "bundles/bench-ms2", "folder": "bench-ms2"}
+
+
+@pytest.fixture
+def report():
+    latency = {**REPORT["latency"], "session_std": 0.01, "measured_ms": {"p50": 1.8, "se": 0.001}}
+    return {**BUNDLE, "latency": latency, "subnet": {**REPORT["subnet"], "memory_mb": 1.5}}
+
+
+def test_extract_says_what_is_counted_and_what_is_expected(report, tmp_path):
+    assert f"accuracy: {SHOWN} on the test split, expected 91.1 % ±1.4" in summary(report, tmp_path)
+
+
+def test_a_pipelines_table_fits_a_terminal(report, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _print(Outcome("ci", tmp_path, reports=[report]))
+    table = capsys.readouterr().out
+    assert SHOWN in table
+    assert "…" not in table
+    assert all(
+        heading in table for heading in ("target", "budget", "predicted", "measured", "error", "fits", "accuracy")
+    )
+    _print(Outcome("ci", tmp_path, reports=[{**report, "target": {**report["target"], "simulated": True}}]))
+    assert "…" not in capsys.readouterr().out
+
+
+def test_a_pipelines_summary_and_its_changes(report, tmp_path):
+    earlier = {**report, "accuracy": {**report["accuracy"], "measured": 0.9, "n": 360}}
+    outcome = Outcome("ci", tmp_path, reports=[{**report, "baseline": _changes(report, earlier)}])
+    text = render_summary(outcome.to_json())
+    assert f"| {SHOWN} |" in text
+    assert "+0.34 points ±4.4" in text
+
+
+def test_architectures_and_fine_tuning():
+    found = {"accuracy": 0.9034, "n": 360, "split": "valid", "state": "one-shot", "supernet": "ab" * 32}
+    row = {**found, "key": "c" * 64, "space": "tiny_16", "macs": 1e6, "params": 5000, "bundles": 0}
+    assert f"{SHOWN} valid, one-shot" in _line(row, False)
+    assert "not evaluated" in _line({**row, "accuracy": None, "n": None}, False)
+    (line,) = _lines({"evaluations": [found], "measurements": [], "bundles": []})
+    assert line.startswith(f"accuracy {SHOWN}  valid, one-shot, supernet ")
+    both = {"valid": 0.9034, "test": 1.0}
+    answer = {
+        "before": both,
+        "after": both,
+        "state": "fine-tuned",
+        "images": {"valid": 360, "test": 180},
+        "supernet": "x",
+    }
+    assert f"inherited {SHOWN}, fine-tuned {SHOWN}" in tuned_text(answer)
+    assert "fine-tuned 100.0 % −2.1 (n 180)" in tuned_text(answer)
