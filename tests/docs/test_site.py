@@ -13,6 +13,7 @@ import click
 import pytest
 import yaml
 
+import ofa_deploy
 from ofa_deploy.cli import cli
 from ofa_deploy.config import SpaceDocument, TargetProfile, TrainRecipe
 from ofa_deploy.differentiable import DartsRecipe
@@ -88,6 +89,12 @@ def test_every_key_is_in_the_reference_and_explained(site: Path, page: str) -> N
                 assert meanings.get(key), f"{document.__name__}.{key} has no meaning in its docstring"
                 keys += 1
     assert keys > 10
+
+
+def test_every_function_is_in_the_reference(site: Path) -> None:
+    shown = (site / "reference" / "python.html").read_text()
+    assert [name for name in ofa_deploy.__all__ if not re.search(rf'id="ofa_deploy\.api\.\w+\.{name}"', shown)] == []
+    assert len(ofa_deploy.__all__) > 5
 
 
 def test_a_key_of_every_kind_is_put_into_words() -> None:

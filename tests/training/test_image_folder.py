@@ -144,7 +144,7 @@ def test_a_wrong_folder_is_one_line(tmp_path):
     refused(r"data\.valid: holding out 6 of 6 training images would leave none to train on", valid=6)
     refused(r"data\.valid: holding out 0 of 6 training images would be none", valid=0.01)
     refused("2 means and 2 stds for images of 3 channels", normalise={"mean": [0, 0], "std": [1, 1]})
-    refused("3 means and 3 stds for 1 channels", normalise="imagenet", channels=1)
+    refused("3 means and 3 stds for images of 1 channels", normalise="imagenet", channels=1)
 
 
 def test_a_folder_that_fails_is_named(tmp_path, monkeypatch):
