@@ -32,17 +32,19 @@ class _NoCollection:
     Python's lock for half a second each time. Reference counts free what is not needed any more."""
 
     def __init__(self) -> None:
-        self._users, self._lock = 0, threading.Lock()
+        self._users, self._lock, self._before = 0, threading.Lock(), True
 
     def __enter__(self) -> None:
         with self._lock:
+            if not self._users:
+                self._before = gc.isenabled()
             self._users += 1
             gc.disable()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
-            if not self._users:
+            if not self._users and self._before:
                 gc.enable()
 
 

@@ -38,13 +38,17 @@ class Client:
             raise UsageError(f"OFA_SERVER should be an http:// or https:// URL, not {url!r}")
         self.url, self.token = url.rstrip("/"), token
         self._session = requests.Session()
-        self._session.headers["Authorization"] = f"Bearer {token}"
+        self._session.auth = self._authorise  # a header alone would give way to what ~/.netrc has for the host
         authorities = os.environ.get("OFA_CA_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
         if authorities and parts.scheme == "https":
             if not Path(authorities).exists():
                 raise UsageError(f"there is no file {authorities}; {TLS_REMEDY}")
             self._session.verify = authorities
         self._session.trust_env = parts.hostname not in LOOPBACK  # no proxy, no netrc on the way to oneself
+
+    def _authorise(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
 
     def close(self) -> None:
         """Close the connections."""

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import requests
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
-from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet import Client, Fleet, Protocol
 from ofa_deploy.fleet.local import server_elsewhere
 from ofa_deploy.fleet.presence import announced, running
 from ofa_deploy.fleet.server import create_app
@@ -233,6 +234,19 @@ def test_the_workspaces_token_goes_to_its_own_server_by_any_name_of_this_machine
         for url in ("https://localhost:8800", "http://localhost:8801", "http://example.org:8800"):
             with pytest.raises(UsageError, match="OFA_TOKEN"):
                 server_elsewhere(workspace, url)
+
+
+def test_a_password_for_the_host_does_not_take_the_tokens_place(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("machine example.org login somebody password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    client = Client("http://example.org", "the-token")
+    sent = []
+    monkeypatch.setattr(client._session, "send", lambda request, **_: sent.append(request) or answer)
+    answer = requests.Response()
+    answer.status_code, answer._content = 200, b"[]"
+    assert client.devices() == []
+    assert sent[0].headers["Authorization"] == "Bearer the-token"
+    client.close()
 
 
 def test_a_server_that_is_not_a_url(workspace, monkeypatch):
