@@ -1,4 +1,6 @@
-"""Fills the reference's pages in: a line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys.
+"""What is done to pages when the site is built.
+
+A line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys; notes for the tests are left out.
 
 Keys, types, bounds and defaults are those of the pydantic model; what a key means is in its docstring.
 """
@@ -16,6 +18,8 @@ from griffe import Docstring, DocstringSectionAttributes
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+NOT_RUN = re.compile(r"^# not run by the tests: .*\n", re.MULTILINE)
+NO_DEFAULT = re.compile(r"<code>Sentinel\.UNSET</code>")  # mkdocs-click shows it where an option has no default
 MARK = re.compile(r"^<!-- keys: ([\w.]+):(\w+) -->$", re.MULTILINE)
 SIGNS = {
     "exclusiveMinimum": ">",
@@ -29,7 +33,12 @@ WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls this with each page."""
-    return MARK.sub(lambda found: tables(model(found[1], found[2])), markdown)
+    return MARK.sub(lambda found: tables(model(found[1], found[2])), NOT_RUN.sub("", markdown))
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """MkDocs calls this with what became of a page."""
+    return NO_DEFAULT.sub("", html)
 
 
 def model(module: str, name: str) -> type[BaseModel]:
