@@ -62,7 +62,8 @@ class Tuning:
 
 def tuning_of(subject: Subject, finalists: int | None, epochs: int | None = None) -> Tuning | None:
     """How finalists are trained on, by default for a quarter of the supernet's epochs; None where none are."""
-    return Tuning(epochs or max(1, subject.recipe.epochs // 4 if subject.recipe else 1)) if finalists else None
+    quarter = max(1, subject.recipe.epochs // 4 if subject.recipe else 1)
+    return Tuning(quarter if epochs is None else epochs) if finalists else None
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def finetune(
 
 
 def _recipe(recipe: TrainRecipe, subject: Subject, arch: Arch, tuning: Tuning) -> TrainRecipe:
-    lr = tuning.lr or recipe.lr * (1.0 if tuning.scratch else GENTLE)
+    lr = recipe.lr * (1.0 if tuning.scratch else GENTLE) if tuning.lr is None else tuning.lr
     teacher = subject.path.absolute() if tuning.teacher and subject.path else None
     return alone_recipe(recipe, subject.space, arch, tuning.epochs, tuning.seed, lr, teacher=teacher)
 

@@ -75,7 +75,7 @@ class RankingAudit:
     def __init__(self, workspace: Workspace, subject: Subject, plan: Plan) -> None:
         self._workspace, self._subject, self._plan = workspace, subject, plan
         self._recipe, self._campaign, self._data = _trained_here(subject)
-        self.epochs = plan.epochs or max(1, self._recipe.epochs // 4)
+        self.epochs = max(1, self._recipe.epochs // 4) if plan.epochs is None else plan.epochs
         self.archs = networks(subject, plan)
         repeated = _spread(len(self.archs), plan.repeat)
         self.labels = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.config import TrainRecipe
+from ofa_deploy.config import TrainRecipe, read_document
 from ofa_deploy.space import Arch, SearchSpace, frozen, network_macs
 from ofa_deploy.training.data import Data
 from ofa_deploy.training.loop import train_supernet
@@ -45,6 +45,9 @@ def alone_recipe(
         lr: the peak learning rate, where it is not the recipe's.
         init: a file that ``as_supernet`` made: the weights to start from; without it they are random, by the seed.
         teacher: a supernet's file, whose largest subnet's predictions are learnt beside the labels.
+
+    Raises:
+        UsageError: no recipe can have the epochs or the rate.
     """
     changes: dict[str, Any] = {
         "name": f"{recipe.name}-{arch.key[:12]}",
@@ -54,14 +57,14 @@ def alone_recipe(
         "schedule": "progressive" if teacher else "sandwich",
         "epochs": epochs,
         "seed": seed,
-        "lr": lr or recipe.lr,
+        "lr": recipe.lr if lr is None else lr,
         "warmup_epochs": recipe.warmup_epochs * epochs / recipe.epochs,
         "largest_epochs": 0,
         "evaluate_every": 0,
         "patience": 0,
         "compile": False,  # so short a training would not make up for the minutes that it takes to start
     }
-    return recipe.model_copy(update=changes)
+    return read_document(TrainRecipe, {**recipe.model_dump(), **changes})
 
 
 def training_id(recipe: TrainRecipe, data: Data, *sources: str) -> str:

@@ -176,7 +176,9 @@ def raw_batches(
     dataset: Images, batch_size: int, limit: int | None = None, world: World = ALONE
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of ``batches`` as they are stored: bytes ``[B, C, H, W]``, and labels."""
-    count, own = min(limit or len(dataset), len(dataset)), slice(world.rank, None, world.size)
+    count, own = len(dataset) if limit is None else min(limit, len(dataset)), slice(world.rank, None, world.size)
+    if not count:
+        return iter(())
     if isinstance(dataset, TensorImages):
         pairs = (dataset.images[:count].split(batch_size)[own], dataset.labels[:count].split(batch_size)[own])
         return zip(*pairs, strict=True)

@@ -61,6 +61,12 @@ def test_the_recipe_stays_but_for_the_schedule():
     assert alone.warmup_epochs == pytest.approx(0.2)
 
 
+def test_a_rate_or_length_of_zero_is_refused_not_replaced():
+    for changes, what in (({"lr": 0.0, "epochs": 1}, "lr"), ({"epochs": 0}, "epochs")):
+        with pytest.raises(UsageError, match=rf"{what}: Input should be greater than 0"):
+            alone_recipe(recipe(), ELASTIC, ELASTIC.smallest, **changes)
+
+
 def test_what_a_result_depends_on_is_its_id():
     data = load_data(recipe().data)
     alone = alone_recipe(recipe(), ELASTIC, ELASTIC.smallest, 1)

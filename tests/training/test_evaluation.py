@@ -143,3 +143,8 @@ def test_a_subnet_is_recalibrated_once_and_comes_out_the_same(data, monkeypatch)
         assert all(np.array_equal(value, weights[name]) for name, value in found.weights().items())
     again[0].stem.conv.weight.data.zero_()
     assert torch.equal(again[2].stem.conv.weight, first.stem.conv.weight)
+
+
+def test_no_batch_where_no_image_is_asked_for(data):
+    assert list(batches(data.train, 16, 8, data.mean, data.std, limit=0)) == []
+    assert sum(len(labels) for _, labels in batches(data.train, 16, 8, data.mean, data.std, limit=9)) == 9
