@@ -198,6 +198,7 @@ def test_on_images_seeds_repeat_the_budget_holds_and_the_supernet_is_not_changed
     one, two = (search(problem, 1, "differentiable", evaluations=500) for _ in range(2))
     assert one.course == two.course
     assert [p.arch for p in one.finalists] == [p.arch for p in two.finalists]
+    assert one.finalists
     assert all(point.upper_ms <= 0.3 for point in one.finalists)
     assert [point["step"] for point in one.course] == [10, 12]
     assert one.course[-1]["expected_ms"] <= 0.3

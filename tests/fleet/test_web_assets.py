@@ -113,6 +113,7 @@ def test_without_npm_the_remedy_is_told(workspace, monkeypatch, tmp_path, ofa_de
 def test_the_lock_file_pins_every_package_and_names_no_registry():
     text = (web_assets.WEB / "package-lock.json").read_text()
     packages = json.loads(text)["packages"]
+    assert f"node_modules/{web_assets.PACKAGE}" in packages
     assert all("integrity" in package for name, package in packages.items() if name)
     assert "resolved" not in text
     assert packages[""]["dependencies"] == {web_assets.PACKAGE: web_assets.locked()["version"]}

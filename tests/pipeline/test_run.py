@@ -156,6 +156,7 @@ def test_a_killed_run_goes_on_to_the_same_bundles(
         with pytest.raises(Killed):
             run(tmp_path, DOCUMENT, moment)
     assert run(tmp_path, DOCUMENT).error is None
+    assert len(first.reports) == 2
     for report in first.reports:
         expected, found = (root / ".ofa" / "bundles" / "ci" / report["folder"] for root in (folder, tmp_path))
         names = sorted(path.name for path in expected.iterdir())

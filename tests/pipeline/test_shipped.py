@@ -12,6 +12,14 @@ from ofa_deploy.space import load_space
 PIPELINES = sorted(shipped_folder("pipelines").glob("*.yaml"))
 
 
+def test_every_kind_of_document_ships() -> None:
+    pipelines = [path for path in PIPELINES if "stages:" in path.read_text() and not path.stem.startswith("darts_")]
+    trains = [path for path in pipelines if "stage: train" in path.read_text()]
+    assert trains
+    assert set(PIPELINES) > set(pipelines)
+    assert any(path.stem.startswith("darts_") for path in PIPELINES)
+
+
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
 def test_pipelines_and_recipes(path: Path) -> None:
     if path.stem.startswith("darts_"):

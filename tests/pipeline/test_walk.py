@@ -123,6 +123,7 @@ def test_predictions_can_be_recomputed_from_the_bundle(walk: tuple[Path, dict]) 
     from ofa_deploy.space import PopulationCodec, load_space, network_macs, network_params
 
     folder, answer = walk
+    assert answer["reports"]
     for report in answer["reports"]:
         bundle = folder / report["bundle"]
         space = load_space(report["provenance"]["space"])

@@ -22,6 +22,11 @@ def middle(values: np.ndarray) -> float:
     return float(np.quantile(values, 0.6))
 
 
+def both(feasible: np.ndarray) -> bool:
+    """Whether both verdicts occur."""
+    return bool(feasible.any() and not feasible.all())
+
+
 def problem(**bounds) -> Problem:
     return Problem(CODEC, CODEC.macs, latency, Constraints(**bounds), batch=2)
 
@@ -55,6 +60,7 @@ def test_the_verdicts_are_those_of_the_problem(bounds: dict[str, float]) -> None
 def test_every_rejection_has_a_reason() -> None:
     asked = problem(max_ms=middle(latency(ROWS)[0]), max_macs=middle(CODEC.macs(ROWS)))
     verdicts = Gate(asked).check(ROWS)
+    assert both(verdicts.feasible[:200])
     for i in range(200):
         reasons = verdicts.reasons(i)
         assert bool(reasons) != verdicts.feasible[i]
@@ -67,6 +73,7 @@ def test_rows_need_not_be_canonical_and_threads_do_not_matter(monkeypatch: pytes
     raw = RNG.integers(0, CODEC.choices, (5000, len(CODEC.choices))).astype(np.int8)
     one, two = (Gate(asked, workers).check(raw) for workers in (1, 3))
     plain = Gate(asked).check(CODEC.canonicalise(raw))
+    assert both(one.feasible)
     assert (one.feasible == two.feasible).all()
     assert (one.feasible == plain.feasible).all()
     assert (one.values["macs"] == plain.values["macs"]).all()
@@ -75,6 +82,7 @@ def test_rows_need_not_be_canonical_and_threads_do_not_matter(monkeypatch: pytes
 def test_small_tables_give_the_same_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = problem(max_ms=middle(latency(ROWS)[0]), max_params=middle(CODEC.params(ROWS)))
     large = Gate(asked).check(ROWS)
+    assert both(large.feasible)
     monkeypatch.setattr(module, "ENTRIES", 200)
     assert (Gate(asked).check(ROWS).feasible == large.feasible).all()
 
@@ -93,6 +101,7 @@ def test_a_latency_that_is_no_sum_over_blocks_is_looked_at_one_by_one() -> None:
 
     bound = middle(curved(ROWS)[0])
     asked = Problem(CODEC, CODEC.macs, curved, Constraints(max_ms=bound, confidence=0.5))
+    assert both(curved(ROWS)[0] <= bound)
     assert (Gate(asked).check(ROWS).feasible == (curved(ROWS)[0] <= bound)).all()
 
 
@@ -105,7 +114,11 @@ def test_several_devices() -> None:
     devices = [Device("slow", slow, 2.5 * bounds.max_ms), replace(Device("loose", slow, 1e9), confidence=0.5)]
     asked = Problem(CODEC, CODEC.macs, latency, bounds, others=devices)
     verdicts = Gate(asked).check(ROWS)
-    assert (verdicts.feasible == (asked.excess(ROWS) <= 0).all(axis=1)).all()
+    excess = asked.excess(ROWS)
+    assert (verdicts.feasible == (excess <= 0).all(axis=1)).all()
+    assert both(verdicts.feasible)
+    assert [bool((column > 0).any()) for column in excess.T] == [name != "max_ms@loose" for name in asked.names]
+    assert ((excess > 0).sum(axis=1) == 1).any(), "a device may be the only one to refuse a subnet"
     assert set(verdicts.values) == {"latency_ms", "latency_ms@slow", "latency_ms@loose", "macs", "params"}
     assert verdicts.counts["max_ms@loose"] == 0
 

@@ -85,6 +85,7 @@ def test_a_teacher_of_another_space_teaches_and_a_resumed_run_is_the_same(supern
     taught = alone_recipe(recipe(), ELASTIC, ELASTIC.smallest, 1, lr=0.01, init=init, teacher=supernet)
     train_supernet(taught, tmp_path / "whole")
     steps = [line for line in metrics(tmp_path / "whole") if "loss" in line]
+    assert steps
     assert all(line["distill"] > 0 for line in steps)
     with pytest.raises(Stop):
         train_supernet(taught, tmp_path / "killed", report=stop_after(2))

@@ -96,7 +96,10 @@ def conversation(request, tmp_path_factory):
 
 def test_gradients_are_those_of_one_process_over_the_whole_batch(conversation):
     expected = gradients(ALONE)
-    for found in saved(conversation[1], "gradients"):
+    size, folder = conversation
+    each = saved(folder, "gradients")
+    assert len(each) == size
+    for found in each:
         assert found.keys() == expected.keys()
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12)
@@ -104,7 +107,9 @@ def test_gradients_are_those_of_one_process_over_the_whole_batch(conversation):
 
 def test_what_processes_tell_each_other(conversation):
     size, folder = conversation
-    for said in saved(folder, "said"):
+    each = saved(folder, "said")
+    assert len(each) == size
+    for said in each:
         assert [(len(value), float(value[0])) for value in said["joined"]] == [(3 + i, i) for i in range(5)]
         assert said["nothing"] == []
         assert said["answer"] == {"rank": 0}

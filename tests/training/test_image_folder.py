@@ -213,4 +213,5 @@ def test_an_image_is_resized_by_its_shorter_side_and_cropped(tmp_path):
     assert data.train[index][0].float().mean() == pytest.approx(255 / 2, abs=3)
     assert wider.train[index][0].float().mean() == pytest.approx(255, abs=3)
     lines = [i for i, name in enumerate(data.train.names) if b"line" in name]
+    assert lines
     assert all(data.train[i][0].shape == (3, 16, 16) for i in lines)
