@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 
 CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
 POLL_S = 0.5
+PHASES = {  # what an agent says that it is at, for people
+    "starting": "waiting for the device",
+    "waiting": "waiting for other measurements here",
+    "loading": "loading models",
+    "warm-up": "warming up",
+    "rounds": "measuring",
+}
 ENROL_S = 120.0  # in which the agent that a command starts tells of itself
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
 Progress = Callable[[dict[str, Any]], None]
@@ -112,7 +119,8 @@ class Fleet:
         """Measure items on a device, together, in rounds. Returns their records in the items' order; all are stored.
 
         Args:
-            progress: called with ``done``, ``total``, ``phase`` and, in the rounds, ``round`` and ``settled``.
+            progress: called with ``done``, ``total``, ``phase`` in words and, in the rounds, ``round`` and ``steady``:
+                how many items are measured well enough.
 
         Raises:
             DeviceUnavailable: the device is not there, or goes away: says who, since when, and the remedy.
@@ -320,5 +328,7 @@ def _progress(status: dict[str, Any]) -> dict[str, Any]:
     now = status["progress"] or {"phase": "starting"}
     rounds = now.get("round", 0) / max(now.get("rounds_min", 1), 1)
     running = int(status["running"] * min(rounds, 0.99))
-    shown = {key: now[key] for key in ("phase", "round", "settled") if key in now}
+    names = {"phase": "phase", "round": "round", "settled": "steady"}
+    shown = {name: now[key] for key, name in names.items() if key in now}
+    shown["phase"] = PHASES.get(now["phase"], now["phase"])
     return {"done": status["done"] + status["failed"] + running, "total": status["total"], **shown}

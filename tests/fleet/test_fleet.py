@@ -17,7 +17,7 @@ import requests
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 from ofa_deploy.fleet import Client, Fleet, Protocol
-from ofa_deploy.fleet.local import server_elsewhere
+from ofa_deploy.fleet.local import PHASES, _progress, server_elsewhere
 from ofa_deploy.fleet.presence import announced, running
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer
@@ -81,6 +81,18 @@ def test_a_provider_that_is_not_there_is_an_error_never_another_provider(
     with pytest.raises(OfaDeployError, match="has no CUDAExecutionProvider"):
         fleet.measure(wrong, make_items(1), quick_protocol)
     assert workspace.store.measurements("local") == []
+
+
+def test_progress_is_told_in_words(fleet, target, make_items, quick_protocol):
+    told = []
+    fleet.measure(target, make_items(2), quick_protocol, told.append)
+    rounds = [progress for progress in told if progress["phase"] == "measuring"]
+    assert {progress["phase"] for progress in told} <= set(PHASES.values())
+    assert all(progress["round"] >= 1 and 0 <= progress["steady"] <= 2 for progress in rounds)
+    assert told[-1]["done"] == told[-1]["total"] == 2
+    now = {"phase": "rounds", "round": 3, "settled": 2, "rounds_min": 12}
+    status = {"progress": now, "running": 4, "done": 1, "failed": 0, "total": 8}
+    assert _progress(status) == {"done": 2, "total": 8, "phase": "measuring", "round": 3, "steady": 2}
 
 
 def test_an_agent_that_dies_is_reported_with_its_last_words(fleet, target, make_items):
