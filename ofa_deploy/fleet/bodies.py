@@ -55,7 +55,10 @@ _skip = re.compile(r"[ \t\n\r]*").match
 
 
 class LargeBodyRoute(APIRoute):
-    """A route whose body, where it is large, is parsed and validated in a thread."""
+    """A route whose body, where it is large, is parsed and validated in a thread.
+
+    Before that, ``app.state.admit`` may refuse the request: nothing is read for who has no right to send it.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler of requests."""
@@ -65,6 +68,8 @@ class LargeBodyRoute(APIRoute):
             return handle
 
         async def handle_large(request: Request) -> Response:
+            if _announced(request) >= LARGE:
+                await asyncio.to_thread(request.app.state.admit, request)
             with contextlib.ExitStack() as meanwhile:
                 return await handle(_LargeRequest(model, request, meanwhile))
 
@@ -85,6 +90,12 @@ class _LargeRequest(Request):
             return json.loads(body)
         self._meanwhile.enter_context(NO_COLLECTION)
         return await asyncio.get_running_loop().run_in_executor(_one_at_a_time, read_body, body, self._model)
+
+
+def _announced(request: Request) -> int:
+    """The body's size; one that is not told may be large."""
+    told = request.headers.get("content-length", "")
+    return int(told) if told.isdigit() and len(told) < 20 else LARGE
 
 
 def read_body(body: bytes, model: type[BaseModel]) -> BaseModel:

@@ -28,6 +28,13 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
     """Add them to an app."""
     store = service.store
 
+    def admit(request: Request) -> None:
+        run = request.path_params.get("run", "")
+        if run.isascii() and run.isalnum():  # another name is refused when it is validated
+            _check_owner(service, run, _agent(request))
+
+    app.state.admit = admit
+
     @app.post("/api/enroll")
     def enroll(asked: Enrolment) -> dict[str, str]:
         device = store.access.enrol(digest(asked.code), digest(asked.secret), asked.facts)

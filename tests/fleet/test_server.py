@@ -354,6 +354,17 @@ def test_signs_of_life_are_answered_while_a_large_result_is_read(api, monkeypatc
     assert len(api.stored()) == 300
 
 
+def test_a_large_result_for_anothers_run_is_not_even_read(api, monkeypatch):
+    _, run = api.start(items=100)
+    body = {**result(run), "facts": {str(i): "x" * 1000 for i in range(60)}}
+    stranger = enrol(api, uuid4().hex)
+    monkeypatch.setattr("ofa_deploy.fleet.bodies.read_body", lambda *_: pytest.fail("it was read"))
+    assert api("POST", f"/api/runs/{run['run']}/result", body, stranger).status_code == 403
+    assert api("POST", "/api/runs/unknown/result", body).status_code == 409
+    monkeypatch.undo()
+    assert api("POST", f"/api/runs/{run['run']}/result", body).status_code == 200
+
+
 def test_a_large_result_is_refused_as_a_small_one_is(api):
     details = []
     for facts in ({}, {str(i): "x" * 1000 for i in range(60)}):
