@@ -16,6 +16,7 @@ Tell = Callable[[str, dict[str, Any]], None]
 Render = Callable[[dict[str, Any]], str]
 SIMULATED = "SIMULATED  "  # before every latency that no device took
 PICTURES = (".json", ".svg", ".html")  # suffixes of files with figures, a plot, and a page
+IN_METRICS = ("lr", "distill", "images_per_second")  # figures that a line has no room for; metrics.jsonl keeps them
 LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
 
 
@@ -56,7 +57,7 @@ def progress() -> Iterator[Tell]:
 
 def _split(numbers: dict[str, Any]) -> tuple[float, float | None, str]:
     """Done, total, and the rest as text."""
-    rest = {k: v for k, v in numbers.items() if k not in ("done", "total")}
+    rest = {k: v for k, v in numbers.items() if k not in ("done", "total", *IN_METRICS)}
     text = "  ".join(
         f"{k.replace('_', ' ')} {v:.4g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
         for k, v in rest.items()
@@ -67,10 +68,25 @@ def _split(numbers: dict[str, Any]) -> tuple[float, float | None, str]:
 @contextmanager
 def _bars() -> Iterator[Tell]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("[dim]{task.fields[text]}"), console=Console(stderr=True)) as bars:
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=12),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("[dim]{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+    )
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, numbers: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ def _bundle(
     )
 
     def attempt(workspace: Workspace, may_profile: bool) -> Extraction:
-        progress = partial(run.tell, f"extract {folder}")
+        progress = partial(run.tell, f"measure finalists for {folder}")
         return order.extraction(run.fleet(), workspace, may_profile, progress, answers)
 
     known = run.known(target, since)

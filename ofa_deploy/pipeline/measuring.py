@@ -38,7 +38,7 @@ def _profile(run: Context, fleet: Callable[[], Fleet], name: str, stage: Profile
             run.subject.space,
             networks=stage.networks,
             protocol=read_document(Protocol, stage.protocol),
-            progress=lambda p: run.tell(f"profile {name}", p),
+            progress=lambda p: run.tell(f"measure blocks and networks on {name}", p),
         )
         return {"rows": rows_hash(table), "until": run.workspace.store.newest_measurement(name)}
 
@@ -70,7 +70,7 @@ def _audit(run: Context, fleet: Callable[[], Fleet], name: str, stage: AuditStag
                 stage.seed,
                 stage.statistic,
                 read_document(Protocol, stage.protocol),
-                lambda p: run.tell(f"audit {name}", p),
+                lambda p: run.tell(f"audit predictions on {name}", p),
             )
         answer["command"] = shlex.join(["ofa-deploy", "run", run.document.name])
         keep_audit(run.workspace, answer, audit_folder(file.parent))
@@ -132,7 +132,9 @@ def _everywhere(
     items = [network_item(space.network(arch), arch, target) for arch in map(space.canonical, archs.values())]
     protocol = read_document(Protocol, stage.protocol)
     with run.fleet().replaying(target.name, since):
-        records = run.fleet().measure(target, items, protocol, lambda p: run.tell(f"compare on {target.name}", p))
+        records = run.fleet().measure(
+            target, items, protocol, lambda p: run.tell(f"measure every network on {target.name}", p)
+        )
     return {
         key: {"p50": record["p50"], "p90": record["p90"], "simulated": target.simulated}
         for key, record in zip(archs, records, strict=True)

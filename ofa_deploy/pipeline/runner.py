@@ -46,7 +46,9 @@ def train_stage(run: Context, stage: TrainStage) -> None:
     inputs = {"recipe": recipe.model_dump(mode="json"), "version": ofa_deploy.__version__}
 
     def work(_: int) -> str:
-        path = train_supernet(recipe, folder, resume=True, report=lambda p: run.tell("train the supernet", p))
+        path = train_supernet(
+            recipe, folder, resume=True, report=lambda p: run.tell(f"train supernet {recipe.name}", p)
+        )
         if run.subject.predictor:
             run.tell(run.subject.predictor.summary(), {})
         return file_sha256(path)

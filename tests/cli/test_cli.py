@@ -1,6 +1,7 @@
 """The command line without a trained supernet: answers, errors in one line, exit codes."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -228,3 +229,29 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers when the tab key is pressed after some words; click's script asks in this way."""
+    asked = {"_OFA_DEPLOY_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "ofa_deploy"], capture_output=True, text=True, env={**os.environ, **asked}
+    )
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_the_shell_completes_commands_options_and_choices() -> None:
+    assert completed("ofa-deploy", "ex") == ["export", "extract"]
+    assert {"--max-ms", "--max-macs"} <= set(completed("ofa-deploy", "extract", "--max"))
+    assert completed("ofa-deploy", "extract", "--statistic", "p9") == ["p90", "p99"]
+    assert completed("ofa-deploy", "lut", "d") == ["diff"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shells_script_calls_the_program_by_its_name(shell: str) -> None:
+    asked = {**os.environ, "_OFA_DEPLOY_COMPLETE": f"{shell}_source"}
+    done = subprocess.run([sys.executable, "-m", "ofa_deploy"], capture_output=True, text=True, env=asked)
+    assert f"_OFA_DEPLOY_COMPLETE={shell}_complete" in done.stdout
+    assert re.search(r"\bofa-deploy\b", done.stdout)
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "shell-completion.md").read_text()
+    assert f"_OFA_DEPLOY_COMPLETE={shell}_source ofa-deploy" in page

@@ -18,6 +18,7 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.supernet import load_supernet, read_summary
 from ofa_deploy.training import train_supernet
+from ofa_deploy.training.loop import torch_settings
 
 SPACE = {
     "name": "dwarf",
@@ -189,6 +190,13 @@ def test_space_and_data_must_fit(tmp_path):
 
 def test_settings_of_torch_are_put_back(reference):
     assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_training_does_not_fill_memory_that_a_kernel_overwrites():
+    with torch_settings(1):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_a_folder_of_images_resumes_to_the_same_bits(tmp_path):
