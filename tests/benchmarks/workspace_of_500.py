@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.config import read_document
+from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.subject import load_subject
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.auditing import audit
@@ -27,6 +30,7 @@ from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, left_out
 from ofa_deploy.pipeline.document import PipelineDocument
 from ofa_deploy.pipeline.runner import run_pipeline
+from ofa_deploy.search import Constraints
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space, op_macs
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet.checkpoint import load_supernet
@@ -83,8 +87,8 @@ def pipeline(supernet: str) -> dict[str, Any]:
 def measure(clock: Clock, folder: Path, supernet: str, networks: int) -> None:
     """Time every step in a workspace that knows so many networks."""
     document = read_document(PipelineDocument, pipeline(supernet))
-    target = resolve_target(TARGET)
-    space = load_supernet(Path("supernets") / supernet / "supernet.safetensors")[0].space
+    target, file = resolve_target(TARGET), Path("supernets") / supernet / "supernet.safetensors"
+    space = load_supernet(file)[0].space
     codec = PopulationCodec(space)
     archs = codec.decode(np.unique(codec.sample(networks, np.random.default_rng(0)), axis=0))
     with Workspace.open(folder) as workspace:
@@ -104,8 +108,14 @@ def measure(clock: Clock, folder: Path, supernet: str, networks: int) -> None:
         if problems:
             raise RuntimeError(f"a bundle does not verify: {problems}")
         clock("load and fit what predicts a space", lambda: load_model(workspace, target, space))
+        subject = load_subject(workspace, file)
+        budget = Constraints(max_ms=done.reports[1]["budget"]["max_ms"])
         with Fleet.open(workspace) as fleet:
             clock("audit on 30 networks", lambda: audit(fleet, workspace, target, space, 30))
+            found = clock(
+                "extract: search, measure, choose", lambda: extract(fleet, workspace, subject, target, budget)
+            )
+        clock("extract: its report and its bundle", lambda: build_bundle(found, folder / "bundle", "a benchmark"))
 
 
 def main() -> None:
