@@ -116,7 +116,7 @@ def build_report(
     command: str,
     audit: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """The report as a JSON object; see the schema in the README."""
+    """The report as a JSON object; docs/reference/files.md describes it."""
     subject, target, chosen = extraction.subject, extraction.target, extraction.chosen
     point, record = chosen.point, chosen.record
     network, bounds = subject.space.network(point.arch), extraction.constraints

@@ -3,6 +3,7 @@
 What a guide has its reader make (images, a recipe, a profile) is made here, small: commands run as they are typed.
 """
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -94,6 +95,21 @@ def test_a_guides_commands_run(ofa_deploy, tmp_path: Path, page: Path) -> None:
         assert words[0] == "ofa-deploy", f"{page.name}: mark the block of {line!r} as not run, and say why"
         done = ofa_deploy(*words[1:], cwd=tmp_path)
         assert done.returncode == 0, f"{page.name}: {line}: {done.stderr}"
+    if page.stem == "own-images":
+        check_formats(tmp_path / "bundle")
+
+
+def check_formats(bundle: Path) -> None:
+    """The reference tells of every file of a bundle and of every key of its report and its pre-processing."""
+    text = (ROOT / "docs" / "reference" / "files.md").read_text()
+    report, preprocessing = (json.loads((bundle / name).read_text()) for name in ("report.json", "preprocessing.json"))
+    parts = [
+        report,
+        *(report[part] for part in ("latency", "accuracy", "parity", "subnet", "level") if report.get(part)),
+    ]
+    names = {path.name for path in bundle.iterdir() if path.is_file()} | set(preprocessing)
+    names |= {key for part in parts for key in part}
+    assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 
 def test_what_is_not_run_is_known() -> None:
