@@ -26,7 +26,7 @@ from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement,
 from ofa_deploy.latency import Row, left_out
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
-from ofa_deploy.space import network_macs, network_memory, network_params
+from ofa_deploy.space import Network, network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file
@@ -71,6 +71,7 @@ def build_bundle(
         "test": test,
         "validation": {f.point.arch.key: _counted(f.valid) for f in extraction.finalists if f.valid},
         "samples": samples,
+        "level": chosen.level.now.to_json() if chosen.level else None,
         "parity": {"torch": checked["torch"].tolist(), "onnx": checked["onnx"].tolist()},
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
@@ -144,8 +145,12 @@ def build_report(
             "interval_ms": list(extraction.interval_ms),
             "measured_ms": {name: record[name] for name in ("p50", "p90", "p99", "n", "cov", "se")},
             "error_pct": 100 * (chosen.predicted_ms / chosen.measured_ms - 1),
+            "undisturbed_ms": Row.from_record(record).best,
+            **{name: record[name] for name in ("work_ms", "waiting_ms") if name in record},
+            **_at_levels(chosen, network),
             "fits": None if bounds.max_ms is None else chosen.measured_ms <= bounds.max_ms,
         },
+        "level": _level(extraction, chosen, network),
         "parity": {key: checked[key] for key in ("max_abs", "psnr_db", "top1_agreement", "n")},
         "verdict": _verdict(extraction, chosen),
         "audit": {k: v for k, v in audit.items() if k not in ("networks", "facts")} if audit else None,
@@ -185,6 +190,26 @@ def build_report(
             },
         },
     }
+
+
+def _at_levels(chosen: Finalist, network: Network) -> dict[str, float]:
+    """The prediction at the level of the rounds in which the network was measured, and at that of the profile: both,
+    beside what was predicted before."""
+    return {
+        "as_measured_ms": chosen.at(network, chosen.level),
+        "as_profiled_ms": chosen.at(network, None),
+    }
+
+
+def _level(extraction: Extraction, chosen: Finalist, network: Network) -> dict[str, Any] | None:
+    """How fast the device was, beside when it was profiled; None where that is not known."""
+    if chosen.level is not None:
+        return chosen.level.to_json(float(chosen.predictor.undisturbed([network])[0]))
+    if not chosen.record["condition"]["simulated"]:
+        return None
+    at = chosen.record["measured_at"]
+    same = {"factor": 1.0, "low": 1.0, "high": 1.0, "profiled_at": at, "measured_at": at, "curve": []}
+    return {**same, "repeatability": 0.0, "disturbed": False, "reasons": ["a simulation is as fast in every hour"]}
 
 
 def _accuracy(extraction: Extraction, chosen: Finalist, test: dict[str, Any] | None) -> dict[str, Any]:

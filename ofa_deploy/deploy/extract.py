@@ -8,7 +8,7 @@ most accurate finalist whose slowest measurement fits, with room for as much as 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,16 +18,19 @@ from scipy.special import ndtri
 from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.answers import Earlier
+from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, holding, rounded_up
 from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.gradient import gradient_of
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
-from ofa_deploy.errors import GateFailed, InfeasibleBudget
+from ofa_deploy.errors import GateFailed, InfeasibleBudget, OfaDeployError
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
+from ofa_deploy.fleet.gauge import FORECAST, Gauge
 from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
+from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.search import (
     GRADIENT,
     Constraints,
@@ -48,9 +51,6 @@ ROUNDS = 3  # of search and measurement
 CONFIRMED = 3  # of the finalists that fit, the best so many are measured a second time
 BY_DEFAULT = Plan()
 EVEN = 0.5  # confidence at which the bound is the mean
-FEASIBLE = 0.99  # confidence with which the smallest of several budgets can be met
-ROOM = 1.25  # and so many times slower than that may an hour be which the model has not seen: machines are shared
-SPREAD = 1.2  # the largest of them is at least so many times as large
 CONFIRMATIONS = 2  # rounds of that, where the first leaves none that fits
 
 
@@ -65,6 +65,7 @@ class Finalist:
         table_ms: the sum of its blocks; None where some were not measured.
         onnx: the exported file's content.
         records: its measurements, one of each session.
+        levels: how fast the device was in each of them; None where that is not known.
         belief: what the accuracy predictor says; None where its error on these weights is not known.
         valid: its accuracy on held-out images of the training split; None without data.
         tuned: its training after the search, if there was one: subnet, file and accuracy are what came out.
@@ -78,6 +79,7 @@ class Finalist:
     subnet: Subnet
     onnx: bytes
     records: tuple[dict[str, Any], ...]
+    levels: tuple[LevelNow | None, ...]
     valid: Validation | None
     belief: Belief | None = None
     tuned: Tuned | None = None
@@ -98,9 +100,19 @@ class Finalist:
         return max(self.records, key=lambda record: float(record[self.predictor.statistic]))
 
     @property
+    def level(self) -> LevelNow | None:
+        """How fast the device was in the rounds of ``record``."""
+        return self.levels[self.records.index(self.record)]
+
+    @property
     def measured_ms(self) -> float:
         """The budget's statistic of the slowest measurement."""
         return float(self.record[self.predictor.statistic])
+
+    def at(self, network: Network, level: LevelNow | None) -> float:
+        """The prediction at a level, in ms; for None, at the level when the target was profiled."""
+        (mean,), _ = self.predictor.at(level).predict([network])
+        return float(mean)
 
 
 @dataclass
@@ -150,10 +162,14 @@ def extract(
     front: Sequence[Arch] = (),
     plan: Plan = BY_DEFAULT,
     earlier: Sequence[Earlier] = (),
+    spread: Spread | None = None,
 ) -> Extraction:
-    """Search, measure the finalists, refit, choose.
+    """Measure the device's level, search, measure the finalists, refit, choose.
 
     Args:
+        constraints: their latency bound is absolute, however fast the device is now.
+        spread: takes the place of the latency bound: it is derived from the device's level now, and again when that
+            moves, so that it can be met.
         front: the subnets of a front that was searched before; the finalists are taken from them, without a search.
         plan: how it is searched.
         tuning: how the best ``tuned`` finalists that fit are trained on, before the best of these is chosen.
@@ -172,44 +188,135 @@ def extract(
     device = fleet if may_profile else None
     ready = ready_cells if isinstance(subject, CellSubject) else ready_model
     model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
-    bench = _Bench(fleet, subject, target, constraints, protocol, progress)
-    finalists: list[Finalist] = []
+    gauge = None
+    if not isinstance(subject, CellSubject):
+        gauge = Gauge(workspace, target, codec.space, model.table, constraints.statistic)
+    bench = _Bench(fleet, subject, target, protocol, progress, gauge)
+    model = model.at(bench.look())
+
+    def refreshed() -> LatencyModel:
+        return ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)[0]
+
+    asked = _Asked(constraints, seed, front, plan, gradient, earlier, tuning, tuned)
+    for attempt in range(TRIES if spread else 1):
+        if spread:
+            budget = spread.budget(subject, model, codec, constraints.confidence)
+            asked = replace(asked, constraints=replace(constraints, max_ms=budget))
+        try:
+            return _answer(bench, asked, model, codec, workspace, refreshed if device else None)
+        except (GateFailed, InfeasibleBudget) as error:
+            model = _learn(model, bench.finalists).at(bench.look() if spread else bench.level)
+            if not spread:
+                raise _explained(error, bench, asked.constraints, model, codec) from error
+            if attempt + 1 == TRIES and not bench.finalists:
+                raise
+    nearest = min(bench.finalists, key=lambda finalist: finalist.measured_ms)
+    met = replace(constraints, max_ms=rounded_up(APART * max(nearest.measured_ms, spread.above if spread else 0.0)))
+    return _conclude(bench, replace(asked, constraints=met), model, workspace, (), frozenset())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What ``extract`` was asked for; see there."""
+
+    constraints: Constraints
+    seed: int
+    front: Sequence[Arch]
+    plan: Plan
+    gradient: Gradient | None
+    earlier: Sequence[Earlier]
+    tuning: Tuning | None
+    tuned: int
+
+
+def _answer(
+    bench: _Bench,
+    asked: _Asked,
+    model: LatencyModel,
+    codec: PopulationCodec,
+    workspace: Workspace,
+    refreshed: Callable[[], LatencyModel] | None,
+) -> Extraction:
+    """Search under one latency bound, measure, refit, and choose."""
+    subject, target, constraints, tuning = bench.subject, bench.target, asked.constraints, asked.tuning
     for attempt in range(ROUNDS):
         try:
-            result = _search(subject, target, codec, model, constraints, seed + attempt, front, plan, gradient)
-            fresh = _worth_measuring(result.finalists, finalists, constraints)
+            bench.result = _search(subject, target, codec, model, asked, asked.seed + attempt)
+            fresh = _worth_measuring(bench.result.finalists, bench.finalists, constraints)
         except InfeasibleBudget:  # after what the finalists showed; they may have seen a busy moment
-            if not finalists:
+            if not bench.finalists:
                 raise
             fresh = []
         if fresh:
-            finalists += bench.measure(model, fresh)
-        elif finalists and not _fitting(finalists, constraints):
-            finalists = bench.measure_again(finalists, keep=False)
+            bench.finalists += bench.measure(model, fresh)
+        elif bench.finalists and not _fitting(bench.finalists, constraints):
+            bench.finalists = bench.measure_again(bench.finalists, keep=False)
         else:
             break
-        if device and differences(model.table.condition, finalists[-1].record["condition"]):
-            args = (constraints.statistic, protocol, progress)  # the table is another device's, as it were
-            model, codec = ready(device, workspace, target, subject.space, *args)
-        model = _learn(model, finalists)
-    finalists = _confirm(bench, model, finalists, constraints)
-    known = _meeting(subject, target, codec, model, constraints, [one.arch for one in earlier])
-    again = {one.arch.key for one in earlier if tuning is not None and one.tuned and tuning.made(one.tuned)}
+        if refreshed and differences(model.table.condition, bench.finalists[-1].record["condition"]):
+            model = refreshed()  # the table is another device's, as it were
+        model = _learn(model, bench.finalists).at(bench.level)
+    bench.finalists = _confirm(bench, model, bench.finalists, constraints)
+    known = _meeting(subject, target, codec, model, constraints, [one.arch for one in asked.earlier])
+    again = {one.arch.key for one in asked.earlier if tuning is not None and one.tuned and tuning.made(one.tuned)}
     recalled = set[str]()
-    while rivals := _rivals(bench, known, finalists, constraints, _learn(model, finalists).session_std, again):
-        recalled |= {point.arch.key for point in rivals}
-        finalists = _confirm(bench, model, finalists + bench.measure(model, rivals), constraints)
-    session_std = _learn(model, finalists).session_std
-    chosen = _choose(finalists, target, constraints, session_std)
+
+    def rivals() -> list[Point]:
+        session_std = _learn(model, bench.finalists).session_std
+        return _rivals(bench, known, bench.finalists, constraints, session_std, again)
+
+    while better := rivals():
+        recalled |= {point.arch.key for point in better}
+        bench.finalists = _confirm(bench, model, bench.finalists + bench.measure(model, better), constraints)
+    return _conclude(bench, asked, model, workspace, again, frozenset(recalled))
+
+
+def _conclude(
+    bench: _Bench,
+    asked: _Asked,
+    model: LatencyModel,
+    workspace: Workspace,
+    again: Collection[str],
+    recalled: frozenset[str],
+) -> Extraction:
+    """Choose among the finalists, after fine-tuning the best of them where that is asked for."""
+    target, constraints, tuning = bench.target, asked.constraints, asked.tuning
+    session_std = _learn(model, bench.finalists).session_std
+    chosen = _choose(bench.finalists, target, constraints, session_std)
     if tuning is not None:
-        ranked = _ranked(_fitting(finalists, constraints), constraints, session_std)
-        best = ranked[:tuned] + [finalist for finalist in ranked[tuned:] if finalist.point.arch.key in again]
+        ranked = _ranked(_fitting(bench.finalists, constraints), constraints, session_std)
+        best = ranked[: asked.tuned] + [one for one in ranked[asked.tuned :] if one.point.arch.key in again]
         trained = {id(f): bench.tune(f, workspace, tuning) for f in best}
-        finalists = [trained.get(id(f), f) for f in finalists]
+        bench.finalists = [trained.get(id(f), f) for f in bench.finalists]
         chosen = _choose(list(trained.values()), target, constraints, session_std)
     beside = bench.fp32_record(chosen) if target.precision == "int8" else None
-    found = (result, finalists, chosen, session_std, beside)
-    return Extraction(subject, target, constraints, seed, *found, recalled=frozenset(recalled))
+    if bench.result is None:
+        raise ValueError("nothing was searched")
+    found = (bench.result, bench.finalists, chosen, session_std, beside)
+    return Extraction(bench.subject, target, constraints, asked.seed, *found, recalled=recalled)
+
+
+def _explained(
+    error: GateFailed | InfeasibleBudget,
+    bench: _Bench,
+    constraints: Constraints,
+    model: LatencyModel,
+    codec: PopulationCodec,
+) -> OfaDeployError:
+    """The same error, with what the device's level now has to do with it and a budget that holds."""
+    budget = constraints.max_ms
+    if budget is None or bench.level is None or isinstance(bench.subject, CellSubject):
+        return error
+    holds, finalists = holding(bench.subject, model, codec, constraints.confidence), bench.finalists
+    if finalists:
+        nearest = min(finalists, key=lambda finalist: finalist.measured_ms)
+        holds, arch = max(holds, ROOM * nearest.measured_ms), nearest.point.arch
+    else:
+        problem = Problem(codec, bench.subject.accuracy(codec), model.bind(codec).predict, Constraints())
+        (arch,) = codec.decode(fastest(problem)[0][None])
+    network = codec.space.network(arch)
+    quiet, usual = float(model.undisturbed([network])[0]), float(model.at(None).predict([network])[0][0])
+    return type(error)(f"{error}; {because_of_the_level(bench.level, quiet, usual, budget, rounded_up(holds))}")
 
 
 def _search(
@@ -217,20 +324,18 @@ def _search(
     target: TargetProfile,
     codec: PopulationCodec,
     model: LatencyModel,
-    constraints: Constraints,
+    asked: _Asked,
     seed: int,
-    front: Sequence[Arch],
-    plan: Plan,
-    gradient: Gradient | None,
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
+    constraints, front, plan = asked.constraints, asked.front, asked.plan
     if isinstance(subject, CellSubject):
         return subject.search(model, target, constraints)
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
     covered = [arch for arch in front if arch.resolution in codec.space.resolutions]
 
     def under(bounds: Constraints) -> SearchResult:
-        problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision, gradient=gradient)
+        problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision, gradient=asked.gradient)
         return pick(problem, covered) if front else search(problem, seed, plan.strategy, **plan.limits)
 
     try:
@@ -246,7 +351,7 @@ def _learn(model: LatencyModel, finalists: list[Finalist]) -> LatencyModel:
     records = [record for finalist in finalists for record in finalist.records]
     rows = {r["key"]: Row.from_record(r) for r in records if not differences(model.table.condition, r["condition"])}
     table = replace(model.table, networks={**model.table.networks, **rows})
-    return LatencyModel(table, statistic=model.statistic, blocks=model.blocks)
+    return LatencyModel(table, statistic=model.statistic, blocks=model.blocks).at_curve(model.now)
 
 
 def _confirm(bench: _Bench, model: LatencyModel, finalists: list[Finalist], constraints: Constraints) -> list[Finalist]:
@@ -334,16 +439,31 @@ def _fitting(finalists: list[Finalist], constraints: Constraints) -> list[Finali
     return [f for f in finalists if constraints.max_ms is None or f.measured_ms <= constraints.max_ms]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Bench:
-    """Where finalists are built and measured; all of one call in the same rounds."""
+    """Where finalists are built and measured; all of one call in the same rounds, and the anchor with them.
+
+    Attributes:
+        level: how fast the device is, as it was seen last; None where that is not known.
+        result: the last search.
+        finalists: all that were measured.
+    """
 
     fleet: Fleet
     subject: Subject
     target: TargetProfile
-    constraints: Constraints
     protocol: Protocol | None
     progress: Progress | None
+    gauge: Gauge | None
+    level: LevelNow | None = None
+    result: SearchResult | None = None
+    finalists: list[Finalist] = field(default_factory=list)
+
+    def look(self) -> LevelNow | None:
+        """Measure how fast the device is now."""
+        if self.gauge:
+            self.level = self.gauge.measure(self.fleet, self.progress)
+        return self.level
 
     def measure(self, model: LatencyModel, points: list[Point]) -> list[Finalist]:
         """Build, evaluate and measure subnets."""
@@ -352,7 +472,7 @@ class _Bench:
         subnets = [subject.subnet(point.arch) for point in points]
         valid = self._validated(points)
         files = [self._file(subnet, point.arch) for subnet, point in zip(subnets, points, strict=True)]
-        records = self._records(networks, files, points)
+        records, level = self._records(networks, files, points)
         mean, std = model.predict(networks)
         return [
             Finalist(
@@ -364,6 +484,7 @@ class _Bench:
                 subnet=subnets[i],
                 onnx=files[i],
                 records=(records[i],),
+                levels=(level,),
                 valid=valid[i],
                 belief=subject.belief(point.arch),
             )
@@ -385,9 +506,11 @@ class _Bench:
     def measure_again(self, finalists: list[Finalist], keep: bool) -> list[Finalist]:
         """The same subnets with new measurements, beside the old ones or in place of them."""
         networks = [self.subject.space.network(f.point.arch) for f in finalists]
-        records = self._records(networks, [f.onnx for f in finalists], [f.point for f in finalists])
+        records, level = self._records(networks, [f.onnx for f in finalists], [f.point for f in finalists])
         return [
-            replace(f, records=(*f.records, record) if keep else (record,))
+            replace(f, records=(*f.records, record), levels=(*f.levels, level))
+            if keep
+            else replace(f, records=(record,), levels=(level,))
             for f, record in zip(finalists, records, strict=True)
         ]
 
@@ -401,9 +524,9 @@ class _Bench:
 
     def fp32_record(self, chosen: Finalist) -> dict[str, Any]:
         """The measurement of the answer's graph in fp32, beside which int8's stands."""
-        plain = replace(self, target=self.target.model_copy(update={"precision": "fp32"}))
+        plain = replace(self, target=self.target.model_copy(update={"precision": "fp32"}), gauge=None)
         arch = chosen.point.arch
-        (record,) = plain._records(
+        (record,), _ = plain._records(
             [self.subject.space.network(arch)], [plain._file(chosen.subnet, arch)], [chosen.point]
         )
         return record
@@ -413,22 +536,14 @@ class _Bench:
         images = subject.calibration(arch) if self.target.precision == "int8" else None
         return model_file(subject.space.network(arch), subnet.weights(), self.target, images)
 
-    def _records(self, networks: list[Network], files: list[bytes], points: list[Point]) -> list[dict[str, Any]]:
+    def _records(
+        self, networks: list[Network], files: list[bytes], points: list[Point]
+    ) -> tuple[list[dict[str, Any]], LevelNow | None]:
+        """Measurements, and how fast the device was in their rounds."""
         items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
-        return self.fleet.measure(self.target, items, self.protocol, self.progress)
-
-
-def budgets_between(
-    subject: Subject, model: LatencyModel, codec: PopulationCodec, count: int, confidence: float
-) -> list[float]:
-    """Latency budgets in ms, spread geometrically between the fastest and the largest subnet's upper bounds.
-
-    The fastest one's is at a high confidence and with room for a slower hour on top: every budget can be met.
-    """
-    accuracy, latency = subject.accuracy(codec), model.bind(codec).predict
-    low = ROOM * fastest(Problem(codec, accuracy, latency, Constraints(confidence=max(confidence, FEASIBLE))))[1]
-    problem = Problem(codec, accuracy, latency, Constraints(confidence=confidence))
-    high = max(float(problem.upper(codec.encode([codec.space.largest]))[0]), SPREAD * low)
-    ratios = np.arange(1, count + 1) / (count + 1)
-    # three digits, never rounded down: a narrow range could be left that way
-    return [float(f"{1.005 * low * (high / low) ** ratio:.3g}") for ratio in ratios]
+        anchor = self.gauge.items if self.gauge else []
+        records = self.fleet.measure(self.target, [*items, *anchor], self.protocol, self.progress)
+        found, anchored = records[: len(items)], records[len(items) :]
+        level = self.gauge.read(anchored, found) if self.gauge else None
+        self.level = level.widened(FORECAST) if level else None
+        return found, level

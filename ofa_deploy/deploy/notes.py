@@ -9,9 +9,10 @@ from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED
 from ofa_deploy.errors import OpNotProfiled
-from ofa_deploy.latency import differences
+from ofa_deploy.latency import Row, differences
 from ofa_deploy.report.text import accuracy
 
+TOLD = 1.1  # times slower or faster, from which a level is worth a note
 OLD_DAYS = 30  # after which a table should be measured again
 
 
@@ -48,6 +49,7 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
             "This network was the answer to an earlier question. The search found none for this budget that is "
             "expected to be more accurate."
         )
+    notes += _level_notes(extraction, chosen)
     notes += _table_notes(extraction, chosen)
     notes += _slack(extraction, chosen)
     if extraction.precisions:
@@ -109,6 +111,28 @@ def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
         f"The budget does not bind: the largest subnet of {space.name} takes {largest:.3g} ms of {budget:g} ms "
         "(predicted). The slack is for a larger supernet."
     ]
+
+
+def _level_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
+    """Where the device is much slower or faster than when it was profiled, or too disturbed for a promise."""
+    level = chosen.level
+    if level is None:
+        return []
+    quiet = Row.from_record(chosen.record).best
+    factor, low, high = level.factor(quiet)
+    notes = []
+    if not 1 / TOLD < factor < TOLD:
+        why = f" ({'; '.join(level.reasons)})" if level.reasons else ""
+        notes.append(
+            f"The device took {factor:.2f} times as long as when it was profiled at {level.profiled_at} ({low:.2f} to "
+            f"{high:.2f}){why}."
+        )
+    if level.disturbed:
+        notes.append(
+            f"The device is too disturbed to promise anything now: repeated measurements differ by "
+            f"{100 * level.repeats:.0f} %. Undisturbed, this network takes {quiet:.4g} ms."
+        )
+    return notes
 
 
 def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:

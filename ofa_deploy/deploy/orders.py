@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.answers import earlier_answers
 from ofa_deploy.deploy.audits import newest_audit
+from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundle import build_bundle
 from ofa_deploy.deploy.cells import CellSubject
 from ofa_deploy.deploy.extract import BY_DEFAULT, Extraction, extract
@@ -34,6 +35,7 @@ class Order:
         finetune_epochs: for how many epochs; by default a quarter of the recipe's.
         front: the subnets of a front that was searched before; without any, the order searches.
         embed_preprocessing: whether the bundle also gets a model that pre-processes images itself.
+        spread: derives the latency bound from the device as it is then.
         options: words of the command that repeats the order, beside those that follow from the other attributes.
     """
 
@@ -48,6 +50,7 @@ class Order:
     front: tuple[Arch, ...] = ()
     embed_preprocessing: bool = False
     options: tuple[str, ...] = ()
+    spread: Spread | None = None
 
     @cached_property
     def tuning(self) -> Tuning | None:
@@ -97,6 +100,7 @@ class Order:
                 self.front,
                 self.plan,
                 [] if cells else earlier_answers(*asked),
+                self.spread,
             )
 
         return extract_best(self.targets, one)
@@ -117,6 +121,7 @@ class Order:
             The report.
         """
         audited = audited or newest_audit(workspace, extraction)
-        report = build_bundle(extraction, folder, self.command, audited, self.embed_preprocessing)
+        command = replace(self, constraints=extraction.constraints).command
+        report = build_bundle(extraction, folder, command, audited, self.embed_preprocessing)
         remember_bundle(workspace, extraction, report, folder)
         return report

@@ -29,6 +29,7 @@ from ofa_deploy.export.answers import bundle_answers
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval, left_out
+from ofa_deploy.latency.level import Curve
 from ofa_deploy.space import (
     PRESETS,
     Arch,
@@ -211,8 +212,13 @@ def _prediction(bundle: Bundle) -> Figures:
     if model is None:
         return {f"latency.{name}": None for name in ("predicted_ms", "std_ms", "upper_ms")}
     (mean,), (std,) = model.predict([bundle.network])
+    figures = Figures()
+    if "as_profiled_ms" in bundle.report["latency"]:  # bundles of older versions have none
+        kept = bundle.evidence["level"]
+        levels = {"as_measured_ms": Curve.from_json(kept) if kept else None, "as_profiled_ms": None}
+        figures |= {name: model.at_curve(curve).predict([bundle.network])[0][0] for name, curve in levels.items()}
     upper = mean + ndtri(bundle.report["budget"]["confidence"]) * std
-    figures = {
+    figures |= {
         "predicted_ms": mean,
         "std_ms": std,
         "upper_ms": upper,

@@ -10,6 +10,7 @@ import numpy as np
 from device_agents.summary import summarise
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
+from ofa_deploy.fleet.gauge import SHARED, Gauge
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import Progress, network_item
@@ -64,7 +65,8 @@ def audit(
     fleet.fetch(target)
     codec, model = PopulationCodec(space), load_model(workspace, target, space, statistic)
     archs = codec.decode(held_out(codec, model, networks, seed + 1))
-    return compared(fleet, target, model, space, archs, protocol, progress)
+    gauge = Gauge(workspace, target, space, model.table, statistic, SHARED)
+    return compared(fleet, target, model, space, archs, protocol, progress, gauge)
 
 
 def compared(
@@ -75,20 +77,38 @@ def compared(
     archs: Sequence[Arch],
     protocol: Protocol | None = None,
     progress: Progress | None = None,
+    gauge: Gauge | None = None,
 ) -> dict[str, Any]:
     """Predict some networks that the model has not seen, measure them, compare.
 
+    Args:
+        gauge: shares the rounds; each prediction is then judged at the level of these rounds, as everything else that
+            was measured in them shows it.
+
     Returns:
         What ``latency.audit_summary`` says, the ``networks`` behind it, and under which condition on which device they
-        were measured.
+        were measured; with a gauge the ``level`` at their median latency, and what the predictions at the level of the
+        profile came to, ``as_profiled``.
     """
-    predicted = _predictions(model, [space.network(arch) for arch in archs])
-    items = [network_item(space.network(arch), arch, target) for arch in archs]
-    records = fleet.measure(target, items, protocol, progress)
+    networks = [space.network(arch) for arch in archs]
+    predicted = _predictions(model, networks)
+    items = [network_item(network, arch, target) for network, arch in zip(networks, archs, strict=True)]
+    anchor = gauge.items if gauge else []
+    measured = fleet.measure(target, [*items, *anchor], protocol, progress)
+    records, anchored = measured[: len(items)], measured[len(items) :]
     rows = [
         {"key": record["key"], "role": "audit", **row, **_measured(record, model.statistic)}
         for row, record in zip(predicted, records, strict=True)
     ]
+    level, as_profiled = None, None
+    shown = gauge.read(anchored, records) if gauge else None
+    if gauge and shown:
+        as_profiled = _errors(rows)
+        for row, network, curve in zip(rows, networks, gauge.read_without_each(anchored, records), strict=True):
+            (mean,), (std,) = model.at_curve(curve).predict([network])
+            row |= {"as_profiled_ms": row["predicted_ms"], "predicted_ms": float(mean), "std_ms": float(std)}
+        middle = float(np.median(model.undisturbed(networks)))
+        level = shown.to_json(middle)
     return {
         "schema": 1,
         "target": target.name,
@@ -100,8 +120,16 @@ def compared(
         "statistic": model.statistic,
         "measured_at": max(record["measured_at"] for record in records),
         **audit_summary(rows, len(model.evidence)),
+        "level": level,
+        "as_profiled": as_profiled,
         "networks": rows,
     }
+
+
+def _errors(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Mean absolute and mean signed relative error of predictions."""
+    errors = [row["predicted_ms"] / row["measured_ms"] - 1 for row in rows]
+    return {"mape": float(np.mean(np.abs(errors))), "bias": float(np.mean(errors))}
 
 
 def _predictions(model: LatencyModel, networks: list[Network]) -> list[dict[str, float | None]]:

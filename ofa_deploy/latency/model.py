@@ -13,6 +13,7 @@ hour: each session in which networks were measured says what it was then.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ import numpy as np
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
+from ofa_deploy.latency.level import Curve, LevelNow
 from ofa_deploy.latency.posterior import Posterior, design, fit
 from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.latency.table import LatencyTable, Row
@@ -45,6 +47,8 @@ class LatencyModel:
         evidence: keys of the networks that were fitted.
         level: how far the statistic lies above the undisturbed latency.
         fit: which way of fitting it is.
+        now: the device's level now, where it was measured; predictions are then of now.
+        quiet: what is believed of the undisturbed latency.
         session_std: by how much one session's latencies differ from another's, a fraction.
         posterior: what is believed about the blocks' effects on the statistic, in the order of ``keys``.
     """
@@ -76,6 +80,28 @@ class LatencyModel:
         self.level = Level.of(evidence or list(table.rows.values()), statistic)
         self.session_std = float(np.hypot(self.level.unsure, drift))
         self.posterior = fitted.at_level(self.level.factor, self.session_std, self.level.noise)
+        self.quiet, self._drift = fitted.at_level(1.0, drift, 0.0), drift
+        self.now: Curve | None = None
+
+    def at(self, level: LevelNow | None) -> LatencyModel:
+        """The same model, predicting at the device's level now; at the usual one for None."""
+        return self.at_curve(level.now if level else None)
+
+    def at_curve(self, curve: Curve | None) -> LatencyModel:
+        """The same model, predicting along a curve from undisturbed latency to the statistic."""
+        other = copy.copy(self)
+        other.now = curve
+        usual = self.level.unsure
+        apart = usual if curve is None else float(np.hypot(np.median(curve.unsure), curve.noise))
+        other.session_std = float(np.hypot(apart, self._drift))
+        return other
+
+    def of_now(self, quiet: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Undisturbed latencies and their standard deviations in ms, at the level now."""
+        if self.now is None:
+            raise ValueError("the level now is not known")
+        factor, unsure = self.now.at(quiet)
+        return factor * quiet, factor * np.sqrt(std**2 + (unsure**2 + self.now.noise**2) * quiet**2)
 
     @property
     def effects(self) -> dict[str, float]:
@@ -114,7 +140,12 @@ class LatencyModel:
 
     def predict_ops(self, networks: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
         """Like ``predict``, for networks given as the keys of their blocks."""
-        return self.posterior.predict(self.counts(networks))
+        counts = self.counts(networks)
+        return self.posterior.predict(counts) if self.now is None else self.of_now(*self.quiet.predict(counts))
+
+    def undisturbed(self, networks: Sequence[Network]) -> np.ndarray:
+        """What each network takes while nothing disturbs the device, in ms."""
+        return self.quiet.predict(self.counts([self.table.row_keys(network) for network in networks]))[0]
 
     def without(self, key: str) -> LatencyModel:
         """The model fitted on all of its networks but one."""
@@ -160,6 +191,7 @@ class LatencyModel:
         """The table, which networks were fitted, and what is predicted: all that a prediction rests on."""
         fields = {name: getattr(self, name) for name in ("evidence", "statistic", "fit")}
         fields["table"] = self.table.to_json()
+        fields |= {"now": self.now.to_json()} if self.now else {}
         return {**fields, "blocks": None if set(self.blocks.origin) == {"measured"} else self.blocks.to_json()}
 
     def save(self, path: Path) -> None:
@@ -188,7 +220,8 @@ class LatencyModel:
         table, fitted = LatencyTable.from_json(data["table"]), data.get("fit", 1)
         if not 1 <= fitted <= FIT:
             raise UsageError("a newer version of ofa-deploy fitted this latency model; update ofa-deploy")
-        return cls(table, data["evidence"], data["statistic"], prior, fitted)
+        model = cls(table, data["evidence"], data["statistic"], prior, fitted)
+        return model.at_curve(Curve.from_json(data["now"])) if data.get("now") else model
 
 
 def _fit_sessions(blocks: BlockPrior, x: np.ndarray, rows: Sequence[Row], thorough: bool) -> tuple[Posterior, float]:
@@ -272,7 +305,8 @@ class SpaceLatency:
             codec = PopulationCodec(codec.space, model.table.per_resolution)
         model.require(codec.op_keys)
         columns = model.columns(codec.op_keys)
-        self._codec, self._posterior = codec, model.posterior
+        self._codec, self._posterior = codec, model.posterior if model.now is None else model.quiet
+        self._of_now = None if model.now is None else model.of_now
         factor = self._posterior.factor[:, columns]
         self._factor = np.vstack([factor.T, np.zeros(len(factor))]).astype(np.float32)
         self._mean = np.append(self._posterior.mean[columns], 0.0)
@@ -281,7 +315,8 @@ class SpaceLatency:
 
     def mean(self, population: Population) -> np.ndarray:
         """Predicted latency in ms, ``float64[N]``."""
-        return np.concatenate([self._sum(self._codec.op_ids(part)) for part in _chunks(population)])
+        found = np.concatenate([self._sum(self._codec.op_ids(part)) for part in _chunks(population)])
+        return found if self._of_now is None else self._of_now(found, np.zeros_like(found))[0]
 
     def _sum(self, ids: np.ndarray) -> np.ndarray:
         total = np.zeros(ids.shape[1])
@@ -305,7 +340,8 @@ class SpaceLatency:
             variance += self._variance.take(row)
         for i, j in self._twins:
             variance += np.where(ids[i] == ids[j], 2 * self._variance.take(ids[i]), 0.0)
-        return mean, self._posterior.calibration * np.sqrt(np.maximum(variance, 0.0))
+        std = self._posterior.calibration * np.sqrt(np.maximum(variance, 0.0))
+        return (mean, std) if self._of_now is None else self._of_now(mean, std)
 
 
 def _chunks(population: Population) -> list[Population]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from math import inf
 from typing import Any
 
 from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.deploy.answers import answer_of
-from ofa_deploy.deploy.extract import Extraction, budgets_between
+from ofa_deploy.deploy.budgets import Spread
+from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.orders import Order
-from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
@@ -27,56 +28,68 @@ from ofa_deploy.store import Workspace
 def extract_stage(run: Context, stage: ExtractStage) -> None:
     """A bundle for every target and budget."""
     for name in run.names(stage):
-        target, budgets = run.target(name), list[float | None](stage.max_ms)
-        if stage.spread:
-            budgets += _spread(run, stage, target)
-        for budget in sorted(budgets, key=_size) or ([] if stage.spread else [None]):
+        target = run.target(name)
+        unbound: list[float | None] = [] if stage.spread else [None]
+        for budget in sorted(stage.max_ms) or unbound:
             _extract(run, stage, target, budget)
-
-
-def _size(budget: float | None) -> float:
-    """Smaller budgets come first: their answers are candidates for larger ones."""
-    return float("inf") if budget is None else budget
-
-
-def _spread(run: Context, stage: ExtractStage, target: TargetProfile) -> list[float]:
-    """Budgets over the feasible range; none where an earlier unit on the target has failed."""
-    asked = stage.model_dump(include={"spread", "confidence", "statistic"})
-
-    def work(_: int) -> list[float]:
-        model, codec = ready_model(run.fleet(), run.known(target), target, run.subject.space, stage.statistic)
-        return budgets_between(run.subject, model, codec, stage.spread, stage.confidence)
-
-    return run.unit(f"budgets {target.name}", target.name, lambda: {**run.rests_on(target), **asked}, work) or []
+        above = 0.0
+        for place in range(stage.spread):
+            above = _derived(run, stage, target, Spread(place, stage.spread, above)) or above
 
 
 def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: float | None) -> None:
+    """One bundle, for a budget that was given."""
     constraints = _constraints(stage, budget)
     folder = "-".join([target.name, *constraints.names])
-    answers = _answers(run, target, constraints)
+    answers = _answers(run, target, budget)
     outputs = run.unit(
         f"extract {folder}",
         target.name,
-        lambda: {
-            **run.rests_on(target),
-            "stage": shared(stage),
-            "budget": budget,
-            **({"answers": answers} if answers else {}),
-        },
-        lambda since: _bundle(run, stage, target, constraints, folder, since, answers),
+        lambda: _inputs(run, stage, target, {"budget": budget}, answers),
+        lambda since: _bundle(run, stage, target, constraints, since, answers)["folder"],
         lambda _: not changed_files(run.folder / folder),
     )
     if outputs:
-        report = json.loads((run.folder / folder / "report.json").read_text())
-        run.outcome.reports.append({**report, "bundle": str(run.folder / folder), "folder": folder})
+        _report(run, folder)
 
 
-def _answers(run: Context, target: TargetProfile, constraints: Constraints) -> list[dict[str, Any]]:
+def _derived(run: Context, stage: ExtractStage, target: TargetProfile, spread: Spread) -> float | None:
+    """One bundle, for a budget that is derived from how fast the device is now: that budget in ms.
+
+    Smaller ones come first: their answers are candidates for larger ones.
+    """
+    answers = _answers(run, target, None)
+    outputs = run.unit(
+        f"extract {target.name} {spread.place + 1} of {spread.count}",
+        target.name,
+        lambda: _inputs(run, stage, target, {"spread": [spread.place, spread.count, spread.above]}, answers),
+        lambda since: _bundle(run, stage, target, _constraints(stage, None), since, answers, spread),
+        lambda outputs: not changed_files(run.folder / outputs["folder"]),
+    )
+    if not outputs:
+        return None
+    _report(run, outputs["folder"])
+    return float(outputs["budget"])
+
+
+def _inputs(
+    run: Context, stage: ExtractStage, target: TargetProfile, asked: dict[str, Any], answers: list[dict[str, Any]]
+) -> dict[str, Any]:
+    known = {"answers": answers} if answers else {}
+    return {**run.rests_on(target), "stage": shared(stage), **asked, **known}
+
+
+def _report(run: Context, folder: str) -> None:
+    report = json.loads((run.folder / folder / "report.json").read_text())
+    run.outcome.reports.append({**report, "bundle": str(run.folder / folder), "folder": folder})
+
+
+def _answers(run: Context, target: TargetProfile, budget: float | None) -> list[dict[str, Any]]:
     """What this run has answered on the target so far: not what else the workspace knows, so that a run that is
     resumed or repeated elsewhere finds the same."""
     answers = [answer_of(report, report["provenance"]["supernet_sha256"]) for report in run.outcome.reports]
-    budget = _size(constraints.max_ms)
-    return [a for a in answers if a["target"]["name"] == target.name and a["measured_ms"] <= budget]
+    most = inf if budget is None else budget
+    return [a for a in answers if a["target"]["name"] == target.name and a["measured_ms"] <= most]
 
 
 def _bundle(
@@ -84,10 +97,12 @@ def _bundle(
     stage: ExtractStage,
     target: TargetProfile,
     constraints: Constraints,
-    folder: str,
     since: int,
     answers: list[dict[str, Any]],
-) -> str:
+    spread: Spread | None = None,
+) -> dict[str, Any]:
+    """Extract and write the bundle: its folder and budget."""
+    which = f"budget {spread.place + 1} of {spread.count}" if spread else "-".join([target.name, *constraints.names])
     order = Order(
         subject=run.subject,
         targets=(target,),
@@ -98,10 +113,11 @@ def _bundle(
         finetune=stage.finetune,
         finetune_epochs=stage.finetune_epochs,
         embed_preprocessing=stage.embed_preprocessing,
+        spread=spread,
     )
 
     def attempt(workspace: Workspace, may_profile: bool) -> Extraction:
-        progress = partial(run.tell, f"measure finalists for {folder}")
+        progress = partial(run.tell, f"measure finalists for {which}")
         return order.extraction(run.fleet(), workspace, may_profile, progress, answers)
 
     known = run.known(target, since)
@@ -110,8 +126,9 @@ def _bundle(
         extraction = attempt(known if profiled else run.workspace, may_profile=not profiled)
     if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record["condition"]):
         extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
+    folder = "-".join([target.name, *extraction.constraints.names])
     order.deliver(extraction, run.workspace, run.folder / folder, run.audits.get(target.name))
-    return folder
+    return {"folder": folder, "budget": extraction.constraints.max_ms}
 
 
 def _plan(stage: ExtractStage) -> Plan:

@@ -155,8 +155,19 @@ def _latencies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         (f"{'SIMULATED' if simulated(report) else 'Measured'} {name}", ms(took), _listed(tail)),
         ("Predicted latency", ms(get(report, "latency.predicted_ms"), NOT_PREDICTED), " ".join(filter(None, bound))),
+        *_work(report),
         ("Prediction error", signed_pct(get(report, "latency.error_pct")), _said("sum of its blocks: {}", naive)),
     ]
+
+
+def _work(report: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What it takes undisturbed, and how much of the measured time was waiting for a core."""
+    quiet, waiting = (number(get(report, f"latency.{name}")) for name in ("undisturbed_ms", "waiting_ms"))
+    if quiet is None or simulated(report):
+        return []
+    work = number(get(report, "latency.work_ms"))
+    told = "" if waiting is None else f"{ms(work)} of work, {ms(waiting)} of waiting for a core"
+    return [("Undisturbed latency", ms(quiet), told)]
 
 
 def _accuracies(report: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -243,12 +254,24 @@ def conditions(report: dict[str, Any]) -> list[tuple[str, str]]:
     shown += [(name.replace("_", " ").capitalize(), plain(get(report, f"target.{name}"))) for name in CONDITIONS]
     shown.append(("Statistic", plain(get(report, "budget.statistic"))))
     shown.append(("Confidence of the bound", pct(get(report, "budget.confidence"), "unknown", 0)))
+    shown += _level(report)
     facts, bounds = get(report, "target.facts"), get(report, "constraints")
     shown += [(key, plain(value)) for key, value in sorted(facts.items())] if isinstance(facts, dict) else []
     if isinstance(bounds, dict):
         shown += [(f"Constraint {key}", count(value)) for key, value in sorted(bounds.items()) if value is not None]
     measured_at = get(report, "provenance.measured_at")
     return shown if measured_at is None or simulated(report) else [*shown, ("Measured at", plain(measured_at))]
+
+
+def _level(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """How fast the device was, beside when it was profiled, and why, where that is known."""
+    factor, low, high = (number(get(report, f"level.{name}")) for name in ("factor", "low", "high"))
+    if factor is None or low is None or high is None:
+        return []
+    said = [("Level", f"{factor:.2f} times as slow as when it was profiled (95 %: {low:.2f} to {high:.2f})")]
+    said.append(("Profiled at", plain(get(report, "level.profiled_at"))))
+    why = get(report, "level.reasons")
+    return [*said, ("What the device says", "; ".join(map(plain, why)))] if isinstance(why, list) and why else said
 
 
 def preprocessing(report: dict[str, Any]) -> list[str]:

@@ -114,7 +114,7 @@ def test_a_larger_budget_gets_no_worse_network_and_a_killed_run_the_same(
 
     def unlucky(*args: Any) -> Any:
         result = found(*args)
-        if args[4].max_ms < larger:
+        if args[4].constraints.max_ms < larger:
             return result
         worst = min(result.front, key=lambda point: point.accuracy)
         return replace(result, best=worst, finalists=[worst])

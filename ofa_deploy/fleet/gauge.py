@@ -1,0 +1,193 @@
+"""The anchor: a few networks of a target's profile, measured again to know how fast the device is now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from device_agents.summary import summarise
+from ofa_deploy.config import PUBLISHED, TargetProfile
+from ofa_deploy.fleet.items import MeasureItem
+from ofa_deploy.fleet.local import Fleet
+from ofa_deploy.fleet.profiling import Progress, network_item
+from ofa_deploy.fleet.protocol import Protocol
+from ofa_deploy.latency import LatencyTable, Row, differences
+from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
+from ofa_deploy.space import SearchSpace
+from ofa_deploy.store import Workspace
+
+ANCHORS = 7  # networks, from the fastest to the slowest that were profiled
+SHARED = 12  # where they share the rounds of others
+FEWEST = 3  # tell a curve
+QUICK = Protocol(rounds_min=3, min_s=1.0, cap_s=2.0, se=0.02, visit_ms=40.0)  # where nothing else is measured with it
+USUAL = 40  # networks of the profile that tell its own level
+FORECAST = 0.02  # by which a level moves at least, from one minute to the next
+WARM_C = 80.0  # degrees at which a processor may lower its clock
+BUSY_PCT = 60.0
+
+
+class Gauge:
+    """Tells how fast a target is now, from networks that were measured when it was profiled.
+
+    Attributes:
+        rows: the anchor's networks as they were measured then, the fastest first; none of a simulated device, nor of
+            one whose networks were not measured.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        target: TargetProfile,
+        space: SearchSpace,
+        table: LatencyTable,
+        statistic: str,
+        count: int = ANCHORS,
+    ) -> None:
+        self._workspace, self._target, self._space, self.statistic = workspace, target, space, statistic
+        fixed = target.simulated or table.simulated or target.runtime == PUBLISHED
+        self._condition = table.condition
+        self._profiled = [] if fixed else _of_profile(table)
+        archs = self._archs(self._profiled)
+        self._profiled = [row for row in self._profiled if row.key in archs]
+        self.rows = _spread(self._profiled, count)
+        self._archs_of = {row.key: archs[row.key] for row in self.rows}
+
+    def __bool__(self) -> bool:
+        return len(self.rows) >= FEWEST
+
+    def _archs(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+        """The genotypes of the profile's networks that are of this space, by the networks' keys."""
+        if not rows:
+            return {}
+        records = self._workspace.store.measurements(self._target.name, keys=[row.key for row in _spread(rows, USUAL)])
+        named = {record["key"]: record["arch"] for record in records if record["kind"] == "network" and record["arch"]}
+        return {key: arch for key, arch in named.items() if arch["space"] == self._space.name}
+
+    @cached_property
+    def items(self) -> list[MeasureItem]:
+        """The anchor, to be measured in the rounds of other items."""
+        found = []
+        for row in self.rows:
+            arch = self._space.canonical(self._archs_of[row.key])
+            made = network_item(self._space.network(arch), arch, self._target)
+            found.append(MeasureItem(made.network, made.model, arch, "anchor"))
+        return found
+
+    @cached_property
+    def usual(self) -> Curve:
+        """The level when the target was profiled."""
+        rows = _spread(self._profiled, USUAL)
+        ratios = [getattr(row, self.statistic) / row.best for row in rows]
+        return curve_through([row.best for row in rows], ratios, [row.se for row in rows])
+
+    def measure(self, fleet: Fleet, progress: Progress | None = None) -> LevelNow | None:
+        """The level in the next two seconds, as a forecast for the minutes after them; None without an anchor."""
+        if not self:
+            return None
+        level = self.read(fleet.measure(self._target, self.items, QUICK, progress))
+        return level and level.widened(max(FORECAST, level.repeats))
+
+    def read(self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]] = ()) -> LevelNow | None:
+        """The level of the rounds in which the anchor was measured; None where the device's condition is another one
+        than when it was profiled: that is no matter of speed.
+
+        Args:
+            records: of ``items``, in their order.
+            beside: records of other networks of the same rounds: how much longer they took than undisturbed shows the
+                level too, whatever they are.
+        """
+        if differences(self._condition, records[0]["condition"]):
+            return None
+        return self._level(records, curve_through(*self._points(records, beside)))
+
+    def read_without_each(
+        self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]]
+    ) -> list[Curve]:
+        """For each of the networks beside the anchor, the level of the rounds as all others show it."""
+        return without_each(*self._points(records, beside))[len(records) :]
+
+    def _points(
+        self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[float], list[float], list[float]]:
+        """Undisturbed latencies when the target was profiled, ratios of the statistic now to them, relative errors."""
+        now, others = (list(map(Row.from_record, part)) for part in (records, beside))
+        clock = float(np.median([one.best / row.best for one, row in zip(now, self.rows, strict=True)]))
+        quiet = [row.best for row in self.rows] + [one.best / clock for one in others]
+        every = [*now, *others]
+        ratios = [getattr(one, self.statistic) / ms for one, ms in zip(every, quiet, strict=True)]
+        errors = [min(max(one.se, 0.002), 1.0) for one in every]
+        return quiet, ratios, errors
+
+    def _level(self, records: Sequence[Mapping[str, Any]], curve: Curve) -> LevelNow:
+        return LevelNow(
+            now=curve,
+            then=self.usual,
+            anchors=tuple(row.best for row in self.rows),
+            repeats=_repeats(records, self.statistic),
+            profiled_at=max(row.measured_at for row in self.rows),
+            measured_at=max(record["measured_at"] for record in records),
+            reasons=tuple(reasons(records[0]["facts"])),
+        )
+
+
+def _of_profile(table: LatencyTable) -> list[Row]:
+    """The networks of the session that measured most of them, by their undisturbed latency."""
+    sessions = Counter(row.measured_at for row in table.networks.values())
+    if not sessions:
+        return []
+    (session, _), *_ = sessions.most_common(1)
+    return sorted((row for row in table.networks.values() if row.measured_at == session), key=lambda row: row.best)
+
+
+def _spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """So many of the rows, at equal distances in the logarithm of their latencies, the ends among them."""
+    if len(rows) <= count:
+        return list(rows)
+    at = np.log([row.best for row in rows])
+    wanted = np.linspace(at[0], at[-1], count)
+    chosen: list[int] = []
+    for place in wanted:
+        free = [i for i in range(len(rows)) if i not in chosen]
+        chosen.append(min(free, key=lambda i: abs(at[i] - place)))
+    return [rows[i] for i in sorted(chosen)]
+
+
+def _repeats(records: Sequence[Mapping[str, Any]], statistic: str) -> float:
+    """The median over the anchor of how far the odd rounds are from the even ones."""
+    apart = []
+    for record in records:
+        timings = record["timings"]
+        odd, even = (summarise(timings, range(start, len(timings), 2))[statistic] for start in (0, 1))
+        apart.append(abs(odd / even - 1))
+    return float(np.median(apart))
+
+
+def reasons(facts: Mapping[str, Any]) -> list[str]:
+    """What a device says of itself that explains its speed, in words."""
+    said, load = [], _last(facts.get("load"))
+    if load is not None:
+        said.append(f"load {load:.1f} on {facts.get('cores', '?')} cores")
+    for name, words, least in (
+        ("cores_busy_pct", "cores {:.0f} % busy", BUSY_PCT),
+        ("steal_pct", "{:.0f} % of the cores' time went to other guests of the host", 1.0),
+    ):
+        value = _last(facts.get(name))
+        if value is not None and value >= least:
+            said.append(words.format(value))
+    mhz, most = _last(facts.get("cpu_mhz")), _last(facts.get("cpu_mhz_max"))
+    if mhz and most and mhz < 0.9 * most:
+        said.append(f"clock {mhz:.0f} of {most:.0f} MHz")
+    temperature = _last(facts.get("temperature_c"))
+    if temperature is not None and temperature >= WARM_C:
+        said.append(f"{temperature:.0f} °C")
+    return said
+
+
+def _last(value: Any) -> float | None:
+    """A reading, or of one at both ends the later; None for what is no number."""
+    found = value[-1] if isinstance(value, list) and value else value
+    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
