@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.accuracy import Predictor, objective
 from ofa_deploy.api.common import Tell, Where, in_frame, opened, silent, targets_in
 from ofa_deploy.api.supernets import question_of
+from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import resolve_target
+from ofa_deploy.latency import LatencyModel
+from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.report.text import predictor_std
 from ofa_deploy.search import GRADIENT, Constraints, Fronts, Latency, Plan, Problem, SearchResult, find_fronts
 from ofa_deploy.search import search as run
@@ -38,6 +42,7 @@ class Found:
         judge: the error of the accuracy predictor that judged the subnets. Without one, larger networks counted as
             better.
         simulated: whether the latencies are those of a simulated device.
+        level: how fast the device is now, as ``predict --now`` tells it; None if that was not asked or is not known.
     """
 
     results: dict[str, SearchResult]
@@ -45,6 +50,7 @@ class Found:
     precision: str
     judge: dict[str, Any] | None
     simulated: bool
+    level: dict[str, Any] | None = None
 
     @property
     def judged(self) -> bool:
@@ -90,6 +96,7 @@ class Found:
             "trace": [vars(step) for step in result.trace],
             **({"course": result.course, "acted": result.acted} if result.course else {}),
             "simulated": self.simulated,
+            **({"level": self.level} if self.level else {}),
         }
         if len(self.results) + len(self.refused) > 1:
             each = {
@@ -106,12 +113,14 @@ class Question:
 
     Attributes:
         problems: for each precision, what a strategy solves.
+        levels: for each precision whose level now was measured, how the answer tells it of a subnet.
     """
 
     space: SearchSpace
     predictor: Predictor | None
     problems: dict[str, Problem]
     simulated: bool
+    levels: dict[str, Callable[[Arch], dict[str, Any]]] = field(default_factory=dict)
 
 
 def question(
@@ -125,6 +134,7 @@ def question(
     strategies: Sequence[str] = (),
     plan: Plan | None = None,
     seed: int = 0,
+    now: bool = False,
     workspace: Where = None,
     progress: Tell = silent,
 ) -> Question:
@@ -138,13 +148,31 @@ def question(
     if GRADIENT in strategies:
         gradient = _gradient(supernet, space, accuracy, plan or Plan(), where)
     problems: dict[str, Problem] = {}
+    levels: dict[str, Callable[[Arch], dict[str, Any]]] = {}
     simulated = False
     for one in targets:
         model, codec = ready_model(None, where, one, found, constraints.statistic)
+        if now and (level := _level_now(where, one, codec, model, progress)):
+            model = model.at(level)
+            levels[one.precision] = partial(_told, model, level, found)
         score, latency = objective(codec, predictor), model.bind(codec).predict
         problem = Problem(codec, score, latency, constraints, one.batch, one.precision, gradient=gradient)
         problems[one.precision], simulated = problem, model.table.simulated
-    return Question(found, predictor, problems, simulated)
+    return Question(found, predictor, problems, simulated, levels)
+
+
+def _level_now(
+    workspace: Workspace, target: TargetProfile, codec: PopulationCodec, model: LatencyModel, progress: Tell
+) -> LevelNow | None:
+    from ofa_deploy.fleet.gauge import looking  # and with it ONNX
+
+    told = partial(progress, f"measure how fast {target.name} is now")
+    with looking(workspace, target, model.statistic, told) as look:
+        return look(codec.space, model.table)
+
+
+def _told(model: LatencyModel, level: LevelNow, space: SearchSpace, arch: Arch) -> dict[str, Any]:
+    return level.to_json(float(model.undisturbed([space.network(arch)])[0]))
 
 
 def _gradient(
@@ -174,11 +202,12 @@ def search(
     strategy: str = "evolution",
     plan: Plan | None = None,
     seed: int = 0,
+    now: bool = False,
     workspace: Where = None,
     progress: Tell = silent,
     **bounds: Any,
 ) -> Found:
-    """Find the best subnet by prediction; measure nothing.
+    """Find the best subnet by prediction; measure nothing, or with ``now`` how fast the device is.
 
     Args:
         target: the device, which must be profiled.
@@ -192,6 +221,7 @@ def search(
             ``reinforce`` or ``differentiable``.
         plan: limits of the search, ``ofa_deploy.search.Plan``; its strategy is not used.
         seed: random seed of the search.
+        now: measure for two seconds how fast the device is now, and predict for now.
         workspace: the workspace or its folder.
         progress: called with a description and a dictionary of numbers.
         bounds: other constraints, as in ``ofa_deploy.search.Constraints``: ``max_macs``, ``max_params``,
@@ -219,6 +249,7 @@ def search(
         strategies=(strategy,),
         plan=plan,
         seed=seed,
+        now=now,
         workspace=workspace,
         progress=progress,
     )
@@ -239,7 +270,8 @@ def answered(asked: Question, strategy: str, plan: Plan | None, seed: int) -> Fo
     best = max(results, key=lambda name: results[name].best.accuracy)
     why = {name: str(error) for name, error in refused.items()}
     judge = None if asked.predictor is None else asked.predictor.error
-    return Found(results, why, best, judge, asked.simulated)
+    level = asked.levels[best](results[best].best.arch) if best in asked.levels else None
+    return Found(results, why, best, judge, asked.simulated, level)
 
 
 @dataclass(frozen=True)

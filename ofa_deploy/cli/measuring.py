@@ -291,6 +291,7 @@ def audit_text(answer: dict[str, Any]) -> str:
 )
 @option("--strict", is_flag=True, help="Fail if the table lacks a block, instead of estimating its latency.")
 @option("--explain", is_flag=True, help="List the blocks with their share of the prediction.")
+@option("--now", is_flag=True, help="Measure for two seconds how fast the device is now, and predict for now.")
 @option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def predict(
@@ -302,6 +303,7 @@ def predict(
     confidence: float,
     strict: bool,
     explain: bool,
+    now: bool,
     as_json: bool,
 ) -> None:
     """Predict the latency of subnets on a profiled device.
@@ -309,9 +311,13 @@ def predict(
     The prediction comes with its uncertainty. If the table lacks a block, the command estimates its latency from
     similar blocks or from other devices, which makes the prediction less certain.
 
+    The prediction is for a device that is as fast as when it was profiled. With --now the command measures a few of
+    the profile's networks again, and predicts for the device as it is now.
+
     \b
-    Example:
+    Examples:
       ofa-deploy predict --target local arch.json --json
+      ofa-deploy predict --target local arch.json --now
     """
     from ofa_deploy.api.supernets import space_of
     from ofa_deploy.fleet import in_precision, resolve_target
@@ -327,7 +333,13 @@ def predict(
         named = data.get("space") if data.get("space") in PRESETS else None
         space = space_of(space_name or named, (), opened, _note)
         pairs.append((space, space.canonical(data)))
-    rows = predict_archs(opened, found, pairs, confidence, strict, explain)
+    if now:
+        from ofa_deploy.fleet.gauge import looking
+
+        with looking(opened, found) as look:
+            rows = predict_archs(opened, found, pairs, confidence, strict, explain, look)
+    else:
+        rows = predict_archs(opened, found, pairs, confidence, strict, explain)
     if as_json:
         emit(rows)
         return
@@ -336,11 +348,30 @@ def predict(
             f"{shout(row['simulated'])}{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, "
             f"with {100 * confidence:g} % confidence below {row['upper_ms']:.4g} ms"
         )
+        if now:
+            click.echo(f"  {level_text(row)}")
         for block in sorted(row.get("blocks", ()), key=lambda block: -block["posterior_ms"]):
             click.echo(
                 f"  {block['posterior_ms']:9.4f} ms ± {block['std_ms']:7.4f}  {100 * block['share']:5.1f} %  "
                 f"{block['name']:10} {block['op']}  ({block['origin']})"
             )
+
+
+def level_text(row: dict[str, Any]) -> str:
+    """How fast the device is now, of a prediction with its level, in a line."""
+    level = row["level"]
+    if level is None:
+        return "the device's speed now is not known: its profile has no networks to measure again"
+    why = f"; {'; '.join(level['reasons'])}" if level["reasons"] else ""
+    if level["disturbed"]:
+        return (
+            f"too disturbed to promise anything now: measurements differ by {100 * level['repeatability']:.0f} %; "
+            f"undisturbed, it takes {row['undisturbed_ms']:.4g} ms{why}"
+        )
+    return (
+        f"{level['factor']:.2f} times as slow as when it was profiled ({level['low']:.2f} to {level['high']:.2f}); "
+        f"then it took {row['as_profiled_ms']:.4g} ms{why}"
+    )
 
 
 def _note(what: str, _: dict[str, Any]) -> None:

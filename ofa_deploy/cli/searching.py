@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, SEARCH, SUBJECT, command, option
+from ofa_deploy.cli.options import BUDGET, OUTPUT, SEARCH, SUBJECT, command, option
 from ofa_deploy.cli.output import emit, picture, progress, shout, write_picture
 from ofa_deploy.cli.precision import precisions_option
 from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
@@ -42,6 +42,12 @@ EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
     help="Compare strategies: run each of them with N random seeds.",
 )
 @option(
+    "--now",
+    is_flag=True,
+    group=BUDGET,
+    help="Measure for two seconds how fast the device is now, and predict for now.",
+)
+@option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
@@ -57,9 +63,10 @@ def search(
     plan: Plan,
     precisions: tuple[str, ...],
     seeds: int | None,
+    now: bool,
     output: Path | None,
 ) -> None:
-    """Find the best subnet by prediction; measure nothing.
+    """Find the best subnet by prediction; measure nothing but, with --now, how fast the device is now.
 
     With --compare N the command runs every strategy except differentiable, or those that --strategy names, with N
     random seeds. All get the same time if you give --time-limit, else the same number of subnets.
@@ -89,6 +96,7 @@ def search(
             precision=precisions,
             strategies=strategies,
             plan=plan,
+            now=now,
             workspace=workspace,
             progress=tell,
         )
@@ -121,6 +129,11 @@ def _tell_best(found: Found, request: Request) -> None:
         f"({result.evaluations} subnets assessed in {result.seconds:.1f} s)\n"
         f"{json.dumps(best.arch.to_json())}"
     )
+    if found.level:
+        click.echo(
+            f"the device is {found.level['factor']:.2f} times as slow as when it was profiled "
+            f"({found.level['low']:.2f} to {found.level['high']:.2f})"
+        )
 
 
 def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:

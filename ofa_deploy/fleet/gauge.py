@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -132,6 +133,25 @@ class Gauge:
             measured_at=max(record["measured_at"] for record in records),
             reasons=tuple(reasons(records[0]["facts"])),
         )
+
+
+@contextmanager
+def looking(
+    workspace: Workspace, target: TargetProfile, statistic: str = "p50", progress: Progress | None = None
+) -> Iterator[Callable[[SearchSpace, LatencyTable], LevelNow | None]]:
+    """Within it, a function that measures a target's level now by the networks of a space in its table."""
+    with ExitStack() as stack:
+        opened: list[Fleet] = []
+
+        def look(space: SearchSpace, table: LatencyTable) -> LevelNow | None:
+            gauge = Gauge(workspace, target, space, table, statistic)
+            if not gauge:
+                return None
+            if not opened:  # a device is asked only where there is something to measure
+                opened.append(stack.enter_context(Fleet.open(workspace)))
+            return gauge.measure(opened[0], progress)
+
+        yield look
 
 
 def _of_profile(table: LatencyTable) -> list[Row]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.latency import LatencyModel, LatencyTable, differences
+from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
 from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace
@@ -101,10 +102,14 @@ def predict_archs(
     confidence: float,
     strict: bool = False,
     explain: bool = False,
+    look: Callable[[SearchSpace, LatencyTable], LevelNow | None] | None = None,
 ) -> list[dict[str, Any]]:
     """The predictions of subnets, each with its space: ``key``, ``mean_ms``, ``std_ms``, ``upper_ms``, ``simulated``.
 
     Args:
+        look: measures how fast the device is now. Predictions are then of now; ``as_profiled_ms`` is the prediction
+            at the level of the profile, ``undisturbed_ms`` that of an undisturbed device, and ``level`` says how much
+            slower the device is than when it was profiled (None where that is not known).
         confidence: that a latency is under ``upper_ms``.
         strict: see ``load_model``.
         explain: add ``blocks``, from ``LatencyModel.explain``.
@@ -112,15 +117,21 @@ def predict_archs(
     Raises:
         OpNotProfiled: see ``load_model``.
     """
-    answers, models = [], dict[SearchSpace, LatencyModel]()
+    answers, models, levels = [], dict[SearchSpace, LatencyModel](), dict[SearchSpace, LevelNow | None]()
     for space, arch in archs:
         network, at = space.network(arch), space.with_resolutions((arch.resolution,))
         if at not in models:
             models[at] = load_model(workspace, target, at, strict=strict)
-        (mean,), (std,) = models[at].predict([network])
+            levels[at] = look(at, models[at].table) if look else None
+        level = levels[at]
+        (mean,), (std,) = models[at].at(level).predict([network])
         upper = mean + NormalDist().inv_cdf(confidence) * std
         row = {"key": arch.key, "mean_ms": float(mean), "std_ms": float(std), "upper_ms": float(upper)}
         row["simulated"] = target.simulated or models[at].table.simulated
+        if look:
+            quiet = float(models[at].undisturbed([network])[0])
+            row |= {"undisturbed_ms": quiet, "as_profiled_ms": float(models[at].predict([network])[0][0])}
+            row["level"] = level and level.to_json(quiet)
         answers.append({**row, "blocks": models[at].explain(network)} if explain else row)
     return answers
 

@@ -133,7 +133,7 @@ def test_a_larger_budget_gets_no_worse_network_and_a_killed_run_the_same(
     assert large["subnet"]["key"] == small["subnet"]["key"]
     assert set(states(run(whole, document)).values()) == {"skipped"}
     with pytest.raises(Killed):
-        run(killed, document, kill_at=f"extract jetson_nano-ms{larger}")
+        run(killed, document, kill_at=f"measure finalists for jetson_nano-ms{larger}")
     assert run(killed, document).error is None
     for report in outcome.reports:
         expected, again = (root / ".ofa" / "bundles" / "ci" / report["folder"] for root in (whole, killed))
@@ -141,7 +141,7 @@ def test_a_larger_budget_gets_no_worse_network_and_a_killed_run_the_same(
         assert [name for name in names if (expected / name).read_bytes() != (again / name).read_bytes()] == []
 
 
-@pytest.mark.parametrize("moment", ["profile pi", "audit jetson", "extract jetson", "bundle", "compare on pi"])
+@pytest.mark.parametrize("moment", ["profile pi", "audit jetson", "measure finalists", "bundle", "compare on pi"])
 def test_a_killed_run_goes_on_to_the_same_bundles(
     done: tuple[Path, Outcome], tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
