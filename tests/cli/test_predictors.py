@@ -126,5 +126,5 @@ def test_show_of_an_unmeasured_one(tmp_path):
     fitted = AccuracyPredictor.fit(codec, population[:8], accuracy[:8], population[8:], accuracy[8:])
     keep_predictor(Workspace.open(tmp_path / "ws"), "plain", fitted)
     shown = run(tmp_path, "predictor", "show", "--accuracy", "plain").stdout
-    assert "fitted on 8 subnets; on 4 others" in shown
+    assert "fitted on 8 subnets; on 4 held-out ones" in shown
     assert "round" not in shown
