@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Tell = Callable[[str, dict[str, Any]], None]
 Render = Callable[[dict[str, Any]], str]
@@ -66,7 +69,7 @@ def _split(numbers: dict[str, Any]) -> tuple[float, float | None, str]:
 
 
 @contextmanager
-def _bars() -> Iterator[Tell]:
+def _bars(console: Console | None = None) -> Iterator[Tell]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -86,7 +89,7 @@ def _bars() -> Iterator[Tell]:
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("[dim]{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
-    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
+    with Progress(*columns, console=console or Console(stderr=True), expand=True) as bars:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, numbers: dict[str, Any]) -> None:
