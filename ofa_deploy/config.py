@@ -287,7 +287,7 @@ class TrainRecipe(Document):
         precision: of the layers in training; weights and evaluations stay fp32.
         compile: uses ``torch.compile``; resumed runs then agree only up to rounding.
         seed: of everything that is random.
-        threads: CPU threads; default: all cores.
+        threads: CPU threads, also of evaluations; default: all cores.
         checkpoint_seconds: seconds between checkpoints.
         accuracy: the accuracy predictor.
     """

@@ -18,7 +18,7 @@ from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.space import Arch, arch_facts
 from ofa_deploy.store import Store
 from ofa_deploy.supernet import Subnet, Supernet
-from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, evaluate_all, specialise_all
+from ofa_deploy.training import ALONE, Data, RecalibrationCache, World, cpu_threads, evaluate_all, specialise_all
 
 SPLIT = "valid"
 QUARTERS = {SPLIT: (0, 4), "fit": (0, 2), "calibration": (2, 3), "check": (3, 4)}
@@ -54,8 +54,14 @@ class Campaign:
         data: Data,
         config: AccuracyConfig,
         world: World = ALONE,
+        threads: int | None = None,
     ) -> None:
-        self._store, self._supernet, self._config = store, supernet, config
+        """Look at a supernet's subnets.
+
+        Args:
+            threads: of torch, as the supernet was trained with; by default as many as it takes.
+        """
+        self._store, self._supernet, self._config, self._threads = store, supernet, config, threads
         self.supernet_id, self.world = supernet_id, world
         self._sampled = data.sampled
         self._looks = {split: look(data, config, split) for split in (*QUARTERS, TEST)}
@@ -92,7 +98,8 @@ class Campaign:
             order = {"archs": [a.to_json() for a in unknown], "config": self._config.model_dump(), "split": split}
             self.world.ask_main(lambda: order)
             subnets = self._subnets(unknown, split)
-            results = evaluate_all(subnets, unknown, self._looks[split], world=self.world)
+            with cpu_threads(self._threads):
+                results = evaluate_all(subnets, unknown, self._looks[split], world=self.world)
             space = self._supernet.space
             self._store.architectures.add(arch_facts(arch, space.network(arch)) for arch in unknown)
             for (arch, role), result in zip(new.values(), results, strict=True):
@@ -117,10 +124,11 @@ class Campaign:
         return self._known[split]
 
     def _subnets(self, archs: Sequence[Arch], split: str) -> list[Subnet]:
-        if self.world.size == 1:
-            return self._recalibrated[split].subnets(archs)
-        images = self._config.recalibration_images
-        return specialise_all(self._supernet, archs, self._looks[split], images, self.world)
+        with cpu_threads(self._threads):
+            if self.world.size == 1:
+                return self._recalibrated[split].subnets(archs)
+            images = self._config.recalibration_images
+            return specialise_all(self._supernet, archs, self._looks[split], images, self.world)
 
 
 def follow(supernet: Supernet, data: Data, world: World) -> None:

@@ -269,7 +269,8 @@ def open_subject(workspace: Workspace, path: Path, seed: int = 0, world: World =
         if recipe is None:
             raise UsageError("the supernet's file does not say what it was trained on")
         subject.data = _images(recipe, summary, path.with_name(SAMPLE))
-        subject.campaign = Campaign(workspace.store, digest, supernet, subject.data, recipe.accuracy, world)
+        args = (workspace.store, digest, supernet, subject.data, recipe.accuracy, world, recipe.threads)
+        subject.campaign = Campaign(*args)
     except UsageError as error:
         subject.data_error = str(error)
     return subject

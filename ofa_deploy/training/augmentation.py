@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.training.images import one_thread
+from ofa_deploy.training.images import cpu_threads
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
 Step = Callable[[Tensor], Tensor]
@@ -102,7 +102,7 @@ def _colour(how: Sequence[str]) -> list[Step]:
 
 def _seeded(steps: Sequence[Step], image: Tensor, seed: int) -> Tensor:
     """Apply torchvision's transforms, which draw from torch's global generator."""
-    with torch.random.fork_rng(devices=[]), one_thread():
+    with torch.random.fork_rng(devices=[]), cpu_threads(1):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too, and they are not put back
         for step in steps:
             image = step(image)

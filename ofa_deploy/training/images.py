@@ -13,10 +13,14 @@ Channels = Sequence[float]
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Within: work on single images, which torch's threads make several times slower by waiting for each other."""
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Within: so many of torch's threads, which wait for each other longer than they compute where work is small.
+
+    Args:
+        count: None leaves the number as it is.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from ofa_deploy.accuracy.proxy_gate import ProxyGate, ProxyScores
 from ofa_deploy.config import AccuracyConfig, DataConfig
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.supernet import Supernet, initialise
-from ofa_deploy.training import evaluate, load_data, specialise
+from ofa_deploy.training import evaluate, evaluate_all, load_data, specialise
 from ofa_deploy.training.data import batches
 
 SPACE = load_space("tiny_16")
@@ -53,6 +53,22 @@ def test_the_looks_share_no_image_but_with_the_whole(data, campaign):
     assert torch.equal(parts["fit"].train.images, data.train.images[:64])
     everything = AccuracyConfig(recalibration_images=len(data.train))
     assert len(look(data, everything, "check").train) == len(data.train)
+
+
+def test_it_evaluates_with_the_threads_that_the_supernet_was_trained_with(workspace, supernet, data, monkeypatch):
+    seen, before = [], torch.get_num_threads()
+
+    def noted(*arguments, **options):
+        seen.append(torch.get_num_threads())
+        return evaluate_all(*arguments, **options)
+
+    monkeypatch.setattr("ofa_deploy.accuracy.campaign.evaluate_all", noted)
+    one = Campaign(workspace.store, "net", supernet, data, CONFIG, threads=1)
+    assert one.accuracy(SPACE.smallest) == Campaign(workspace.store, "net", supernet, data, CONFIG).accuracy(
+        SPACE.smallest
+    )
+    assert seen == [1], "what is known is not evaluated again"
+    assert torch.get_num_threads() == before
 
 
 def test_an_accuracy_is_that_of_the_subnet_on_those_images(data, supernet, campaign):
