@@ -140,7 +140,7 @@ def _command(subject: Subject, plan: Plan, epochs: int) -> str:
 def ranking_text(answer: dict[str, Any]) -> str:
     """A ranking audit as a table: first the ceiling, then the scores from best to worst."""
     rows = [("two seeds, from scratch", answer["ceiling"])] if answer["ceiling"] else []
-    rows += sorted(answer["scores"].items(), key=lambda score: -(score[1]["tau"] or -1))
+    rows += sorted(answer["scores"].items(), key=lambda score: _rank(score[1]["tau"]))
     lines = [f"{'':26} Kendall τ  95 % interval      ms per network"]
     lines += [f"{name:26} {_tau(score)}{_milliseconds(score)}".rstrip() for name, score in rows]
     gap = answer["gap"]
@@ -149,6 +149,11 @@ def ranking_text(answer: dict[str, Any]) -> str:
         f"theirs: mean {100 * gap['mean']:+.2f} points ({100 * gap['least']:+.2f} to {100 * gap['most']:+.2f})"
     )
     return "\n".join(lines)
+
+
+def _rank(tau: float | None) -> tuple[bool, float]:
+    """Best first; a τ of 0 is a result, an undefined one comes last."""
+    return tau is None, 0.0 if tau is None else -tau
 
 
 def _tau(score: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from ofa_deploy.cli.archs import _line, _lines
 from ofa_deploy.cli.deploying import summary
 from ofa_deploy.cli.finetuning import tuned_text
 from ofa_deploy.cli.pipelines import _print
+from ofa_deploy.cli.ranking import ranking_text
 from ofa_deploy.pipeline.outcome import Outcome, _changes
 from ofa_deploy.report.summary import render_summary
 from tests.report.test_report import REPORT
@@ -62,3 +63,10 @@ def test_architectures_and_fine_tuning():
     }
     assert f"inherited {SHOWN}, fine-tuned {SHOWN}" in tuned_text(answer)
     assert "fine-tuned 100.0 % −2.1 (n 180)" in tuned_text(answer)
+
+
+def test_a_kendall_tau_of_zero_is_better_than_a_negative_one():
+    scores = {name: {"tau": tau, "low": None} for name, tau in (("worse", -0.5), ("none", 0.0), ("equal", None))}
+    gap = {"mean": 0.0, "least": 0.0, "most": 0.0}
+    text = ranking_text({"scores": scores, "ceiling": None, "networks": 3, "epochs": 1, "gap": gap})
+    assert [line.split()[0] for line in text.splitlines()[1:4]] == ["none", "worse", "equal"]
