@@ -20,6 +20,16 @@ def wilson(share: float, n: float) -> tuple[float, float]:
     return 0.0 if share == 0 else max(low, 0.0), 1.0 if share == 1 else min(high, 1.0)
 
 
+def level_error(bias_std: float, corrected: bool) -> float:
+    """How far all predictions are off together on new images, from what a predictor's card says of its bias.
+
+    A predictor is fitted on half of the validation images, and its bias is found on a quarter. With n images in the
+    half, the variance behind ``bias_std`` grows with 1/n + 2/n. That of the predictions' own level grows with 1/n, or
+    with 2/n where another quarter corrected it.
+    """
+    return bias_std * sqrt(2 / 3 if corrected else 1 / 3)
+
+
 def difference_error(shares: Sequence[float], counts: Sequence[int]) -> float:
     """Half of the 95 % interval of the difference of two counted shares, from the Wilson intervals of both (Newcombe,
     "Interval estimation for the difference between independent proportions", Statistics in Medicine 17, 1998, method

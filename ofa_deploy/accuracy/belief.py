@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ofa_deploy.intervals import Z95, wilson
+from ofa_deploy.intervals import Z95, level_error, wilson
 
 SMALLEST = 1e-6  # a predictor's error that was measured as 0 still is one
 JEFFREYS = (0.5, 1)  # right answers and images of the weak prior, where there is no belief
@@ -67,7 +67,8 @@ def belief_in(mean: float, error: Mapping[str, Any], weights: str | None) -> Bel
     """
     if not knows(error, weights):
         return None
-    return Belief(float(mean), float(error["rmse"]), float(error.get("bias_after_std", 0.0)))
+    level = level_error(float(error.get("bias_after_std", 0.0)), bool(error.get("bias_corrected")))
+    return Belief(float(mean), float(error["rmse"]), level)
 
 
 def knows(error: Mapping[str, Any], weights: str | None) -> bool:

@@ -1,4 +1,4 @@
-"""Earlier answers: networks that were measured to fit a budget, and so are candidates for every larger one.
+"""Earlier answers: networks that were measured for another budget, and so are candidates for every one that they fit.
 
 A search knows predictions only, and a larger space of candidates is harder to search. Without the earlier answers, a
 larger budget could get a network that is expected to be less accurate than the one for a smaller budget.
@@ -21,7 +21,7 @@ from ofa_deploy.store import Workspace
 
 @dataclass(frozen=True)
 class Earlier:
-    """A network that was an answer before.
+    """A network that was an answer before, or a finalist beside it.
 
     Attributes:
         tuned: how it was fine-tuned, as ``Tuned.facts`` has it; None for inherited weights.
@@ -40,21 +40,29 @@ def ran_under(condition: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def answer_of(report: Mapping[str, Any], supernet: str | None) -> dict[str, Any]:
-    """What later extractions have to know of a bundle.
+def answers_of(report: Mapping[str, Any], supernet: str | None) -> list[dict[str, Any]]:
+    """What later extractions have to know of a bundle: its network, and the finalists beside it.
 
     Args:
         supernet: sha256 of the supernet, or of what stands in for it.
     """
     statistic, weights = report["budget"]["statistic"], report["provenance"]["weights"]
-    return {
+    shared = {
         "supernet": supernet,
         "target": {name: value for name, value in report["target"].items() if name != "facts"},
         "statistic": statistic,
-        "measured_ms": report["latency"]["measured_ms"][statistic],
+    }
+    answer = {
         "arch": report["subnet"]["arch"],
+        "measured_ms": report["latency"]["measured_ms"][statistic],
         "tuned": {name: weights[name] for name in TUNING} if weights else None,
     }
+    beside = [
+        {"arch": row["arch"], "measured_ms": row["measured_ms"], "tuned": None}
+        for row in report["finalists"]
+        if row["arch"] != answer["arch"]
+    ]
+    return [shared | one for one in (answer, *beside)]
 
 
 TUNING = ("state", "epochs", "lr", "seed", "teacher")  # what two trainings must have in common to be compared
@@ -67,10 +75,10 @@ def earlier_answers(
     constraints: Constraints,
     answers: Iterable[Mapping[str, Any]] | None = None,
 ) -> list[Earlier]:
-    """The networks that were answers on this target under its present condition, and were measured to fit.
+    """The networks that were measured to fit on this target under its present condition.
 
     Args:
-        answers: as ``answer_of`` gives them; those that the workspace remembers by default.
+        answers: as ``answers_of`` gives them; those that the workspace remembers by default.
     """
     condition = load_table(workspace, target).condition
     if not condition:
@@ -88,4 +96,5 @@ def earlier_answers(
 
 def remembered(workspace: Workspace) -> list[dict[str, Any]]:
     """The answers of a workspace, oldest first; earlier versions kept none."""
-    return [bundle["meta"]["answer"] for bundle in workspace.store.artefacts("bundle") if "answer" in bundle["meta"]]
+    bundles = workspace.store.artefacts("bundle")
+    return [answer for bundle in bundles for answer in bundle["meta"].get("answers", ())]

@@ -46,8 +46,8 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         notes.append(f"The table is {what} ({'; '.join(changed)}); measure it again with: {again}")
     if chosen.point.arch.key in extraction.recalled:
         notes.append(
-            "This network was the answer to an earlier question. The search found none for this budget that is "
-            "expected to be more accurate."
+            "This network was measured for an earlier question. The search for this budget found none that is expected "
+            "to be more accurate."
         )
     notes += _level_notes(extraction, chosen)
     notes += _table_notes(extraction, chosen)

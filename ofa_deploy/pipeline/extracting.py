@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 from ofa_deploy.config import TargetProfile, read_document
-from ofa_deploy.deploy.answers import answer_of
+from ofa_deploy.deploy.answers import answers_of
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.orders import Order
@@ -87,7 +87,8 @@ def _report(run: Context, folder: str) -> None:
 def _answers(run: Context, target: TargetProfile, budget: float | None) -> list[dict[str, Any]]:
     """What this run has answered on the target so far: not what else the workspace knows, so that a run that is
     resumed or repeated elsewhere finds the same."""
-    answers = [answer_of(report, report["provenance"]["supernet_sha256"]) for report in run.outcome.reports]
+    reports = run.outcome.reports
+    answers = [one for report in reports for one in answers_of(report, report["provenance"]["supernet_sha256"])]
     most = inf if budget is None else budget
     return [a for a in answers if a["target"]["name"] == target.name and a["measured_ms"] <= most]
 

@@ -165,7 +165,7 @@ def _plot(reports: Sequence[dict[str, Any]]) -> Markup:
         plot.budget(budget, str(place), f"stroke:{_colour(place)}")
     for front in fronts:
         if front.band:
-            plot.area(front.band, "band", f"fill: {_front_colour(front)}; opacity: 0.12")
+            plot.area(front.band, "band", f"fill: {_front_colour(front)}; opacity: 0.08")
     for front in fronts:
         _draw_front(plot, front)
     for answer in answers:

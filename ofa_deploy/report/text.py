@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import hypot, isfinite
 from typing import Any
 
-from ofa_deploy.intervals import Z95, wilson
+from ofa_deploy.intervals import Z95, level_error, wilson
 
 NOT_MEASURED, NOT_PREDICTED = "not measured", "not predicted"
 MINUS = "−"
@@ -80,8 +80,10 @@ def predictor_std(error: Any) -> float | None:
     Args:
         error: the predictor's on held-out networks: its RMSE, and how sure its level on other images is.
     """
-    rmse, level = number(get(error, "rmse")), number(get(error, "bias_after_std"))
-    return None if rmse is None else hypot(rmse, 0.0 if level is None else level)
+    rmse, bias = number(get(error, "rmse")), number(get(error, "bias_after_std"))
+    if rmse is None or bias is None:
+        return rmse
+    return hypot(rmse, level_error(bias, bool(number(get(error, "bias_corrected")))))
 
 
 def within(value: Any, low: Any, high: Any, absent: str = NOT_MEASURED) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation, belief_in, posterior
-from ofa_deploy.intervals import difference_error, wilson
+from ofa_deploy.intervals import difference_error, level_error, wilson
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,13 @@ def test_wilson_intervals_cover():
 def test_the_interval_of_a_difference_is_the_published_one():
     low, high = 0.0524, 0.3339  # 56 of 70 less 48 of 80: Newcombe 1998, method 10
     assert difference_error((56 / 70, 48 / 80), (70, 80)) == pytest.approx(max(0.2 - low, high - 0.2), abs=1e-4)
+
+
+def test_the_level_of_predictions_is_as_sure_as_the_images_behind_it():
+    half, quarter, spread = 2000, 1000, 0.9 * 0.1
+    bias = (spread / half + spread / quarter) ** 0.5
+    assert level_error(bias, corrected=False) == pytest.approx((spread / half) ** 0.5)
+    assert level_error(bias, corrected=True) == pytest.approx((spread / quarter) ** 0.5)
 
 
 def test_without_images_everything_is_possible():
@@ -95,7 +102,8 @@ def test_the_mean_chooses_better_than_the_validation():
 
 def test_an_error_on_other_weights_is_no_error_on_these():
     error = {"rmse": 0.01, "bias_after_std": 0.02, "supernet": "a"}
-    assert belief_in(0.9, error, "a") == Belief(0.9, 0.01, 0.02)
+    assert belief_in(0.9, error, "a") == Belief(0.9, 0.01, pytest.approx(0.02 / 3**0.5))
+    assert belief_in(0.9, {**error, "bias_corrected": 0.03}, "a").level == pytest.approx(0.02 * (2 / 3) ** 0.5)
     assert belief_in(0.9, error, "b") is None
     assert belief_in(0.9, error, None) is None
     assert belief_in(0.9, {"what": "a published predictor"}, "a") is None

@@ -20,6 +20,7 @@ from ofa_deploy.deploy.finetuning import Tuning
 from ofa_deploy.deploy.subject import load_subject, random_subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle, write_bundle
+from ofa_deploy.intervals import level_error
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import load_space
 from ofa_deploy.store import Workspace
@@ -139,7 +140,9 @@ def test_what_is_believed_of_every_finalist_is_recomputed(workspace, supernet, t
     found = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.5))
     report = build_bundle(found, tmp_path / "bundle", "a test")
     accuracy = report["accuracy"]
-    belief = Belief(accuracy["predicted"], subject.predictor.error["rmse"], subject.predictor.error["bias_after_std"])
+    error = subject.predictor.error
+    level = level_error(error["bias_after_std"], error["bias_corrected"] != 0)
+    belief = Belief(accuracy["predicted"], error["rmse"], level)
     expected = posterior(belief, Validation(accuracy["valid"], accuracy["valid_n"]))
     assert (accuracy["posterior"], accuracy["low"], accuracy["high"]) == pytest.approx(expected)
     assert accuracy["valid_n"] == subject.campaign.images("valid")
