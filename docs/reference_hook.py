@@ -1,6 +1,7 @@
 """What is done to pages when the site is built.
 
-A line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys; notes for the tests are left out.
+A line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys; notes for the tests are left out. Notebooks
+become pages.
 
 Keys, types, bounds and defaults are those of the pydantic model; what a key means is in its docstring.
 """
@@ -15,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 from griffe import Docstring, DocstringSectionAttributes
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -29,6 +32,22 @@ SIGNS = {
     "multipleOf": "a multiple of",
 }
 WORDS = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "nothing"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """MkDocs calls this with all files: a page is added for each notebook."""
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        name = notebook.src_uri.rpartition("/")[2]
+        text = as_markdown(json.loads(notebook.content_string), name)
+        files.append(File.generated(config, notebook.src_uri.removesuffix(".ipynb") + ".md", content=text))
+    return files
+
+
+def as_markdown(notebook: Mapping[str, Any], name: str) -> str:
+    """A notebook's text and code; what it printed is left out."""
+    cells = [("".join(cell["source"]), cell["cell_type"]) for cell in notebook["cells"]]
+    parts = [f"```python\n{text}\n```" if kind == "code" else text for text, kind in cells]
+    return "\n\n".join([*parts, f"This page is a notebook: [{name}]({name})."])
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

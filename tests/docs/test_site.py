@@ -115,7 +115,8 @@ def pages_of(nav: list) -> list[str]:
 
 def test_the_navigation_lists_every_page() -> None:
     listed = pages_of(yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"])
-    there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    sources = [path for kind in ("*.md", "*.ipynb") for path in (ROOT / "docs").rglob(kind)]
+    there = {str(path.relative_to(ROOT / "docs").with_suffix(".md")) for path in sources}
     assert set(listed) == there
     assert len(listed) == len(there)
 
