@@ -92,7 +92,7 @@ def _finish(result: Outcome) -> None:
 @option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def quickstart(workspace: Path | None, as_json: bool) -> None:
-    """Run the whole walk on this machine, in about 90 seconds.
+    """Run the whole walk on this machine, in about two minutes.
 
     The command trains a small supernet, measures this machine, and extracts a network for each of three latency
     budgets. Everything is real, only small. A page at the end shows the results.
