@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -167,14 +168,17 @@ def supernet_params(space: SearchSpace) -> int:
     return network_params(space.network(space.largest)) + transforms
 
 
+@lru_cache(maxsize=64)  # a search asks for the same few tables in every step
 def op_table(ops: tuple[OpSpec, ...], count: str) -> np.ndarray:
-    """``float64[M + 1]``: a count of every block, and 0 for the empty slot at the end.
+    """``float64[M + 1]``: a count of every block, and 0 for the empty slot at the end; not to be written to.
 
     Args:
         count: ``macs``, ``params``, ``weights`` or ``activations``.
     """
     function = {"macs": op_macs, "params": op_params, "weights": op_weights, "activations": op_activations}[count]
-    return np.array([function(op) for op in ops] + [0], dtype=np.float64)
+    table = np.array([function(op) for op in ops] + [0], dtype=np.float64)
+    table.flags.writeable = False
+    return table
 
 
 def arch_facts(arch: Arch, network: Network) -> dict[str, Any]:

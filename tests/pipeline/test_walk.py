@@ -261,7 +261,7 @@ def test_a_damaged_predictor_is_named_and_comes_back(walk: tuple[Path, dict], ru
     file = folder / ".ofa" / "supernets" / "small" / "predictor.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    assert f"{file}: the accuracy predictor is truncated" in run(folder, "search", *budget, code=2).stderr
+    assert f"{file}: the accuracy predictor's file is truncated" in run(folder, "search", *budget, code=2).stderr
     file.unlink()
     run(folder, "search", *budget)
     assert file.read_bytes() == whole

@@ -25,6 +25,7 @@ from ofa_deploy.space import (
     random_weights,
     supernet_params,
 )
+from ofa_deploy.space.counts import op_table
 
 ANCHORS = Path(__file__).parents[2] / ".." / "shared" / "anchors" / "ofa"
 
@@ -295,3 +296,12 @@ def test_counts_of_a_block_add_up() -> None:
         "kernels": 3,
     }
     assert op_activations(halved) == 64 * 4 + 16 * 6, "both convolutions read the input"
+
+
+def test_a_table_of_counts_is_made_once_and_not_written_to() -> None:
+    codec = PopulationCodec(load_space("tiny_16"))
+    table = op_table(codec.ops, "macs")
+    assert op_table(PopulationCodec(load_space("tiny_16")).ops, "macs") is table
+    assert table.tolist() == [*map(op_macs, codec.ops), 0]
+    with pytest.raises(ValueError, match="read-only"):
+        table[0] = 1
