@@ -1,4 +1,4 @@
-"""A subnet trained on after the search, alone: from its inherited weights or from scratch, with the supernet's largest
+"""A subnet fine-tuned after the search, on its own: from inherited weights or from scratch, with the supernet's largest
 subnet as its frozen teacher."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Progress = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Tuning:
-    """How subnets are trained on.
+    """How subnets are fine-tuned.
 
     Attributes:
         recipe: whose images, batches and regularisation are used; the supernet's own by default.
@@ -61,14 +61,14 @@ class Tuning:
 
 
 def tuning_of(subject: Subject, finalists: int | None, epochs: int | None = None) -> Tuning | None:
-    """How finalists are trained on, by default for a quarter of the supernet's epochs; None where none are."""
+    """How finalists are fine-tuned, by default for a quarter of the supernet's epochs; None where none are."""
     quarter = max(1, subject.recipe.epochs // 4 if subject.recipe else 1)
     return Tuning(quarter if epochs is None else epochs) if finalists else None
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A subnet that was trained on.
+    """A subnet that was fine-tuned.
 
     Attributes:
         subnet: in evaluation mode, batch norm recalibrated, with the names that its space gives its blocks.
@@ -140,12 +140,12 @@ def _recipe(recipe: TrainRecipe, subject: Subject, arch: Arch, tuning: Tuning) -
 def _trainable(subject: Subject, tuning: Tuning) -> tuple[Supernet, TrainRecipe, Data]:
     """What is needed to train a subject's subnets."""
     if subject.supernet is None:
-        raise UsageError(f"{subject.name}: there are no weights to train on; name a supernet with --supernet")
+        raise UsageError(f"{subject.name}: there are no weights to fine-tune: name a supernet with --supernet")
     recipe = tuning.recipe or subject.recipe
     if recipe is None:
         raise UsageError(f"{subject.name} does not say how it was trained: name a recipe with -c")
     if tuning.recipe is None and subject.data is None:
-        raise OfaDeployError(f"{subject.name} cannot be trained on: {subject.data_error}")
+        raise OfaDeployError(f"{subject.name} cannot be fine-tuned: {subject.data_error}")
     data = load_data(recipe.data) if tuning.recipe or subject.data is None or subject.data.sampled else subject.data
     return subject.supernet, recipe, data
 

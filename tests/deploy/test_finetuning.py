@@ -178,6 +178,6 @@ def test_an_imported_supernet_is_trained_on_by_a_recipe(supernet, command, tmp_p
 def test_random_weights_cannot_be_trained_on(workspace):
     subject = random_subject(load_space(SPACE))
     fleet = MadeUpFleet(workspace, 1.0)
-    with pytest.raises(UsageError, match="there are no weights to train on"):
+    with pytest.raises(UsageError, match="there are no weights to fine-tune"):
         extract(fleet, workspace, subject, TARGET, Constraints(max_ms=1), tuning=Tuning(epochs=1), tuned=1)
     assert fleet.jobs == []
