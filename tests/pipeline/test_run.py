@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from ofa_deploy.deploy import extract as extracting_one
+from ofa_deploy.deploy import orders
 from ofa_deploy.errors import InfeasibleBudget
-from ofa_deploy.pipeline import extracting
 from ofa_deploy.pipeline.outcome import Outcome
 from ofa_deploy.pipeline.question import read_pipeline
 from ofa_deploy.pipeline.runner import run_pipeline
@@ -152,7 +152,7 @@ def test_a_killed_run_goes_on_to_the_same_bundles(
 
     with monkeypatch.context() as patched:
         if moment == "bundle":  # when its finalists are measured
-            patched.setattr(extracting, "build_bundle", killed)
+            patched.setattr(orders, "build_bundle", killed)
         with pytest.raises(Killed):
             run(tmp_path, DOCUMENT, moment)
     assert run(tmp_path, DOCUMENT).error is None
