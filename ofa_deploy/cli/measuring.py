@@ -259,6 +259,8 @@ def audit(
 
 def audit_text(answer: dict[str, Any]) -> str:
     """Describe an audit in a few lines."""
+    from ofa_deploy.report.audit import level_in_words
+
     lines = [f"{SIMULATED}{answer['target']}"] if answer["simulated"] else []
     for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
         if part:
@@ -269,6 +271,7 @@ def audit_text(answer: dict[str, Any]) -> str:
                 f"{ranks}95 % bound held: {100 * part['coverage_95']:.0f} %"
             )
     lines.append(f"{answer['n_heldout']} networks, fitted on {answer['n_fit']} others: {answer['verdict']}")
+    lines += filter(None, [level_in_words(answer)])
     return "\n".join(lines)
 
 

@@ -84,6 +84,7 @@ def _as_report(audit: dict[str, Any]) -> dict[str, Any]:
         "target": {**target, "name": get(audit, "target"), "facts": get(audit, "facts")},
         "budget": {"statistic": get(audit, "statistic")},
         "networks": get(audit, "networks"),
+        "level": get(audit, "level"),
         "command": get(audit, "command"),
         "provenance": {"measured_at": get(audit, "measured_at")},
     }
@@ -98,7 +99,25 @@ def _verdict(audit: dict[str, Any]) -> facts.Verdict:
         f"seen; it was fitted on {plain(get(audit, 'n_fit'))} others"
     )
     said = plain(get(audit, "verdict"))
-    return facts.Verdict(kind, headline, [said.partition(": ")[2] or said, how])  # the headline says the rest
+    lines = [said.partition(": ")[2] or said, how]  # the headline says the rest
+    if level := level_in_words(audit):
+        lines.append(level)
+    return facts.Verdict(kind, headline, lines)
+
+
+def level_in_words(audit: dict[str, Any]) -> str:
+    """At which level an audit judged, and how far off predictions at the profile's level were; empty if unknown."""
+    factor, low, high = (number(get(audit, f"level.{name}")) for name in ("factor", "low", "high"))
+    bias, once = (number(get(audit, name)) for name in ("bias", "as_profiled.bias"))
+    if factor is None or low is None or high is None or bias is None or once is None:
+        return ""
+    why = get(audit, "level.reasons")
+    said = f" ({'; '.join(map(plain, why))})" if isinstance(why, list) and why else ""
+    return (
+        f"the device was {factor:.2f} times as slow as when it was profiled ({low:.2f} to {high:.2f}){said}; at the "
+        f"level of these rounds predictions are off by {100 * bias:+.1f} % on average, at that of the profile by "
+        f"{100 * once:+.1f} %"
+    )
 
 
 def _statistics(audit: dict[str, Any]) -> list[list[str]]:

@@ -23,6 +23,7 @@ from ofa_deploy.report.text import (
 )
 
 SIMULATED = "SIMULATED: these latencies come from a simulation, not from a device."
+HARDLY = 0.01  # of the work: shorter waits are not worth a figure
 HEADLINES = {"fits": "Fits the budget", "over": "Over the budget"}
 
 
@@ -166,7 +167,10 @@ def _work(report: dict[str, Any]) -> list[tuple[str, str, str]]:
     if quiet is None or simulated(report):
         return []
     work = number(get(report, "latency.work_ms"))
-    told = "" if waiting is None else f"{ms(work)} of work, {ms(waiting)} of waiting for a core"
+    told = ""
+    if waiting is not None and work:
+        waited = f"{ms(waiting)} of waiting" if waiting > HARDLY * work else "hardly any waiting"
+        told = f"{ms(work)} of work, {waited} for a core"
     return [("Undisturbed latency", ms(quiet), told)]
 
 

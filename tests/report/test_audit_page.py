@@ -151,3 +151,13 @@ def test_ids_are_unique_and_nothing_is_loaded():
     found = re.findall(r' id="([^"]*)"', html)
     assert len(found) == len(set(found))
     assert not re.search(r"@import|url\((?!#)|https?:", html)
+
+
+def test_an_audit_tells_the_level_that_it_was_judged_at_and_both_biases():
+    level = {"factor": 1.36, "low": 1.3, "high": 1.42, "reasons": ["load 4.2 on 2 cores"]}
+    answer = {**AUDIT, "level": level, "as_profiled": {"bias": -0.25, "mape": 0.25}, "bias": 0.01}
+    for text in texts(answer):
+        assert "1.36 times as slow as when it was profiled (1.30 to 1.42)" in text
+        assert "load 4.2 on 2 cores" in text
+        assert "off by +1.0 % on average, at that of the profile by -25.0 %" in text
+    assert "times as slow" not in render_audit_markdown({**answer, "level": None})

@@ -509,3 +509,10 @@ def test_a_search_by_gradient_shows_its_course_and_what_guards_did() -> None:
     assert "guard skips, step 3: too &lt;few&gt; blocks" in html
     for other in (None, {"course": None, "acted": 3}, {"course": [{"step": "x"}, 4], "acted": None}):
         assert "Search by gradient" not in render_html({**REPORT, "search": other})
+
+
+@pytest.mark.parametrize(("waiting", "told"), [(7.0, "5.1 ms of work, 7 ms of waiting"), (4e-5, "hardly any waiting")])
+def test_work_is_told_from_waiting_for_a_core(waiting, told):
+    found = copy.deepcopy(REPORT)
+    found["latency"] |= {"undisturbed_ms": 5.0, "work_ms": 5.1, "waiting_ms": waiting}
+    assert told in render_markdown(found)
