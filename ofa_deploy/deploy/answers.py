@@ -7,7 +7,8 @@ larger budget could get a network that is expected to be less accurate than the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from ofa_deploy.config import TargetProfile
@@ -25,10 +26,12 @@ class Earlier:
 
     Attributes:
         tuned: how it was fine-tuned, as ``Tuned.facts`` has it; None for inherited weights.
+        measured_ms: what it took then.
     """
 
     arch: Arch
     tuned: dict[str, Any] | None = None
+    measured_ms: float = field(default=inf, compare=False)
 
 
 def ran_under(condition: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def earlier_answers(
         alike = (answer["supernet"], answer["statistic"]) == (subject.sha256, constraints.statistic)
         fits = constraints.max_ms is None or answer["measured_ms"] <= constraints.max_ms
         if alike and fits and answer["target"] == asked:
-            earlier = Earlier(subject.space.canonical(answer["arch"]), answer["tuned"])
+            earlier = Earlier(subject.space.canonical(answer["arch"]), answer["tuned"], answer["measured_ms"])
             found.setdefault(f"{earlier.arch.key} {earlier.tuned}", earlier)
     return list(found.values())
 

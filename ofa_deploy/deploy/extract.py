@@ -69,6 +69,7 @@ class Finalist:
         belief: what the accuracy predictor says; None where its error on these weights is not known.
         valid: its accuracy on held-out images of the training split; None without data.
         tuned: its training after the search, if there was one: subnet, file and accuracy are what came out.
+        earlier_ms: what it took when an earlier question was answered; None where it took no part in that.
     """
 
     point: Point
@@ -83,6 +84,7 @@ class Finalist:
     valid: Validation | None
     belief: Belief | None = None
     tuned: Tuned | None = None
+    earlier_ms: float | None = None
 
     @property
     def posterior(self) -> Posterior | None:
@@ -192,6 +194,7 @@ def extract(
     if not isinstance(subject, CellSubject):
         gauge = Gauge(workspace, target, codec.space, model.table, constraints.statistic)
     bench = _Bench(fleet, subject, target, protocol, progress, gauge)
+    bench.earlier = {one.arch.key: one.measured_ms for one in reversed(earlier)}
     model = model.at(bench.look())
 
     def refreshed() -> LatencyModel:
@@ -203,7 +206,12 @@ def extract(
             budget = spread.budget(subject, model, codec, constraints.confidence)
             asked = replace(asked, constraints=replace(constraints, max_ms=budget))
         try:
-            return _answer(bench, asked, model, codec, workspace, refreshed if device else None)
+            found = _answer(bench, asked, model, codec, workspace, refreshed if device else None)
+            missed = _missed(bench, found) if spread else None
+            if missed is None:
+                return found
+            met = replace(constraints, max_ms=rounded_up(APART * missed.measured_ms))
+            return _conclude(bench, replace(asked, constraints=met), model, workspace, (), found.recalled)
         except (GateFailed, InfeasibleBudget) as error:
             model = _learn(model, bench.finalists).at(bench.look() if spread else bench.level)
             if not spread:
@@ -294,6 +302,17 @@ def _conclude(
         raise ValueError("nothing was searched")
     found = (bench.result, bench.finalists, chosen, session_std, beside)
     return Extraction(bench.subject, target, constraints, asked.seed, *found, recalled=recalled)
+
+
+def _missed(bench: _Bench, found: Extraction) -> Finalist | None:
+    """A better network that was measured to fit this budget when an earlier question was answered, but took longer
+    now: a derived budget then follows, so that a larger one gets no worse network."""
+    budget = found.constraints.max_ms
+    proven = [f for f in bench.finalists if budget and f.earlier_ms is not None and f.earlier_ms <= budget]
+    best = max(proven, key=lambda finalist: finalist.worth, default=None)
+    if best is None or best.worth <= found.chosen.worth or best.measured_ms <= (budget or 0.0):
+        return None
+    return best
 
 
 def _explained(
@@ -425,11 +444,13 @@ def _choose(finalists: list[Finalist], target: TargetProfile, constraints: Const
 
 
 def _ranked(finalists: list[Finalist], constraints: Constraints, session_std: float) -> list[Finalist]:
-    """Best first. Those that leave room for a slower session come before any that fitted by luck."""
+    """Best first. Those that leave room for a slower session, or fitted in an earlier one too, come before any that
+    fitted by luck."""
     room = np.exp(max(ndtri(constraints.confidence), 0.0) * session_std)
 
     def place(finalist: Finalist) -> tuple[bool, float, float]:
-        lucky = constraints.max_ms is not None and room * finalist.measured_ms > constraints.max_ms
+        budget, before = constraints.max_ms, finalist.earlier_ms
+        lucky = budget is not None and room * finalist.measured_ms > budget and not (before and before <= budget)
         return lucky, -finalist.worth, finalist.measured_ms
 
     return sorted(finalists, key=place)
@@ -447,6 +468,7 @@ class _Bench:
         level: how fast the device is, as it was seen last; None where that is not known.
         result: the last search.
         finalists: all that were measured.
+        earlier: what networks took when earlier questions were answered, by their keys.
     """
 
     fleet: Fleet
@@ -458,6 +480,7 @@ class _Bench:
     level: LevelNow | None = None
     result: SearchResult | None = None
     finalists: list[Finalist] = field(default_factory=list)
+    earlier: dict[str, float] = field(default_factory=dict)
 
     def look(self) -> LevelNow | None:
         """Measure how fast the device is now."""
@@ -487,6 +510,7 @@ class _Bench:
                 levels=(level,),
                 valid=valid[i],
                 belief=subject.belief(point.arch),
+                earlier_ms=self.earlier.get(point.arch.key),
             )
             for i, point in enumerate(points)
         ]

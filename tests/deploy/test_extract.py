@@ -173,6 +173,26 @@ def test_a_subnet_that_fits_with_room_for_other_sessions_comes_first(workspace: 
     assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.05) == [roomy, better]
     assert _ranked([roomy, better], Constraints(max_ms=0.2, confidence=0.5), session_std=0.05) == [better, roomy]
     assert _ranked([roomy, better], Constraints(max_ms=None), session_std=0.05) == [better, roomy]
+    proven = replace(better, earlier_ms=0.199)
+    assert _ranked([roomy, proven], Constraints(max_ms=0.2), session_std=0.05) == [proven, roomy], "it fitted before"
+
+
+def test_a_larger_derived_budget_gets_no_worse_network_when_the_device_gets_slower(workspace: Workspace) -> None:
+    """The smaller budget's answer no longer fits the larger one: the derived budget follows it."""
+    fleet, subject = MadeUpFleet(workspace, factor=1.0), random_subject(SPACE)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    first = extract(fleet, workspace, subject, TARGET, Constraints(), spread=Spread(0, 3))
+    answer, budget = first.chosen, first.constraints.max_ms
+    assert budget is not None
+    known = [Earlier(answer.point.arch, None, answer.measured_ms)]
+    fleet.factors = iter([1.0, *[1.4] * 50])  # after the anchor was measured
+    second = extract(
+        fleet, workspace, subject, TARGET, Constraints(), spread=Spread(1, 3, budget), earlier=known, seed=1
+    )
+    assert second.constraints.max_ms is not None
+    assert second.chosen.measured_ms <= second.constraints.max_ms
+    assert second.chosen.worth >= answer.worth
+    assert second.constraints.max_ms > budget
 
 
 def test_finalists_of_another_condition_do_not_mix_with_the_table(workspace: Workspace, tmp_path: Path) -> None:
