@@ -142,7 +142,7 @@ BAD = [
     (["lut", "export", "phone", "-o", "t.json", "--resolution", "20"], "must end in .json or .csv"),
     (["lut", "export", "local", "-o", "t.csv"], "local has no latency table yet; measure it with: ofa-deploy profile"),
     (["lut", "import", "t.csv", "--name", "x"], "give it with --space"),
-    (["lut", "import", "t.txt", "--name", "x"], "ends in .json or .csv"),
+    (["lut", "import", "t.txt", "--name", "x"], "must end in .json or .csv"),
     (["lut", "import", "t.json", "--name", "x", "--resolution", "160"], "--resolution is for CSV"),
     (["lut", "import", "p.json", "--name", "local"], "local is a target that is measured"),
     (["lut", "import", "p.json", "--name", "a/b"], "is not a name for a target"),

@@ -76,14 +76,14 @@ def test_what_was_trained_alone_is_known_of_the_architecture(audited):
 
 
 def test_the_time_is_told_before_it_is_spent(audited):
-    assert "4 networks, 7 trainings of 1 epochs: about" in audited[2]
+    assert "4 networks, 7 trainings of 1 epochs, about" in audited[2]
 
 
 def test_labels_are_kept_and_a_larger_audit_needs_only_the_others(audited, supernet, ofa_deploy):
     folder, answer, _ = audited
     again = ofa_deploy(*COMMAND, "--supernet", str(supernet), cwd=folder)
     assert timeless(json.loads(again.stdout)) == timeless(answer)
-    assert "0.0 min for the 0 missing" in again.stderr
+    assert "0 are left, which take about 0.0 min" in again.stderr
     whole = [word for word in COMMAND if word not in ("--repeat", "3")]
     planned = ofa_deploy(*whole, "--dry-run", "--supernet", str(supernet), cwd=folder)
     assert len(json.loads(planned.stdout)["missing"]) == 1
