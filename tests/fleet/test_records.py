@@ -82,6 +82,7 @@ def test_a_later_chunk_is_put_on_the_first_ones_level_beyond_noise_only():
         (moment(60), moment(30), (0, 600)),
         ("1970-01-01T00:00:10Z", moment(60), (0, 600)),  # it learnt the time meanwhile
     ],
+    ids=["boot", "an hour ago", "right", "all times", "backwards", "learnt"],
 )
 def test_a_clock_that_is_wrong_is_replaced_by_the_servers(began, ended, stored):
     record, _ = measured([[2.0, 2.0]] * 12, [1.0] * 12, began=began, ended=ended)
