@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from device_agents.summary import summarise
 from ofa_deploy.config import PUBLISHED, TargetProfile
+from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyTable, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
-from ofa_deploy.space import SearchSpace
+from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.store import Workspace
 
 ANCHORS = 7  # networks, from the fastest to the slowest that were profiled
@@ -51,29 +52,38 @@ class Gauge:
         self._workspace, self._target, self._space, self.statistic = workspace, target, space, statistic
         fixed = target.simulated or table.simulated or target.runtime == PUBLISHED
         self._condition = table.condition
-        self._profiled = [] if fixed else _of_profile(table)
-        archs = self._archs(self._profiled)
-        self._profiled = [row for row in self._profiled if row.key in archs]
+        self._profiled = [] if fixed else _spread(_of_profile(table), USUAL)
+        self._archs = self._of_space(self._profiled)
+        self._profiled = [row for row in self._profiled if row.key in self._archs]
         self.rows = _spread(self._profiled, count)
-        self._archs_of = {row.key: archs[row.key] for row in self.rows}
 
     def __bool__(self) -> bool:
         return len(self.rows) >= FEWEST
 
-    def _archs(self, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-        """The genotypes of the profile's networks that are of this space, by the networks' keys."""
+    def _of_space(self, rows: Sequence[Row]) -> dict[str, Arch]:
+        """The subnets behind the profile's networks that are of this space, by the networks' keys.
+
+        A table may hold networks of other spaces and resolutions, too.
+        """
         if not rows:
             return {}
-        records = self._workspace.store.measurements(self._target.name, keys=[row.key for row in _spread(rows, USUAL)])
-        named = {record["key"]: record["arch"] for record in records if record["kind"] == "network" and record["arch"]}
-        return {key: arch for key, arch in named.items() if arch["space"] == self._space.name}
+        records = self._workspace.store.measurements(self._target.name, keys=[row.key for row in rows])
+        found = dict[str, Arch]()
+        for record in records:
+            if record["kind"] != "network" or not record["arch"] or record["key"] in found:
+                continue
+            with suppress(UsageError):
+                arch = self._space.canonical(record["arch"])
+                if self._space.network(arch).key == record["key"]:
+                    found[record["key"]] = arch
+        return found
 
     @cached_property
     def items(self) -> list[MeasureItem]:
         """The anchor, to be measured in the rounds of other items."""
         found = []
         for row in self.rows:
-            arch = self._space.canonical(self._archs_of[row.key])
+            arch = self._archs[row.key]
             made = network_item(self._space.network(arch), arch, self._target)
             found.append(MeasureItem(made.network, made.model, arch, "anchor"))
         return found
@@ -81,7 +91,7 @@ class Gauge:
     @cached_property
     def usual(self) -> Curve:
         """The level when the target was profiled."""
-        rows = _spread(self._profiled, USUAL)
+        rows = self._profiled
         ratios = [getattr(row, self.statistic) / row.best for row in rows]
         return curve_through([row.best for row in rows], ratios, [row.se for row in rows])
 

@@ -18,10 +18,11 @@ from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
+from ofa_deploy.fleet.gauge import Gauge
 from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.search import Constraints
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PRESETS, PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
@@ -135,6 +136,19 @@ def test_a_budget_that_held_in_a_quiet_hour_fails_with_the_reason_and_one_that_h
     assert (
         extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=holds)).chosen.measured_ms <= holds
     )
+
+
+def test_the_anchor_is_of_the_networks_that_are_asked_about(workspace: Workspace) -> None:
+    """A table may hold networks of other resolutions and spaces."""
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    wide = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16, 20), "widths": (1.0,)})
+    profile(fleet, workspace, TARGET, wide, networks=12)
+    table = load_table(workspace, TARGET)
+    for space, some in ((wide, True), (wide.with_resolutions((16,)), True), (PRESETS["small_28"], False)):
+        gauge = Gauge(workspace, TARGET, space, table, "p50")
+        assert bool(gauge) is some
+        assert all(item.key in table.networks for item in gauge.items)
+    assert not Gauge(workspace, TARGET.model_copy(update={"runtime": "simulated"}), wide, table, "p50")
 
 
 def test_finalists_over_the_budget_say_the_same(workspace: Workspace) -> None:
