@@ -76,9 +76,9 @@ def test_scores_beside_the_genes_are_learned_from_and_then_needed() -> None:
     blind = AccuracyPredictor.fit(CODEC, population, accuracies[0], fresh, accuracies[1])
     told = AccuracyPredictor.fit(CODEC, population, accuracies[0], fresh, accuracies[1], 0, *hidden)
     assert told.error["kendall"] > 0.8 > 0.3 > blind.error["kendall"]
-    with pytest.raises(UsageError, match="fitted with other scores"):
+    with pytest.raises(UsageError, match="fitted with other zero-cost scores"):
         told.predict(fresh)
-    with pytest.raises(UsageError, match="fitted with other scores"):
+    with pytest.raises(UsageError, match="fitted with other zero-cost scores"):
         blind.predict(fresh, hidden[1])
 
 

@@ -1,5 +1,6 @@
 """The functions for programs and notebooks, on a simulated device: what they return, and that they load lazily."""
 
+import html
 import inspect
 import json
 import shutil
@@ -124,7 +125,7 @@ def test_a_front_is_drawn_and_kept(front, tmp_path: Path) -> None:
     for suffix, begins in ((".json", "{"), (".svg", "<svg"), (".html", "<!doctype html>")):
         front.save(tmp_path / f"front{suffix}")
         assert (tmp_path / f"front{suffix}").read_text().startswith(begins)
-    assert REMARK in front._repr_html_()
+    assert REMARK in html.unescape(html.unescape(front._repr_html_()))
     with pytest.raises(UsageError, match=r"must end in \.json, \.svg, \.html"):
         front.save(tmp_path / "front.png")
 

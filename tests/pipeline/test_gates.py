@@ -18,7 +18,7 @@ REPORT = {
         "measured_ms": {"p50": 1.5, "p90": 2.5, "p99": 3.0, "se": 0.01},
         "predicted_ms": 1.6, "error_pct": -4.0, "session_std": 0.0,
     },
-    "accuracy": {"measured": 0.9, "drop": 0.001},
+    "accuracy": {"measured": 0.9, "n": 500, "drop": 0.001},
     "parity": {"max_abs": 1e-6, "top1_agreement": 1.0},
     "audit": {"within_5": 0.9, "within_10": 1.0, "mape": 0.02, "bias": 0.01, "spearman": 0.99, "coverage_95": 1.0},
     "subnet": {"key": "abc", "params": 1000, "macs": 5000, "memory_mb": 2.0},

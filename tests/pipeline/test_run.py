@@ -141,7 +141,16 @@ def test_a_larger_budget_gets_no_worse_network_and_a_killed_run_the_same(
         assert [name for name in names if (expected / name).read_bytes() != (again / name).read_bytes()] == []
 
 
-@pytest.mark.parametrize("moment", ["profile pi", "audit jetson", "measure finalists", "bundle", "compare on pi"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "measure blocks and networks on pi",
+        "audit predictions on jetson",
+        "measure finalists",
+        "bundle",
+        "measure every network on pi",
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_bundles(
     done: tuple[Path, Outcome], tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,7 +49,7 @@ def test_a_loss_that_stays_high_stops_after_a_while():
     guards = walk([*healthy, *[40.0] * (DIVERGED - 1)])
     assert guards.suspicious
     with pytest.raises(
-        OfaDeployError, match=rf"diverges: the loss is 40 at step {100 + DIVERGED}, over .* set clip_norm"
+        OfaDeployError, match=rf"diverges: the loss is 40 at step {100 + DIVERGED}, above .* set clip_norm"
     ):
         walk([*healthy, *[40.0] * DIVERGED])
     assert not walk([*healthy, *[40.0] * (DIVERGED - 1), 1.0]).suspicious

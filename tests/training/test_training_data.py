@@ -126,7 +126,7 @@ def test_idx_files_of_wrong_size_or_kind_are_refused(tmp_path):
 
 
 def test_holding_out_everything_is_refused():
-    with pytest.raises(UsageError, match=r"data\.valid: 5000 of 1437"):
+    with pytest.raises(UsageError, match=r"data\.valid: holding out 5000 of 1437"):
         load_data(DataConfig(name="digits"))
 
 

@@ -255,7 +255,7 @@ def test_a_training_that_an_older_version_began_goes_on(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
-    with pytest.raises(UsageError, match="torch finds no GPU here: set device: auto or cpu"):
+    with pytest.raises(UsageError, match="torch finds no GPU here; set device: auto or cpu"):
         train_supernet(recipe(device="cuda"), tmp_path)
     assert loop.choose_device("auto", ALONE) == torch.device("cpu")
 
