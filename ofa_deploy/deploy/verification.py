@@ -20,6 +20,7 @@ from ofa_deploy.export import described, embed, noise_image, preprocessing, prog
 from ofa_deploy.export.preprocessing import Kind
 from ofa_deploy.export.runtime import run_torch
 from ofa_deploy.files import short_hash
+from ofa_deploy.fleet.auditing import evenly
 from ofa_deploy.graph import onnx_bytes
 from ofa_deploy.pixels import MODES, read
 from ofa_deploy.training.loading import FolderImages
@@ -117,9 +118,8 @@ def test_images(subject: Subject) -> dict[str, bytes]:
     data = subject.data
     if data is None or not data.licence or data.in_channels not in MODES:
         return {}
-    chosen = np.linspace(0, len(data.test) - 1, min(SAMPLES, len(data.test))).round().astype(int).tolist()
     found = {}
-    for number in chosen:
+    for number in evenly(len(data.test), SAMPLES).tolist():
         if isinstance(data.test, FolderImages):
             path = data.test.path(number)
             with contextlib.suppress(OSError):

@@ -54,7 +54,9 @@ def repeat_answers(folder: Path, limit: int = REPEATED) -> Repeated:
     root, names = recipe.get("data", {}).get("root"), test.get("files", [])
     if not names or not root:
         return Repeated(len(names), 0, [])
-    chosen = np.linspace(0, len(names) - 1, min(limit, len(names))).round().astype(int).tolist()
+    from ofa_deploy.fleet.auditing import evenly  # and with it the fleet, which other bundles need not load
+
+    chosen = evenly(len(names), limit).tolist()
     found = [
         (place, path)
         for place in chosen
