@@ -43,18 +43,19 @@ class Spread:
 
 
 def _range(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> tuple[float, float]:
-    accuracy, latency = subject.accuracy(codec), model.bind(codec).predict
     low = holding(subject, model, codec, confidence)
-    problem = Problem(codec, accuracy, latency, Constraints(confidence=confidence))
-    return low, max(float(problem.upper(codec.encode([codec.space.largest]))[0]), SPREAD * low)
+    high = unbounded(subject, model, codec, confidence).upper(codec.encode([codec.space.largest]))
+    return low, max(float(high[0]), SPREAD * low)
 
 
 def holding(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> float:
     """A budget in ms that the fastest subnet meets at a high confidence, with room for slower minutes."""
-    accuracy, latency = subject.accuracy(codec), model.bind(codec).predict
-    return float(
-        ROOM * fastest(Problem(codec, accuracy, latency, Constraints(confidence=max(confidence, FEASIBLE))))[1]
-    )
+    return float(ROOM * fastest(unbounded(subject, model, codec, max(confidence, FEASIBLE)))[1])
+
+
+def unbounded(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> Problem:
+    """The search without a bound: what there is to choose from."""
+    return Problem(codec, subject.accuracy(codec), model.bind(codec).predict, Constraints(confidence=confidence))
 
 
 def rounded_up(ms: float) -> float:

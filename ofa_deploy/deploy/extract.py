@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.answers import Earlier
-from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, holding, rounded_up
+from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, holding, rounded_up, unbounded
 from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.gradient import gradient_of
@@ -331,7 +331,7 @@ def _explained(
         nearest = min(finalists, key=lambda finalist: finalist.measured_ms)
         holds, arch = max(holds, ROOM * nearest.measured_ms), nearest.point.arch
     else:
-        problem = Problem(codec, bench.subject.accuracy(codec), model.bind(codec).predict, Constraints())
+        problem = unbounded(bench.subject, model, codec, Constraints().confidence)
         (arch,) = codec.decode(fastest(problem)[0][None])
     network = codec.space.network(arch)
     quiet, usual = float(model.undisturbed([network])[0]), float(model.at(None).predict([network])[0][0])
