@@ -20,7 +20,7 @@ from ofa_deploy.fleet import resolve_target
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.report.text import predictor_std
-from ofa_deploy.search import GRADIENT, Constraints, Fronts, Latency, Plan, Problem, SearchResult, find_fronts
+from ofa_deploy.search import GRADIENT, Constraints, FrontPoint, Fronts, Plan, Problem, SearchResult, find_fronts
 from ofa_deploy.search import search as run
 from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
@@ -280,7 +280,8 @@ class Front:
 
     Attributes:
         answer: what ``ofa-deploy pareto --json`` prints: ``fronts`` by device, and ``joint``, the subnets that meet the
-            budgets of all devices.
+            budgets of all devices; ``targets`` says of each device whether it is ``simulated``, and with ``now`` its
+            ``level`` in the middle of its front, if that is known.
     """
 
     answer: dict[str, Any]
@@ -317,6 +318,7 @@ def pareto(
     space: str | None = None,
     accuracy: str | None = None,
     seed: int = 0,
+    now: bool = False,
     workspace: Where = None,
     progress: Tell = silent,
     **bounds: Any,
@@ -330,6 +332,7 @@ def pareto(
         space: search a space with random weights instead of a supernet.
         accuracy: the name of an imported accuracy predictor.
         seed: random seed of the search.
+        now: measure for two seconds how fast each device is now, and predict for now.
         workspace: the workspace or its folder.
         progress: called with a description and a dictionary of numbers.
         bounds: other constraints than the latency, as in ``search``.
@@ -348,11 +351,15 @@ def pareto(
     where, constraints = opened(workspace), Constraints(**bounds)
     names = (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
     chosen, predictor, digest = question_of(supernet, space, accuracy, seed, where, progress)
-    codec, latencies, simulated = _devices(where, constraints.statistic, names, chosen)
+    codec, models = _devices(where, constraints.statistic, names, chosen)
+    levels = dict[str, LevelNow]()
+    for name in names if now else ():
+        if level := _level_now(where, resolve_target(name, where), codec, models[name], progress):
+            levels[name], models[name] = level, models[name].at(level)
     found = find_fronts(
         codec,
         objective(codec, predictor),
-        latencies,
+        {name: model.bind(codec).predict for name, model in models.items()},
         constraints,
         points,
         seed,
@@ -370,7 +377,13 @@ def pareto(
             "confidence": constraints.confidence,
             "constraints": constraints.bounds,
             "seed": seed,
-            "targets": {name: {"simulated": simulated[name]} for name in names},
+            "targets": {
+                name: {
+                    "simulated": model.table.simulated,
+                    **_level_of(model, levels.get(name), found.fronts[name], codec),
+                }
+                for name, model in models.items()
+            },
             **_figures(codec, found),
         }
     )
@@ -378,8 +391,8 @@ def pareto(
 
 def _devices(
     workspace: Workspace, statistic: str, names: tuple[str, ...], space: SearchSpace
-) -> tuple[PopulationCodec, dict[str, Latency], dict[str, bool]]:
-    """The part of a space that every device's table covers, the latency models, and which devices are simulated."""
+) -> tuple[PopulationCodec, dict[str, LatencyModel]]:
+    """The part of a space that every device's table covers, and the latency models."""
     ready = {name: ready_model(None, workspace, resolve_target(name, workspace), space, statistic) for name in names}
     common = tuple(r for r in space.resolutions if all(r in codec.space.resolutions for _, codec in ready.values()))
     if not common:
@@ -387,9 +400,14 @@ def _devices(
             f"the devices have no resolution in common: profile the same one on each of {', '.join(names)} "
             "with: ofa-deploy profile --resolution"
         )
-    codec = PopulationCodec(space.with_resolutions(common))
-    latencies: dict[str, Latency] = {name: model.bind(codec).predict for name, (model, _) in ready.items()}
-    return codec, latencies, {name: model.table.simulated for name, (model, _) in ready.items()}
+    return PopulationCodec(space.with_resolutions(common)), {name: model for name, (model, _) in ready.items()}
+
+
+def _level_of(
+    model: LatencyModel, level: LevelNow | None, front: Sequence[FrontPoint], codec: PopulationCodec
+) -> dict[str, Any]:
+    """The level in the middle of a front."""
+    return {"level": _told(model, level, codec.space, front[len(front) // 2].arch)} if level else {}
 
 
 def _figures(codec: PopulationCodec, found: Fronts) -> dict[str, Any]:

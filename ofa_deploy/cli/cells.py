@@ -147,7 +147,7 @@ def cell_subject(
     )
     trained = train_network(fitting, genotype, folder, True, lambda p: tell(f"train {recipe.name}", p))
     subject = trained_subject(fitting, trained)
-    subject.found, subject.options = family.found, family.options
+    subject.found, subject.options, subject.sizes = family.found, family.options, family.family
     return subject
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ofa_deploy.cli.options import BUDGET, OUTPUT, command, option
-from ofa_deploy.cli.output import emit, picture, progress, shout
+from ofa_deploy.cli.options import BUDGET, OUTPUT, command, now_option, option
+from ofa_deploy.cli.output import emit, picture, progress, shout, slower
 from ofa_deploy.cli.request import Request, front_options
 
 
@@ -31,6 +31,7 @@ from ofa_deploy.cli.request import Request, front_options
     help="Number of latency budgets for each device.",
 )
 @front_options
+@now_option
 @option(
     "-o",
     "--output",
@@ -45,9 +46,10 @@ def pareto(
     targets: tuple[str, ...],
     points: int,
     request: Request,
+    now: bool,
     output: Path | None,
 ) -> None:
-    """Find the best subnet at every latency, by prediction.
+    """Find the best subnet at every latency, by prediction; measure nothing but, with --now, how fast the devices are.
 
     One search finds the whole front of accuracy against latency. With several --target options it finds the front of
     each device, and the subnets that meet the budgets of all devices. `extract --front` takes its finalists from the
@@ -56,7 +58,7 @@ def pareto(
     \b
     Examples:
       ofa-deploy pareto --target local --points 8 -o front.html
-      ofa-deploy pareto --target local -o front.json
+      ofa-deploy pareto --target local --now -o front.json
     """
     from ofa_deploy.api.searching import pareto as run
 
@@ -64,6 +66,7 @@ def pareto(
         found = run(
             targets,
             points=points,
+            now=now,
             **request.subject,
             workspace=workspace,
             progress=tell,
@@ -76,6 +79,9 @@ def pareto(
         return
     for line in _table(found.answer, list(found.answer["fronts"])):
         click.echo(line)
+    for name, facts in found.answer["targets"].items():
+        if level := facts.get("level"):
+            click.echo(f"{name} is {slower(level)}")
     if output is not None:
         click.echo(str(output))
 

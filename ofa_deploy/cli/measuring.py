@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ofa_deploy.cli.cells import CellChoice, cell_family, cell_options
-from ofa_deploy.cli.options import BUDGET, MEASURING, OUTPUT, SUBJECT, command, option
-from ofa_deploy.cli.output import SIMULATED, emit, progress, shout
+from ofa_deploy.cli.options import BUDGET, MEASURING, OUTPUT, SUBJECT, command, now_option, option
+from ofa_deploy.cli.output import SIMULATED, emit, progress, shout, slower
 from ofa_deploy.cli.precision import precision_option
 from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
@@ -294,7 +294,7 @@ def audit_text(answer: dict[str, Any]) -> str:
 )
 @option("--strict", is_flag=True, help="Fail if the table lacks a block, instead of estimating its latency.")
 @option("--explain", is_flag=True, help="List the blocks with their share of the prediction.")
-@option("--now", is_flag=True, help="Measure for two seconds how fast the device is now, and predict for now.")
+@now_option
 @option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 @click.pass_obj
 def predict(
@@ -371,10 +371,7 @@ def level_text(row: dict[str, Any]) -> str:
             f"too disturbed to promise anything now: measurements differ by {100 * level['repeatability']:.0f} %; "
             f"undisturbed, it takes {row['undisturbed_ms']:.4g} ms{why}"
         )
-    return (
-        f"{level['factor']:.2f} times as slow as when it was profiled ({level['low']:.2f} to {level['high']:.2f}); "
-        f"then it took {row['as_profiled_ms']:.4g} ms{why}"
-    )
+    return f"{slower(level)}; then it took {row['as_profiled_ms']:.4g} ms{why}"
 
 
 def _note(what: str, _: dict[str, Any]) -> None:

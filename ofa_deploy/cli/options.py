@@ -105,3 +105,11 @@ def supernet_option(group: str = SUBJECT) -> Callable[[Any], Any]:
     """``--supernet``, as every command that works on a supernet has it."""
     text = "Supernet's file or folder.  [default: the newest in the workspace, or the one in the package]"
     return option("--supernet", type=click.Path(path_type=Path), group=group, help=text)
+
+
+now_option = option(
+    "--now",
+    is_flag=True,
+    group=BUDGET,
+    help="Measure for two seconds how fast the device is now, and predict for now.",
+)

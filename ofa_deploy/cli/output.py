@@ -48,6 +48,11 @@ def shout(simulated: bool) -> str:
     return SIMULATED if simulated else ""
 
 
+def slower(level: dict[str, Any]) -> str:
+    """How fast a device is now, as a level says it."""
+    return f"{level['factor']:.2f} times as slow as when it was profiled ({level['low']:.2f} to {level['high']:.2f})"
+
+
 @contextmanager
 def progress() -> Iterator[Tell]:
     """A function that shows progress: ``tell("train", {"done": 3, "total": 10})``. It shows other numbers too."""

@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import BUDGET, OUTPUT, SEARCH, SUBJECT, command, option
-from ofa_deploy.cli.output import emit, picture, progress, shout, write_picture
+from ofa_deploy.cli.options import OUTPUT, SEARCH, SUBJECT, command, now_option, option
+from ofa_deploy.cli.output import emit, picture, progress, shout, slower, write_picture
 from ofa_deploy.cli.precision import precisions_option
 from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
 
@@ -41,12 +41,7 @@ EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
     group=SEARCH,
     help="Compare strategies: run each of them with N random seeds.",
 )
-@option(
-    "--now",
-    is_flag=True,
-    group=BUDGET,
-    help="Measure for two seconds how fast the device is now, and predict for now.",
-)
+@now_option
 @option(
     "-o",
     "--output",
@@ -130,10 +125,7 @@ def _tell_best(found: Found, request: Request) -> None:
         f"{json.dumps(best.arch.to_json())}"
     )
     if found.level:
-        click.echo(
-            f"the device is {found.level['factor']:.2f} times as slow as when it was profiled "
-            f"({found.level['low']:.2f} to {found.level['high']:.2f})"
-        )
+        click.echo(f"the device is {slower(found.level)}")
 
 
 def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:

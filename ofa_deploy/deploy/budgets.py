@@ -7,11 +7,12 @@ from math import floor, log10
 
 import numpy as np
 
+from ofa_deploy.deploy.cells import CellSubject
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.search import Constraints, Problem, fastest
-from ofa_deploy.space import PopulationCodec
+from ofa_deploy.space import Arch, PopulationCodec
 
 FEASIBLE = 0.99  # confidence with which the smallest of several budgets can be met
 ROOM = 1.25  # and so much slower may the next minutes be: machines are shared
@@ -50,7 +51,15 @@ def _range(subject: Subject, model: LatencyModel, codec: PopulationCodec, confid
 
 def holding(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> float:
     """A budget in ms that the fastest subnet meets at a high confidence, with room for slower minutes."""
-    return float(ROOM * fastest(unbounded(subject, model, codec, max(confidence, FEASIBLE)))[1])
+    return ROOM * fastest_of(subject, model, codec, max(confidence, FEASIBLE))[1]
+
+
+def fastest_of(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> tuple[Arch, float]:
+    """The subnet with the lowest upper bound, and that bound in ms."""
+    if isinstance(subject, CellSubject):
+        return subject.fastest(model, confidence)
+    row, upper = fastest(unbounded(subject, model, codec, confidence))
+    return codec.decode(row[None])[0], float(upper)
 
 
 def unbounded(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> Problem:

@@ -24,12 +24,14 @@ from ofa_deploy.differentiable.retraining import TrainedNetwork
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.auditing import compared, evenly
+from ofa_deploy.fleet.gauge import SHARED, Gauge
 from ofa_deploy.fleet.models import export_table, load_table
 from ofa_deploy.fleet.profiling import Progress, network_item, unit_item
 from ofa_deploy.latency import LatencyModel, LatencyTable
 from ofa_deploy.search import Constraints, Point, SearchResult
 from ofa_deploy.space import (
     Arch,
+    CellArch,
     CellSpace,
     Network,
     PopulationCodec,
@@ -54,10 +56,12 @@ class CellSubject(Subject):
     Attributes:
         trained: the weights; None for random ones.
         options: those by which a command names the family.
+        sizes: of a trained network, the family that it was chosen from.
     """
 
     trained: TrainedNetwork | None = None
     options: dict[str, object] = field(default_factory=dict)
+    sizes: CellSpace | None = None
 
     @property
     def family(self) -> CellSpace:
@@ -78,6 +82,20 @@ class CellSubject(Subject):
         """A network as a static module, in evaluation mode."""
         return super().subnet(arch) if self.trained is None else self.trained.subnet
 
+    def fastest(self, model: LatencyModel, confidence: float) -> tuple[Arch, float]:
+        """The network with the lowest upper bound, and that bound in ms."""
+        archs, _, _, upper = self._predicted(model, confidence)
+        return cast(Arch, archs[upper.argmin()]), float(upper.min())
+
+    def _predicted(
+        self, model: LatencyModel, confidence: float
+    ) -> tuple[list[CellArch], list[Network], np.ndarray, np.ndarray]:
+        """Of all sizes: the archs, the networks, and the means and upper bounds of their latencies in ms."""
+        archs = self.family.archs
+        networks = [self.family.network(arch) for arch in archs]
+        mean, std = model.predict(networks)
+        return archs, networks, mean, mean + ndtri(confidence) * std
+
     def search(self, model: LatencyModel, target: TargetProfile, constraints: Constraints) -> SearchResult:
         """The largest networks, by MACs, that meet the constraints: all sizes are looked at.
 
@@ -86,10 +104,7 @@ class CellSubject(Subject):
             UsageError: a bound that is not for cells.
         """
         started = time.monotonic()
-        archs = self.family.archs
-        networks = [self.family.network(arch) for arch in archs]
-        mean, std = model.predict(networks)
-        upper = mean + ndtri(constraints.confidence) * std
+        archs, networks, mean, upper = self._predicted(model, constraints.confidence)
         macs = np.array([network_macs(network) for network in networks], dtype=float)
         counts = {
             "ms": upper,
@@ -211,7 +226,9 @@ def audit_cells(
         )
     order = model.predict([family.network(arch) for arch in fresh])[0].argsort(kind="stable")
     archs = [cast(Arch, fresh[i]) for i in order[evenly(len(fresh), networks)]]
-    answer = compared(fleet, target, model, cast(SearchSpace, family), archs, protocol, progress)
+    space = cast(SearchSpace, family)
+    gauge = Gauge(workspace, target, space, model.table, statistic, SHARED)
+    answer = compared(fleet, target, model, space, archs, protocol, progress, gauge)
     return {**answer, "genotype": family.genotype.to_json()}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from scipy.special import ndtri
@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.answers import Earlier
-from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, holding, rounded_up, unbounded
+from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, fastest_of, holding, rounded_up
 from ofa_deploy.deploy.cells import CellSubject, ready_cells
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.gradient import gradient_of
@@ -39,11 +39,10 @@ from ofa_deploy.search import (
     Point,
     Problem,
     SearchResult,
-    fastest,
     pick,
     search,
 )
-from ofa_deploy.space import Arch, Network, PopulationCodec
+from ofa_deploy.space import Arch, Network, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 
@@ -190,9 +189,8 @@ def extract(
     device = fleet if may_profile else None
     ready = ready_cells if isinstance(subject, CellSubject) else ready_model
     model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
-    gauge = None
-    if not isinstance(subject, CellSubject):
-        gauge = Gauge(workspace, target, codec.space, model.table, constraints.statistic)
+    measured = cast(SearchSpace, subject.sizes or subject.space) if isinstance(subject, CellSubject) else codec.space
+    gauge = Gauge(workspace, target, measured, model.table, constraints.statistic)
     bench = _Bench(fleet, subject, target, protocol, progress, gauge)
     bench.earlier = {one.arch.key: one.measured_ms for one in reversed(earlier)}
     model = model.at(bench.look())
@@ -324,16 +322,15 @@ def _explained(
 ) -> OfaDeployError:
     """The same error, with what the device's level now has to do with it and a budget that holds."""
     budget = constraints.max_ms
-    if budget is None or bench.level is None or isinstance(bench.subject, CellSubject):
+    if budget is None or bench.level is None:
         return error
     holds, finalists = holding(bench.subject, model, codec, constraints.confidence), bench.finalists
     if finalists:
         nearest = min(finalists, key=lambda finalist: finalist.measured_ms)
         holds, arch = max(holds, ROOM * nearest.measured_ms), nearest.point.arch
     else:
-        problem = unbounded(bench.subject, model, codec, Constraints().confidence)
-        (arch,) = codec.decode(fastest(problem)[0][None])
-    network = codec.space.network(arch)
+        arch, _ = fastest_of(bench.subject, model, codec, Constraints().confidence)
+    network = bench.subject.space.network(arch)
     quiet, usual = float(model.undisturbed([network])[0]), float(model.at(None).predict([network])[0][0])
     return type(error)(f"{error}; {because_of_the_level(bench.level, quiet, usual, budget, rounded_up(holds))}")
 

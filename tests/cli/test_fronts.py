@@ -49,7 +49,7 @@ def test_a_front_is_drawn_and_refused_elsewhere(ofa_deploy, tmp_path: Path) -> N
     assert len(found["joint"]) == 3
     assert ET.parse(tmp_path / "front.svg").getroot().tag.endswith("svg")
     bounded = ("--max-layers", "7", "--min-macs", "1e5", "--max-large-kernels", "1")
-    done = ofa_deploy("pareto", *target, *random, "--points", "3", *bounded, "--json", cwd=tmp_path)
+    done = ofa_deploy("pareto", *target, *random, "--points", "3", *bounded, "--now", "--json", cwd=tmp_path)
     networks = [SPACE.network(p["arch"]) for p in json.loads(done.stdout)["fronts"]["jetson_nano"]]
     assert networks
     assert max(len(network.ops) for network in networks) <= 7

@@ -1,5 +1,6 @@
 """Extraction against a made-up device that is slower than its table says: the promise must be kept or refused."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,17 @@ import numpy as np
 import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation
+from ofa_deploy.api.searching import pareto
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.answers import Earlier, earlier_answers
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.cells import audit_cells, family_subject, ready_cells
 from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import random_subject
+from ofa_deploy.differentiable import random_genotype
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
@@ -22,7 +26,7 @@ from ofa_deploy.fleet.gauge import Gauge
 from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.search import Constraints
-from ofa_deploy.space import PRESETS, PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
@@ -54,7 +58,7 @@ class MadeUpFleet:
                     "device": target.name,
                     "kind": item.kind,
                     "key": item.key,
-                    "ops": [op.key for op in item.network.ops],
+                    "ops": item.network.unit_keys,
                     "specs": [op.to_json() for op in item.network.ops],
                     "arch": item.arch.to_json() if item.arch else None,
                     "condition": {
@@ -149,6 +153,49 @@ def test_the_anchor_is_of_the_networks_that_are_asked_about(workspace: Workspace
         assert bool(gauge) is some
         assert all(item.key in table.networks for item in gauge.items)
     assert not Gauge(workspace, TARGET.model_copy(update={"runtime": "simulated"}), wide, table, "p50")
+
+
+def test_networks_of_cells_are_judged_at_the_level_of_now(workspace: Workspace, tmp_path: Path) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    genotype = random_genotype(2, np.random.default_rng(0))
+    subject = family_subject(CellSpace("cells", genotype, (16,), (4, 8, 12, 16, 20, 24), (3, 5), 1, 10))
+    usual = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=100)).chosen.measured_ms
+    fleet.factor = 1.4
+    slower = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=100))
+    assert slower.chosen.measured_ms == pytest.approx(1.4 * usual)
+    report = build_bundle(slower, tmp_path / "bundle", "ofa-deploy extract …")
+    assert report["level"]["factor"] == pytest.approx(1.4, rel=0.01)
+    with pytest.raises(
+        InfeasibleBudget, match=r"1\.40 times as slow now.*a budget that holds now is ([0-9.]+) ms"
+    ) as no:
+        extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.001))
+    holds = float(str(no.value).split("a budget that holds now is ")[1].split(" ms")[0])
+    assert extract(fleet, workspace, subject, TARGET, Constraints(max_ms=holds)).chosen.measured_ms <= holds
+
+
+def test_an_audit_of_cells_judges_at_the_level_of_its_rounds(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    space = CellSpace(
+        "cells", random_genotype(2, np.random.default_rng(0)), (16,), tuple(range(4, 24, 2)), (3, 5), 1, 10
+    )
+    ready_cells(fleet, workspace, TARGET, space)
+    fleet.factor = 1.4
+    found = audit_cells(fleet, workspace, TARGET, space)
+    assert found["level"]["factor"] == pytest.approx(1.4, rel=0.01)
+    assert found["mape"] < 0.02 < 0.25 < found["as_profiled"]["mape"]
+
+
+def test_a_front_of_now_is_as_much_slower_as_the_device(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    fleet.factor = 1.5
+    monkeypatch.setattr("ofa_deploy.fleet.gauge.Fleet.open", lambda workspace: nullcontext(fleet))
+    monkeypatch.setattr("ofa_deploy.api.searching.resolve_target", lambda name, workspace: TARGET)
+    monkeypatch.setattr("ofa_deploy.api.searching.question_of", lambda *_: (SPACE, None, "random"))
+    then, now = (pareto("made-up", points=3, now=now, workspace=workspace) for now in (False, True))
+    assert now.points()[0]["latency_ms"] == pytest.approx(1.5 * then.points()[0]["latency_ms"], rel=0.02)
+    assert now.answer["targets"]["made-up"]["level"]["factor"] == pytest.approx(1.5, rel=0.01)
+    assert "level" not in then.answer["targets"]["made-up"]
 
 
 def test_finalists_over_the_budget_say_the_same(workspace: Workspace) -> None:
