@@ -30,6 +30,7 @@ class Settings(NamedTuple):
         timings: timed bursts an item gets in a round.
         burst_ms: a burst repeats the call until it takes this long, or 1000 times the timer's resolution.
         visit_ms: items so slow that the series would take longer are timed less often, but at least twice a round.
+            Where the rounds that it takes at least would otherwise not end within ``cap_s``, it is shorter.
         se: measuring stops when every item's relative standard error is below this.
         cap_s: measuring stops when the rounds have taken this long.
         warmup_ms, warmup_calls: how long, and how often at least, an item is called before the first round.
@@ -179,14 +180,16 @@ class Rounds:
         self._warm_up_all(sessions, sentinel)
 
     def _warm_up_all(self, sessions, sentinel):
+        share_ms = self.settings.cap_s * 1e3 / ROUNDS_AT_LEAST / max(len(sessions), 1)
+        settings = self.settings._replace(visit_ms=min(self.settings.visit_ms, share_ms))
         resolution = 1 if isinstance(self.clock, SimulatedTime) else timer_resolution_ns(self.clock)
         self.visiting(None)
-        self.sentinel = Series(sentinel, self.settings, self.clock, resolution)
+        self.sentinel = Series(sentinel, settings, self.clock, resolution)
         for done, (item, session) in enumerate(sorted(sessions.items())):
             self.report({"phase": "warm-up", "items": len(sessions), "done": done})
             self.visiting(item)
             try:
-                self.series[item] = Series(session, self.settings, self.clock, resolution, self.spent)
+                self.series[item] = Series(session, settings, self.clock, resolution, self.spent)
             except Exception as error:
                 self.errors[item] = item_failure(error)
 

@@ -89,7 +89,9 @@ export class Rounds {
   }
 
   async warmUpAll(sessions, sentinel, resolutionNs) {
-    const open = (session) => Series.open(session, this.settings, this.clock, resolutionNs);
+    const shareMs = (this.settings.cap_s * 1e3) / ROUNDS_AT_LEAST / Math.max(sessions.size, 1);
+    const settings = { ...this.settings, visit_ms: Math.min(this.settings.visit_ms, shareMs) };
+    const open = (session) => Series.open(session, settings, this.clock, resolutionNs);
     this.visiting(null);
     this.sentinel = await open(sentinel);
     let done = 0;

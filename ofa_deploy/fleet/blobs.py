@@ -8,7 +8,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -42,10 +42,9 @@ class Blobs:
             UsageError: the content is not what its name says, or refers to other files; nothing is kept.
             OfaDeployError: the disk is full.
         """
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".incoming-")
-        try:
-            digest = hashlib.sha256()
-            with os.fdopen(handle, "wb") as file:
+        digest = hashlib.sha256()
+        with self._incoming(sha256) as temporary:
+            with temporary.open("wb") as file:
 
                 def take(data: bytearray) -> None:
                     digest.update(data)
@@ -55,13 +54,37 @@ class Blobs:
                     await asyncio.to_thread(take, data)
             if digest.hexdigest() != sha256:
                 raise UsageError(f"the file's sha256 is {digest.hexdigest()}, not {sha256}")
-            await asyncio.to_thread(refuse_other_files, Path(temporary))
-            Path(temporary).replace(self.folder / sha256)
+            await asyncio.to_thread(refuse_other_files, temporary)
+
+    def keep(self, models: Mapping[str, bytes]) -> None:
+        """Store models, by sha256, of the process in which the server runs.
+
+        Through HTTP each part would wait until the thread that sends it and the thread that takes it get a core: beside
+        four busy loops on two cores, minutes for what takes seconds alone.
+
+        Raises:
+            UsageError, OfaDeployError: as in ``receive``.
+        """
+        for sha256, model in models.items():
+            if self.path(sha256) is None:
+                with self._incoming(sha256) as temporary:
+                    temporary.write_bytes(model)
+                    refuse_other_files(temporary)
+
+    @contextlib.contextmanager
+    def _incoming(self, sha256: str) -> Iterator[Path]:
+        """A file to write to, which takes its place when it is written without an error."""
+        try:
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".incoming-")
+            os.close(handle)
+            temporary = Path(name)
+            try:
+                yield temporary
+                temporary.replace(self.folder / sha256)
+            finally:
+                temporary.unlink(missing_ok=True)
         except OSError as error:
             raise OfaDeployError(f"cannot store a model in {self.folder}: {error.strerror}") from error
-        finally:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
 
     def drop(self, names: Iterable[str]) -> None:
         """Delete files; those that are gone already do not matter."""

@@ -14,6 +14,7 @@ from uuid import uuid4
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 from ofa_deploy.fleet.agents import AgentProcess
+from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.fleet.client import LOOPBACK, Client
 from ofa_deploy.fleet.items import MeasureItem, choose_sentinels
 from ofa_deploy.fleet.presence import running
@@ -52,6 +53,7 @@ class Fleet:
         self._workspace, self._client, self._queue, self._inside = workspace, client, queue, inside
         self._agent: AgentProcess | None = None
         self._alone: Fleet | None = None
+        self._models: Blobs | None = None  # of the server inside
         self._replay: dict[str, list[dict[str, Any]]] = {}
         self._cleanup = contextlib.ExitStack()
 
@@ -75,6 +77,7 @@ class Fleet:
         token, queue = secrets.token_urlsafe(32), Queue(workspace)
         inside = LocalServer(create_app(workspace.store, token, queue.folder))
         fleet = cls(workspace, Client(inside.url, token), queue.name, inside)
+        fleet._models = Blobs(queue.folder)
         fleet._cleanup.callback(queue.close)
         return fleet
 
@@ -146,8 +149,11 @@ class Fleet:
             "sentinels": [item.sha256 for item in choose_sentinels(items)],
             "items": [item.to_json() for item in items],
         }
+        models = {item.sha256: item.model for item in items}
         try:
-            self._client.submit(job, {item.sha256: item.model for item in items})
+            if self._models is not None:
+                self._models.keep(models)
+            self._client.submit(job, models)
             status = self._wait(str(job["id"]), target.name, progress or (lambda _: None))
         except _Lost:
             if own or self._inside is not None:

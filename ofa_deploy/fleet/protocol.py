@@ -18,7 +18,8 @@ class Protocol(Document):
         min_s: measuring a chunk lasts at least this many seconds, so that one busy moment is not all that it sees.
         timings: timed bursts of an item in a round.
         burst_ms: a burst repeats the call until it takes this long, or 1000 times the timer's resolution.
-        visit_ms: items for which the series would take longer are timed less often, but at least twice a round.
+        visit_ms: items for which the series would take longer are timed less often, but at least twice a round. Where
+            3 rounds would otherwise not end within ``cap_s``, it is shorter.
         se: measuring stops when every item's relative standard error is below this fraction.
         cap_s: measuring a chunk stops after this many seconds of rounds, but not before 3 rounds.
         warmup_ms: how long an item is called before the first round.

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Request, Response
 from fastapi.responses import FileResponse
 
+from ofa_deploy.fleet.blobs import PART_BYTES
 from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.schemas import JobRequest, JobStatus
@@ -15,6 +16,12 @@ from ofa_deploy.store import Encoded
 
 Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class ModelFile(FileResponse):
+    """A model on its way to a device."""
+
+    chunk_size = PART_BYTES  # each is read in another thread, and beside busy neighbours each waits for a core
 
 
 def add_job_routes(app: FastAPI, service: Service) -> None:
@@ -59,7 +66,7 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
         path = service.files.path(sha256)
         if path is None:
             raise Missing(f"there is no model {sha256}")
-        return FileResponse(path, media_type="application/octet-stream")
+        return ModelFile(path, media_type="application/octet-stream")
 
 
 def _known(service: Service, job: str) -> dict[str, Any]:

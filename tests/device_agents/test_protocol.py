@@ -130,6 +130,18 @@ def test_the_cap_ends_it_but_not_before_three_rounds():
     assert (stopped, len(rounds.visits)) == ("cap", 3)
 
 
+@pytest.mark.parametrize(("items", "ms"), [(42, 15.0), (200, 3.0), (10, 90.0)])
+def test_items_that_would_not_be_visited_three_times_within_the_cap_are_timed_less_often(items, ms):
+    machine, settings = Machine(), Settings(cap_s=10.0)
+    sessions = {f"network{i}": machine.session(ms) for i in range(items)}
+    rounds = Rounds(sessions, machine.session(0.1), settings, machine.clock)
+    begin = machine.now
+    assert rounds.measure() in ("cap", "settled")
+    assert len(rounds.visits) >= 3
+    assert (machine.now - begin) / 1e9 <= 10.0
+    assert {len(visit) for series in rounds.series.values() for visit in series.timings} <= {2, 3, 4, 5}
+
+
 def test_bursts_fit_the_timer_and_slow_items_are_timed_less_often():
     rounds, _ = measure(Machine(), {"tiny": 0.002, "slow": 60.0, "huge": 500.0}, Settings(rounds_min=3))
     tiny, slow, huge = (rounds.series[name] for name in ("tiny", "slow", "huge"))

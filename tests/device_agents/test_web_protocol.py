@@ -87,6 +87,7 @@ CASES = {
     "slow in between, measured again": case(4, noise=0.01, burst_of_slowness=(90, 220)),
     "slow at the end of the time": case(5, noise=0.01, burst_of_slowness=(60, 4000), cap_s=30),
     "no time at all": case(6, cap_s=0.01),
+    "hardly enough time": case(6, cap_s=1.5),
     "an item breaks": case(7, breaks={"op2": 30, "op4": 1}),
 }
 LEVELS = [

@@ -58,6 +58,19 @@ def test_measures_through_a_real_server_and_a_real_agent(fleet, workspace, targe
     assert list((workspace.root / "blobs").glob("*/*")) == []
 
 
+def test_a_server_inside_finds_the_models_without_an_upload(fleet, target, make_items, quick_protocol, monkeypatch):
+    """Beside busy loops an upload within one process took minutes."""
+    sent, request = [], Client._request
+    monkeypatch.setattr(
+        Client,
+        "_request",
+        lambda self, method, *rest, **more: sent.append(method) or request(self, method, *rest, **more),
+    )
+    assert len(fleet.measure(target, make_items(2), quick_protocol)) == 2
+    assert "POST" in sent
+    assert "PUT" not in sent
+
+
 def test_a_second_measurement_uses_the_same_agent_and_adds_rows(fleet, workspace, target, make_items, quick_protocol):
     for _ in range(2):
         fleet.measure(target, make_items(2), quick_protocol)
