@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.postgres"]
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # processes that share the cores; before anything loads OpenMP
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; OpenMP and OpenBLAS read it when they load
 
 
 class Done(NamedTuple):
