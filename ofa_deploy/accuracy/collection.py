@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ofa_deploy.accuracy.predictor import MEMBERS, AccuracyPredictor, kendall_of
+from ofa_deploy.accuracy.predictor import HELDOUT, MEMBERS, AccuracyPredictor, kendall_of
 from ofa_deploy.accuracy.ranking import rise
 from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.errors import UsageError
@@ -60,8 +60,12 @@ class Collection:
     ) -> None:
         self._codec, self._evaluator, self._config, self._seed = codec, evaluator, config, seed
         self._keep, self._progress = keep, progress or (lambda numbers: None)
-        self._done, self._total = 0, config.subnets + 2 * config.heldout
-        self._heldout = codec.stratified(config.heldout + 2, self._rng(0))[2:]  # the ends are for fitting
+        subnets = min(config.subnets, codec.space.size)
+        share = max(config.heldout * subnets // config.subnets, HELDOUT)  # a small space is divided as a large one is
+        heldout = max(min(share, subnets - MEMBERS), 0)
+        self._limit = subnets - heldout
+        self._done, self._total = 0, subnets + 2 * heldout
+        self._heldout = codec.stratified(heldout + 2, self._rng(0))[2:]  # the ends are for fitting
         self._tested = np.empty(0)
         self._fitted: list[AccuracyPredictor] = []
 
@@ -69,7 +73,7 @@ class Collection:
         """Evaluate and fit, round by round, and look a second time; its ``error`` tells of all that.
 
         Raises:
-            UsageError: too few subnets pass ``keep``.
+            UsageError: too few subnets pass ``keep``, or the space has too few.
         """
         self._tested = self._evaluate(self._heldout, "heldout")
         population, accuracy = self._heldout[:0], np.empty(0)
@@ -105,17 +109,19 @@ class Collection:
 
     def _next(self, known: Population) -> Population:
         """The next round's subnets; none where the limit is reached."""
-        left = self._config.subnets - self._config.heldout - len(known)
+        left = self._limit - len(known)
         rng, taken = self._rng(1 + len(self._fitted)), np.concatenate([known, self._heldout])
         if self._fitted:
             chosen = acquire(self._fitted[-1], taken, min(self._config.round, left), rng)
         else:
-            chosen = unknown(self._codec.stratified(min(2 * self._config.round, left), rng), taken)
+            whole = self._codec.space.size  # of a space that small, all subnets are worth an evaluation
+            first = min(2 * self._config.round, left) if whole > self._config.subnets else whole
+            chosen = unknown(self._codec.stratified(first, rng), taken)
         return chosen if self._keep is None else chosen[self._keep(self._codec.decode(chosen))]
 
     def _reason(self, used: int, new: int) -> str | None:
         """Why no further round is worth it; None where one is."""
-        if used >= self._config.subnets - self._config.heldout:
+        if used >= self._limit:
             return "the limit of subnets was reached"
         if not new:
             return "no further subnets were found"

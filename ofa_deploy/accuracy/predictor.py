@@ -23,6 +23,8 @@ from ofa_deploy.space import PRESETS, Population, PopulationCodec, SearchSpace
 
 HIDDEN = (24,)
 MEMBERS = 5
+HELDOUT = 3  # subnets that it is tested on, at least
+FEWEST = MEMBERS + HELDOUT  # subnets of a space that a predictor can be fitted for
 DECAY = 5.0  # L2 penalty; of supernets for digits and Fashion-MNIST, with 45 to 250 pairs, 3 to 10 rank alike
 
 
@@ -77,7 +79,15 @@ class AccuracyPredictor:
             heldout, heldout_accuracy: pairs that take no part in fitting.
             scores, heldout_scores: what else is known of the subnets, such as zero-cost proxies: ``float[N, S]``. The
                 predictor then needs it of every subnet that it is asked about.
+
+        Raises:
+            UsageError: there are too few pairs to fit on, or none to test on.
         """
+        if len(population) < MEMBERS or len(heldout) < HELDOUT:
+            raise UsageError(
+                f"an accuracy predictor needs {MEMBERS} subnets to fit on and {HELDOUT} to test it on; there are "
+                f"{len(population)} and {len(heldout)} of {codec.space.name}, which has {codec.space.size}"
+            )
         x = features(codec, population, scores)
         arrays = {"x_mean": x.mean(0), "x_scale": np.maximum(x.std(0), 1e-3), "bias": np.zeros(1)}
         arrays["y"] = np.array([accuracy.mean(), max(accuracy.std(), 1e-6)])

@@ -32,6 +32,11 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         )
     if subject.source is not None:
         notes.append(INHERITED)
+    if subject.campaign is not None and subject.predictor is None:
+        notes.append(
+            f"{subject.space.name} has too few subnets for an accuracy predictor. The search preferred larger ones, "
+            "and finalists were compared by their accuracy on validation images alone."
+        )
     if chosen.tuned is not None:
         notes.append(_tuning_note(extraction, chosen.tuned))
     if subject.predictor is not None and "note" in subject.predictor.error:

@@ -18,6 +18,7 @@ from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
 from ofa_deploy.accuracy.belief import Belief, belief_in, knows
 from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
 from ofa_deploy.accuracy.collection import Collection, Progress
+from ofa_deploy.accuracy.predictor import FEWEST
 from ofa_deploy.accuracy.proxy_gate import ProxyGate
 from ofa_deploy.config import AccuracyConfig, TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -245,8 +246,7 @@ def load_subject(
         UsageError: the file is no supernet, or it or the predictor is truncated.
     """
     subject = open_subject(workspace, path, seed, world)
-    if subject.codec.choices.max() > 1:  # of a single subnet there is nothing to predict
-        subject.predictor = predictor or _predictor(subject, progress)
+    subject.predictor = predictor or _predictor(subject, progress)
     let_go(world)
     return subject
 
@@ -294,7 +294,9 @@ def follow_subject(recipe: TrainRecipe, world: World) -> None:
 
 
 def _predictor(subject: Subject, progress: Progress | None) -> AccuracyPredictor | None:
-    """The one that is kept beside the supernet, or a new one; None without data."""
+    """The one that is kept beside the supernet, or a new one; None without data, or where the space is too small."""
+    if subject.space.size < FEWEST:
+        return None
     known = kept_predictor(subject)
     if known is not None or subject.campaign is None or subject.recipe is None or subject.path is None:
         return known

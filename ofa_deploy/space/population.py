@@ -54,12 +54,15 @@ class PopulationCodec:
         return self.canonicalise(rng.integers(0, self.choices, (count, len(self.choices))).astype(GENE))
 
     def stratified(self, count: int, rng: np.random.Generator) -> Population:
-        """Random subnets spread evenly over the MACs of the space, between the smallest and the largest one."""
+        """Random subnets spread evenly over the MACs of the space, after the smallest and the largest one; fewer than
+        ``count`` where the space has no more, as none is drawn twice."""
         ends = self.encode([self.space.smallest, self.space.largest])
         pool = np.unique(self.sample(64 * count, rng), axis=0)
         pool = pool[np.argsort(self.macs(pool), kind="stable")]
         middle = pool[np.linspace(0, len(pool) - 1, max(count, 2)).round().astype(int)[1:-1]]
-        return np.concatenate([ends, middle])[:count]
+        drawn = np.concatenate([ends, middle])
+        first = np.unique(drawn, axis=0, return_index=True)[1]
+        return drawn[np.sort(first)][:count]
 
     def active(self, population: Population) -> np.ndarray:
         """Which slots exist: ``bool[N, slots]``."""

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from ofa_deploy.errors import UsageError
@@ -158,6 +159,16 @@ class SearchSpace:
         spec = self.stages[stage]
         strided = position == 0 and spec.stride > 1
         return tuple(kernel for kernel in spec.kernels if not strided or kernel != (0, 0))
+
+    @cached_property
+    def size(self) -> int:
+        """How many different subnets there are."""
+        total, place = len(self.resolutions) * len(self.widths), 0
+        for stage in self.stages:
+            choices = [len(self.kernels(place + b)) * len(stage.expands) for b in range(max(stage.depths))]
+            total *= sum(prod(choices[:depth]) for depth in stage.depths)
+            place += len(choices)
+        return total
 
     @property
     def largest(self) -> Arch:

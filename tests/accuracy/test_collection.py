@@ -12,7 +12,7 @@ from ofa_deploy.accuracy.collection import POOL, Collection, acquire, unknown
 from ofa_deploy.accuracy.predictor import AccuracyPredictor
 from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import PopulationCodec, load_space
+from ofa_deploy.space import PopulationCodec, SearchSpace, StageSpec, load_space
 
 CODEC = PopulationCodec(load_space("small_28"))
 
@@ -160,3 +160,47 @@ def test_what_the_gate_does_not_pass_is_not_evaluated():
     assert not keep([arch for arch in evaluator.archs if arch.key in heldout]).all()
     with pytest.raises(UsageError, match="min_proxy leaves too few"):
         Collection(CODEC, evaluator, config(), keep=lambda archs: np.zeros(len(archs), dtype=bool)).predictor()
+
+
+class Sizes(MadeUp):
+    """Of another space: the accuracy is a made-up function of the resolution and the width."""
+
+    def accuracies(self, archs, roles, split):
+        self.asked[split] += len(archs)
+        self.archs += archs if split == "fit" else []
+        return [0.5 + arch.resolution / 1000 + arch.width / 10 for arch in archs]
+
+
+def space_of(resolutions, widths):
+    stages = (StageSpec(16, 1, depths=(1,), kernels=(3,), expands=(3,)),)
+    return PopulationCodec(
+        SearchSpace(
+            "few", stages, tuple(16 + 4 * i for i in range(resolutions)), tuple(1 / (1 + i) for i in range(widths))
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("resolutions", "widths", "heldout"), [(4, 2, 3), (3, 3, 3), (5, 5, 6), (6, 9, 13), (10, 6, 15)]
+)
+@pytest.mark.filterwarnings("error")
+def test_a_small_space_is_evaluated_whole_and_no_subnet_twice(resolutions, widths, heldout):
+    codec, evaluator = space_of(resolutions, widths), Sizes()
+    assert codec.space.size == resolutions * widths
+    error = Collection(codec, evaluator, AccuracyConfig()).predictor().error
+    assert len({arch.key for arch in evaluator.archs}) == len(evaluator.archs) == codec.space.size
+    assert (error["n_heldout"], error["n_fit"]) == (heldout, codec.space.size - heldout)
+    assert error["rmse"] < 0.1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_held_out_set_as_large_as_the_space_leaves_enough_to_fit_on():
+    error = Collection(space_of(5, 4), Sizes(), AccuracyConfig(subnets=60, heldout=50)).predictor().error
+    assert (error["n_heldout"], error["n_fit"]) == (15, 5)
+
+
+@pytest.mark.parametrize(("resolutions", "widths"), [(1, 1), (2, 1), (7, 1)])
+@pytest.mark.filterwarnings("error")
+def test_a_space_of_too_few_subnets_has_no_predictor_and_the_error_counts_them(resolutions, widths):
+    with pytest.raises(UsageError, match=f"of few, which has {resolutions * widths}$"):
+        Collection(space_of(resolutions, widths), Sizes(), AccuracyConfig()).predictor()

@@ -13,6 +13,8 @@ from ofa_deploy.space import (
     Arch,
     OpSpec,
     PopulationCodec,
+    SearchSpace,
+    StageSpec,
     check_weights,
     load_space,
     make_divisible,
@@ -109,6 +111,18 @@ def test_stratified_spans_the_space() -> None:
     macs = codec.macs(codec.stratified(20, np.random.default_rng(0)))
     ends = codec.macs(codec.encode([codec.space.smallest, codec.space.largest]))
     assert (macs.min(), macs.max()) == (ends[0], ends[1])
+
+
+def test_a_space_knows_its_size_and_no_subnet_is_drawn_twice() -> None:
+    stages = (
+        StageSpec(16, 2, depths=(1, 2), kernels=(3, 5), expands=(2, 3)),
+        StageSpec(24, 2, block="uib", depths=(1,), kernels=((0, 0), (0, 3), (3, 3)), expands=(2,)),
+    )
+    space = SearchSpace("few", stages, (16, 20))
+    drawn = PopulationCodec(space).stratified(1000, np.random.default_rng(0))
+    assert len(drawn) == len(np.unique(drawn, axis=0)) == space.size == 2 * (4 + 16) * 2  # no [0, 0] where it strides
+    alone = SearchSpace("one", (StageSpec(16, 1, depths=(1,), kernels=(3,), expands=(3,)),), (16,))
+    assert len(PopulationCodec(alone).stratified(5, np.random.default_rng(0))) == alone.size == 1
 
 
 @pytest.mark.parametrize("resolution", [16, 97, 320])
