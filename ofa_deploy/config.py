@@ -288,6 +288,9 @@ class TrainRecipe(Document):
         compile: uses ``torch.compile``; resumed runs then agree only up to rounding.
         seed: of everything that is random.
         threads: CPU threads, also of evaluations; default: all cores.
+        parallel_subnets: subnets of a step that are computed at the same time, each by ``threads`` threads; for images
+            so small that more threads of one subnet only wait. On one CPU machine and in one process only; it does not
+            change the weights.
         checkpoint_seconds: seconds between checkpoints.
         accuracy: the accuracy predictor.
     """
@@ -320,6 +323,7 @@ class TrainRecipe(Document):
     compile: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Positive | None = None
+    parallel_subnets: Positive = 1
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 30
     accuracy: AccuracyConfig = AccuracyConfig()
 
@@ -327,6 +331,8 @@ class TrainRecipe(Document):
     def _fits(self) -> TrainRecipe:
         if self.patience and not self.evaluate_every:
             raise ValueError("patience needs evaluate_every: 1 or more, the epochs between two evaluations")
+        if self.parallel_subnets > 1 and (self.compile or self.precision != "fp32"):
+            raise ValueError("parallel_subnets needs precision: fp32, without compile")
         if self.teacher and self.schedule != "progressive":
             raise ValueError("teacher needs schedule: progressive; in a sandwich the largest subnet teaches")
         return self

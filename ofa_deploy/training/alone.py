@@ -23,7 +23,7 @@ from ofa_deploy.training.state import recipe_json
 TIMED_STEPS = 8
 WARMING_STEPS = 2  # of these
 # what says where and how a training runs, not what comes out
-_PLACE = ("device", "threads", "checkpoint_seconds", "name")
+_PLACE = ("device", "threads", "parallel_subnets", "checkpoint_seconds", "name")
 
 
 def alone_recipe(

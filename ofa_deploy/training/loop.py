@@ -29,7 +29,7 @@ from ofa_deploy.training.recalibration import specialise, specialise_all
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
 from ofa_deploy.training.schedules import Phase, plan
 from ofa_deploy.training.state import TrainingState, finished, keep_metrics, recipe_json
-from ofa_deploy.training.steps import Outcome, Step
+from ofa_deploy.training.steps import Backward, Outcome, Step, backward_of
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -147,12 +147,16 @@ class _Run:
             self.forward = compiled(state.supernet, self._fixed_archs(), recipe)
         started = saved = time.monotonic() - state.seconds
         known: dict[str, float] = {}
-        with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
+        parameters = list(state.supernet.parameters())
+        with (
+            self.metrics.open("a", encoding="utf-8", buffering=1) as log,
+            backward_of(recipe, parameters, self.world) as backward,
+        ):
             for images, labels in train_batches(self.data.train, recipe, state.step, self.world):
                 if state.step >= self.steps or self._exhausted():
                     break
                 before = time.monotonic()
-                line = self._step(images.to(self.device), labels.to(self.device))
+                line = self._step(images.to(self.device), labels.to(self.device), backward)
                 line["images_per_second"] = round(self.batch / (time.monotonic() - before), 1)
                 log.write(json.dumps(line) + "\n")
                 if valid := self._validate():
@@ -167,7 +171,7 @@ class _Run:
                 if self.report is not None:
                     self.report({"done": line.pop("step"), "total": self.steps, **line, **known})
 
-    def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
+    def _step(self, images: Tensor, labels: Tensor, backward: Backward) -> dict[str, Any]:
         step = self.state.step
         phase = next(phase for phase in self.phases if step < phase.end)
         if 0 < step == phase.first:
@@ -176,22 +180,25 @@ class _Run:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=False)
-        figures = self._figures(self._gradients(phase, images, labels))
+        figures = self._figures(self._gradients(phase, images, labels, backward))
         self.world.sum_gradients(self.state.supernet.parameters())
         self._update(phase)
         self.state.step += 1
         return {"step": step + 1, "epoch": step // self.per_epoch + 1, "phase": phase.name, "lr": rate, **figures}
 
-    def _gradients(self, phase: Phase, images: Tensor, labels: Tensor) -> Outcome:
+    def _gradients(self, phase: Phase, images: Tensor, labels: Tensor, backward: Backward) -> Outcome:
         """This process's share of a step's gradients, added to the parameters'."""
         step = Step(self.recipe, self.data, images, labels, self.batch)
         archs = step_archs(self.codecs[phase], self.recipe, self.state.step, phase.subnets)
         if self.recipe.schedule == "progressive":
             if self.teacher is not None:
-                return step.progressive(self.forward, archs, self.teacher, max(self.teacher.space.resolutions))
-            return step.progressive(self.forward, archs, self.state.copies.get("teacher"), archs[0].resolution)
+                return step.progressive(
+                    self.forward, archs, self.teacher, max(self.teacher.space.resolutions), backward
+                )
+            own = self.state.copies.get("teacher")
+            return step.progressive(self.forward, archs, own, archs[0].resolution, backward)
         others = [phase.space.smallest, *archs] if phase.name == "sandwich" else []
-        return step.sandwich(self.forward, phase.space.largest, others)
+        return step.sandwich(self.forward, phase.space.largest, others, backward)
 
     def _fixed_archs(self) -> list[Arch]:
         """The subnets that come again in every step of some phase, or in all resolutions of one."""

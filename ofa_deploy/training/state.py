@@ -23,7 +23,7 @@ from ofa_deploy.training.distributed import World
 
 # what may change between a kill and its resume without changing the weights
 _FREE = {
-    *("accuracy", "checkpoint_seconds", "device"),
+    *("accuracy", "checkpoint_seconds", "device", "parallel_subnets"),
     *("data.corrupt_limit", "data.licence", "data.root", "data.workers"),
 }
 

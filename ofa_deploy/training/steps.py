@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from ofa_deploy.training.compiling import Forward
 from ofa_deploy.training.data import Data
 from ofa_deploy.training.devices import computing_in
 from ofa_deploy.training.distillation import distillation
+from ofa_deploy.training.distributed import World
 from ofa_deploy.training.guards import tally
 from ofa_deploy.training.images import prepare
 
@@ -33,6 +37,55 @@ class Outcome:
     tallies: dict[str, dict[str, float]]
 
 
+Learned = Callable[[], tuple[Tensor, ...]]  # computes a loss, and what else is wanted of the same pass
+
+
+class Backward:
+    """Adds the gradients of several losses to the parameters'.
+
+    It computes them in the threads of a pool where it has one. Even then it adds them in the order of the losses, so
+    that the sums have the same bits.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], pool: ThreadPoolExecutor | None = None) -> None:
+        self._parameters, self._pool = parameters, pool
+
+    def __call__(self, losses: Sequence[Learned]) -> list[tuple[Tensor, ...]]:
+        """What the functions return, detached, once the gradients of their losses are added."""
+        if self._pool is None:
+            return [self._add(loss) for loss in losses]
+        found = list(self._pool.map(self._apart, losses))
+        for gradients, _ in found:
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    parameter.grad += gradient
+        return [kept for _, kept in found]
+
+    def _add(self, loss: Learned) -> tuple[Tensor, ...]:
+        values = loss()
+        values[0].backward()
+        return tuple(value.detach() for value in values)
+
+    def _apart(self, loss: Learned) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, ...]]:
+        values = loss()
+        gradients = torch.autograd.grad(values[0], self._parameters, allow_unused=True)
+        return gradients, tuple(value.detach() for value in values)
+
+
+@contextmanager
+def backward_of(recipe: TrainRecipe, parameters: Sequence[Tensor], world: World) -> Iterator[Backward]:
+    """A recipe's ``Backward``, with a pool where ``parallel_subnets`` asks for one.
+
+    Several processes compute one subnet after another, because they wait for each other within each of them.
+    """
+    if recipe.parallel_subnets == 1 or world.size > 1 or parameters[0].device.type != "cpu":
+        yield Backward(parameters)
+        return
+    threads = torch.get_num_threads()  # of each subnet; a new thread has its own setting
+    with ThreadPoolExecutor(recipe.parallel_subnets, "subnet", torch.set_num_threads, (threads,)) as pool:
+        yield Backward(parameters, pool)
+
+
 class Step:
     """One step's images, in every resolution that is asked for.
 
@@ -45,36 +98,40 @@ class Step:
         self._share = len(labels) / batch
         self._sized: dict[int, Tensor] = {}
 
-    def sandwich(self, forward: Forward, largest: Arch, others: Sequence[Arch]) -> Outcome:
+    def sandwich(self, forward: Forward, largest: Arch, others: Sequence[Arch], backward: Backward) -> Outcome:
         """The largest subnet learns from the labels, and the others from what it says in this very step."""
         logits = self._logits(forward, largest)
-        loss = self._on_labels(logits)
-        loss.backward()
-        tallies, teacher = {"largest": tally(logits, self._labels)}, logits.detach().log_softmax(1)
-        distill = logits.new_zeros(())
-        for i, arch in enumerate(others):
+        loss, teacher = self._on_labels(logits), logits.detach().log_softmax(1)
+
+        def learn(arch: Arch) -> tuple[Tensor, Tensor]:
             student = self._logits(forward, arch)
-            gap = distillation(self._recipe, student, teacher) * self._share
-            gap.backward()
-            distill += gap.detach() / len(others)
-            if i == 0:
-                tallies["smallest"] = tally(student, self._labels)
+            return distillation(self._recipe, student, teacher) * self._share, student
+
+        _, *gaps = backward([lambda: (loss,), *(partial(learn, arch) for arch in others)])
+        tallies, distill = {"largest": tally(logits, self._labels)}, logits.new_zeros(())
+        for value, _ in gaps:
+            distill += value / len(others)
+        if gaps:
+            tallies["smallest"] = tally(gaps[0][1], self._labels)
         return Outcome({"loss": loss.item(), "distill": distill.item()}, tallies)
 
     def progressive(
-        self, forward: Forward, archs: Sequence[Arch], teacher: Supernet | None, resolution: int
+        self, forward: Forward, archs: Sequence[Arch], teacher: Supernet | None, resolution: int, backward: Backward
     ) -> Outcome:
         """Subnets of one resolution learn from the labels, and from a frozen largest one where there is one, which sees
         the images at a resolution of its own."""
         soft = self._soft(teacher, resolution) if teacher is not None else None
         losses, tallies = self._labels.new_zeros(2, dtype=torch.float32), []
-        for arch in archs:
+
+        def learn(arch: Arch) -> tuple[Tensor, ...]:
             logits = self._logits(forward, arch)
             loss, gap = self._on_labels(logits), logits.new_zeros(())
             if soft is not None:
                 gap = distillation(self._recipe, logits, soft) * self._share
-            (loss + self._recipe.progressive.distill_ratio * gap).backward()
-            losses += torch.stack([loss, gap]).detach() / len(archs)
+            return loss + self._recipe.progressive.distill_ratio * gap, loss, gap, logits
+
+        for _, loss, gap, logits in backward([partial(learn, arch) for arch in archs]):
+            losses += torch.stack([loss, gap]) / len(archs)
             tallies.append(tally(logits, self._labels))
         summed = {key: sum(one[key] for one in tallies) for key in tallies[0]}
         return Outcome(dict(zip(("loss", "distill"), losses.tolist(), strict=True)), {"sampled": summed})

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import PopulationCodec, load_space
@@ -62,6 +64,30 @@ def test_every_variant_learns(variant):
         phases = [line["phase"] for line in lines]
         assert phases == ["largest"] * 4 + ["kernel"] * 4 + ["depth"] * 5 + ["expand"] * 5
         assert [line["distill"] > 0 for line in lines] == [phase != "largest" for phase in phases]
+
+
+@pytest.mark.parametrize(
+    "variant", [{}, {"distill": "alpha", "ema": 0.9}, PROGRESSIVE], ids=["kl", "alpha", "progressive"]
+)
+def test_subnets_side_by_side_learn_the_same_bits(variant, tmp_path, monkeypatch):
+    one, several = tmp_path / "one", tmp_path / "several"
+    train_supernet(recipe(**variant), one)
+    threads = []
+    forward = Supernet.forward
+    monkeypatch.setattr(Supernet, "forward", lambda *args: threads.append(threading.get_ident()) or forward(*args))
+    with pytest.raises(Stop):
+        train_supernet(recipe(**variant, parallel_subnets=3), several, report=stop_after(13))
+    assert len(set(threads)) > 2  # the largest subnet of a sandwich, or the teacher, runs in the main thread
+    train_supernet(recipe(**variant, parallel_subnets=2), several, resume=True)
+    (trained, _), (expected, _) = (load_supernet(folder / "supernet.safetensors") for folder in (several, one))
+    assert all(map(torch.equal, trained.state_dict().values(), expected.state_dict().values()))
+    assert metrics(several) == metrics(one)
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"compile": True}])
+def test_subnets_side_by_side_are_fp32_and_not_compiled(changes):
+    with pytest.raises(ValidationError, match="parallel_subnets needs precision: fp32, without compile"):
+        recipe(**changes, parallel_subnets=2)
 
 
 def test_the_teacher_is_the_largest_subnet_as_it_was_trained_first(tmp_path):
