@@ -23,15 +23,15 @@ from scipy.special import ndtri
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import Predictor, objective, read_predictor
 from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
-from ofa_deploy.config import TargetProfile
+from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.answers import bundle_answers
+from ofa_deploy.export.evidence import Damaged, read_checked
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
 from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval, left_out
 from ofa_deploy.latency.level import Curve
 from ofa_deploy.space import (
-    PRESETS,
     Arch,
     CellSpace,
     Network,
@@ -55,20 +55,15 @@ TOLERANCES = {
     "residual_ms": (1e-3, 1e-6),
 }
 PREDICTOR = "accuracy_predictor.safetensors"
-# What a damaged file can provoke, which is a finding. Any other error is one of this program, and raised as it is.
+# What files can provoke whose fields are right, which is a finding. Any other error is one of this program.
 BY_DATA = (
     OfaDeployError,
-    LookupError,
-    TypeError,
-    ValueError,
     ArithmeticError,
-    AttributeError,
-    RecursionError,
+    np.linalg.LinAlgError,
     OSError,
     DecodeError,
     onnx.checker.ValidationError,
 )
-JSON = (dict, list, str, int, float, type(None))
 NEEDED = ("model.onnx", "arch.json", "report.json", "evidence.json")
 NO_WEIGHTS = ("_scale", "_zero_point")  # how a quantised graph's other constants end
 Figures = dict[str, Any]  # values by their dotted path in report.json
@@ -76,24 +71,32 @@ Figures = dict[str, Any]  # values by their dotted path in report.json
 
 @dataclass
 class Bundle:
-    """A bundle's files, parsed where they are needed."""
+    """A bundle's files, parsed where they are needed; each raises ``Damaged`` where it is not as ``evidence`` says."""
 
     folder: Path
 
     @cached_property
     def report(self) -> Any:
         """``report.json``."""
-        return self._json("report.json")
+        return read_checked(self.folder, "report.json")
 
     @cached_property
     def evidence(self) -> Any:
         """``evidence.json``."""
-        return self._json("evidence.json")
+        return read_checked(self.folder, "evidence.json")
 
     @cached_property
     def preprocessing(self) -> Any:
         """``preprocessing.json``."""
-        return self._json("preprocessing.json")
+        return read_checked(self.folder, "preprocessing.json")
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        """``model.onnx``, a valid graph that obeys the target's rules."""
+        model = onnx.load(self.folder / "model.onnx")
+        if rules := self.report["provenance"].get("target"):
+            check_graph(model, read_document(TargetProfile, rules))
+        return model
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -101,12 +104,12 @@ class Bundle:
         described = self.report["provenance"].get("space")
         if described and "genotype" in described:  # a family of cell networks answers as a space does here
             return cast(SearchSpace, CellSpace.from_json(described))
-        return load_space(described) if described else PRESETS[self._json("arch.json")["space"]]
+        return load_space(described or str(self._named.get("space")))
 
     @cached_property
     def arch(self) -> Arch:
         """``arch.json``."""
-        return self.space.canonical(self._json("arch.json"))
+        return self.space.canonical(self._named)
 
     @cached_property
     def network(self) -> Network:
@@ -134,8 +137,9 @@ class Bundle:
         timings = record.get("timings") or [[value] for value in record["rounds"]]
         return summarise(timings, range(len(timings)))
 
-    def _json(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_bytes())
+    @cached_property
+    def _named(self) -> Any:
+        return read_checked(self.folder, "arch.json")
 
 
 def wrong_figures(folder: Path) -> list[str]:
@@ -146,14 +150,17 @@ def wrong_figures(folder: Path) -> list[str]:
     missing = [f"{name} is missing: figures cannot be recomputed" for name in NEEDED if not (folder / name).is_file()]
     if missing:
         return missing
-    bundle, problems = Bundle(folder), []
+    bundle = Bundle(folder)
+    try:
+        report, _ = bundle.report, bundle.evidence
+    except Damaged as damage:
+        return [f"figures cannot be recomputed: {damage}"]
+    problems = []
     for part in PARTS:
         try:
-            problems += _differences(bundle.report, part(bundle))
+            problems += _differences(report, part(bundle))
         except BY_DATA as error:
-            if isinstance(error, AttributeError) and not isinstance(error.obj, JSON):
-                raise  # no value of a file lacks it: the error is in this program
-            problems.append(f"cannot recompute {part.__name__[1:]}: {type(error).__name__}: {error}")
+            problems.append(f"cannot recompute {part.__name__[1:]}: {error}")
     return problems
 
 
@@ -174,16 +181,12 @@ def _subnet(bundle: Bundle) -> Figures:
 def _model(bundle: Bundle) -> Figures:
     """The file's size; that it is a valid graph and obeys the target's rules; and that it holds as many weights as the
     network: batch norm leaves one bias a channel."""
-    content = (bundle.folder / "model.onnx").read_bytes()
-    model = onnx.load_from_string(content)
-    if rules := bundle.report["provenance"].get("target"):
-        check_graph(model, TargetProfile.model_validate(rules))
-    weights = [c for c in model.graph.initializer if c.dims and c.data_type != onnx.TensorProto.INT64]  # places
+    weights = [c for c in bundle.model.graph.initializer if c.dims and c.data_type != onnx.TensorProto.INT64]  # places
     held = sum(prod(c.dims) for c in weights if not c.name.endswith(NO_WEIGHTS))
     needed = sum(map(op_weights, bundle.network.ops))
     if held != needed:
-        raise ValueError(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
-    return {"size_bytes": len(content)}
+        raise Damaged(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
+    return {"size_bytes": (bundle.folder / "model.onnx").stat().st_size}
 
 
 def _measurement(bundle: Bundle) -> Figures:
@@ -191,14 +194,16 @@ def _measurement(bundle: Bundle) -> Figures:
     if not measured:
         return {"latency.measured_ms": None, "latency.error_pct": None, "latency.fits": None}
     if bundle.evidence["measurement"]["ops"] != bundle.network.unit_keys:
-        raise ValueError("the network that was measured is not the one of arch.json")
-    shown = {"p50", "p90", "n", "cov"} | measured.keys() & report["latency"]["measured_ms"].keys()
+        raise Damaged("the network that was measured is not the one of arch.json")
+    shown = {"p50", "p90", "n", "cov"} | measured.keys() & (report["latency"]["measured_ms"] or {}).keys()
     figures = {f"latency.measured_ms.{name}": measured[name] for name in shown}
     budget, predicted = report["budget"]["max_ms"], report["latency"]["predicted_ms"]
     statistic = measured[report["budget"]["statistic"]]
     figures["latency.fits"] = None if budget is None else statistic <= budget
     figures["latency.error_pct"] = None if predicted is None else 100 * (predicted / statistic - 1)
     if "session_std" in report["latency"]:
+        if "timings" not in bundle.evidence["measurement"]:
+            raise Damaged("evidence.json has no measurement.timings")
         timings, session_std = bundle.evidence["measurement"]["timings"], report["latency"]["session_std"]
         low, high = confidence_interval(timings, report["budget"]["statistic"], session_std)
         figures |= {"latency.interval_ms.0": low, "latency.interval_ms.1": high}
@@ -214,7 +219,7 @@ def _prediction(bundle: Bundle) -> Figures:
     (mean,), (std,) = model.predict([bundle.network])
     figures = Figures()
     if "as_profiled_ms" in bundle.report["latency"]:  # bundles of older versions have none
-        kept = bundle.evidence["level"]
+        kept = bundle.evidence.get("level")
         levels = {"as_measured_ms": Curve.from_json(kept) if kept else None, "as_profiled_ms": None}
         figures |= {name: model.at_curve(curve).predict([bundle.network])[0][0] for name, curve in levels.items()}
     upper = mean + ndtri(bundle.report["budget"]["confidence"]) * std
@@ -240,7 +245,8 @@ def _audit(bundle: Bundle) -> Figures:
     for i, shown in enumerate(bundle.report["networks"]):
         if shown["role"] == "audit":
             names = ("predicted_ms", "std_ms", "table_ms", "measured_ms")
-            figures |= {f"networks.{i}.{name}": measured[shown["key"]][name] for name in names}
+            one = _entry(measured, shown["key"], "the audit's networks")
+            figures |= {f"networks.{i}.{name}": one[name] for name in names}
     return figures
 
 
@@ -255,7 +261,8 @@ def _networks(bundle: Bundle) -> Figures:
     for i, shown in enumerate(bundle.report["networks"]):
         if shown["role"] != "evidence":
             continue
-        row, (mean, std) = model.table.networks[shown["key"]], predicted[shown["key"]]
+        mean, std = _entry(predicted, shown["key"], "the latency model's networks")
+        row = model.table.networks[shown["key"]]
         total = model.table.known_total(row.ops, model.statistic)
         found = {"measured_ms": getattr(row, model.statistic), "predicted_ms": mean, "std_ms": std, "table_ms": total}
         figures |= {f"networks.{i}.{name}": value for name, value in found.items()}
@@ -266,6 +273,7 @@ def _blocks(bundle: Bundle) -> Figures:
     model = bundle.latency_model
     if model is None or not bundle.report["blocks"]:
         return {}
+    model.require(bundle.network.unit_keys)
     figures, effects, learned = Figures(), model.effects, _learned(bundle, model)
     total = sum(effects[unit.op.key] for unit in bundle.network.units)
     for i, unit in enumerate(bundle.network.units):
@@ -315,15 +323,15 @@ def _predicted(bundle: Bundle, arch: Arch) -> float:
 def _beliefs(bundle: Bundle) -> Figures:
     """What is believed of the accuracies of the chosen network and the other finalists, and what that rests on."""
     counts, report, figures = bundle.evidence.get("validation"), bundle.report, Figures()
-    if counts is None:  # bundles of older versions
+    if counts is None or "finalists" not in report:  # bundles of older versions
         return figures
-    weights = report["provenance"]["supernet_sha256"]
+    weights = report["provenance"].get("supernet_sha256")
     for place, row in enumerate(report["finalists"]):
         arch = bundle.space.canonical(row["arch"])
         found = counts.get(arch.key)
         valid = Validation(found["correct"] / found["n"], found["n"]) if found else None
         belief = None
-        if bundle.predictor and not row["tuned"]:
+        if bundle.predictor and not row.get("tuned"):
             belief = belief_in(_predicted(bundle, arch), bundle.predictor.error, weights)
         known = dict(zip(("posterior", "low", "high"), posterior(belief, valid) or [None] * 3, strict=True))
         accuracy, n = (valid.accuracy, valid.n) if valid else (None, 0)
@@ -347,14 +355,21 @@ def _answers(bundle: Bundle) -> Figures:
     expected = bundle.evidence.get("samples")
     if expected is None:  # bundles of older versions have none
         return {}
-    how = bundle.report["preprocessing"]
-    if how != bundle.preprocessing:
-        raise ValueError("preprocessing.json is not what report.json says")
+    if bundle.report.get("preprocessing") != bundle.preprocessing:
+        raise Damaged("preprocessing.json is not what report.json says")
+    if not bundle.model.graph.input:
+        raise Damaged("model.onnx takes no input")
     found = bundle_answers(bundle.folder, bundle.report, [bundle.folder / name for name in sorted(expected)])
     for name, answer in zip(sorted(expected), found or (), strict=found is not None):
         if answer != expected[name]:
-            raise ValueError(f"the model answers class {answer} to {name}, its evidence says {expected[name]}")
+            raise Damaged(f"the model answers class {answer} to {name}, its evidence says {expected[name]}")
     return {}
+
+
+def _entry(found: Mapping[str, Any], key: str, where: str) -> Any:
+    if key not in found:
+        raise Damaged(f"report.json shows the network {key[:12]}, which is not one of {where} in evidence.json")
+    return found[key]
 
 
 PARTS = (
@@ -368,7 +383,7 @@ def _differences(report: Mapping[str, Any], figures: Figures) -> list[str]:
     for path, value in sorted(figures.items()):
         try:
             reported = _lookup(report, path)
-        except (KeyError, IndexError, TypeError):
+        except (LookupError, TypeError, ValueError):  # not even what should hold it is there
             problems.append(f"report.json has no {path}; its evidence gives {_shown(value)}")
             continue
         if not _same(reported, value, TOLERANCES.get(path.rsplit(".", 1)[-1], TOLERANCE)):

@@ -209,12 +209,19 @@ class LatencyModel:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise UsageError(f"cannot read the latency model {path}: {error.strerror}") from error
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is not a whole latency model (truncated or edited); save it again") from error
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> LatencyModel:
-        """Fit again from what ``to_json`` wrote; gives the same predictions."""
+        """Fit again from what ``to_json`` wrote; gives the same predictions.
+
+        Raises:
+            UsageError: the table does not match its digest, or a newer version fitted the model.
+            KeyError, TypeError: the object is no latency model.
+        """
         blocks = data.get("blocks")
         prior = BlockPrior.from_json(blocks) if blocks else None
         table, fitted = LatencyTable.from_json(data["table"]), data.get("fit", 1)

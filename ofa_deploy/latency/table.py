@@ -184,7 +184,7 @@ class LatencyTable:
             return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise UsageError(f"cannot read the table {path}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (UsageError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{path} is not a whole latency table (truncated or edited); export it again") from error
 
     @classmethod
@@ -192,11 +192,12 @@ class LatencyTable:
         """Read what ``to_json`` wrote.
 
         Raises:
-            ValueError, KeyError: the object is not a table, or its digest does not match.
+            UsageError: the digest does not match.
+            KeyError, TypeError: the object is no table.
         """
         body = {key: value for key, value in data.items() if key != "sha256"}
         if data["sha256"] != _digest(body) or data["schema"] != SCHEMA:
-            raise ValueError("the table's digest does not match")
+            raise UsageError("the latency table does not match its digest: it was edited, or a newer version wrote it")
         rows, networks = ({row["key"]: _row(row) for row in body[part]} for part in ("rows", "networks"))
         return cls(body["device"], body["condition"], rows, networks)
 

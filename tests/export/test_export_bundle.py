@@ -132,13 +132,18 @@ def truthful():
     return {"model.onnx": onnx_file, **{name: json.dumps(d).encode() for name, d in documents.items()}}
 
 
+def parent(document, path):
+    """What holds the value at a path, and the value's key or place in it."""
+    *parents, last = path.split(".")
+    for key in parents:
+        document = document[int(key)] if isinstance(document, list) else document[key]
+    return document, int(last) if isinstance(document, list) else last
+
+
 def edited(files, name, path, value):
     """The files with one value of a JSON document replaced."""
     document = json.loads(files[name])
-    *parents, last = path.split(".")
-    at = document
-    for key in parents:
-        at = at[int(key)] if isinstance(at, list) else at[key]
+    at, last = parent(document, path)
     at[last] = value
     return {**files, name: json.dumps(document).encode()}
 
@@ -199,13 +204,67 @@ def test_an_error_of_this_program_is_no_finding(tmp_path, truthful, monkeypatch)
 
         monkeypatch.setattr(recompute, "PARTS", [_part])
 
-    for error in (NameError("x"), AssertionError(), AttributeError("no x", obj=recompute), RuntimeError("odd")):
+    for error in (NameError("x"), AssertionError(), AttributeError("no x", obj=[]), RuntimeError("odd")):
         wrong(error)
         with pytest.raises(type(error)):
             verify_bundle(folder)
-    for error in (KeyError("x"), AttributeError("no x", obj=[]), TypeError("odd"), UsageError("damaged")):
+    for error in (KeyError("x"), IndexError("x"), TypeError("odd"), ValueError("odd")):
+        wrong(error)
+        with pytest.raises(type(error)):
+            verify_bundle(folder)
+    for error in (UsageError("damaged"), ZeroDivisionError("division by zero"), OSError(5, "Input/output error")):
         wrong(error)
         assert verify_bundle(folder)[0].startswith("cannot recompute part: ")
+
+
+def places(document, above=""):
+    """The path of everything in a JSON document, but of all rows of a list the first two."""
+    items = document.items() if isinstance(document, dict) else enumerate(document[:2])
+    for key, value in items:
+        yield f"{above}{key}"
+        if isinstance(value, (dict, list)):
+            yield from places(value, f"{above}{key}.")
+
+
+def removed(files, name, path):
+    """The files without one value of a JSON document."""
+    document = json.loads(files[name])
+    at, last = parent(document, path)
+    del at[last]
+    return {**files, name: json.dumps(document).encode()}
+
+
+WORDS_OF_A_PROGRAM = ("Error", "object has no attribute", "not subscriptable")
+
+
+@pytest.mark.parametrize("name", ["arch.json", "evidence.json", "report.json"])
+def test_no_wrong_value_looks_like_an_error_of_this_program(tmp_path, truthful, name):
+    kept = tmp_path / "bundle"
+    write_bundle(kept, truthful, {})
+    for i, path in enumerate(places(json.loads(truthful[name]))):
+        values = (None, "nonsense", -1.5, [], {}, True)
+        changed = [edited(truthful, name, path, values[i % len(values)]), removed(truthful, name, path)]
+        for files in changed:
+            (kept / name).write_bytes(files[name])
+            for problem in recompute.wrong_figures(kept):
+                assert not any(word in problem for word in WORDS_OF_A_PROGRAM), (path, problem)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("latency_model.table", None, "evidence.json: latency_model.table: "),
+        ("latency_model.table.rows.0.p50", "fast", "evidence.json: latency_model.table.rows.0.p50: "),
+        ("latency_model.table.rows.0.p50", 9.0, "does not match its digest"),
+        ("parity.onnx", [[1.0, 2.0], [3.0]], "evidence.json: parity.onnx: "),
+        ("test.predicted", [1], "not as many answers as labels"),
+        ("audit.networks.0.key", "a" * 64, "report.json shows the network 000000000000"),
+        ("measurement.timings", [[0.1], []], "evidence.json: measurement.timings.1: "),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path, truthful, path, value, says):
+    folder = write_bundle(tmp_path / "bundle", edited(truthful, "evidence.json", path, value), {})
+    assert any(says in problem for problem in verify_bundle(folder)), verify_bundle(folder)
 
 
 def test_changed_files_are_found_without_computing_a_figure(tmp_path, truthful, monkeypatch):
@@ -284,9 +343,9 @@ def test_a_report_without_a_figure_is_found(tmp_path, truthful):
         ("arch.json", "depths", [2, 2], "subnet.macs"),
         ("arch.json", "depths", [9, 9], "cannot recompute subnet"),
         ("evidence.json", "measurement.ops", ["another"], "network that was measured"),
-        ("evidence.json", "measurement.timings", "nonsense", "cannot recompute measurement"),
+        ("evidence.json", "measurement.timings", "nonsense", "evidence.json: measurement.timings: "),
         ("evidence.json", "measurement", None, "latency.fits"),
-        ("evidence.json", "parity", None, "cannot recompute parity"),
+        ("evidence.json", "parity", None, "evidence.json: parity: "),
     ],
 )
 def test_other_evidence_is_found(tmp_path, truthful, name, path, value, expected):
