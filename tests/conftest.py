@@ -85,8 +85,8 @@ def quick_protocol() -> Protocol:
 @pytest.fixture
 def make_items(target: TargetProfile) -> Callable[[int], list[MeasureItem]]:
     """``make_items(n)``: n different small blocks."""
+    from ofa_deploy.blocks import OpSpec
     from ofa_deploy.fleet.profiling import block_item
-    from ofa_deploy.space import OpSpec
 
     def make(count: int) -> list[MeasureItem]:
         specs = [OpSpec("mbconv", 8, 8, 8, 16 + 8 * i, 8, 3, 1, "relu", skip=True) for i in range(count)]

@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from ofa_deploy import pixels
+from ofa_deploy.blocks import random_weights
 from ofa_deploy.config import DataConfig
 from ofa_deploy.export import embed, program
 from ofa_deploy.fleet.targets import read_profile
 from ofa_deploy.graph import model_file, onnx_bytes
-from ofa_deploy.space import PRESETS, random_weights
+from ofa_deploy.space import PRESETS
 from ofa_deploy.training.damage import Damage
 from ofa_deploy.training.folders import list_images
 from ofa_deploy.training.images import prepare

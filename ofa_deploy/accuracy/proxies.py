@@ -20,14 +20,16 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Set
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ofa_deploy.blocks import Activation, BatchNorm, Block, Layer
 from ofa_deploy.errors import UsageError
 from ofa_deploy.supernet import Subnet
-from ofa_deploy.supernet.blocks import ConvBN
+from ofa_deploy.supernet.execute import BlockModule
 
 DATA_PROXIES = ("grad_norm", "fisher", "naswot")
 PROXIES = ("synflow", *DATA_PROXIES)
@@ -78,21 +80,20 @@ def _from_batch(subnet: Subnet, images: Tensor, labels: Tensor, wanted: Set[str]
     outputs: list[Tensor] = []
     signs: list[Tensor] = []
 
-    def keep_output(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        output = output.clone()  # the next block may work in place
+    def kept(activated: Set[Layer], ends: Set[Layer], layer: Layer, output: Tensor) -> Tensor:
+        """What a block's next layers read."""
+        if layer in activated and "naswot" in wanted:
+            signs.append((output > 0).flatten(1).float())
+        if layer not in ends or "fisher" not in wanted:
+            return output
+        output = output.clone()  # the next layer may work in place
         output.retain_grad()
         outputs.append(output)
         return output.clone()
 
-    def keep_signs(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        signs.append((output > 0).flatten(1).float())
-
     for module in network.modules():
-        if isinstance(module, ConvBN):
-            if "fisher" in wanted:
-                module.register_forward_hook(keep_output)
-            if "naswot" in wanted and module.act != "none":
-                module.bn.register_forward_hook(keep_signs)
+        if isinstance(module, BlockModule):
+            module.observe = partial(kept, *_normalised(module.block))
     with torch.set_grad_enabled(wanted != {"naswot"}):
         loss = F.cross_entropy(network(images), labels)
     scores = {}
@@ -104,6 +105,19 @@ def _from_batch(subnet: Subnet, images: Tensor, labels: Tensor, wanted: Set[str]
     if "naswot" in wanted:
         scores["naswot"] = _log_determinant(signs)
     return scores
+
+
+def _normalised(block: Block) -> tuple[set[Layer], set[Layer]]:
+    """The batch norms that an activation follows, and the last layer of every convolution with its batch norm: that
+    activation, or the batch norm."""
+    activated, ends = set[Layer](), set[Layer]()
+    for i, layer in enumerate(block.layers):
+        if isinstance(layer, BatchNorm):
+            after = [block.layers[j] for j in block.readers.get(i, ())]
+            activation = len(after) == 1 and isinstance(after[0], Activation)
+            activated |= {layer} if activation else set()
+            ends.add(after[0] if activation else layer)
+    return activated, ends
 
 
 def _fisher(output: Tensor) -> float:

@@ -24,6 +24,7 @@ SPACE = "ofa_mbv3_w1.2"
 RESOLUTIONS = tuple(range(112, 225, 16))
 LAYERS = (128, 400, 400, 400, 1)
 BLOCK = 256  # rows that are multiplied at once, always so many: see predict
+DECIMALS = 7  # of a predicted accuracy: single precision, in which the network was trained, has no more
 CARD = {
     "what": "once-for-all's published accuracy predictor for ImageNet",
     "note": "its predictions are about 4.8 points above ImageNet's validation accuracy, by its authors' own notebook",
@@ -59,10 +60,11 @@ class PublishedPredictor:
     def predict(self, population: Population) -> tuple[np.ndarray, np.ndarray]:
         """ImageNet accuracy as the network predicts it, a fraction, and its unknown deviation as NaN: ``float64[N]``.
 
-        Rows are multiplied in blocks of one size, the last one filled up: BLAS takes other ways for other sizes, and a
-        subnet would be worth a little more in one population than in another.
+        BLAS adds up in another order for another number of rows, or another place among them, and a subnet would be
+        worth a little more in one population than in another. So rows are multiplied in blocks of one size, in double
+        precision, and what is left of the difference is rounded away.
         """
-        x = np.zeros((-(-len(population) // BLOCK) * BLOCK, LAYERS[0]), dtype=np.float32)
+        x = np.zeros((-(-len(population) // BLOCK) * BLOCK, LAYERS[0]), dtype=np.float64)
         x[: len(population)] = one_hot(self.codec, population)
         blocks = [self._forward(x[start : start + BLOCK]) for start in range(0, len(x), BLOCK)]
         mean = np.concatenate([*blocks, np.empty(0)])[: len(population)]
@@ -72,9 +74,9 @@ class PublishedPredictor:
         for layer in range(len(LAYERS) - 1):
             if layer:
                 np.maximum(x, 0, out=x)
-            x = x @ self.arrays[f"{layer}.weight"]
+            x = x @ self.arrays[f"{layer}.weight"].astype(np.float64)
             x += self.arrays[f"{layer}.bias"]
-        return x[:, 0].astype(float)
+        return np.round(x[:, 0], DECIMALS)
 
     def summary(self) -> str:
         """What it is and how it errs, in one line."""

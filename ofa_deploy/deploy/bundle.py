@@ -15,6 +15,7 @@ import onnxruntime
 
 import ofa_deploy
 from ofa_deploy.accuracy.belief import Posterior, Validation
+from ofa_deploy.blocks import Network
 from ofa_deploy.deploy.answers import ran_under
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.extract import Extraction, Finalist
@@ -26,7 +27,7 @@ from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement,
 from ofa_deploy.latency import Row, left_out
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
-from ofa_deploy.space import Network, network_macs, network_memory, network_params
+from ofa_deploy.space import network_macs, network_memory, network_params
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file

@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from scipy.special import ndtri
 
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.differentiable import DartsRecipe
@@ -33,7 +34,6 @@ from ofa_deploy.space import (
     Arch,
     CellArch,
     CellSpace,
-    Network,
     PopulationCodec,
     SearchSpace,
     network_macs,

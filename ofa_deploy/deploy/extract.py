@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.answers import Earlier
 from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, fastest_of, holding, rounded_up
@@ -42,7 +43,7 @@ from ofa_deploy.search import (
     pick,
     search,
 )
-from ofa_deploy.space import Arch, Network, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 

@@ -20,12 +20,13 @@ from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
 from ofa_deploy.accuracy.collection import Collection, Progress
 from ofa_deploy.accuracy.predictor import FEWEST
 from ofa_deploy.accuracy.proxy_gate import ProxyGate
+from ofa_deploy.blocks import Network, random_weights
 from ofa_deploy.config import AccuracyConfig, TrainRecipe, read_document, shipped_folder
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
 from ofa_deploy.pixels import MODES
-from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace, load_space, random_weights
+from ofa_deploy.space import Arch, Population, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
 from ofa_deploy.training import ALONE, Data, World, batches, load_data, read_sample, trained_data

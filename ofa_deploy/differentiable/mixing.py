@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.space import Genotype, OpSpec
+from ofa_deploy.blocks import OpSpec
+from ofa_deploy.space import Genotype
 from ofa_deploy.space.cells import KERNELS, SKIP, STEM, Cell, reductions
-from ofa_deploy.supernet.cell_blocks import make_cell_block
+from ofa_deploy.supernet.execute import BlockModule
 
 NONE = "none"
 CANDIDATES = (NONE, SKIP, *KERNELS)  # in the order of the columns of the architecture's parameters
@@ -72,7 +73,7 @@ def _unscaled(block: nn.Module) -> nn.Module:
 
 
 def _through(kind: str, side: int, cin: int, cout: int) -> nn.Module:
-    return _unscaled(make_cell_block(OpSpec(kind, side, side, cin, 0, cout, 1, 2 if kind == "fact_reduce" else 1)))
+    return _unscaled(BlockModule(OpSpec(kind, side, side, cin, 0, cout, 1, 2 if kind == "fact_reduce" else 1).block))
 
 
 def _candidate(name: str, side: int, channels: int, stride: int) -> nn.Module:
@@ -81,7 +82,7 @@ def _candidate(name: str, side: int, channels: int, stride: int) -> nn.Module:
     if name == SKIP:
         return nn.Identity() if stride == 1 else _through("fact_reduce", side, channels, channels)
     kind, kernel = KERNELS[name]
-    block = _unscaled(make_cell_block(OpSpec(kind, side, side, channels, 0, channels, kernel, stride)))
+    block = _unscaled(BlockModule(OpSpec(kind, side, side, channels, 0, channels, kernel, stride).block))
     return nn.Sequential(block, _norm(channels)) if kind.endswith("pool") else block
 
 

@@ -23,6 +23,7 @@ from scipy.special import ndtri
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import Predictor, objective, read_predictor
 from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.answers import bundle_answers
@@ -34,7 +35,6 @@ from ofa_deploy.latency.level import Curve
 from ofa_deploy.space import (
     Arch,
     CellSpace,
-    Network,
     PopulationCodec,
     SearchSpace,
     load_space,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from device_agents.summary import summarise
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.gauge import SHARED, Gauge
@@ -16,7 +17,7 @@ from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, audit_summary
-from ofa_deploy.space import Arch, Network, Population, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Population, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 
 POOL = 4096  # random subnets from which an audit's networks are drawn

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ofa_deploy.blocks import BLOCKS, OpSpec
+from ofa_deploy.blocks.kinds import KINDS
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import OpSpec
-from ofa_deploy.space.network import BLOCKS, KINDS
 
 REDUCTIONS = (1, 2, 4, 8, 16, 32, 64)  # by which networks shrink their input on the way to a block
 
@@ -63,7 +63,8 @@ def heat_map(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _table(placed: Sequence[tuple[Line, Column, Mapping[str, Any]]]) -> dict[str, Any]:
-    lines = sorted({line for line, _, _ in placed}, key=lambda line: (KINDS.index(line.kind), *line[1:]))
+    kinds = list(KINDS)
+    lines = sorted({line for line, _, _ in placed}, key=lambda line: (kinds.index(line.kind), *line[1:]))
     columns = sorted({column for _, column, _ in placed}, key=lambda column: [value or 0 for value in column])
     line_at, column_at = {line: i for i, line in enumerate(lines)}, {column: i for i, column in enumerate(columns)}
     return {

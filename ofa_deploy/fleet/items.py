@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ofa_deploy.space import Arch, Network, network_macs, unit_counts
+from ofa_deploy.blocks import Network
+from ofa_deploy.space import Arch, network_macs, unit_counts
 
 
 @dataclass(frozen=True)

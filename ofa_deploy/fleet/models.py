@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.latency import LatencyModel, LatencyTable, differences
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
-from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
 from ofa_deploy.store import Store, Workspace
 
 TYPICAL = 256  # random networks of a space whose median latency is the unit in which devices are compared

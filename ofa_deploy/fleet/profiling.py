@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
@@ -15,7 +16,7 @@ from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row
 from ofa_deploy.latency.posterior import choose, design
 from ofa_deploy.latency.priors import BlockPrior, table_prior
-from ofa_deploy.space import Arch, Network, OpSpec, PopulationCodec, SearchSpace, random_weights
+from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 
 Progress = Callable[[dict], None]

@@ -1,4 +1,4 @@
-"""Every kind of block as ONNX nodes. A block is written by the same function alone and inside a network."""
+"""Layers as ONNX nodes, a rule for each primitive. A block is written by the same function alone and in a network."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ofa_deploy.blocks import (
+    Activation,
+    Add,
+    BatchNorm,
+    Block,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Layout,
+    Linear,
+    Multiply,
+    Pool,
+    Shape,
+    Shift,
+)
+from ofa_deploy.blocks.folding import foldings
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.space import OpSpec
-from ofa_deploy.space.weights import SEPARABLE
 
 HARD_SWISH_OPSET = 14  # the first opset with a HardSwish op
 HARD_SIGMOID = {"alpha": 1 / 6, "beta": 0.5}  # relu6(x + 3) / 6, as in MobileNetV3; ONNX's own default alpha is 0.2
@@ -66,60 +82,37 @@ class NodeList:
         self.constants.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
         return name
 
-    def conv_bn(self, x: str, name: str, eps: float, stride: int = 1, groups: int = 1) -> str:
-        """A convolution with its batch norm folded in, in float64: ``w·s`` and ``beta − mean·s``, ``s = gamma/σ``."""
-        kernel = self._weights[f"{name}conv.weight"].astype(np.float64)
-        scale, bias = self._affine(name, eps)
-        return self._folded(x, f"{name}conv", kernel, scale, bias, stride, groups)
-
-    def halves_bn(self, inputs: list[str], name: str, eps: float) -> list[str]:
-        """A factorized reduction's two convolutions of stride 2, each with its half of the batch norm folded in."""
-        scale, bias = self._affine(name, eps)
-        found, first = [], 0
-        for x, part in zip(inputs, ("even", "odd"), strict=True):
-            kernel = self._weights[f"{name}{part}.weight"].astype(np.float64)
-            own, first = slice(first, first + len(kernel)), first + len(kernel)
-            found.append(self._folded(x, f"{name}{part}", kernel, scale[own], bias[own], 2, 1))
-        return found
-
-    def _affine(self, name: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
-        """What a batch norm multiplies with and then adds."""
+    def affine(self, name: str, eps: float) -> tuple[np.ndarray, np.ndarray]:
+        """What a batch norm multiplies with and then adds, in float64: ``s = gamma / σ``, ``beta − mean · s``."""
         gamma, beta, mean, var = (
-            self._weights[f"{name}bn.{part}"].astype(np.float64)
+            self._weights[f"{name}.{part}"].astype(np.float64)
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         with np.errstate(invalid="ignore", over="ignore"):  # ``constant`` reports what is not finite
             scale = gamma / np.sqrt(var + eps)
             return scale, beta - mean * scale
 
-    def _folded(
-        self, x: str, name: str, kernel: np.ndarray, scale: np.ndarray, bias: np.ndarray, stride: int, groups: int
-    ) -> str:
-        with np.errstate(invalid="ignore", over="ignore"):
-            folded = {"weight": kernel * scale[:, None, None, None], "bias": bias}
-        inputs = [x, *(self.constant(f"{name}.{part}", value) for part, value in folded.items())]
-        return self._conv(name, inputs, kernel.shape[2], stride, groups)
-
-    def depthwise(self, x: str, name: str, stride: int, dilation: int) -> str:
-        """A depthwise convolution without a bias."""
-        shape = self._weights[f"{name}.weight"].shape
-        return self._conv(name, [x, self.weight(f"{name}.weight")], shape[2], stride, shape[0], dilation)
-
-    def conv_bias(self, x: str, name: str) -> str:
-        """A 1×1 convolution with a bias."""
-        return self._conv(name, [x, self.weight(f"{name}.weight"), self.weight(f"{name}.bias")], 1, 1, 1)
-
-    def _conv(self, name: str, inputs: list[str], kernel: int, stride: int, groups: int, dilation: int = 1) -> str:
-        shape: dict[str, Any] = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2}
-        shape |= {"pads": [dilation * (kernel // 2)] * 4, "group": groups}
-        if dilation > 1:
-            shape["dilations"] = [dilation] * 2
+    def conv(self, x: str, name: str, layer: Conv, affine: tuple[np.ndarray, np.ndarray] | None) -> str:
+        """A convolution; with what a batch norm after it multiplies with and adds folded in, in float64."""
+        constants = {"weight": self._weights[f"{name}.weight"]}
+        if layer.bias:
+            constants["bias"] = self._weights[f"{name}.bias"]
+        if affine is not None:
+            scale, bias = affine
+            with np.errstate(invalid="ignore", over="ignore"):
+                if layer.bias:
+                    bias = bias + constants["bias"].astype(np.float64) * scale
+                kernel = constants["weight"].astype(np.float64) * scale[:, None, None, None]
+            constants = {"weight": kernel, "bias": bias}
+        inputs = [x, *(self.constant(f"{name}.{part}", value) for part, value in constants.items())]
+        shape: dict[str, Any] = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
+        shape |= {"pads": [layer.padding] * 4, "group": layer.groups}
+        if layer.dilation > 1:
+            shape["dilations"] = [layer.dilation] * 2
         return self.add("Conv", name, inputs, **shape)
 
     def activation(self, x: str, name: str, act: str) -> str:
-        """An activation by its name in ``OpSpec``, a gate's sigmoid, or nothing for ``none``."""
-        if act == "none":
-            return x
+        """An activation by its name."""
         if act in PLAIN:
             op_type, attributes = PLAIN[act]
             return self.add(op_type, name, [x], **attributes)
@@ -133,116 +126,66 @@ class NodeList:
         return self.add("Mul", name, [x, self.activation(x, f"{name}.gate", GATED[act])])
 
 
-def _stem(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    x = out.conv_bn(x, f"{name}.", op.eps, op.stride)
-    return out.activation(x, f"{name}.act", op.act)
-
-
-def _mbconv(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    source = x
-    if op.start:
-        x = out.conv_bn(x, f"{name}.start.", op.eps, op.start_stride, groups=op.cin)
-    if op.expands:
-        x = out.conv_bn(x, f"{name}.expand.", op.eps)
-        x = out.activation(x, f"{name}.expand.act", op.act)
-    if op.kernel:
-        x = out.conv_bn(x, f"{name}.depthwise.", op.eps, op.stride, groups=op.mid)
-        x = out.activation(x, f"{name}.depthwise.act", op.act)
-    if op.se:
-        x = _squeeze_excitation(out, f"{name}.se", x, op.gate_acts)
-    x = out.conv_bn(x, f"{name}.project.", op.eps)
-    return out.add("Add", f"{name}.skip", [x, source]) if op.skip else x
-
-
-def _squeeze_excitation(out: NodeList, name: str, x: str, acts: tuple[str, str]) -> str:
-    gate = out.add("GlobalAveragePool", f"{name}.pool", [x])
-    gate = out.conv_bias(gate, f"{name}.reduce")
-    gate = out.activation(gate, f"{name}.act", acts[0])
-    gate = out.conv_bias(gate, f"{name}.expand")
-    gate = out.activation(gate, f"{name}.gate", acts[1])
-    return out.add("Mul", f"{name}.scale", [x, gate])
-
-
-def _head(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    x = out.conv_bn(x, f"{name}.", op.eps)
-    x = out.activation(x, f"{name}.act", op.act)
-    x = out.add("GlobalAveragePool", f"{name}.pool", [x])
-    return out.add("Flatten", f"{name}.flatten", [x], axis=1)
-
-
-def _classifier(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    if op.mid:
-        x = out.add("Gemm", f"{name}.mix", [x, out.weight(f"{name}.mix.weight")], transB=1)
-        x = out.activation(x, f"{name}.act", op.act)
-    linear = [out.weight(f"{name}.linear.weight"), out.weight(f"{name}.linear.bias")]
-    return out.add("Gemm", f"{name}.linear", [x, *linear], transB=1)
-
-
-def _relu_conv(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    return out.conv_bn(out.activation(x, f"{name}.act", op.act), f"{name}.", op.eps)
-
-
-def _separable(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    dilation, stride = 2 if op.kind == "dil_conv" else 1, op.stride
-    for part in SEPARABLE[op.kind]:
-        x = out.activation(x, f"{name}.{part}.act", op.act)
-        x = out.depthwise(x, f"{name}.{part}.depthwise", stride, dilation)
-        x, stride = out.conv_bn(x, f"{name}.{part}.", op.eps), 1
-    return x
-
-
-def _fact_reduce(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    x = out.activation(x, f"{name}.act", op.act)
-    starts, ends, axes = (
-        out.integers(f"{name}.{part}", values)
-        for part, values in (("starts", [1, 1]), ("ends", [op.h, op.w]), ("axes", [2, 3]))
-    )
-    shifted = out.add("Slice", f"{name}.shift", [x, starts, ends, axes])
-    return out.add("Concat", name, out.halves_bn([x, shifted], f"{name}.", op.eps), axis=1)
-
-
-def _pool(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    window = {"kernel_shape": [op.kernel] * 2, "strides": [op.stride] * 2, "pads": [op.kernel // 2] * 4}
-    return out.add({"avg_pool": "AveragePool", "max_pool": "MaxPool"}[op.kind], name, [x], **window)
-
-
-def _global_pool(out: NodeList, op: OpSpec, name: str, x: str) -> str:
-    return out.add("Flatten", f"{name}.flatten", [out.add("GlobalAveragePool", f"{name}.pool", [x])], axis=1)
-
-
-def _add(out: NodeList, op: OpSpec, name: str, *inputs: str) -> str:
-    return out.add("Add", name, list(inputs))
-
-
-def _concat(out: NodeList, op: OpSpec, name: str, *inputs: str) -> str:
-    return out.add("Concat", name, list(inputs), axis=1)
-
-
-_WRITERS: dict[str, Callable[..., str]] = {
-    "stem": _stem,
-    "mbconv": _mbconv,
-    "uib": _mbconv,
-    "head": _head,
-    "classifier": _classifier,
-    "relu_conv": _relu_conv,
-    "sep_conv": _separable,
-    "dil_conv": _separable,
-    "fact_reduce": _fact_reduce,
-    "avg_pool": _pool,
-    "max_pool": _pool,
-    "global_pool": _global_pool,
-    "add": _add,
-    "concat": _concat,
-}
-
-
-def write_block(out: NodeList, op: OpSpec, name: str, *inputs: str) -> str:
+def write_block(out: NodeList, block: Block, name: str, *inputs: str) -> str:
     """Append one block that reads the tensors ``inputs``; every node and constant starts with ``name``. Returns its
     output.
 
     Raises:
-        OfaDeployError: no way to write this kind of block is known.
+        OfaDeployError: no way to write one of its layers is known.
     """
-    if op.kind not in _WRITERS:
-        raise OfaDeployError(f"{name}: no ONNX form of block kind {op.kind!r} is known")
-    return _WRITERS[op.kind](out, op, name, *inputs)
+    folded = foldings(block)
+    values = {-1 - i: x for i, x in enumerate(inputs)}
+    for i, layer in enumerate(block.layers):
+        read = [values[place] for place in layer.inputs]
+        full = f"{name}.{layer.name}" if layer.name else name
+        if isinstance(layer, Conv):
+            affine = None
+            if (folding := folded.get(i)) is not None:
+                scale, bias = out.affine(f"{name}.{folding.norm.name}", folding.norm.eps)
+                affine = scale[folding.channels], bias[folding.channels]
+            values[i] = out.conv(read[0], full, layer, affine)
+        elif isinstance(layer, BatchNorm) and any(folding.norm == layer for folding in folded.values()):
+            values[i] = read[0]
+        elif (rule := _RULES.get(type(layer))) is not None:
+            values[i] = rule(out, layer, full, read, block.sources(layer))
+        else:
+            raise OfaDeployError(f"{full}: no ONNX form of a {type(layer).__name__} layer is known")
+    return values[len(block.layers) - 1]
+
+
+def _batch_norm(out: NodeList, layer: BatchNorm, name: str, read: list[str], sources: list[Shape]) -> str:
+    """One that folds into no convolution."""
+    parts = [out.weight(f"{name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
+    return out.add("BatchNormalization", name, [*read, *parts], epsilon=layer.eps)
+
+
+def _linear(out: NodeList, layer: Linear, name: str, read: list[str], sources: list[Shape]) -> str:
+    weights = [out.weight(f"{name}.{part}") for part in layer.weights(*sources)]
+    return out.add("Gemm", name, [*read, *weights], transB=1)
+
+
+def _pool(out: NodeList, layer: Pool, name: str, read: list[str], sources: list[Shape]) -> str:
+    window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.kernel // 2] * 4}
+    return out.add({"avg": "AveragePool", "max": "MaxPool"}[layer.how], name, read, **window)
+
+
+def _shift(out: NodeList, layer: Shift, name: str, read: list[str], sources: list[Shape]) -> str:
+    _, h, w = sources[0]
+    within = name.removesuffix(f".{layer.name}")
+    places = (("starts", [1, 1]), ("ends", [h, w]), ("axes", [2, 3]))
+    return out.add("Slice", name, [*read, *(out.integers(f"{within}.{part}", values) for part, values in places)])
+
+
+_RULES: dict[type[Layer], Callable[[NodeList, Any, str, list[str], list[Shape]], str]] = {
+    Activation: lambda out, layer, name, read, sources: out.activation(read[0], name, layer.function),
+    Add: lambda out, layer, name, read, sources: out.add("Add", name, read),
+    BatchNorm: _batch_norm,
+    Concat: lambda out, layer, name, read, sources: out.add("Concat", name, read, axis=1),
+    Flatten: lambda out, layer, name, read, sources: out.add("Flatten", name, read, axis=1),
+    GlobalPool: lambda out, layer, name, read, sources: out.add("GlobalAveragePool", name, read),
+    Layout: lambda out, layer, name, read, sources: read[0],
+    Linear: _linear,
+    Multiply: lambda out, layer, name, read, sources: out.add("Mul", name, read),
+    Pool: _pool,
+    Shift: _shift,
+}

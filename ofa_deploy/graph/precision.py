@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph.rules import check_graph
 from ofa_deploy.graph.writer import onnx_bytes, write_onnx
-from ofa_deploy.space import Network
 
 CALIBRATION_IMAGES = 128  # of the training split: always the same ones
 NOISE = 4  # random inputs that a block with random weights is calibrated on: only its latency matters

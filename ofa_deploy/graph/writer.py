@@ -9,11 +9,11 @@ import onnx
 from onnx import TensorProto, helper
 
 import ofa_deploy
+from ofa_deploy.blocks import Network, check_weights
+from ofa_deploy.blocks.network import INPUT, INPUTS
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph.blocks import NodeList, write_block
 from ofa_deploy.graph.rules import check_graph
-from ofa_deploy.space import Network, check_weights
-from ofa_deploy.space.network import INPUT, INPUTS
 
 
 def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: TargetProfile) -> onnx.ModelProto:
@@ -25,7 +25,7 @@ def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: Targ
 
     Args:
         network: one block or many.
-        weights: named and shaped as ``space.weight_shapes`` says.
+        weights: named and shaped as ``blocks.network_shapes`` says.
         target: its opset, forbidden ops and batch are obeyed.
 
     Raises:
@@ -35,7 +35,7 @@ def write_onnx(network: Network, weights: Mapping[str, np.ndarray], target: Targ
     check_weights(network, weights)
     out, written = NodeList(weights, target), {INPUT - i: name for i, name in enumerate(INPUTS)}
     for i, (name, op) in enumerate(zip(network.names, network.ops, strict=True)):
-        written[i] = write_block(out, op, name, *(written[source] for source in network.sources[i]))
+        written[i] = write_block(out, op.block, name, *(written[source] for source in network.sources[i]))
     complete = len(network.ops) > 1 and network.ops[-1].kind == "classifier"
     out.nodes[-1].output[0] = "logits" if complete else "output"
     graph = helper.make_graph(

@@ -12,11 +12,12 @@ import io
 from collections.abc import Mapping
 from pathlib import Path
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.importers import published_condition
 from ofa_deploy.latency.plausible import Claim, refuse_implausible
 from ofa_deploy.latency.table import LatencyTable, Row
-from ofa_deploy.space import OpSpec, PopulationCodec, SearchSpace, make_divisible
+from ofa_deploy.space import PopulationCodec, SearchSpace, make_divisible
 
 LARGEST_RATIO = 1000
 INTEGERS = ("input_h", "input_w", "channels_in", "channels_out", "kernel", "stride")

@@ -11,11 +11,12 @@ from uuid import uuid4
 
 import yaml
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.plausible import Claim, moved_values, refuse_implausible
 from ofa_deploy.latency.table import LatencyTable, Row
-from ofa_deploy.space import OpSpec, PopulationCodec, SearchSpace, op_macs
+from ofa_deploy.space import PopulationCodec, SearchSpace, op_macs
 
 
 def published_condition(per_resolution: bool, statistic: str) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from ofa_deploy.blocks import Network
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.latency.level import Curve, LevelNow
 from ofa_deploy.latency.posterior import Posterior, design, fit
 from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.latency.table import LatencyTable, Row
-from ofa_deploy.space import Network, Population, PopulationCodec
+from ofa_deploy.space import Population, PopulationCodec
 
 CHUNK = 16_384  # subnets predicted at once: what they need stays in the caches
 PSEUDO = 2.0  # imagined left-out networks that the deviation fits exactly: keeps one lucky network from shrinking it

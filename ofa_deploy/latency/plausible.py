@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import isfinite, prod
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import Row
-from ofa_deploy.space import OpSpec, op_inside, op_macs, op_params
-from ofa_deploy.space.network import BLOCKS
+from ofa_deploy.space import op_macs, op_params
 
 LIMITS_MS = (1e-4, 1e6)  # no runtime is called in less than 100 ns; nobody waits a quarter of an hour for one answer
 FASTEST = 1e13  # multiply-accumulates a second for one image; its many small blocks keep large GPUs below
@@ -55,9 +55,8 @@ class Claim:
 
 
 def moved_values(op: OpSpec) -> int:
-    """Values that a block reads and writes for one image."""
-    inner = 2 * sum(op_inside(op)) if op.kind in BLOCKS else op.mid
-    return prod(op.input_shape) + inner + prod(op.output_shape) + op_params(op)
+    """Values that a block reads and writes for one image, and its parameters."""
+    return counts.values_moved(op.block) + op_params(op)
 
 
 def refuse_implausible(claims: Sequence[Claim]) -> None:

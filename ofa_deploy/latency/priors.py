@@ -10,15 +10,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import numpy as np
 
+from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.latency.mixture import Prior, Term
 from ofa_deploy.latency.posterior import device_prior
 from ofa_deploy.latency.table import LatencyTable, Row
-from ofa_deploy.space import OpSpec, op_macs, op_params
+from ofa_deploy.space import op_macs, op_params
 
 # Ranges of the prior's scales, and the noise of a network around the sum, all as fractions of latencies:
 FACTOR = (0.05, 0.3)  # common to all blocks
@@ -131,11 +131,8 @@ def _standardised(values: np.ndarray) -> np.ndarray:
 
 
 def costs(op: OpSpec) -> list[float]:
-    """MACs, activations moved (elements), weights, and one launch."""
-    before, inside, after = op.h * op.w * op.cin, prod(op.expanded_hw), prod(op.out_hw)
-    expanded = 2 * inside * (op.mid + op.cin * (op.start > 0))
-    moved = before + expanded + after * (op.mid * (op.kernel > 0) + op.cout)
-    return [float(op_macs(op)), float(moved), float(op_params(op)), 1.0]
+    """MACs, values moved, weights, and one launch."""
+    return [float(op_macs(op)), float(counts.values_moved(op.block)), float(op_params(op)), 1.0]
 
 
 def traits(op: OpSpec) -> list[float]:

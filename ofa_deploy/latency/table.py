@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.space import Network
 
 SCHEMA = 1
 ABSENT = {"power_mode": "unknown"}  # what it means where a condition lacks a key that is younger than its record

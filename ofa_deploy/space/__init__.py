@@ -1,4 +1,4 @@
-"""What can be built: spaces, subnets, blocks, networks, and their counts. numpy only; knows no torch and no device."""
+"""What can be built: spaces, subnets, and their counts. numpy only; knows no torch and no device."""
 
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.counts import (
@@ -8,7 +8,6 @@ from ofa_deploy.space.counts import (
     network_params,
     op_activations,
     op_counts,
-    op_inside,
     op_macs,
     op_params,
     op_weights,
@@ -16,12 +15,10 @@ from ofa_deploy.space.counts import (
     unit_counts,
 )
 from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
-from ofa_deploy.space.network import Network, OpSpec
 from ofa_deploy.space.population import GENE, Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
-from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, make_divisible
-from ofa_deploy.space.weights import check_weights, random_weights, weight_shapes
+from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, elastic_kernels, make_divisible
 
 __all__ = [
     "GENE",
@@ -30,16 +27,14 @@ __all__ = [
     "CellArch",
     "CellSpace",
     "Genotype",
-    "Network",
-    "OpSpec",
     "Population",
     "PopulationCodec",
     "Scaling",
     "SearchSpace",
     "StageSpec",
     "arch_facts",
-    "check_weights",
     "compound",
+    "elastic_kernels",
     "frozen",
     "grid",
     "largest_alone",
@@ -51,13 +46,10 @@ __all__ = [
     "network_params",
     "op_activations",
     "op_counts",
-    "op_inside",
     "op_macs",
     "op_params",
     "op_weights",
-    "random_weights",
     "rescale",
     "supernet_params",
     "unit_counts",
-    "weight_shapes",
 ]

@@ -19,8 +19,9 @@ from functools import cached_property
 from itertools import permutations
 from typing import Any
 
+from ofa_deploy.blocks import Network, OpSpec, Unit
+from ofa_deploy.blocks.network import INPUT
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.network import INPUT, Network, OpSpec, Unit
 
 KERNELS = {  # operations of an edge, but for the skip: kind and kernel
     "sep_conv_3x3": ("sep_conv", 3),

@@ -4,131 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import pairwise
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy.space.cell_layers import cell_layers
-from ofa_deploy.space.network import BLOCKS, CELL_KINDS, INPUT, Network, OpSpec, Unit
-from ofa_deploy.space.spec import Arch, SearchSpace
-from ofa_deploy.space.weights import weight_shapes
+from ofa_deploy.blocks import Network, OpSpec, Unit, counts
+from ofa_deploy.blocks.network import INPUT
+from ofa_deploy.space.spec import Arch, SearchSpace, elastic_kernels
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of a weight or an activation, by precision
-FOLDED_AWAY = ("running_mean", "running_var", "bn.weight")  # batch norm becomes its convolution's weights and bias
 
 
 def op_macs(op: OpSpec) -> int:
-    """Multiply-accumulates of one block for one image: convolutions and linear layers (batch norm folds away); what
-    pools, adds or joins has none."""
-    area_in, (oh, ow) = op.h * op.w, op.out_hw
-    if op.kind == "stem":
-        return oh * ow * op.kernel**2 * op.cin * op.cout
-    if op.kind == "head":
-        return area_in * op.cin * op.cout
-    if op.kind == "classifier":
-        return op.cin * op.mid + op.mid * op.cout if op.mid else op.cin * op.cout
-    if op.kind in CELL_KINDS:
-        return sum(layer.dense + layer.depthwise for layer in cell_layers(op))
-    expansion = prod(op.expanded_hw) * op.cin * op.mid if op.expands else 0
-    return _depthwise_macs(op) + expansion + oh * ow * op.mid * op.cout + 2 * op.mid * op.se
-
-
-def _depthwise_macs(op: OpSpec) -> int:
-    """Those of a stage's block in its depthwise convolutions."""
-    return prod(op.expanded_hw) * op.cin * op.start**2 + prod(op.out_hw) * op.mid * op.kernel**2
+    """Multiply-accumulates of one block for one image: convolutions and linear layers (batch norm folds away)."""
+    return counts.macs(op.block)
 
 
 def op_params(op: OpSpec) -> int:
     """Learned parameters of one block, with batch norm's scale and shift, without its running statistics."""
-    return sum(prod(shape) for name, shape in weight_shapes(op).items() if not name.endswith(("mean", "var")))
+    return counts.params(op.block)
 
 
 def op_weights(op: OpSpec) -> int:
     """Weights of one block as it ships: with its batch norm folded away, which leaves one bias a channel."""
-    return sum(prod(shape) for name, shape in weight_shapes(op).items() if not name.endswith(FOLDED_AWAY))
+    return counts.shipped_weights(op.block)
 
 
 def op_activations(op: OpSpec) -> int:
-    """Values that must be in memory at once to run one block for one image, its weights not counted.
-
-    The largest sum, over the block's convolutions and linear layers, of what each reads, what it writes, and the
-    block's input where a skip connection still waits for it. Activations, the skip's addition and the gate of a
-    squeeze-excitation are done in place, as runtimes do that fuse them.
-    """
-    source, out = op.cin * op.h * op.w, op.cout * prod(op.out_hw)
-    if op.kind == "stem":
-        return source + out
-    if op.kind == "head":
-        return op.cout * op.h * op.w + max(source, op.cout)
-    if op.kind == "classifier":
-        return op.mid + max(op.cin, op.cout) if op.mid else op.cin + op.cout
-    if op.kind == "fact_reduce":  # both of its convolutions read the input, and what they wrote is put side by side
-        return out + max(source, out)
-    if op.kind in CELL_KINDS:
-        written = [op.fan_in * source, *(layer.written for layer in cell_layers(op))]
-        return max(map(sum, pairwise(written)))
-    first, *others = pairwise([source, *op_inside(op), out])
-    kept = source if op.skip else 0
-    gate = op.mid * prod(op.out_hw) + op.mid + op.se if op.se else 0
-    return max(sum(first), *(kept + read + written for read, written in others), kept + gate)
-
-
-def op_inside(op: OpSpec) -> list[int]:
-    """Values that each convolution of a stage's block writes, in their order, without the last one's."""
-    area, spatial = prod(op.expanded_hw), prod(op.out_hw)
-    written = [(op.start > 0, op.cin * area), (op.expands, op.mid * area), (op.kernel > 0, op.mid * spatial)]
-    return [values for there, values in written if there]
+    """Values that must be in memory at once to run one block for one image, its weights not counted."""
+    return counts.peak_activations(op.block)
 
 
 def op_counts(op: OpSpec) -> dict[str, int]:
     """What one block does for one image, for a model of a device that cannot be measured.
 
     ``dense_macs`` and ``depthwise_macs``; ``weights``; the values that are read from (``input``) and written to
-    (``output``) its neighbours; ``inside``: those that its kernels leave for each other; and the ``kernels``. Batch
-    norm, ReLUs and the skip's addition are fused into their convolutions; a hard swish or a SiLU is a kernel by itself.
+    (``output``) its neighbours; ``inside``: those that its kernels leave for each other; and the ``kernels``.
     """
-    tensors = _between(op)
-    depthwise = _depthwise_macs(op) if op.kind in BLOCKS else 0
-    if op.kind in CELL_KINDS:
-        depthwise = sum(layer.depthwise for layer in cell_layers(op))
+    block, depthwise = op.block, counts.depthwise_macs(op.block)
+    inside = counts.values_inside(block)
     return {
-        "dense_macs": op_macs(op) - depthwise,
+        "dense_macs": counts.macs(block) - depthwise,
         "depthwise_macs": depthwise,
-        "weights": op_weights(op),
-        "input": prod(op.input_shape) * (2 if op.skip else op.fan_in),
-        "inside": sum(tensors),
-        "output": prod(op.output_shape),
-        "kernels": len(tensors) + 1,
+        "weights": counts.shipped_weights(block),
+        "input": counts.values_read(block),
+        "inside": sum(inside),
+        "output": prod(block.output),
+        "kernels": len(inside) + 1,
     }
 
 
 def unit_counts(unit: Unit) -> dict[str, int]:
     """``op_counts`` of what is measured as one; of a cell, ``inside`` are the tensors between its blocks too."""
-    counts, network = [op_counts(op) for op in unit.network.ops], unit.network
-    total = {name: sum(one[name] for one in counts) for name in counts[0]}
-    if len(counts) == 1:
+    each, network = [op_counts(op) for op in unit.network.ops], unit.network
+    total = {name: sum(one[name] for one in each) for name in each[0]}
+    if len(each) == 1:
         return total
-    total["inside"] += sum(one["output"] for one in counts[:-1])
-    return total | {"input": sum(map(prod, network.input_shapes)), "output": counts[-1]["output"]}
-
-
-def _between(op: OpSpec) -> list[int]:
-    """Values in each of the tensors that a block's kernels leave for each other, all but the last kernel's."""
-    spatial, passes = prod(op.out_hw), 2 if op.act in ("hswish", "silu") else 1
-    if op.kind == "stem":
-        return [op.cout * spatial] * (passes - 1)
-    if op.kind == "head":
-        return [op.cout * op.h * op.w] * passes
-    if op.kind == "classifier":
-        return [op.mid] * passes * (op.mid > 0)
-    if op.kind in CELL_KINDS:
-        return [layer.written for layer in cell_layers(op)][:-1]
-    started, activated = op_inside(op)[: op.start > 0], op_inside(op)[op.start > 0 :]
-    inner = [op.se] * (2 if op.gate_acts[0] == "silu" else 1)
-    gated = [op.mid, *inner, op.mid, op.mid * spatial] * (op.se > 0)  # pooled, reduced, expanded again, scaled
-    return [*started, *(values for values in activated for _ in range(passes)), *gated]
+    total["inside"] += sum(one["output"] for one in each[:-1])
+    return total | {"input": sum(map(prod, network.input_shapes)), "output": each[-1]["output"]}
 
 
 def network_macs(network: Network) -> int:
@@ -162,10 +96,10 @@ def _working_sets(network: Network) -> Iterator[int]:
 
 
 def supernet_params(space: SearchSpace) -> int:
-    """Parameters of the supernet: the largest subnet, and one kernel transform per depthwise and step (7→5, 5→3)."""
-    elastic = [sizes for stage, _ in space.slots for sizes in space.stages[stage].depthwise_sizes.values()]
-    transforms = sum(kernel**4 for sizes in elastic for kernel in sizes[:-1])
-    return network_params(space.network(space.largest)) + transforms
+    """Parameters of the supernet: the largest subnet, and one kernel transform per elastic convolution and step (7→5,
+    5→3)."""
+    elastic = [sizes for slot in space.slots for sizes in elastic_kernels(space, *slot).values()]
+    return network_params(space.network(space.largest)) + sum(small**4 for sizes in elastic for small in sizes[1:])
 
 
 @lru_cache(maxsize=64)  # a search asks for the same few tables in every step
@@ -184,5 +118,5 @@ def op_table(ops: tuple[OpSpec, ...], count: str) -> np.ndarray:
 def arch_facts(arch: Arch, network: Network) -> dict[str, Any]:
     """What is kept of a subnet: ``key``, ``arch``, ``network`` (the key under which it is measured), ``macs``,
     ``params``."""
-    counts = {"macs": network_macs(network), "params": network_params(network)}
-    return {"key": arch.key, "arch": arch.to_json(), "network": network.key, **counts}
+    sizes = {"macs": network_macs(network), "params": network_params(network)}
+    return {"key": arch.key, "arch": arch.to_json(), "network": network.key, **sizes}

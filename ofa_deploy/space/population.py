@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.counts import VALUE_BYTES, op_table
-from ofa_deploy.space.network import OpSpec
 from ofa_deploy.space.spec import Arch, SearchSpace
 
 Population = np.ndarray

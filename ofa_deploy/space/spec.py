@@ -7,12 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
+from ofa_deploy.blocks import BLOCKS, Conv, Network, OpSpec
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.network import BLOCKS, Network, OpSpec
 
 RESOLUTION_RANGE = (16, 1024)
 
@@ -68,15 +68,6 @@ class StageSpec:
             raise UsageError(f"kernels must have the pair {list(largest)}: the largest subnet has all weights")
         if self.stride > 1 and self.kernels == ((0, 0),):
             raise UsageError(f"kernels need a pair besides [0, 0], for the block of stride {self.stride}")
-
-    @property
-    def depthwise_sizes(self) -> dict[str, tuple[int, ...]]:
-        """For every depthwise layer of a block, by its weights' name, the kernel sizes that it can have, smallest
-        first; that it may be absent does not count."""
-        layers = {"depthwise": [kernel for kernel in self.kernels if isinstance(kernel, int)]}
-        if self.block == "uib":
-            layers = dict(zip(("start", "depthwise"), zip(*self.kernels, strict=True), strict=True))
-        return {name: tuple(sorted(set(sizes) - {0})) for name, sizes in layers.items()}
 
 
 @dataclass(frozen=True)
@@ -301,6 +292,20 @@ class SearchSpace:
     def to_json(self) -> dict[str, Any]:
         """The space as a JSON object; ``load_space`` reads it back."""
         return json.loads(json.dumps(asdict(self)))
+
+
+@lru_cache(maxsize=1024)
+def elastic_kernels(space: SearchSpace, stage: int, position: int) -> dict[str, tuple[int, ...]]:
+    """For every elastic convolution of a slot's block, by its weights' name, the kernel sizes that it can have, largest
+    first; that it may be absent does not count. Not to be written to."""
+    arch, sizes = space.largest, dict[str, set[int]]()
+    expand = max(space.stages[stage].expands)
+    for kernel in space.kernels(space.slots.index((stage, position))):
+        block = space.block(stage, position, arch.resolution, arch.width, kernel, expand).block
+        for layer in block.layers:
+            if isinstance(layer, Conv) and layer.elastic:
+                sizes.setdefault(layer.name, set()).add(layer.kernel)
+    return {name: tuple(sorted(found, reverse=True)) for name, found in sizes.items()}
 
 
 def _not_empty(part: StageSpec | SearchSpace, *names: str) -> None:

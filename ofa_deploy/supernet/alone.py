@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from ofa_deploy.space import Network, SearchSpace
+from ofa_deploy.blocks import Network
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet.subnet import Subnet
 from ofa_deploy.supernet.supernet import Supernet
 

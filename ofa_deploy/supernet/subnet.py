@@ -8,23 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa_deploy.space import Network, check_weights
-from ofa_deploy.space.network import INPUT
-from ofa_deploy.supernet.blocks import make_block
+from ofa_deploy.blocks import Network, check_weights
+from ofa_deploy.blocks.network import INPUT
+from ofa_deploy.supernet.execute import BlockModule
 
 
 class Subnet(nn.Module):
     """The modules of a ``Network``.
 
     Attributes:
-        network: what this module executes; the state's names are those of ``space.weights`` for it.
+        network: what this module executes; the state's names are those of ``blocks.network_shapes`` for it.
     """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
         for name, op in zip(network.names, network.ops, strict=True):
-            self.add_module(name, make_block(op))
+            self.add_module(name, BlockModule(op.block))
 
     def forward(self, x: Tensor, after: Callable[[str, Tensor], Tensor] | None = None) -> Tensor:
         """``[N, channels, resolution, resolution] -> [N, classes]``, for a whole network.
@@ -42,7 +42,7 @@ class Subnet(nn.Module):
         return values[len(network.ops) - 1]
 
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights as fp32 arrays: exactly the names of ``space.weights``."""
+        """The weights as fp32 arrays: exactly the names of ``blocks.network_shapes``."""
         return {
             name: value.detach().cpu().float().numpy().copy()
             for name, value in self.state_dict().items()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise, product
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.space import Arch, OpSpec, SearchSpace, weight_shapes
-from ofa_deploy.supernet.blocks import MBConv, make_block
-from ofa_deploy.supernet.functional import run_op
+from ofa_deploy.blocks import Block, OpSpec
+from ofa_deploy.blocks.groups import Group, channel_groups
+from ofa_deploy.space import Arch, SearchSpace, elastic_kernels
+from ofa_deploy.supernet.execute import BlockModule, run_block
 from ofa_deploy.supernet.subnet import Subnet
 
 
@@ -31,13 +33,15 @@ class Supernet(nn.Module):
         self.space = space
         network = space.network(space.largest)
         for name, op in zip(network.names, network.ops, strict=True):
-            self.add_module(name, make_block(op))
-        for stage, position in space.slots:
-            for layer in space.stages[stage].depthwise_sizes:
-                for large, small in _steps(space, stage, layer):
+            self.add_module(name, BlockModule(op.block))
+        self._sizes = {f"s{s}b{b}": elastic_kernels(space, s, b) for s, b in space.slots}
+        for block, layers in self._sizes.items():
+            for layer, sizes in layers.items():
+                owner, prefix = _transform_place(layer)
+                for large, small in pairwise(sizes):
                     transform = nn.Parameter(torch.eye(small * small))
-                    depthwise = self.get_submodule(f"s{stage}b{position}.{layer}")
-                    depthwise.register_parameter(_transform_name(large, small), transform)
+                    place = self.get_submodule(f"{block}.{owner}".removesuffix("."))
+                    place.register_parameter(f"{prefix}transform_{large}to{small}", transform)
 
     def forward(self, x: Tensor, arch: Arch) -> Tensor:
         """Run one subnet.
@@ -58,8 +62,8 @@ class Supernet(nn.Module):
         return x
 
     def run(self, name: str, op: OpSpec, x: Tensor, training: bool) -> Tensor:
-        """Run one block of some subnet, by its name in networks; see ``run_op``."""
-        return run_op(op, x, self._sliced(name, op), training)
+        """Run one block of some subnet, by its name in networks; see ``run_block``."""
+        return run_block(op.block, (x,), self._sliced(name, op.block), training)
 
     def extract(self, arch: Arch) -> Subnet:
         """A static module with copies of one subnet's weights; in evaluation mode its output is identical."""
@@ -68,80 +72,90 @@ class Supernet(nn.Module):
             state = {
                 f"{name}.{part}": value.clone()
                 for name, op in zip(subnet.network.names, subnet.network.ops, strict=True)
-                for part, value in self._sliced(name, op).items()
+                for part, value in self._sliced(name, op.block).items()
             }
         subnet.load_state_dict(state, strict=False)
         return subnet.train(self.training)
 
     @torch.no_grad()
     def sort_channels(self, trained: SearchSpace | None = None) -> None:
-        """Reorder every block's expanded channels, the most important first.
+        """Reorder the channels inside of every stage's blocks, the most important first.
 
-        Importance is the sum of absolute projection weights; squeezed channels are sorted by their expansion's
-        (Once-for-All §3.3, elastic width). Where there is no expansion, channels keep their order, which is their
-        input's: in a whole block, or in the part of it that trained subnets use so.
+        Importance is the sum of the absolute weights that read a channel last: the projection's for expanded channels,
+        the expansion's for squeezed ones (Once-for-All §3.3, elastic width). Channels whose order a block's input
+        decides keep it: in a whole block, or in the part of it that trained subnets use so, without an expansion.
 
         Args:
             trained: a part of the space whose subnets keep their function, but for rounding: channels move only between
                 the widths that its subnets have. Without it, the largest subnet alone does.
         """
-        for name, block in self.named_children():
-            if not isinstance(block, MBConv) or block.expand is None:
-                continue
-            ops = _trained_blocks(trained, name) if trained is not None else []
-            direct = max((op.mid for op in ops if not op.expands), default=0)
-            order = _importance(block.project.conv.weight, {op.mid for op in ops}, direct)
-            for layer in filter(None, (block.expand, block.depthwise)):
-                statistics = [layer.bn.running_mean, layer.bn.running_var]
-                _permute([layer.conv.weight, *layer.bn.parameters(), *statistics], order)
-            _permute([block.project.conv.weight], order, dim=1)
-            if block.se is not None:
-                _permute([block.se.expand.weight, block.se.expand.bias], order)
-                _permute([block.se.reduce.weight], order, dim=1)
-                squeezed = _importance(block.se.expand.weight, {op.se for op in ops})
-                _permute([block.se.reduce.weight, block.se.reduce.bias], squeezed)
-                _permute([block.se.expand.weight], squeezed, dim=1)
+        for name in self._sizes:
+            module = cast(BlockModule, self.get_submodule(name))
+            variants = _trained_blocks(trained, name) if trained is not None else []
+            for group in channel_groups(module.block):
+                if group.outer:
+                    continue
+                there = [found for block in variants for found in _same_group(block, group)]
+                fixed = max((size for size, outer in there if outer), default=0)
+                *_, (reader, _) = group.readers
+                order = _importance(_tensor(module, reader), {size for size, _ in there}, fixed)
+                for weight, dim in group.axes:
+                    value = _tensor(module, weight)
+                    value.copy_(value.index_select(dim, order))
 
-    def _sliced(self, name: str, op: OpSpec) -> dict[str, Tensor]:
-        """The op's share of a block's weights: views, or results of the kernel transforms, that carry gradients."""
-        block, sliced = self.get_submodule(name), {}
-        for part, shape in weight_shapes(op).items():
-            owner, _, leaf = part.rpartition(".")
-            value = getattr(block.get_submodule(owner), leaf)
+    def _sliced(self, name: str, block: Block) -> dict[str, Tensor]:
+        """A subnet's share of a block's weights: views, or results of the kernel transforms, that carry gradients."""
+        module, sliced = self.get_submodule(name), {}
+        for part, shape in block.weight_shapes.items():
+            value = _tensor(module, part)
             if value.dim() == 4 and value.shape[-1] != shape[-1]:
-                sliced[part] = self._kernel(name, owner.removesuffix(".conv"), value[: shape[0]], shape[-1])
+                sliced[part] = self._kernel(
+                    name, part.removesuffix(".weight"), value[: shape[0], : shape[1]], shape[-1]
+                )
             else:
                 sliced[part] = value[tuple(map(slice, shape))]
         return sliced
 
     def _kernel(self, name: str, layer: str, weight: Tensor, kernel: int) -> Tensor:
-        """``[C, 1, K, K] -> [C, 1, kernel, kernel]``: centre crop and transform, one kernel size after the other."""
-        stage = int(name[1 : name.index("b")])
-        depthwise = self.get_submodule(f"{name}.{layer}")
-        for large, small in _steps(self.space, stage, layer):
+        """``[out, in, K, K] -> [out, in, k, k]``: centre crop and transform, one kernel size after the other."""
+        owner, prefix = _transform_place(layer)
+        place = self.get_submodule(f"{name}.{owner}".removesuffix("."))
+        shape = weight.shape[:2]
+        for large, small in pairwise(self._sizes[name][layer]):
             if small < kernel:
                 break
             edge = (large - small) // 2
             centre = weight[:, :, edge : edge + small, edge : edge + small].reshape(-1, small * small)
-            weight = F.linear(centre, getattr(depthwise, _transform_name(large, small))).view(-1, 1, small, small)
+            transform = getattr(place, f"{prefix}transform_{large}to{small}")
+            weight = F.linear(centre, transform).view(*shape, small, small)
         return weight
 
 
-def _steps(space: SearchSpace, stage: int, layer: str) -> list[tuple[int, int]]:
-    """Neighbouring kernel sizes of a depthwise layer of a stage's blocks, largest first: ``[(7, 5), (5, 3)]``."""
-    return list(pairwise(reversed(space.stages[stage].depthwise_sizes[layer])))
+def _transform_place(layer: str) -> tuple[str, str]:
+    """Where the kernel transforms of a convolution are stored: the module, and how their names begin."""
+    owner, _, last = layer.rpartition(".")
+    return owner, "" if last == "conv" else f"{last}_"
 
 
-def _transform_name(large: int, small: int) -> str:
-    return f"transform_{large}to{small}"
+def _tensor(module: nn.Module, name: str) -> Tensor:
+    """A parameter or buffer, by its dotted name."""
+    owner, _, leaf = name.rpartition(".")
+    return getattr(module.get_submodule(owner), leaf)
 
 
-def _trained_blocks(space: SearchSpace, name: str) -> list[OpSpec]:
+def _trained_blocks(space: SearchSpace, name: str) -> list[Block]:
     """The block of that name in the subnets of a space, for every number of channels that it has there."""
     stage, position = map(int, name[1:].split("b"))
     spec, resolution = space.stages[stage], max(space.resolutions)
     choices = product(space.widths, spec.expands)
-    return [space.block(stage, position, resolution, width, max(spec.kernels), expand) for width, expand in choices]
+    return [space.block(stage, position, resolution, width, max(spec.kernels), e).block for width, e in choices]
+
+
+def _same_group(block: Block, group: Group) -> list[tuple[int, bool]]:
+    """In a narrower variant of a block, the group of the same channels: how many it has, and whether their order is
+    that of the input."""
+    axes = set(group.axes)
+    return [(found.size, found.outer) for found in channel_groups(block) if axes & set(found.axes)]
 
 
 def _importance(weight: Tensor, bounds: Iterable[int], fixed: int = 0) -> Tensor:
@@ -153,9 +167,3 @@ def _importance(weight: Tensor, bounds: Iterable[int], fixed: int = 0) -> Tensor
     order = torch.cat(parts)
     order[:fixed] = torch.arange(fixed)
     return order
-
-
-def _permute(tensors: Iterable[Tensor | None], order: Tensor, dim: int = 0) -> None:
-    for tensor in tensors:
-        assert tensor is not None  # noqa: S101 - torch's types call every bias and statistic optional
-        tensor.copy_(tensor.index_select(dim, order))

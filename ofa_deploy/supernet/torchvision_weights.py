@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ofa_deploy.blocks import OpSpec, network_shapes
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import OpSpec, SearchSpace
-from ofa_deploy.space.weights import network_shapes
+from ofa_deploy.space import SearchSpace
 from ofa_deploy.supernet.published import check_finite, check_shapes, read_tensor_file, source_of
 from ofa_deploy.supernet.supernet import Supernet
 
@@ -61,7 +61,7 @@ def torchvision_names(space: SearchSpace) -> dict[str, str]:
 
 def _block(ours: str, theirs: str, op: OpSpec) -> dict[str, str]:
     """Layers are numbered in the order of execution, without those that are not there."""
-    layers = [layer for layer, there in (("expand", op.expands), ("depthwise", True), ("se", op.se)) if there]
+    layers = [layer for layer, there in (("expand", op.mid != op.cin), ("depthwise", True), ("se", op.se)) if there]
     names: dict[str, str] = {}
     for i, layer in enumerate([*layers, "project"]):
         if layer == "se":

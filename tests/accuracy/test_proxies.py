@@ -11,8 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from ofa_deploy.accuracy.proxies import PROXIES, proxy_scores
+from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Network, OpSpec, PopulationCodec, StageSpec, load_space
+from ofa_deploy.space import PopulationCodec, StageSpec, load_space
 from ofa_deploy.supernet import Subnet, initialise
 
 CLASSIFIER = OpSpec("classifier", 1, 1, 2, 0, 3, act="none")

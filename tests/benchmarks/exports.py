@@ -25,13 +25,14 @@ import numpy as np
 
 from device_agents.runtimes import RuntimeRefused
 from device_agents.runtimes.tensorrt import build_plan, make_log
+from ofa_deploy.blocks import Network, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.differentiable import random_genotype
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export import parity
 from ofa_deploy.fleet import resolve_target
 from ofa_deploy.graph import model_file
-from ofa_deploy.space import CellSpace, Network, PopulationCodec, load_space, random_weights
+from ofa_deploy.space import CellSpace, PopulationCodec, load_space
 from ofa_deploy.supernet import Subnet
 
 KINDS = {  # how many networks of each

@@ -36,11 +36,11 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, text
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet import Client, MeasureItem, Protocol, resolve_target
 from ofa_deploy.fleet.profiling import block_item
 from ofa_deploy.fleet.tokens import admin_token
-from ofa_deploy.space import OpSpec
 from ofa_deploy.store.database import open_engine
 from tests import postgres
 from tests.benchmarks.fleet_agents import run_agents

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from ofa_deploy.blocks import random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import bundle as bundle_module
 from ofa_deploy.export import changed_files, recompute, verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.latency import LatencyModel, LatencyTable, audit_summary
-from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params, random_weights
+from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params
 
 SPACE = PRESETS["tiny_16"]
 ARCH = SPACE.smallest

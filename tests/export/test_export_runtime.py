@@ -3,11 +3,12 @@ import pytest
 import torch
 from torch import nn
 
+from ofa_deploy.blocks import random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import parity, run_onnx
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.space import PRESETS, random_weights
+from ofa_deploy.space import PRESETS
 from ofa_deploy.supernet import Subnet
 
 NETWORK = PRESETS["tiny_16"].network(PRESETS["tiny_16"].smallest)

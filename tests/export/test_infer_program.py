@@ -9,13 +9,14 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from ofa_deploy.blocks import random_weights
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import described, embed, noise_image, preprocessing, program, run_onnx, smoke_run
 from ofa_deploy.export.smoke import REFUSED
 from ofa_deploy.fleet.targets import read_profile
 from ofa_deploy.graph import model_file, onnx_bytes
 from ofa_deploy.pixels import MODES, network_input
-from ofa_deploy.space import PRESETS, random_weights
+from ofa_deploy.space import PRESETS
 
 SPACE = PRESETS["tiny_16"]
 NETWORK = SPACE.network(SPACE.smallest)

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OpNotProfiled
 from ofa_deploy.fleet.models import export_table, has_blocks, load_model, load_table, other_devices, predict_archs
 from ofa_deploy.fleet.profiling import to_measure
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.latency.priors import table_prior
-from ofa_deploy.space import Network, PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})

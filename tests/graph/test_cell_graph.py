@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from ofa_deploy.blocks import Network, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.export import parity
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.space import CellSpace, Genotype, Network, random_weights
+from ofa_deploy.space import CellSpace, Genotype
 from ofa_deploy.space.cells import OPERATIONS, distinct_units
 from ofa_deploy.supernet import Subnet
 

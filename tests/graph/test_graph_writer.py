@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.space import PRESETS, Network, OpSpec, PopulationCodec, random_weights
+from ofa_deploy.space import PRESETS, PopulationCodec
 
 SPACES = [
     name for name in PRESETS if name not in {f"efficientnet_b{i}" for i in range(1, 8)}

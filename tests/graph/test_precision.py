@@ -3,11 +3,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from ofa_deploy.blocks import random_weights
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import run_onnx
 from ofa_deploy.fleet.targets import read_profile
 from ofa_deploy.graph import check_graph, model_file, write_onnx
-from ofa_deploy.space import PRESETS, random_weights
+from ofa_deploy.space import PRESETS
 
 SPACE = PRESETS["tiny_16"]
 NETWORK = SPACE.network(SPACE.smallest)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, as_records, read_ofa_tables, read_table
 from ofa_deploy.latency.importers import ofa_entries
-from ofa_deploy.space import OpSpec, PopulationCodec, load_space
+from ofa_deploy.space import PopulationCodec, load_space
 
 NOTE10 = Path(__file__).parents[2] / ".." / "shared" / "anchors" / "ofa" / "note10"
 PUBLISHED = pytest.mark.skipif(not NOTE10.is_dir(), reason="the published tables are not at hand")

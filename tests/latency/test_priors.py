@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, costs, interpolate, prior_from_devices, table_prior
-from ofa_deploy.space import OpSpec, PopulationCodec, load_space
+from ofa_deploy.space import PopulationCodec, load_space
 
 SPACE = load_space("ofa_mbv3_w1.0").with_resolutions((160,))
 CODEC = PopulationCodec(SPACE)

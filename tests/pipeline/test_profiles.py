@@ -4,8 +4,9 @@ import pytest
 
 from device_agents.runtimes import open_runtime
 from device_agents.runtimes.simulated import latency_s
+from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.config import TargetProfile, read_document, shipped_folder
-from ofa_deploy.space import Network, OpSpec, load_space, op_counts
+from ofa_deploy.space import load_space, op_counts
 
 PROFILES = {path.stem: read_document(TargetProfile, path) for path in shipped_folder("profiles").glob("*.yaml")}
 SIMULATED = sorted(name for name, profile in PROFILES.items() if profile.simulation)

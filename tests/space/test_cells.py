@@ -3,19 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import (
-    CellSpace,
-    Genotype,
-    Network,
-    OpSpec,
-    network_macs,
-    network_memory,
-    network_params,
-    unit_counts,
-)
+from ofa_deploy.space import CellSpace, Genotype, network_macs, network_memory, network_params, unit_counts
 from ofa_deploy.space.counts import op_activations, op_weights
-from ofa_deploy.space.weights import random_weights
 
 # the cells that DARTS published for CIFAR-10, found with the second-order search (Liu et al., ICLR 2019, figures 4, 5)
 DARTS_V2 = {
@@ -164,5 +155,5 @@ def test_a_cell_amounts_to_its_blocks():
     unit = family.network(family.largest).units[2]
     counts = unit_counts(unit)
     assert counts["dense_macs"] + counts["depthwise_macs"] == network_macs(unit.network)
-    assert counts["output"] == np.prod(unit.op.output_shape)
+    assert counts["output"] == np.prod(unit.network.ops[-1].output_shape)
     assert counts["input"] == sum(np.prod(shape) for shape in unit.network.input_shapes)

@@ -7,19 +7,10 @@ import numpy as np
 import onnx
 import pytest
 
+from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph import write_onnx
-from ofa_deploy.space import (
-    PRESETS,
-    Network,
-    OpSpec,
-    PopulationCodec,
-    load_space,
-    network_memory,
-    op_activations,
-    op_weights,
-    random_weights,
-)
+from ofa_deploy.space import PRESETS, PopulationCodec, load_space, network_memory, op_activations, op_weights
 from ofa_deploy.space.counts import VALUE_BYTES
 
 LARGE = {f"efficientnet_b{i}" for i in range(1, 8)}  # of the blocks of efficientnet_b0

@@ -8,9 +8,9 @@ from math import ceil
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import (
-    OpSpec,
     PopulationCodec,
     Scaling,
     compound,

@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import OpSpec, check_weights, random_weights
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import (
     GENE,
     PRESETS,
     Arch,
-    OpSpec,
     PopulationCodec,
     SearchSpace,
     StageSpec,
-    check_weights,
     load_space,
     make_divisible,
     network_macs,
@@ -24,7 +23,6 @@ from ofa_deploy.space import (
     op_counts,
     op_macs,
     op_weights,
-    random_weights,
     supernet_params,
 )
 from ofa_deploy.space.counts import op_table

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ofa_deploy.blocks import network_shapes
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.space import PRESETS, Arch, PopulationCodec, SearchSpace, StageSpec, load_space, supernet_params
-from ofa_deploy.space.weights import network_shapes
 from ofa_deploy.supernet import Subnet, Supernet, initialise
 
 MIXED = SearchSpace(

@@ -296,7 +296,7 @@ def test_an_error_of_all_is_said_once(config, tmp_path, changes, code, message):
 
 
 def wait_for_steps(tmp_path, count):
-    lines, until = tmp_path / "ws" / "supernets" / "tiny" / "metrics.jsonl", time.monotonic() + 30
+    lines, until = tmp_path / "ws" / "supernets" / "tiny" / "metrics.jsonl", time.monotonic() + 120
     while not lines.exists() or lines.read_text().count("\n") < count:
         assert time.monotonic() < until
         time.sleep(0.01)

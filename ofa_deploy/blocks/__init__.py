@@ -1,0 +1,52 @@
+"""The waist: a block is a graph of layers. Families make blocks, interpreters read their layers, and neither knows the
+other. It knows no torch and no ONNX."""
+
+from ofa_deploy.blocks.block import INPUT, Block, Builder, Value
+from ofa_deploy.blocks.layers import (
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Layout,
+    Linear,
+    Multiply,
+    Pool,
+    Shape,
+    Shift,
+)
+from ofa_deploy.blocks.network import Network, Unit
+from ofa_deploy.blocks.spec import BLOCKS, CELL_KINDS, OpSpec
+from ofa_deploy.blocks.weights import check_weights, network_shapes, random_weights
+
+__all__ = [
+    "BLOCKS",
+    "CELL_KINDS",
+    "INPUT",
+    "Activation",
+    "Add",
+    "BatchNorm",
+    "Block",
+    "Builder",
+    "Concat",
+    "Conv",
+    "Flatten",
+    "GlobalPool",
+    "Layer",
+    "Layout",
+    "Linear",
+    "Multiply",
+    "Network",
+    "OpSpec",
+    "Pool",
+    "Shape",
+    "Shift",
+    "Unit",
+    "Value",
+    "check_weights",
+    "network_shapes",
+    "random_weights",
+]

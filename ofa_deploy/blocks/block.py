@@ -1,0 +1,203 @@
+"""A block as a graph of layers: what every interpreter reads, whatever kind of block it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import NewType
+
+from ofa_deploy.blocks.layers import (
+    Activation,
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Layout,
+    Linear,
+    Multiply,
+    Pool,
+    Shape,
+    Shift,
+    read,
+)
+
+Value = NewType("Value", int)  # a tensor of a block: the place of the layer that writes it, or -1, -2 … for an input
+INPUT = Value(-1)  # a block's first input
+
+
+@dataclass(frozen=True)
+class Block:
+    """A graph of layers. The last layer's output is the block's.
+
+    Attributes:
+        inputs: shapes of what it reads.
+        layers: in an order in which they can be executed.
+    """
+
+    inputs: tuple[Shape, ...]
+    layers: tuple[Layer, ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.inputs, self.layers))  # once: interpreters look up what they prepared at every execution
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Shape of every layer's output."""
+        found: list[Shape] = []
+        for layer in self.layers:
+            found.append(layer.shape(*read(layer, self.inputs, found)))
+        return tuple(found)
+
+    @property
+    def output(self) -> Shape:
+        """Shape of its output."""
+        return self.shapes[-1]
+
+    def sources(self, layer: Layer) -> list[Shape]:
+        """Shapes of what one of its layers reads."""
+        return read(layer, self.inputs, self.shapes)
+
+    def shape_of(self, place: int) -> Shape:
+        """Shape of a tensor, by its place."""
+        return self.inputs[-1 - place] if place < 0 else self.shapes[place]
+
+    @cached_property
+    def readers(self) -> dict[int, tuple[int, ...]]:
+        """For every tensor, by its place, the places of the layers that read it."""
+        found: dict[int, list[int]] = {}
+        for i, layer in enumerate(self.layers):
+            for place in dict.fromkeys(layer.inputs):
+                found.setdefault(place, []).append(i)
+        return {place: tuple(places) for place, places in found.items()}
+
+    @cached_property
+    def weight_shapes(self) -> dict[str, Shape]:
+        """Name and shape of every weight, in the order of the layers."""
+        return {
+            f"{layer.name}.{part}": shape
+            for layer in self.layers
+            for part, shape in layer.weights(*self.sources(layer)).items()
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the inputs and layers, but for what no latency depends on: the names, and how weights begin."""
+        free = ("name", "eps", "elastic", "identity", "small")
+        layers = [
+            [type(layer).__name__, {field: value for field, value in asdict(layer).items() if field not in free}]
+            for layer in self.layers
+        ]
+        return hashlib.sha256(json.dumps([self.inputs, layers], sort_keys=True).encode()).hexdigest()
+
+
+class Builder:
+    """Writes a block, one layer after the other. Every method appends a layer and returns the tensor that it writes.
+
+    Attributes:
+        eps: what batch norm adds to the variance.
+    """
+
+    def __init__(self, eps: float = 1e-5) -> None:
+        self.eps = eps
+        self._layers: list[Layer] = []
+
+    def block(self, inputs: tuple[Shape, ...]) -> Block:
+        """What was written so far."""
+        return Block(inputs, tuple(self._layers))
+
+    def _add(self, layer: Layer) -> Value:
+        self._layers.append(layer)
+        return Value(len(self._layers) - 1)
+
+    def conv(
+        self,
+        x: Value,
+        name: str,
+        out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+        elastic: bool = False,
+        identity: bool = False,
+    ) -> Value:
+        """A convolution."""
+        return self._add(Conv(name, (x,), out, kernel, stride, groups, dilation, bias, elastic, identity))
+
+    def batch_norm(self, x: Value, name: str) -> Value:
+        """A batch normalisation."""
+        return self._add(BatchNorm(name, (x,), self.eps))
+
+    def conv_bn(
+        self,
+        x: Value,
+        name: str,
+        out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        act: str = "none",
+        elastic: bool = False,
+        identity: bool = False,
+    ) -> Value:
+        """A convolution without bias, batch norm and an activation: ``NAMEconv``, ``NAMEbn`` and ``NAMEact``."""
+        x = self.conv(x, f"{name}conv", out, kernel, stride, groups, elastic=elastic, identity=identity)
+        return self.activation(self.batch_norm(x, f"{name}bn"), f"{name}act", act)
+
+    def linear(self, x: Value, name: str, out: int, bias: bool = True, small: bool = False) -> Value:
+        """A linear layer."""
+        return self._add(Linear(name, (x,), out, bias, small))
+
+    def activation(self, x: Value, name: str, function: str) -> Value:
+        """An activation; ``none`` appends nothing."""
+        return x if function == "none" else self._add(Activation(name, (x,), function))
+
+    def add(self, one: Value, other: Value, name: str = "") -> Value:
+        """A sum."""
+        return self._add(Add(name, (one, other)))
+
+    def multiply(self, one: Value, other: Value, name: str = "") -> Value:
+        """A product."""
+        return self._add(Multiply(name, (one, other)))
+
+    def concat(self, values: tuple[Value, ...], name: str = "") -> Value:
+        """Channels side by side."""
+        return self._add(Concat(name, values))
+
+    def pool(self, x: Value, how: str, kernel: int, stride: int, name: str = "") -> Value:
+        """Average (``avg``) or maximum (``max``) pooling."""
+        return self._add(Pool(name, (x,), how, kernel, stride))
+
+    def global_pool(self, x: Value, name: str) -> Value:
+        """The mean of every channel, with a height and width of 1."""
+        return self._add(GlobalPool(name, (x,)))
+
+    def flatten(self, x: Value, name: str) -> Value:
+        """One vector."""
+        return self._add(Flatten(name, (x,)))
+
+    def shift(self, x: Value, name: str) -> Value:
+        """Without the first row and column."""
+        return self._add(Shift(name, (x,)))
+
+    def layout(self, x: Value, images: Value) -> Value:
+        """The memory format of all that follows, chosen by that of the images."""
+        return self._add(Layout("", (x, images)))
+
+    def squeeze_excitation(self, x: Value, name: str, channels: int, squeezed: int, acts: tuple[str, str]) -> Value:
+        """A channel gate (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, §3): mean, 1×1 reduction, activation,
+        1×1 expansion, sigmoid or hard sigmoid; the tensor times its gate."""
+        gate = self.conv(self.global_pool(x, f"{name}.pool"), f"{name}.reduce", squeezed, bias=True)
+        gate = self.activation(gate, f"{name}.act", acts[0])
+        gate = self.activation(self.conv(gate, f"{name}.expand", channels, bias=True), f"{name}.gate", acts[1])
+        return self.multiply(x, gate, f"{name}.scale")

@@ -1,0 +1,253 @@
+"""Layers executed in torch, with given weights or with those of modules: the only torch code that knows primitives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ofa_deploy.blocks import (
+    Activation,
+    Add,
+    BatchNorm,
+    Block,
+    Concat,
+    Conv,
+    Flatten,
+    GlobalPool,
+    Layer,
+    Layout,
+    Linear,
+    Multiply,
+    Pool,
+    Shift,
+)
+from ofa_deploy.supernet.depthwise import depthwise_conv
+from ofa_deploy.supernet.synchronised import batch_norm, group_around
+
+Tensors = Mapping[str, Tensor]
+Weighted = Callable[..., Tensor]  # (weights, training, x) -> y
+Function = Callable[..., Tensor]  # (training, *inputs) -> y
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hswish": F.hardswish,
+    "silu": F.silu,
+    "hsigmoid": F.hardsigmoid,
+    "sigmoid": torch.sigmoid,
+}
+_IN_PLACE = {"relu": F.relu_}  # whose gradient needs no more than the output
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer, prepared.
+
+    Attributes:
+        layer: for layers with weights, which are run by ``weighted`` or by the layer's module.
+        inputs: what it reads, by place.
+        done: what no later layer reads.
+    """
+
+    layer: Layer
+    inputs: tuple[int, ...]
+    done: tuple[int, ...]
+    weighted: Weighted | None
+    function: Function | None
+
+
+@lru_cache(maxsize=65536)
+def steps(block: Block) -> tuple[Step, ...]:
+    """A block's layers, prepared for execution."""
+    found = []
+    for i, layer in enumerate(block.layers):
+        done = tuple(place for place in dict.fromkeys(layer.inputs) if block.readers[place][-1] == i)
+        weighted = _WEIGHTED[type(layer)](layer) if type(layer) in _WEIGHTED else None
+        function = None if weighted else _FUNCTIONS[type(layer)](layer, block)
+        found.append(Step(layer, layer.inputs, done, weighted, function))
+    return tuple(found)
+
+
+def run_block(block: Block, inputs: tuple[Tensor, ...], weights: Tensors, training: bool) -> Tensor:
+    """A block with the weights of ``block.weight_shapes``: what lets one set of weights serve every subnet.
+
+    Args:
+        inputs: ``[N, c, h, w]`` each, or ``[N, features]``.
+        training: batch norm normalises by the batch and leaves the running statistics alone; otherwise it uses them.
+    """
+    values = {-1 - i: x for i, x in enumerate(inputs)}
+    y = inputs[0]
+    for i, step in enumerate(steps(block)):
+        read = [values[place] for place in step.inputs]
+        y = step.weighted(weights, training, *read) if step.weighted else step.function(training, *read)  # type: ignore[misc]
+        for place in step.done:
+            del values[place]
+        values[i] = y
+    return y
+
+
+class BlockModule(nn.Module):
+    """A block whose layers with weights are torch's own modules, under the names of ``block.weight_shapes``.
+
+    Attributes:
+        block: what it executes.
+        observe: what is made of each layer's output, given the layer and the output, before others read it.
+    """
+
+    def __init__(self, block: Block) -> None:
+        super().__init__()
+        self.block = block
+        self.observe: Callable[[Layer, Tensor], Tensor] | None = None
+        for layer in block.layers:
+            if (make := _MODULES.get(type(layer))) is not None:
+                _place(self, layer.name, make(layer, *block.sources(layer)))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """``[N, c, h, w]`` each, or ``[N, features]``, to the block's output."""
+        values = {-1 - i: x for i, x in enumerate(inputs)}
+        y = inputs[0]
+        for i, step in enumerate(steps(self.block)):
+            read = [values[place] for place in step.inputs]
+            y = step.function(self.training, *read) if step.function else self.get_submodule(step.layer.name)(*read)
+            if self.observe:
+                y = self.observe(step.layer, y)
+            for place in step.done:
+                del values[place]
+            values[i] = y
+        return y
+
+
+def _place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Add a module under a dotted name, in containers where it needs them."""
+    *outer, last = name.split(".")
+    for part in outer:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.add_module(last, module)
+
+
+# ── layers with weights, as modules and as functions
+
+
+def _conv_module(layer: Conv, source: tuple[int, ...]) -> nn.Module:
+    shape = (source[0], layer.out, layer.kernel, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return nn.Conv2d(*shape, bias=layer.bias)
+
+
+_MODULES: dict[type[Layer], Callable[..., nn.Module]] = {
+    Conv: _conv_module,
+    BatchNorm: lambda layer, source: nn.BatchNorm2d(source[0], eps=layer.eps),
+    Linear: lambda layer, source: nn.Linear(source[-1], layer.out, bias=layer.bias),
+}
+
+
+def _conv(layer: Conv) -> Weighted:
+    weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
+    stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
+    if layer.depthwise and dilation == 1 and bias is None:
+        return lambda w, training, x: depthwise_conv(x, w[weight], stride)
+    if bias is None:
+        return lambda w, training, x: F.conv2d(x, w[weight], None, stride, padding, dilation, groups)
+    return lambda w, training, x: F.conv2d(x, w[weight], w[bias], stride, padding, dilation, groups)
+
+
+def _batch_norm(layer: BatchNorm) -> Weighted:
+    eps = layer.eps
+    scale, shift, mean, var = (f"{layer.name}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
+
+    def run(w: Tensors, training: bool, x: Tensor) -> Tensor:
+        if not training:
+            return F.batch_norm(x, w[mean], w[var], w[scale], w[shift], False, 0.0, eps)
+        if (group := group_around()) is not None:
+            return batch_norm(x, w[scale], w[shift], eps, group)
+        return F.batch_norm(x, None, None, w[scale], w[shift], True, 0.0, eps)
+
+    return run
+
+
+def _linear(layer: Linear) -> Weighted:
+    weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
+    return lambda w, training, x: F.linear(x, w[weight], None if bias is None else w[bias])
+
+
+_WEIGHTED: dict[type[Layer], Callable[[Any], Weighted]] = {Conv: _conv, BatchNorm: _batch_norm, Linear: _linear}
+
+
+# ── layers without weights
+
+
+def _activation(layer: Activation, block: Block) -> Function:
+    # in place only where nobody else reads the tensor: a block's input may have other readers
+    alone = layer.inputs[0] >= 0 and len(block.readers[layer.inputs[0]]) == 1
+    function = (_IN_PLACE if alone else {}).get(layer.function) or _ACTIVATIONS[layer.function]
+    return lambda training, x: function(x)
+
+
+def _pool(layer: Pool, block: Block) -> Function:
+    window = (layer.kernel, layer.stride, layer.kernel // 2)
+    if layer.how == "max":
+        return lambda training, x: F.max_pool2d(x, *window)
+    return lambda training, x: F.avg_pool2d(x, *window, count_include_pad=False)
+
+
+def _layout(training: bool, x: Tensor, images: Tensor) -> Tensor:
+    """Channels last in training. Otherwise the images' format, or channels last where a single channel leaves it open:
+    so logits equal other implementations' to the bit."""
+    last = training or images.is_contiguous(memory_format=torch.channels_last)
+    return x.contiguous(memory_format=torch.channels_last) if last else x
+
+
+_FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Function]] = {
+    Activation: _activation,
+    Add: lambda layer, block: lambda training, x, y: x + y,
+    Multiply: lambda layer, block: lambda training, x, y: x * y,
+    Concat: lambda layer, block: lambda training, *parts: torch.cat(parts, 1),
+    Pool: _pool,
+    GlobalPool: lambda layer, block: lambda training, x: x.mean((2, 3), keepdim=True),
+    Flatten: lambda layer, block: lambda training, x: x.flatten(1),
+    Shift: lambda layer, block: lambda training, x: x[:, :, 1:, 1:],
+    Layout: lambda layer, block: _layout,
+}
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Draw all weights of a model's blocks anew from one seed: He-normal convolutions, a small last layer, identity
+    batch norm.
+
+    Convolutions marked as such begin as the identity: subnets with and without one then start from nearly the same
+    function, and disturb each other less in the weights that they share.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, BlockModule):
+            _initialise_linear(module, generator)
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+    for block in model.modules():
+        for layer in block.block.layers if isinstance(block, BlockModule) else ():
+            if isinstance(layer, Conv) and layer.identity:
+                conv = block.get_submodule(layer.name)
+                nn.init.dirac_(conv.weight, conv.groups)  # type: ignore[arg-type]
+
+
+def _initialise_linear(module: BlockModule, generator: torch.Generator) -> None:
+    """Last layer first: that is the order in which a seed has always drawn a classifier."""
+    for layer in reversed(module.block.layers):
+        if not isinstance(layer, Linear):
+            continue
+        weight: Tensor = module.get_parameter(f"{layer.name}.weight")
+        if layer.small:
+            nn.init.normal_(weight, 0.0, 0.01, generator=generator)
+        else:
+            nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
