@@ -7,6 +7,8 @@ MEDIAN_ERROR = 1.2533  # standard error of a normal sample's median over that of
 STRETCH = 5  # rounds in a row whose median is the sentinel's level for that stretch
 ALIKE = 0.1  # by which an uninterrupted call's duration may differ from its processor time, on one core
 BEST = 0.1  # share of an item's visits that are taken as undisturbed
+ENOUGH = 5  # bursts that tell what those with as many context switches take
+ALIKE_ITEMS = 9  # that tell what a context switch costs those of similar size
 
 
 def median(values):
@@ -71,12 +73,14 @@ def used_rounds(levels, drift, enough):
     return list(range(len(levels))), True
 
 
-def work(timings, cpu, switches):
+def work(timings, cpu, switches, switch_ms=0.0):
     """What the bursts would have taken if none had waited for a core, ms, in the shape of ``timings``.
 
-    A burst that kept its core is what was timed. Another one is taken to be its processor time, scaled by what an
-    uninterrupted call takes beyond its processor time. Where that is not alike, the calls do not run on one core
-    (several threads, or a GPU that the process waits for): their processor time says nothing, and the timing stands.
+    A burst that kept its core is what was timed. Another one is taken to be its processor time, less what its context
+    switches cost (``switch_ms`` of a call each), scaled by what an uninterrupted call takes beyond its processor time;
+    but no less than the fast ones of those that kept their core take, where there are enough of them: what a switch
+    costs differs from one to the next. Where that ratio is not about 1, the calls do not run on one core (several
+    threads, or a GPU that the process waits for): their processor time says nothing, and the timing stands.
     """
     if not cpu:
         return timings
@@ -85,7 +89,44 @@ def work(timings, cpu, switches):
     ratio = median(kept) if len(kept) >= 3 else 1.0
     if not 1 - ALIKE <= ratio <= 1 + ALIKE:
         return timings
-    return [[min(wall, spent * ratio) if lost else wall for wall, spent, lost in visit] for visit in bursts]
+    unlost = [spent for visit in bursts for _, spent, lost in visit if not lost]
+    enough = max(ENOUGH, BEST * sum(map(len, bursts)))
+    least = percentile(unlost, BEST) if len(unlost) >= enough else 0.0
+
+    def worked(wall, spent, lost):
+        return min(wall, ratio * max(spent - switch_ms * lost, min(spent, least))) if lost else wall
+
+    return [[worked(*burst) for burst in visit] for visit in bursts]
+
+
+def switch_costs(items):
+    """What a context switch adds to the processor time of a burst of each item, ms.
+
+    Who gets a core back finds its data out of the caches and fetches it again. An item tells how long that takes if at
+    least half of its bursts kept their core and enough of them lost it once. Every item is given the median of those
+    whose bursts are about as long. An item that nearly always loses its core does not tell it: a burst of its that is
+    longer for another reason loses it more often.
+
+    Low quantiles are compared: what a switch costs differs from one to the next, and of bursts without their switches'
+    usual cost the fastest would be too fast.
+
+    Args:
+        items: for each the calls in a burst, and the ``cpu`` and ``switches`` of its bursts.
+    """
+    works, told = [], []
+    for calls, cpu, switches in items:
+        bursts = [(calls * spent, lost) for visit in zip(cpu, switches) for spent, lost in zip(*visit)]  # noqa: B905
+        kept, once = ([spent for spent, lost in bursts if lost == count] for count in (0, 1))
+        works.append(max(median([spent for spent, _ in bursts]), 1e-6) if bursts else 1e-6)
+        if len(once) >= ENOUGH and len(kept) >= max(ENOUGH, len(bursts) / 2):
+            fast, slow = percentile(kept, BEST), percentile(once, BEST)
+            told.append((works[-1], max(slow - fast, 0.0)))
+
+    def nearest(work):
+        ordered = sorted(told, key=lambda one: abs(math.log(one[0] / work)))
+        return [cost for _, cost in ordered[:ALIKE_ITEMS]]
+
+    return [median(nearest(work)) if told else 0.0 for work in works]
 
 
 def undisturbed(timings):
@@ -101,14 +142,15 @@ def undisturbed(timings):
     return best, slope * math.sqrt(BEST * (1 - BEST) / len(fastest)) / best
 
 
-def summarise(timings, used, cpu=(), switches=()):
+def summarise(timings, used, cpu=(), switches=(), switch_ms=0.0):
     """Statistics of one item over the used rounds; ``timings[round]`` are milliseconds per call, one per burst.
 
     ``p50`` is the median over rounds of in-round medians, ``se`` its relative standard error; ``p90``, ``p99`` and
     ``cov`` (standard deviation over mean) are of all ``n`` bursts. ``best`` is what the item costs while nothing else
     disturbs the device, and ``best_se`` its relative standard error; ``p50 / best`` shows how busy the device was.
 
-    Where processor time and context switches of the bursts are known, ``best`` is of their work (see ``work``), and
+    Where processor time and context switches of the bursts are known, ``best`` is of their work (see ``work``, also for
+    ``switch_ms``), and
     ``work_ms`` is the median of that, ``waiting_ms`` what ``p50`` has beyond it: waiting for a core.
     """
     rounds = [median(timings[i]) for i in used]
@@ -116,7 +158,7 @@ def summarise(timings, used, cpu=(), switches=()):
     mean = sum(bursts) / len(bursts)
     variance = sum((value - mean) ** 2 for value in bursts) / max(len(bursts) - 1, 1)
     chosen = [[part[i] for i in used] if part else [] for part in (timings, cpu, switches)]
-    working = work(*chosen)
+    working = work(*chosen, switch_ms)
     best, best_error = undisturbed(working)
     found = {
         "rounds": rounds,

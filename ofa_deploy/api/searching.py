@@ -167,8 +167,8 @@ def _level_now(
     from ofa_deploy.fleet.gauge import looking  # and with it ONNX
 
     told = partial(progress, f"measure how fast {target.name} is now")
-    with looking(workspace, target, model.statistic, told) as look:
-        return look(codec.space, model.table)
+    with looking(workspace, target, told) as look:
+        return look(codec.space, model)
 
 
 def _told(model: LatencyModel, level: LevelNow, space: SearchSpace, arch: Arch) -> dict[str, Any]:

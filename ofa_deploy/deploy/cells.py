@@ -227,7 +227,7 @@ def audit_cells(
     order = model.predict([family.network(arch) for arch in fresh])[0].argsort(kind="stable")
     archs = [cast(Arch, fresh[i]) for i in order[evenly(len(fresh), networks)]]
     space = cast(SearchSpace, family)
-    gauge = Gauge(workspace, target, space, model.table, statistic, SHARED)
+    gauge = Gauge(workspace, target, space, model, SHARED)
     answer = compared(fleet, target, model, space, archs, protocol, progress, gauge)
     return {**answer, "genotype": family.genotype.to_json()}
 

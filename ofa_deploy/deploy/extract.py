@@ -191,7 +191,7 @@ def extract(
     ready = ready_cells if isinstance(subject, CellSubject) else ready_model
     model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
     measured = cast(SearchSpace, subject.sizes or subject.space) if isinstance(subject, CellSubject) else codec.space
-    gauge = Gauge(workspace, target, measured, model.table, constraints.statistic)
+    gauge = Gauge(workspace, target, measured, model)
     bench = _Bench(fleet, subject, target, protocol, progress, gauge)
     bench.earlier = {one.arch.key: one.measured_ms for one in reversed(earlier)}
     model = model.at(bench.look())

@@ -66,7 +66,7 @@ def audit(
     fleet.fetch(target)
     codec, model = PopulationCodec(space), load_model(workspace, target, space, statistic)
     archs = codec.decode(held_out(codec, model, networks, seed + 1))
-    gauge = Gauge(workspace, target, space, model.table, statistic, SHARED)
+    gauge = Gauge(workspace, target, space, model, SHARED)
     return compared(fleet, target, model, space, archs, protocol, progress, gauge)
 
 

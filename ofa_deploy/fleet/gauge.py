@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +18,7 @@ from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.latency import LatencyTable, Row, differences
+from ofa_deploy.latency import LatencyModel, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.store import Workspace
@@ -37,7 +38,8 @@ class Gauge:
 
     Attributes:
         rows: the anchor's networks as they were measured then, the fastest first; none of a simulated device, nor of
-            one whose networks were not measured.
+            one whose networks were not measured. Their undisturbed latencies are on the model's level: it learns from
+            several sessions, of which this is one.
     """
 
     def __init__(
@@ -45,16 +47,18 @@ class Gauge:
         workspace: Workspace,
         target: TargetProfile,
         space: SearchSpace,
-        table: LatencyTable,
-        statistic: str,
+        model: LatencyModel,
         count: int = ANCHORS,
     ) -> None:
-        self._workspace, self._target, self._space, self.statistic = workspace, target, space, statistic
-        fixed = target.simulated or table.simulated or target.runtime == PUBLISHED
-        self._condition = table.condition
-        self._profiled = [] if fixed else _spread(_of_profile(table), USUAL)
-        self._archs = self._of_space(self._profiled)
-        self._profiled = [row for row in self._profiled if row.key in self._archs]
+        self._workspace, self._target, self._space, self.statistic = workspace, target, space, model.statistic
+        self._condition = model.table.condition
+        fixed = target.simulated or model.table.simulated or target.runtime == PUBLISHED
+        self._profiled, self._archs = list[Row](), dict[str, Arch]()
+        for rows in () if fixed else _sessions(model):
+            self._archs = self._of_space(rows)
+            self._profiled = _levelled(model, [row for row in rows if row.key in self._archs])
+            if len(self._profiled) >= FEWEST:
+                break
         self.rows = _spread(self._profiled, count)
 
     def __bool__(self) -> bool:
@@ -126,12 +130,20 @@ class Gauge:
     ) -> tuple[list[float], list[float], list[float]]:
         """Undisturbed latencies when the target was profiled, ratios of the statistic now to them, relative errors."""
         now, others = (list(map(Row.from_record, part)) for part in (records, beside))
-        clock = float(np.median([one.best / row.best for one, row in zip(now, self.rows, strict=True)]))
-        quiet = [row.best for row in self.rows] + [one.best / clock for one in others]
+        quiet = [row.best for row in self.rows]
+        if others:
+            clock, _ = self._clock(now).at([one.best for one in others])
+            quiet += [one.best / ratio for one, ratio in zip(others, clock.tolist(), strict=True)]
         every = [*now, *others]
         ratios = [getattr(one, self.statistic) / ms for one, ms in zip(every, quiet, strict=True)]
-        errors = [min(max(one.se, 0.002), 1.0) for one in every]
-        return quiet, ratios, errors
+        return quiet, ratios, [_bounded(one.se) for one in every]
+
+    def _clock(self, now: Sequence[Row]) -> Curve:
+        """By how much what counts as undisturbed now differs from what did in the profile, over latency: the clock
+        may be another one, and a busy machine leaves less in the caches."""
+        ratios = [one.best / row.best for one, row in zip(now, self.rows, strict=True)]
+        errors = [_bounded(float(np.hypot(one.best_se, row.best_se))) for one, row in zip(now, self.rows, strict=True)]
+        return curve_through([one.best for one in now], ratios, errors)
 
     def _level(self, records: Sequence[Mapping[str, Any]], curve: Curve) -> LevelNow:
         return LevelNow(
@@ -147,14 +159,14 @@ class Gauge:
 
 @contextmanager
 def looking(
-    workspace: Workspace, target: TargetProfile, statistic: str = "p50", progress: Progress | None = None
-) -> Iterator[Callable[[SearchSpace, LatencyTable], LevelNow | None]]:
-    """Within it, a function that measures a target's level now by the networks of a space in its table."""
+    workspace: Workspace, target: TargetProfile, progress: Progress | None = None
+) -> Iterator[Callable[[SearchSpace, LatencyModel], LevelNow | None]]:
+    """Within it, a function that measures a target's level now by the networks of a space that its model knows."""
     with ExitStack() as stack:
         opened: list[Fleet] = []
 
-        def look(space: SearchSpace, table: LatencyTable) -> LevelNow | None:
-            gauge = Gauge(workspace, target, space, table, statistic)
+        def look(space: SearchSpace, model: LatencyModel) -> LevelNow | None:
+            gauge = Gauge(workspace, target, space, model)
             if not gauge:
                 return None
             if not opened:  # a device is asked only where there is something to measure
@@ -164,13 +176,29 @@ def looking(
         yield look
 
 
-def _of_profile(table: LatencyTable) -> list[Row]:
-    """The networks of the session that measured most of them, by their undisturbed latency."""
-    sessions = Counter(row.measured_at for row in table.networks.values())
-    if not sessions:
+def _sessions(model: LatencyModel) -> Iterator[list[Row]]:
+    """Sessions that measured networks, by their undisturbed latency: first the one that measured most blocks beside
+    them, which was the profile; audits measure networks alone."""
+    blocks = Counter(row.measured_at for row in model.table.rows.values())
+    known, sessions = set(model.keys), dict[str, list[Row]]()
+    for row in sorted(model.table.networks.values(), key=lambda row: row.best):
+        if known >= set(row.ops):
+            sessions.setdefault(row.measured_at, []).append(row)
+    for session in sorted(sessions, key=lambda at: (blocks[at], len(sessions[at])), reverse=True):
+        yield _spread(sessions[session], USUAL)
+
+
+def _levelled(model: LatencyModel, rows: Sequence[Row]) -> list[Row]:
+    """Rows of one session with undisturbed latencies on the model's level."""
+    if not rows:
         return []
-    (session, _), *_ = sessions.most_common(1)
-    return sorted((row for row in table.networks.values() if row.measured_at == session), key=lambda row: row.best)
+    level = float(np.median(model.undisturbed_ops([row.ops for row in rows]) / np.array([row.best for row in rows])))
+    return [replace(row, best=level * row.best) for row in rows]
+
+
+def _bounded(error: float) -> float:
+    """A relative standard error as a curve takes it: that of a few rounds may be infinite, that of equal timings 0."""
+    return min(max(error, 0.002), 1.0)
 
 
 def _spread(rows: Sequence[Row], count: int) -> list[Row]:

@@ -103,7 +103,7 @@ def predict_archs(
     confidence: float,
     strict: bool = False,
     explain: bool = False,
-    look: Callable[[SearchSpace, LatencyTable], LevelNow | None] | None = None,
+    look: Callable[[SearchSpace, LatencyModel], LevelNow | None] | None = None,
 ) -> list[dict[str, Any]]:
     """The predictions of subnets, each with its space: ``key``, ``mean_ms``, ``std_ms``, ``upper_ms``, ``simulated``.
 
@@ -123,7 +123,7 @@ def predict_archs(
         network, at = space.network(arch), space.with_resolutions((arch.resolution,))
         if at not in models:
             models[at] = load_model(workspace, target, at, strict=strict)
-            levels[at] = look(at, models[at].table) if look else None
+            levels[at] = look(at, models[at]) if look else None
         level = levels[at]
         (mean,), (std,) = models[at].at(level).predict([network])
         upper = mean + NormalDist().inv_cdf(confidence) * std

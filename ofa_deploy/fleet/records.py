@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from device_agents.summary import median, relative_error, sentinel_levels, summarise, undisturbed, used_rounds
+from device_agents.summary import (
+    median,
+    relative_error,
+    sentinel_levels,
+    summarise,
+    switch_costs,
+    undisturbed,
+    used_rounds,
+)
 from ofa_deploy.config import SIMULATED
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.schemas import ItemResult, RunResult
@@ -151,12 +159,19 @@ def make_records(
         "measured_at": finished_at,
     }
     asked = {item["item"]: item["payload"] for item in run["items"]}
+    switch_ms = switch_costs(
+        [(item.burst or 1, _at(item.cpu, used), _at(item.switches, used)) for item in result.items]
+    )
     records, errors = {}, {}
-    for item in result.items:
+    for item, cost in zip(result.items, switch_ms, strict=True):
         if item.error is not None:
             errors[item.item] = item.error.model_dump()
         else:
-            records[item.item] = {**shared, **asked[item.item], **_statistics(item, used, scales, flags, settings.se)}
+            records[item.item] = {
+                **shared,
+                **asked[item.item],
+                **_statistics(item, used, scales, flags, settings.se, cost),
+            }
     return records, errors, reference
 
 
@@ -169,12 +184,12 @@ def _scale(first: Mapping[str, Any] | None, this: Mapping[str, Any], level: str,
 
 
 def _statistics(
-    item: ItemResult, used: list[int], scales: tuple[float, ...], flags: list[str], bound: float
+    item: ItemResult, used: list[int], scales: tuple[float, ...], flags: list[str], bound: float, switch_ms: float
 ) -> dict[str, Any]:
     timings = [[value * scales[0] for value in bursts] for bursts in item.timings or []]
     cpu = [[value * scales[0] for value in bursts] for bursts in item.cpu or []]
     switches = item.switches or []
-    found = summarise(timings, used, cpu, switches)
+    found = summarise(timings, used, cpu, switches, scales[0] * switch_ms / (item.burst or 1))
     found["best"] *= scales[1] / scales[0]
     numbers = {key: _round(value) for key, value in found.items()}
     noisy = ["noisy"] if numbers["se"] >= bound else []
@@ -190,6 +205,10 @@ def _statistics(
         "flags": flags + noisy,
         **({"details": item.details} if item.details else {}),
     }
+
+
+def _at(rounds: list[list[Any]] | None, used: list[int]) -> list[list[Any]]:
+    return [rounds[i] for i in used] if rounds else []
 
 
 def _round(value: Any) -> Any:

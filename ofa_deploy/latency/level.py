@@ -19,6 +19,7 @@ LENGTH = 1.0  # of the curve, in logarithms of latency: it goes from one level t
 COMMON = 1.0  # standard deviation of the whole curve's logarithm
 BENDS = (0.0, 0.05, 0.15, 0.4, 1.0)  # how far its ends may lie apart, alike
 NOISES = {0.003: 1.0, 0.01: 1.0, 0.03: 0.5, 0.1: 0.1, 0.3: 0.02}  # of one network around the curve: how plausible
+NEAREST = 9  # networks whose errors are taken to be alike
 GRID = 64  # places at which the curve is kept
 BEYOND = 0.3  # in logarithms of latency, by which it reaches beyond the networks that it is known from
 DISTURBED = 0.10  # an anchor that repeats itself worse than that promises nothing
@@ -120,9 +121,10 @@ def curve_through(ms: Floats, ratios: Floats, errors: Floats) -> Curve:
     Args:
         ms: undisturbed latencies ``[K]``, K > 0.
         ratios: how many times as long each took.
-        errors: relative standard errors of the ratios.
+        errors: relative standard errors of the ratios. What counts is the median of those of similar latency: an
+            item's own is an estimate that grows with its ratio, so that the curve would lie below most of them.
     """
-    x, y, se = (np.asarray(values, float) for values in (np.log(ms), np.log(ratios), errors))
+    x, y, se = (np.asarray(values, float) for values in (np.log(ms), np.log(ratios), _typical(ms, errors)))
     grid = np.linspace(x.min() - BEYOND, x.max() + BEYOND, GRID)
     middle = float(np.median(y))
     scales = list(product(BENDS, NOISES))
@@ -141,6 +143,14 @@ def without_each(ms: Floats, ratios: Floats, errors: Floats) -> list[Curve]:
     """For each of the networks, the curve through the ratios of all others; at least two."""
     parts = np.array([ms, ratios, errors])
     return [curve_through(*np.delete(parts, i, axis=1)) for i in range(parts.shape[1])]
+
+
+def _typical(ms: Floats, errors: Floats) -> np.ndarray:
+    """Of each network, the median of the errors of those whose latencies are nearest."""
+    x, se = np.log(ms), np.asarray(errors, float)
+    nearest = np.argsort(np.abs(x[:, None] - x), axis=1)[:, :NEAREST]
+    found: np.ndarray = np.median(se[nearest], axis=1)
+    return found
 
 
 def _posterior(

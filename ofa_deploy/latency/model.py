@@ -146,7 +146,11 @@ class LatencyModel:
 
     def undisturbed(self, networks: Sequence[Network]) -> np.ndarray:
         """What each network takes while nothing disturbs the device, in ms."""
-        return self.quiet.predict(self.counts([self.table.row_keys(network) for network in networks]))[0]
+        return self.undisturbed_ops([self.table.row_keys(network) for network in networks])
+
+    def undisturbed_ops(self, networks: Sequence[Sequence[str]]) -> np.ndarray:
+        """Like ``undisturbed``, for networks given as the keys of their blocks."""
+        return self.quiet.predict(self.counts(networks))[0]
 
     def without(self, key: str) -> LatencyModel:
         """The model fitted on all of its networks but one."""

@@ -25,6 +25,7 @@ from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.gauge import Gauge
 from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import profile
+from ofa_deploy.latency import LatencyModel
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
@@ -148,11 +149,12 @@ def test_the_anchor_is_of_the_networks_that_are_asked_about(workspace: Workspace
     wide = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16, 20), "widths": (1.0,)})
     profile(fleet, workspace, TARGET, wide, networks=12)
     table = load_table(workspace, TARGET)
+    model = LatencyModel(table)
     for space, some in ((wide, True), (wide.with_resolutions((16,)), True), (PRESETS["small_28"], False)):
-        gauge = Gauge(workspace, TARGET, space, table, "p50")
+        gauge = Gauge(workspace, TARGET, space, model)
         assert bool(gauge) is some
         assert all(item.key in table.networks for item in gauge.items)
-    assert not Gauge(workspace, TARGET.model_copy(update={"runtime": "simulated"}), wide, table, "p50")
+    assert not Gauge(workspace, TARGET.model_copy(update={"runtime": "simulated"}), wide, model)
 
 
 def test_networks_of_cells_are_judged_at_the_level_of_now(workspace: Workspace, tmp_path: Path) -> None:
@@ -444,6 +446,33 @@ def test_an_audit_measures_networks_that_were_not_fitted(workspace: Workspace) -
     assert slower["level"]["factor"] == pytest.approx(1.3, rel=0.01)
     assert slower["mape"] < 0.01, "judged at the level of its rounds"
     assert slower["as_profiled"]["bias"] == pytest.approx(1 / 1.3 - 1, abs=0.02), "both ways are told"
+
+
+def test_an_audit_finds_a_level_that_differs_over_latency(workspace: Workspace) -> None:
+    """Beside others a large network loses its caches, too, so that even its undisturbed latency seems to be longer."""
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=12)
+    largest = sum(op_macs(op) for op in SPACE.network(SPACE.largest).ops)
+    fleet.slower = lambda item: 1.0 + 0.5 * sum(op_macs(op) for op in item.network.ops) / largest
+    answer = audit(fleet, workspace, TARGET, SPACE, networks=20, seed=1)
+    assert abs(answer["bias"]) < 0.01
+    assert answer["mape"] < 0.02
+
+
+def test_the_anchor_stays_that_of_the_profile_after_a_larger_audit(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    profiled = set(load_table(workspace, TARGET).networks)
+    fleet.factor = 2.0
+    audit(fleet, workspace, TARGET, SPACE, networks=20)
+    model = LatencyModel(load_table(workspace, TARGET))
+    gauge = Gauge(workspace, TARGET, SPACE, model)
+    assert {row.key for row in gauge.rows} <= profiled
+    quiet = model.undisturbed([SPACE.network(item.arch) for item in gauge.items])
+    assert np.median([row.best for row in gauge.rows] / quiet) == pytest.approx(1.0), "on the model's level"
+    answer = audit(fleet, workspace, TARGET, SPACE, networks=10, seed=2)
+    assert answer["level"]["factor"] == pytest.approx(2.0, rel=0.01)
+    assert answer["mape"] < 0.02
 
 
 def test_an_audit_finds_a_wrong_model_at_every_level(workspace: Workspace) -> None:

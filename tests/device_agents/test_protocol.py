@@ -1,9 +1,10 @@
 import gc
+import random
 
 import pytest
 
 from device_agents.protocol import Rounds, Settings, SimulatedTime, timer_resolution_ns
-from device_agents.summary import sentinel_levels, slow_rounds, summarise, used_rounds, work
+from device_agents.summary import sentinel_levels, slow_rounds, summarise, switch_costs, used_rounds, work
 
 
 class Machine:
@@ -298,3 +299,51 @@ def test_processor_time_says_nothing_where_calls_do_not_run_on_one_core():
         assert work(timings, cpu, switches) == timings
     assert work(timings, [[10.0, 4.0]] * 5, [[0, 1]] * 5) == [[10.0, 4.0]] * 5
     assert work(timings, [], []) == timings
+
+
+def shared_bursts(rng, ms, slice_ms, cost_ms, visits=40, bursts=6):
+    """Processor time and switches of a network beside others: each switch leaves it with cold caches."""
+    cpu, switches = [], []
+    for _ in range(visits):
+        spent = [ms * (1 + abs(rng.gauss(0, 0.02))) for _ in range(bursts)]
+        lost = [int(one / slice_ms + rng.random()) if slice_ms else 0 for one in spent]
+        cpu.append(
+            [one + sum(cost_ms * rng.uniform(0.5, 1.5) for _ in range(n)) for one, n in zip(spent, lost, strict=True)]
+        )
+        switches.append(lost)
+    return cpu, switches
+
+
+@pytest.mark.parametrize("cost_ms", [0.05, 0.2, 0.4])
+def test_what_a_context_switch_costs_is_not_part_of_the_undisturbed_latency(cost_ms):
+    rng, sizes = random.Random(1), [0.5, 0.6, 0.8, 1.0, 1.2, 1.5, 3.0, 5.0, 15.0, 40.0]
+    alone, beside = ([shared_bursts(rng, ms, slice_ms, cost_ms) for ms in sizes] for slice_ms in (None, 3.0))
+    assert switch_costs([(1, *one) for one in alone]) == [0.0] * len(sizes)
+    costs = switch_costs([(1, *one) for one in beside])
+    assert all(0.5 * cost_ms < cost < 1.1 * cost_ms for cost in costs)
+    for quiet, (cpu, switches), cost in zip(alone, beside, costs, strict=True):
+        timings = [
+            [spent + 4.0 * n for spent, n in zip(*visit, strict=True)] for visit in zip(cpu, switches, strict=True)
+        ]
+        then, now = summarise(quiet[0], range(40)), summarise(timings, range(40), cpu, switches, cost)
+        assert now["best"] == pytest.approx(then["best"], rel=0.035)
+        assert now["work_ms"] == pytest.approx(then["p50"], rel=0.06)
+        assert now["work_ms"] < summarise(timings, range(40), cpu, switches)["work_ms"] or not any(map(sum, switches))
+
+
+def test_a_cost_is_of_a_burst_whatever_its_calls():
+    calls = [[[0.1] * 6] * 10 for _ in range(2)]
+    calls[1] = [[0.1, 0.1, 0.1, 0.1, 0.1, 0.12]] * 10
+    switches = [[0, 0, 0, 0, 0, 1]] * 10
+    assert switch_costs([(10, calls[1], switches)]) == pytest.approx([0.2])
+    assert switch_costs([(10, calls[0], switches), (10, [], [])]) == [0.0, 0.0]
+
+
+def test_no_switch_makes_a_burst_faster_than_those_that_kept_their_core():
+    timings, cpu = [[10.0, 10.0]] * 6, [[10.0, 10.0]] * 6
+    timings, cpu, switches = (
+        [*rounds, [last, first]]
+        for rounds, last, first in ((timings, 30.0, 10.0), (cpu, 10.5, 10.0), ([[0, 0]] * 6, 1, 0))
+    )
+    assert work(timings, cpu, switches, 2.0)[-1] == [10.0, 10.0]
+    assert work(timings, cpu, switches, 0.2)[-1] == [pytest.approx(10.3), 10.0]

@@ -44,6 +44,16 @@ def test_noise_around_the_curve_is_told():
     assert curve.at([1.0])[0] == pytest.approx(1.2, rel=0.06)
 
 
+def test_items_that_were_lucky_do_not_draw_the_curve_down():
+    """Of skewed rounds, an item whose sample has no slow round has a low ratio and a small error of its own."""
+    many, found = np.geomspace(1, 5, 42), []
+    for _ in range(20):
+        rounds = np.where(RNG.random((42, 9)) < 0.3, 2.0, 1.0) * np.exp(0.02 * RNG.standard_normal((42, 9)))
+        ratios, errors = rounds.mean(1), rounds.std(1) / rounds.mean(1) / 3
+        found.append(np.log(curve_through(many, ratios, errors).at(many)[0] / np.exp(np.log(ratios).mean())).mean())
+    assert abs(np.mean(found)) < 0.005
+
+
 def test_a_network_takes_no_part_in_the_level_that_it_is_judged_at():
     ratios = np.full(7, 1.1)
     ratios[3] = 3.0
