@@ -104,6 +104,8 @@ def search(
             runs = range(request.seed, request.seed + seeds)
             compared = compare(problem, chosen, runs, limit, plan.time_limit)
             facts = {"space": asked.space.name, "target": request.target, "simulated": asked.simulated, "seeds": seeds}
+            judge = asked.predictor
+            facts |= {"predicted": judge is not None, "predictor_error": judge.error if judge else None}
             _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, request)
             return
     _tell_best(found, request)
@@ -130,6 +132,7 @@ def _tell_best(found: Found, request: Request) -> None:
 
 def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:
     from ofa_deploy.report.strategies import render_strategies, strategies_svg
+    from ofa_deploy.report.text import pct, predicted
 
     answer = {**facts, "strategies": [one.to_json() for one in found]}
     if output is not None:
@@ -138,7 +141,8 @@ def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | 
         emit(answer)
         return
     for one in sorted(found, key=lambda compared: -compared.best.mean):
-        interval = f"{one.best.mean:.4f} ({one.best.low:.4f} to {one.best.high:.4f})"
+        best = predicted(one.best.mean, facts["predictor_error"])
+        interval = f"{best}, mean over seeds {pct(one.best.low)} to {pct(one.best.high)}"
         gain = "" if one.gain is None else "  beats random" if one.beats_random else "  does not beat random"
         volume = "" if one.hypervolume is None else f"  hypervolume {one.hypervolume.mean:.3f}"
         click.echo(f"{one.strategy:17} {interval}{volume}  {one.evaluations:.0f} subnets, {one.seconds:.2f} s{gain}")

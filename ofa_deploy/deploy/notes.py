@@ -94,7 +94,7 @@ def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
     facts, how = tuned.facts, "from scratch" if tuned.facts["state"] == SCRATCH else "on"
     count = sum(finalist.tuned is not None for finalist in extraction.finalists)
     changes = [
-        f"{name} {100 * facts['before'][split]:.2f} % to {accuracy(facts['after'][split], facts['images'][split])}"
+        f"{name} " + " to ".join(accuracy(facts[when][split], facts["images"][split]) for when in ("before", "after"))
         for name, split in (("validation", "valid"), ("test", "test"))
     ]
     return (

@@ -23,6 +23,7 @@ from ofa_deploy.files import short_hash
 from ofa_deploy.fleet.auditing import evenly
 from ofa_deploy.graph import onnx_bytes
 from ofa_deploy.pixels import MODES, read
+from ofa_deploy.report.text import accuracy
 from ofa_deploy.training.loading import FolderImages
 
 ACCURACY_DROP = {"fp32": 0.0005, "fp16": 0.001, "bf16": 0.001, "int8": 0.01}  # from torch's, either way
@@ -60,15 +61,16 @@ def check_accuracy(report: dict[str, Any], precision: str) -> None:
     Raises:
         GateFailed: it is further off than its precision explains.
     """
-    accuracy = report["accuracy"]
-    if accuracy["drop"] is None:
+    found = report["accuracy"]
+    if found["drop"] is None:
         return
-    bound = allowed_drop(precision, accuracy["n"])
-    if abs(accuracy["drop"]) > bound:
+    bound = allowed_drop(precision, found["n"])
+    if abs(found["drop"]) > bound:
+        file, torch = (accuracy(found[name], found["n"]) for name in ("measured", "torch"))
         raise GateFailed(
-            f"the {precision} file of {report['subnet']['key'][:12]} has {100 * accuracy['measured']:.2f} % on the "
-            f"test split, torch {100 * accuracy['torch']:.2f} %: more than {100 * bound:.2g} points apart; no bundle "
-            "was written; extract with another --precision"
+            f"the {precision} file of {report['subnet']['key'][:12]} has {file} on the test split, torch {torch}: more "
+            f"than {100 * bound:.2g} points apart on the same images; no bundle was written; extract with another "
+            "--precision"
         )
 
 

@@ -8,22 +8,26 @@ from ofa_deploy.report.figures import card
 from ofa_deploy.report.html import alone, banner, page, table
 from ofa_deploy.report.markup import Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import number, pct
+from ofa_deploy.report.text import number, pct, predicted
 
 COLOURS = 7  # that the style sheet has
-CURVES = "The best accuracy so far; the band holds the mean over seeds with 95 %."
+CURVES = "The best predicted accuracy so far; the band holds the mean over seeds with 95 %."
+SCORES = "No accuracy is known: strategies look for the most multiply-accumulates, as a share of the largest network's."
 VOLUMES = "The share of the box between the worst and the best of all searches that a front covers; 95 % intervals."
-COLUMNS = ("strategy", "accuracy", "95 % interval", "hypervolume", "over random", "beats random", "subnets", "seconds")
+COLUMNS = ("strategy", "predicted accuracy", "mean over seeds, 95 %", "hypervolume", "over random, 95 %")
+FURTHER = ("beats random", "subnets", "seconds")
 
 
 def render_strategies(found: dict[str, Any]) -> str:
     """One self-contained page.
 
     Args:
-        found: what ``search --compare N --json`` prints.
+        found: what ``search --compare N --json`` prints. Its accuracies are predictions; ``predictor_error`` says how
+            far they err, and is None where a score was searched in their place.
     """
+    error, judged = found.get("predictor_error"), found.get("predicted", True)
     names = [one["strategy"] for one in found["strategies"]]
-    plots = [card("Best so far", CURVES, _curves(found), _legend(names))]
+    plots = [card("Best so far", CURVES if judged else SCORES, _curves(found), _legend(names))]
     if all(one["hypervolume"] for one in found["strategies"]):
         plots.append(card("Hypervolume of the front", VOLUMES, _volumes(found), _legend(names)))
     body = [
@@ -31,7 +35,11 @@ def render_strategies(found: dict[str, Any]) -> str:
         element("header", element("p", "ofa-deploy search --compare"), element("h1", _title(found))),
         element("div", *plots, class_="plots"),
         element("h2", f"{found['seeds']} seeds"),
-        table(COLUMNS, [(False, _row(one)) for one in found["strategies"]], "wide"),
+        table(
+            [*(COLUMNS if judged else ("strategy", "score", *COLUMNS[2:])), *FURTHER],
+            [(False, _row(one, error)) for one in found["strategies"]],
+            "wide",
+        ),
     ]
     return page(f"Strategies on {found['space']}", body)
 
@@ -45,19 +53,24 @@ def _title(found: dict[str, Any]) -> str:
     return f"{found['space']} on {found['target']}, at equal {found['at']}"
 
 
-def _row(one: dict[str, Any]) -> list[Any]:
+def _row(one: dict[str, Any], error: Any) -> list[Any]:
     best, gain, volume = one["best"], one["gain"], one["hypervolume"]
     beats = "" if gain is None else "yes" if gain["low"] > 0 else "no"
     return [
         one["strategy"],
-        pct(best["mean"]),
-        f"{pct(best['low'])} to {pct(best['high'])}",
-        "" if volume is None else number(volume["mean"]),
-        "" if gain is None else pct(gain["mean"]),
+        predicted(best["mean"], error),
+        _spread(best),
+        "" if volume is None else f"{volume['mean']:.3f} ({volume['low']:.3f} to {volume['high']:.3f})",
+        "" if gain is None else _spread(gain),
         beats,
         f"{one['evaluations']:.0f}",
         number(one["seconds"]),
     ]
+
+
+def _spread(over_seeds: dict[str, Any]) -> str:
+    low, high = (pct(over_seeds[name]).removesuffix(" %") for name in ("low", "high"))
+    return f"{pct(over_seeds['mean'])} ({low} to {high})"
 
 
 def _curves(found: dict[str, Any]) -> Markup:
@@ -67,7 +80,7 @@ def _curves(found: dict[str, Any]) -> Markup:
     places = [at for curve in curves for at, _ in curve] or [0.0, 1.0]
     heights = [step[name] for curve in curves for _, step in curve for name in ("low", "high")] or [0.0, 1.0]
     plot = Plot.over("curves", limits(places, 0.0), limits(heights))
-    plot.axes(found["at"], "predicted accuracy (%)", percent=True)
+    plot.axes(found["at"], f"{'predicted accuracy' if found.get('predicted', True) else 'score'} (%)", percent=True)
     for i, curve in enumerate(curves):
         colour = f"var(--c{i % COLOURS})"
         edge = [(at, step["high"]) for at, step in curve] + [(at, step["low"]) for at, step in reversed(curve)]

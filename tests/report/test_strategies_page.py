@@ -23,6 +23,8 @@ def compared(seeds=3):
         "simulated": False,
         "seeds": seeds,
         "at": "evaluations",
+        "predicted": True,
+        "predictor_error": {"rmse": 0.01},
         "strategies": [one.to_json() for one in found],
     }
 
@@ -48,3 +50,17 @@ def test_one_seed_and_no_latencies_are_drawn_too():
     for one in found["strategies"]:
         one["hypervolume"] = None
     assert "Hypervolume of the front" not in render_strategies(found)
+
+
+def test_every_accuracy_has_the_predictors_error_and_the_spread_over_seeds():
+    found = compared()
+    best = found["strategies"][0]["best"]
+    page = render_strategies(found)
+    assert f"{100 * best['mean']:.1f} % ±2.0" in page
+    assert f"{100 * best['mean']:.2f} % ({100 * best['low']:.2f} to {100 * best['high']:.2f})" in page
+
+
+def test_a_score_is_not_called_an_accuracy():
+    page = render_strategies(compared() | {"predicted": False, "predictor_error": None})
+    assert "No accuracy is known" in page
+    assert "predicted accuracy" not in page
