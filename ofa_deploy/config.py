@@ -48,7 +48,7 @@ class StageDocument(Document):
         depths: how many blocks the stage may have.
         kernels: kernel sizes a block may have; for ``uib`` blocks pairs ``[before, after]``, 0 for no convolution.
         expands: expansion ratios a block may have.
-        block: ``mbconv`` is MobileNetV3's block, ``uib`` MobileNetV4's universal inverted bottleneck.
+        block: kind of the blocks; see "Kinds of blocks".
         squeeze: squeeze-excitation keeps a quarter of the ``expanded`` channels (MobileNetV3) or of the block's
             ``input`` channels (EfficientNet).
     """
@@ -60,7 +60,7 @@ class StageDocument(Document):
     depths: Some[Positive] = (2, 3, 4)
     kernels: Some[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel]] = (3, 5, 7)
     expands: Some[Annotated[float, Field(ge=1)]] = (3, 4, 6)
-    block: Literal["mbconv", "uib"] = "mbconv"
+    block: str = "mbconv"
     squeeze: Literal["expanded", "input"] = "expanded"
 
 

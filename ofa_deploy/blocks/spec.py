@@ -9,11 +9,11 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from ofa_deploy.blocks.block import Block, Builder
-from ofa_deploy.blocks.kinds import CELL, KINDS, STAGE, Kind
+from ofa_deploy.blocks.kinds import CELL, KINDS, Kind, StageKind
 from ofa_deploy.blocks.layers import Shape
 from ofa_deploy.errors import UsageError
 
-BLOCKS = tuple(name for name, kind in KINDS.items() if kind.role == STAGE)  # those that stages are made of
+BLOCKS = tuple(name for name, kind in KINDS.items() if isinstance(kind, StageKind))  # those that stages are made of
 CELL_KINDS = tuple(name for name, kind in KINDS.items() if kind.role == CELL)  # of which the cells of DARTS are made
 NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(

@@ -1,5 +1,6 @@
 """What can be built: spaces, subnets, and their counts. numpy only; knows no torch and no device."""
 
+from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.counts import (
     arch_facts,
@@ -18,7 +19,7 @@ from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
 from ofa_deploy.space.population import GENE, Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
-from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, elastic_kernels, make_divisible
+from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, elastic_kernels
 
 __all__ = [
     "GENE",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.config import ElasticDocument
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec
@@ -71,7 +72,7 @@ def _stage(stage: StageSpec, elastic: ElasticDocument) -> StageSpec:
     if elastic.depth is not None:
         deepest = max(stage.depths)
         chosen["depths"] = _up_to([max(1, deepest + fewer) for fewer in elastic.depth], deepest)
-    if elastic.kernel is not None and stage.block == "mbconv":
+    if elastic.kernel is not None and not stage_kind(stage.block).pairs:
         chosen["kernels"] = _up_to(elastic.kernel, _largest(stage))
     if elastic.expand is not None:
         chosen["expands"] = _up_to(elastic.expand, max(stage.expands))
@@ -92,7 +93,7 @@ def _wrong(base: SearchSpace, field: str, choices: Sequence[float]) -> str:
     """Why the base cannot have such choices; nothing where it can."""
     kernels = [kernel for stage in base.stages for kernel in stage.kernels if isinstance(kernel, int)]
     if field == "kernel" and choices and not kernels:
-        return "the base has no mbconv blocks; a uib's kernels are pairs, given in its stages"
+        return "all kernels of the base are pairs, which are given in its stages"
     if field == "width" and choices and base.widths != (1.0,):
         return f"the base must have the width 1.0 alone, not {list(base.widths)}"
     most = {

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ofa_deploy.blocks.kinds import Kernel
 from ofa_deploy.config import SpaceDocument, line_of, read_document
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.elastic import make_elastic
 from ofa_deploy.space.scaling import rescale
-from ofa_deploy.space.spec import Kernel, SearchSpace, StageSpec
+from ofa_deploy.space.spec import SearchSpace, StageSpec
 
 
 def _ofa_mbv3(name: str, widths: tuple[int, ...], stem: int, head: int, feature: int) -> SearchSpace:

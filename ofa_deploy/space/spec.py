@@ -11,18 +11,11 @@ from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
-from ofa_deploy.blocks import BLOCKS, Conv, Network, OpSpec
+from ofa_deploy.blocks import Conv, Network, OpSpec
+from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
 from ofa_deploy.errors import UsageError
 
 RESOLUTION_RANGE = (16, 1024)
-
-Kernel = int | tuple[int, int]  # of an mbconv's depthwise; of a uib's two, (before, after) its expansion, 0 for none
-
-
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Round channels to a multiple of ``divisor``, never losing more than 10 % (MobileNetV2's reference rule)."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 @dataclass(frozen=True)
@@ -36,13 +29,11 @@ class StageSpec:
         se: whether blocks have squeeze-excitation.
         squeeze: of which channels it keeps a quarter: the block's ``expanded`` ones (MobileNetV3), or its ``input``
             (EfficientNet).
-        depths, kernels, expands: the choices of the stage's block count, and of each block. A uib's kernels are pairs,
-            and one pair has the largest of both.
-        block: kind of the blocks, ``mbconv`` or ``uib``.
+        depths, kernels, expands: the choices of the stage's block count, and of each block.
+        block: kind of the blocks, which says what their kernels and expand ratios mean; see ``blocks.kinds``.
 
     Raises:
-        UsageError: a list of choices is empty, the kernels are not of this kind of block, or it cannot have
-            squeeze-excitation.
+        UsageError: a list of choices is empty, there is no such kind of block, or it cannot have what was chosen.
     """
 
     width: int
@@ -57,17 +48,7 @@ class StageSpec:
 
     def __post_init__(self) -> None:
         _not_empty(self, "depths", "kernels", "expands")
-        pairs = [kernel for kernel in self.kernels if isinstance(kernel, tuple)]
-        if self.block not in BLOCKS:
-            raise UsageError(f"unknown block {self.block!r}; known: {', '.join(BLOCKS)}")
-        if len(pairs) != (len(self.kernels) if self.block == "uib" else 0):
-            raise UsageError("kernels are numbers for mbconv blocks, and pairs [before, after] for uib blocks")
-        if self.block == "uib" and self.se:
-            raise UsageError("uib blocks have no squeeze-excitation; remove se")
-        if pairs and (largest := tuple(map(max, zip(*pairs, strict=True)))) not in pairs:
-            raise UsageError(f"kernels must have the pair {list(largest)}: the largest subnet has all weights")
-        if self.stride > 1 and self.kernels == ((0, 0),):
-            raise UsageError(f"kernels need a pair besides [0, 0], for the block of stride {self.stride}")
+        stage_kind(self.block).check_stage(self.kernels, self.expands, self.stride, self.se)
 
 
 @dataclass(frozen=True)
@@ -145,11 +126,12 @@ class SearchSpace:
         return tuple((s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths)))
 
     def kernels(self, slot: int) -> tuple[Kernel, ...]:
-        """The choices of a slot's kernels: the stage's, without the pair of no depthwise where one has to stride."""
+        """The choices of a slot's kernels: the stage's, without those that cannot stride where one has to."""
         stage, position = self.slots[slot]
         spec = self.stages[stage]
-        strided = position == 0 and spec.stride > 1
-        return tuple(kernel for kernel in spec.kernels if not strided or kernel != (0, 0))
+        if position or spec.stride == 1:
+            return spec.kernels
+        return tuple(filter(stage_kind(spec.block).strides, spec.kernels))
 
     @cached_property
     def size(self) -> int:
@@ -263,13 +245,11 @@ class SearchSpace:
         side = self.stage_inputs(resolution)[stage + (not first)]
         before = self.stages[stage - 1].width if stage else self.stem_width
         cin, cout = self.channels(before if first else spec.width, width), self.channels(spec.width, width)
-        mid, stride = make_divisible(cin * expand), spec.stride if first else 1
-        squeezed = make_divisible(mid // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
-        se = squeezed if spec.se else 0
-        skip = stride == 1 and cin == cout
-        start, middle = kernel if isinstance(kernel, tuple) else (0, kernel)
-        conv = (cin, mid, cout, middle, stride)
-        return OpSpec(spec.block, side, side, *conv, spec.act, se, skip, start=start, eps=self.bn_eps)
+        stride = spec.stride if first else 1
+        fields = stage_kind(spec.block).fields(cin, cout, stride, kernel, expand)
+        squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
+        fields["se"] = squeezed if spec.se else 0
+        return OpSpec(spec.block, side, side, cin, cout=cout, stride=stride, act=spec.act, eps=self.bn_eps, **fields)
 
     def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
         """(slot, stage, position) of every block that the subnet has."""

@@ -144,7 +144,7 @@ def test_choices_beyond_the_base_are_refused(choices, message):
 
 
 def test_uib_blocks_and_bases_of_several_widths_say_what_they_cannot():
-    with pytest.raises(UsageError, match="a uib's kernels are pairs"):
+    with pytest.raises(UsageError, match="all kernels of the base are pairs"):
         load_space({"name": "mine", "base": "uib_16", "elastic": {"kernel": [3]}})
     two = {"name": "mine", "base": "efficientnet_b0", "widths": [0.5, 1.0]}
     with pytest.raises(UsageError, match=r"elastic.width: the base must have the width 1.0 alone, not \[0.5, 1.0\]"):

@@ -117,9 +117,9 @@ def test_a_wrong_kernel_is_named(slot: int, kernel: object) -> None:
     ("fields", "words"),
     [
         ({"block": "edge"}, "unknown block 'edge'; known: mbconv, uib"),
-        ({"block": "uib"}, "numbers for mbconv blocks, and pairs"),
-        ({"kernels": ((0, 3),)}, "numbers for mbconv blocks, and pairs"),
-        ({"block": "uib", "kernels": ((0, 3), 3)}, "numbers for mbconv blocks, and pairs"),
+        ({"block": "uib"}, r"kernels of uib blocks are pairs \[before, after\], not \[3, 5, 7\]"),
+        ({"kernels": ((0, 3),)}, r"kernels of mbconv blocks are numbers, not \[\[0, 3\]\]"),
+        ({"block": "uib", "kernels": ((0, 3), 3)}, "kernels of uib blocks are pairs"),
         ({"block": "uib", "kernels": ((0, 3),), "se": True}, "squeeze-excitation"),
         ({"block": "uib", "kernels": ((0, 5), (3, 0))}, r"the pair \[3, 5\]"),
         ({"block": "uib", "kernels": ((0, 0),), "stride": 2}, r"a pair besides \[0, 0\]"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.errors import UsageError
 
@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from ofa_deploy.blocks.spec import OpSpec
 
 STEM, STAGE, HEAD, CELL, WHOLE = ROLES = ("stem", "stage", "head", "cell", "whole")
+
+Kernel = int | tuple[int, int]  # a pair is (before, after) the expansion, 0 for none
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """Round channels to a multiple of ``divisor``, never losing more than 10 % (MobileNetV2's reference rule)."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 class Kind(ABC):
@@ -50,6 +58,55 @@ class Kind(ABC):
         """A unique name that a person can read. New kinds end in the digest of their layers; those whose fields tell
         everything spell them out (``spelt``)."""
         return f"{op.kind}-{op.h}x{op.w}-c{op.cin}-o{op.cout}-in{op.block.digest[:12]}"
+
+
+class StageKind(Kind):
+    """A kind that stages can be made of: what a stage's choices mean for its blocks.
+
+    Attributes:
+        pairs: whether kernels are pairs ``(before, after)`` the expansion, 0 for none.
+        gated: whether its blocks may have squeeze-excitation.
+        expands: whether an expand ratio other than 1 makes a difference.
+    """
+
+    role = STAGE
+    pairs = False
+    gated = False
+    expands = True
+
+    def expanded(self, cin: int, cout: int) -> int:
+        """The channels that an expand ratio multiplies."""
+        return cin
+
+    def fields(self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float) -> dict[str, Any]:
+        """The fields of an ``OpSpec`` that follow from a stage's choices."""
+        before, after = kernel if isinstance(kernel, tuple) else (0, kernel)
+        mid = make_divisible(self.expanded(cin, cout) * expand)
+        return {"mid": mid, "kernel": after, "start": before, "skip": stride == 1 and cin == cout}
+
+    def check_stage(self, kernels: tuple[Kernel, ...], expands: tuple[float, ...], stride: int, se: bool) -> None:
+        """Refuse choices that no stage of this kind has.
+
+        Raises:
+            UsageError: says what is wrong, and what to change.
+        """
+        if any(isinstance(kernel, tuple) is not self.pairs for kernel in kernels):
+            form = "pairs [before, after]" if self.pairs else "numbers"
+            raise UsageError(f"kernels of {self.name} blocks are {form}, not {_shown(kernels)}")
+        if se and not self.gated:
+            raise UsageError(f"{self.name} blocks have no squeeze-excitation; remove se")
+        if not self.expands and expands != (1,):
+            raise UsageError(f"{self.name} blocks have no expansion; give expands: [1], not {list(expands)}")
+        if min(expands) <= 0:
+            raise UsageError(f"expands are {list(expands)}; an expansion ratio is more than 0")
+
+    def strides(self, kernel: Kernel) -> bool:
+        """Whether a block with such a kernel can have a stride."""
+        return True
+
+
+def _shown(kernels: tuple[Kernel, ...]) -> list[Any]:
+    return [list(kernel) if isinstance(kernel, tuple) else kernel for kernel in kernels]
 
 
 class SpeltKind(Kind):
