@@ -20,7 +20,7 @@ from ofa_deploy.space import Arch, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.supernet import Supernet, inherit, initialise, load_supernet, save_supernet, synchronised
 from ofa_deploy.training.compiling import Forward, compiled
 from ofa_deploy.training.data import Data, load_data
-from ofa_deploy.training.devices import choose_device
+from ofa_deploy.training.devices import choose_device, keep_freed_memory
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.evaluation import evaluate_all
 from ofa_deploy.training.guards import Guards
@@ -79,11 +79,12 @@ def train_supernet(
 
 @contextmanager
 def torch_settings(threads: int | None) -> Iterator[None]:
-    """Deterministic kernels and the recipe's threads, for a while."""
+    """Deterministic kernels and the recipe's threads, for a while; memory that is freed is kept from now on."""
     filled: Any = torch.utils.deterministic
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filled.fill_uninitialized_memory
     torch.set_num_threads(threads or before[0])
     torch.use_deterministic_algorithms(True)
+    keep_freed_memory()
     # torch would also fill every new tensor, before a kernel overwrites it: a sixth of the time of a small network
     filled.fill_uninitialized_memory = False
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.supernet import load_supernet, read_summary
-from ofa_deploy.training import train_supernet
+from ofa_deploy.training import loop, train_supernet
 from ofa_deploy.training.loop import torch_settings
 
 SPACE = {
@@ -197,6 +198,32 @@ def test_training_does_not_fill_memory_that_a_kernel_overwrites():
     with torch_settings(1):
         assert torch.are_deterministic_algorithms_enabled()
         assert not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_not_fetched_page_by_page_again():
+    program = (
+        "import resource, torch\n"
+        "from ofa_deploy.training.devices import keep_freed_memory\n"
+        "def faults():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(3):\n"
+        "        [torch.ones(2**20) for _ in range(80)]\n"  # 320 MB at the same time: more than holes that others left
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "usual = faults(), faults()\n"
+        "keep_freed_memory()\n"
+        "print(min(usual), faults(), faults())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    usual, _, kept = map(int, done.stdout.split())
+    assert kept < usual / 10
+
+
+def test_training_keeps_freed_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
+    with torch_settings(threads=1):
+        assert kept
 
 
 def test_a_folder_of_images_resumes_to_the_same_bits(tmp_path):
