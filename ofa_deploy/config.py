@@ -102,6 +102,7 @@ class SpaceDocument(Document):
         feature_width: width of the linear layer before the classifier; 0 for none.
         head_act: activation of the head.
         bn_eps: what batch norm adds to the variance.
+        same_padding: whether convolutions are padded as TensorFlow's ``SAME`` is, and not by half of their kernels.
     """
 
     name: str
@@ -120,6 +121,7 @@ class SpaceDocument(Document):
     feature_width: Annotated[int, Field(ge=0)] | None = None
     head_act: Activation | None = None
     bn_eps: Annotated[float, Field(gt=0, lt=1)] | None = None
+    same_padding: bool | None = None
 
 
 class Normalisation(Document):

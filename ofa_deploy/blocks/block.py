@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import NewType
 
@@ -70,6 +70,12 @@ class Block:
         """Shape of a tensor, by its place."""
         return self.inputs[-1 - place] if place < 0 else self.shapes[place]
 
+    @property
+    def same(self) -> bool:
+        """Whether some convolution has other zeros around its input than half of its kernel on every side."""
+        convolutions = (layer for layer in self.layers if isinstance(layer, Conv))
+        return any(set(layer.pads(*self.sources(layer))) != {layer.half} for layer in convolutions)
+
     @cached_property
     def readers(self) -> dict[int, tuple[int, ...]]:
         """For every tensor, by its place, the places of the layers that read it."""
@@ -90,12 +96,16 @@ class Block:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of the inputs and layers, but for what no latency depends on: the names, and how weights begin."""
+        """sha256 of the inputs and layers, but for what no latency depends on: the names, and how weights begin.
+
+        A field at its default is left out, so that a primitive's new field changes no key of before.
+        """
         free = ("name", "eps", "elastic", "identity", "small")
-        layers = [
-            [type(layer).__name__, {field: value for field, value in asdict(layer).items() if field not in free}]
-            for layer in self.layers
-        ]
+        layers = []
+        for layer in self.layers:
+            defaults = {field.name: field.default for field in fields(layer)}
+            told = {k: v for k, v in asdict(layer).items() if k not in free and v != defaults[k]}
+            layers.append([type(layer).__name__, told])
         return hashlib.sha256(json.dumps([self.inputs, layers], sort_keys=True).encode()).hexdigest()
 
 
@@ -104,10 +114,11 @@ class Builder:
 
     Attributes:
         eps: what batch norm adds to the variance.
+        same: whether convolutions are padded as TensorFlow's ``SAME`` is.
     """
 
-    def __init__(self, eps: float = 1e-5) -> None:
-        self.eps = eps
+    def __init__(self, eps: float = 1e-5, same: bool = False) -> None:
+        self.eps, self.same = eps, same
         self._layers: list[Layer] = []
 
     def block(self, inputs: tuple[Shape, ...]) -> Block:
@@ -132,7 +143,8 @@ class Builder:
         identity: bool = False,
     ) -> Value:
         """A convolution."""
-        return self._add(Conv(name, (x,), out, kernel, stride, groups, dilation, bias, elastic, identity))
+        same = self.same and stride > 1  # without a stride both paddings are half of the kernel
+        return self._add(Conv(name, (x,), out, kernel, stride, groups, dilation, bias, elastic, identity, same))
 
     def batch_norm(self, x: Value, name: str) -> Value:
         """A batch normalisation."""

@@ -45,6 +45,8 @@ class Conv(Layer):
 
     Attributes:
         out: channels of the output.
+        same: whether it is padded as TensorFlow's ``SAME`` is: with a stride that may be less above and on the left
+            than below and on the right, so that as few zeros as possible are read.
         elastic: whether a smaller kernel is the centre of a larger one, multiplied by a kernel transform
             (Once-for-All, Cai et al., ICLR 2020, §3.3).
         identity: whether it starts as the identity, so that subnets with and without it begin as nearly the same.
@@ -58,6 +60,7 @@ class Conv(Layer):
     bias: bool = False
     elastic: bool = False
     identity: bool = False
+    same: bool = False
 
     def shape(self, *inputs: Shape) -> Shape:
         _, h, w = inputs[0]
@@ -76,9 +79,22 @@ class Conv(Layer):
         return self.groups > 1 and self.groups == self.out
 
     @property
-    def padding(self) -> int:
-        """Zeros on each side."""
+    def half(self) -> int:
+        """Half of the kernel: with that many zeros on each side, an output has the size of its input."""
         return self.dilation * (self.kernel // 2)
+
+    def pads(self, source: Shape) -> tuple[int, int, int, int]:
+        """Zeros above, on the left, below and on the right of an input of that shape."""
+        if not self.same:
+            return self.half, self.half, self.half, self.half
+        (top, bottom), (left, right) = map(self._split, source[1:])
+        return top, left, bottom, right
+
+    def _split(self, side: int) -> tuple[int, int]:
+        """Of the zeros that ``SAME`` adds to a side, those before and those after it."""
+        end = (side - 1) // self.stride * self.stride + self.dilation * (self.kernel - 1) + 1
+        total = max(end - side, 0)
+        return total // 2, total - total // 2
 
 
 @dataclass(frozen=True)

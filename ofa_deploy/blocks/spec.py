@@ -18,7 +18,7 @@ CELL_KINDS = tuple(name for name, kind in KINDS.items() if kind.role == CELL)  #
 NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(
     f"(?P<kind>[a-z_]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
-    f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-in(?P<inside>[0-9a-f]{{12}}))?(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(@{NUMBER})?"
+    f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-in(?P<inside>[0-9a-f]{{12}}))?(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(?P<same>-same)?(@{NUMBER})?"
 )
 
 
@@ -36,6 +36,8 @@ class OpSpec:
         skip: whether the input is added to the output.
         start: kernel of the depthwise before a uib's expansion, 0 for none.
         inside: the first digits of the key of what a cell is made of, "" for other kinds.
+        same: whether convolutions are padded as TensorFlow's ``SAME`` is, instead of by half of their kernels on every
+            side. ``key`` says so where it makes a difference: where a side is even and the stride 2.
         eps: what batch norm adds to the variance. It changes no latency, and is no part of ``key``.
     """
 
@@ -53,6 +55,7 @@ class OpSpec:
     start: int = 0
     eps: float = 1e-5
     inside: str = ""
+    same: bool = False
 
     @property
     def definition(self) -> Kind:
@@ -103,7 +106,10 @@ class OpSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object."""
-        return asdict(self)
+        fields = asdict(self)
+        if not self.same:
+            del fields["same"]  # as in records of before there was a choice
+        return fields
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OpSpec:
@@ -136,6 +142,7 @@ class OpSpec:
                 "kind": found["kind"],
                 "act": found["act"],
                 "skip": bool(found["skip"]),
+                "same": bool(found["same"]),
                 "inside": found["inside"] or "",
                 **fields,
             }
@@ -144,6 +151,6 @@ class OpSpec:
 
 @lru_cache(maxsize=65536)  # a space has some thousand blocks, and each is asked for its shapes again and again
 def _built(op: OpSpec) -> Block:
-    builder = Builder(op.eps)
+    builder = Builder(op.eps, op.same)
     op.definition.build(builder, op)
     return builder.block((op.input_shape,) * op.fan_in)

@@ -92,8 +92,9 @@ class NodeList:
             scale = gamma / np.sqrt(var + eps)
             return scale, beta - mean * scale
 
-    def conv(self, x: str, name: str, layer: Conv, affine: tuple[np.ndarray, np.ndarray] | None) -> str:
-        """A convolution; with what a batch norm after it multiplies with and adds folded in, in float64."""
+    def conv(self, x: str, name: str, layer: Conv, source: Shape, affine: tuple[np.ndarray, np.ndarray] | None) -> str:
+        """A convolution of what has the shape ``source``; with what a batch norm after it multiplies with and adds
+        folded in, in float64."""
         constants = {"weight": self._weights[f"{name}.weight"]}
         if layer.bias:
             constants["bias"] = self._weights[f"{name}.bias"]
@@ -106,7 +107,7 @@ class NodeList:
             constants = {"weight": kernel, "bias": bias}
         inputs = [x, *(self.constant(f"{name}.{part}", value) for part, value in constants.items())]
         shape: dict[str, Any] = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2}
-        shape |= {"pads": [layer.padding] * 4, "group": layer.groups}
+        shape |= {"pads": list(layer.pads(source)), "group": layer.groups}
         if layer.dilation > 1:
             shape["dilations"] = [layer.dilation] * 2
         return self.add("Conv", name, inputs, **shape)
@@ -143,7 +144,7 @@ def write_block(out: NodeList, block: Block, name: str, *inputs: str) -> str:
             if (folding := folded.get(i)) is not None:
                 scale, bias = out.affine(f"{name}.{folding.norm.name}", folding.norm.eps)
                 affine = scale[folding.channels], bias[folding.channels]
-            values[i] = out.conv(read[0], full, layer, affine)
+            values[i] = out.conv(read[0], full, layer, block.sources(layer)[0], affine)
         elif isinstance(layer, BatchNorm) and any(folding.norm == layer for folding in folded.values()):
             values[i] = read[0]
         elif (rule := _RULES.get(type(layer))) is not None:

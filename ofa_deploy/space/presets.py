@@ -14,6 +14,8 @@ from ofa_deploy.space.elastic import make_elastic
 from ofa_deploy.space.scaling import rescale
 from ofa_deploy.space.spec import SearchSpace, StageSpec
 
+_OFA_RESOLUTIONS = (128, 144, 160, 176, 192, 208, 224)
+
 
 def _ofa_mbv3(name: str, widths: tuple[int, ...], stem: int, head: int, feature: int) -> SearchSpace:
     """Once-for-all's MobileNetV3 space: 5 stages of up to 4 blocks, over 10^19 subnets a resolution."""
@@ -22,7 +24,7 @@ def _ofa_mbv3(name: str, widths: tuple[int, ...], stem: int, head: int, feature:
     return SearchSpace(
         name=name,
         stages=tuple(StageSpec(*spec) for spec in zip(widths, strides, acts, ses, strict=True)),
-        resolutions=(128, 144, 160, 176, 192, 208, 224),
+        resolutions=_OFA_RESOLUTIONS,
         stem_width=stem,
         head_width=head,
         feature_width=feature,
@@ -142,12 +144,81 @@ def _efficientnet(phi: int) -> SearchSpace:
     return replace(scaled, bn_eps=bn_eps)
 
 
+_EFFICIENTNET_LITE0 = replace(
+    # Without what accelerators and 8-bit arithmetic do badly: squeeze-excitation and SiLU (the authors' repository
+    # tensorflow/tpu, efficientnet/lite). Its weights come from TensorFlow, hence the padding.
+    _EFFICIENTNET_B0,
+    name="efficientnet_lite0",
+    stages=tuple(replace(stage, act="relu6", se=False, squeeze="expanded") for stage in _EFFICIENTNET_B0.stages),
+    stem_act="relu6",
+    head_act="relu6",
+    bn_eps=1e-3,
+    same_padding=True,
+)
+_EFFICIENTNET_LITES = ((1.0, 1.0, 224), (1.0, 1.1, 240), (1.1, 1.2, 260), (1.2, 1.4, 280), (1.4, 1.8, 300))
+
+
+def _efficientnet_lite(number: int) -> SearchSpace:
+    """Stem and head keep their widths, the first and the last stage their depths."""
+    width, depth, resolution = _EFFICIENTNET_LITES[number]
+    base = _EFFICIENTNET_LITE0
+    scaled = rescale(base, f"efficientnet_lite{number}", width, depth, resolution / 224)
+    first, *inner, last = scaled.stages
+    first, last = (replace(s, depths=b.depths) for s, b in ((first, base.stages[0]), (last, base.stages[-1])))
+    return replace(scaled, stages=(first, *inner, last), stem_width=base.stem_width, head_width=base.head_width)
+
+
+_MOBILENET_V2 = SearchSpace(
+    # Sandler et al., CVPR 2018, table 2.
+    name="mobilenet_v2",
+    stages=tuple(
+        StageSpec(width, stride, "relu6", False, (depth,), (3,), (expand,))
+        for expand, width, depth, stride in (
+            (1, 16, 1, 1),
+            (6, 24, 2, 2),
+            (6, 32, 3, 2),
+            (6, 64, 4, 2),
+            (6, 96, 3, 1),
+            (6, 160, 3, 2),
+            (6, 320, 1, 1),
+        )
+    ),
+    resolutions=(224,),
+    stem_width=32,
+    stem_act="relu6",
+    first_block=False,
+    head_width=1280,
+    feature_width=0,
+    head_act="relu6",
+)
+_OFA_PROXYLESS = SearchSpace(
+    # Once-for-all's ProxylessNAS space at width 1.3. Its first block, which has no choices, is a stage here.
+    name="ofa_proxyless_w1.3",
+    stages=(
+        StageSpec(24, 1, "relu6", False, (1,), (3,), (1,)),
+        *(StageSpec(width, stride, "relu6") for width, stride in ((32, 2), (56, 2), (104, 2), (128, 1), (248, 2))),
+        StageSpec(416, 1, "relu6", depths=(1,)),
+    ),
+    resolutions=_OFA_RESOLUTIONS,
+    stem_width=40,
+    stem_act="relu6",
+    first_block=False,
+    head_width=1664,
+    feature_width=0,
+    head_act="relu6",
+    bn_eps=1e-3,
+)
+
+
 PRESETS: dict[str, SearchSpace] = {
     space.name: space
     for space in (
         _ofa_mbv3("ofa_mbv3_w1.0", (24, 40, 80, 112, 160), 16, 960, 1280),
         _ofa_mbv3("ofa_mbv3_w1.2", (32, 48, 96, 136, 192), 24, 1152, 1536),
+        _OFA_PROXYLESS,
         *map(_efficientnet, range(len(_EFFICIENTNETS))),
+        *map(_efficientnet_lite, range(len(_EFFICIENTNET_LITES))),
+        _MOBILENET_V2,
         _SMALL_28,
         _FASHION_28,
         _SMALL_32,

@@ -97,6 +97,8 @@ class SearchSpace:
         head_width: channels of the last 1×1 convolution before pooling.
         feature_width: width of the linear layer before the classifier; 0 for none.
         bn_eps: what batch norm adds to variances.
+        same_padding: whether convolutions are padded as TensorFlow's ``SAME`` is: with a stride, an even side gets a
+            zero less before it than after it.
 
     Raises:
         UsageError: there is no stage, resolution or width.
@@ -116,6 +118,7 @@ class SearchSpace:
     feature_width: int = 1280
     head_act: str = "hswish"
     bn_eps: float = 1e-5
+    same_padding: bool = False
 
     def __post_init__(self) -> None:
         _not_empty(self, "stages", "resolutions", "widths")
@@ -218,7 +221,7 @@ class SearchSpace:
         """The blocks that no gene but resolution and width changes: those before and those after the stages."""
         stem, eps = self.channels(self.stem_width, width), self.bn_eps
         first = (self.in_channels, 0, stem, 3, self.stem_stride)
-        before = [OpSpec("stem", resolution, resolution, *first, self.stem_act, eps=eps)]
+        before = [OpSpec("stem", resolution, resolution, *first, self.stem_act, eps=eps, same=self.same_padding)]
         if self.first_block:
             h, w = before[0].out_hw
             before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True, eps=eps))
@@ -249,7 +252,8 @@ class SearchSpace:
         fields = stage_kind(spec.block).fields(cin, cout, stride, kernel, expand)
         squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
         fields["se"] = squeezed if spec.se else 0
-        return OpSpec(spec.block, side, side, cin, cout=cout, stride=stride, act=spec.act, eps=self.bn_eps, **fields)
+        fields |= {"eps": self.bn_eps, "same": self.same_padding}
+        return OpSpec(spec.block, side, side, cin, cout=cout, stride=stride, act=spec.act, **fields)
 
     def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
         """(slot, stage, position) of every block that the subnet has."""
@@ -271,7 +275,10 @@ class SearchSpace:
 
     def to_json(self) -> dict[str, Any]:
         """The space as a JSON object; ``load_space`` reads it back."""
-        return json.loads(json.dumps(asdict(self)))
+        fields = json.loads(json.dumps(asdict(self)))
+        if not self.same_padding:
+            del fields["same_padding"]  # as in files of before there was a choice
+        return fields
 
 
 @lru_cache(maxsize=1024)

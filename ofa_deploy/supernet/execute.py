@@ -136,9 +136,28 @@ def _place(root: nn.Module, name: str, module: nn.Module) -> None:
 # ── layers with weights, as modules and as functions
 
 
+class _SameConv(nn.Conv2d):
+    """A convolution with TensorFlow's ``SAME`` padding."""
+
+    layer: Conv
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(_padded(self.layer, input))
+
+
+def _padded(layer: Conv, x: Tensor) -> Tensor:
+    top, left, bottom, right = layer.pads(x.shape[1:])
+    return F.pad(x, (left, right, top, bottom))
+
+
 def _conv_module(layer: Conv, source: tuple[int, ...]) -> nn.Module:
-    shape = (source[0], layer.out, layer.kernel, layer.stride, layer.padding, layer.dilation, layer.groups)
-    return nn.Conv2d(*shape, bias=layer.bias)
+    padding = 0 if layer.same else layer.half
+    shape = (source[0], layer.out, layer.kernel, layer.stride, padding, layer.dilation, layer.groups)
+    if not layer.same:
+        return nn.Conv2d(*shape, bias=layer.bias)
+    module = _SameConv(*shape, bias=layer.bias)
+    module.layer = layer
+    return module
 
 
 _MODULES: dict[type[Layer], Callable[..., nn.Module]] = {
@@ -150,7 +169,11 @@ _MODULES: dict[type[Layer], Callable[..., nn.Module]] = {
 
 def _conv(layer: Conv) -> Weighted:
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
-    stride, padding, dilation, groups = layer.stride, layer.padding, layer.dilation, layer.groups
+    stride, padding, dilation, groups = layer.stride, layer.half, layer.dilation, layer.groups
+    if layer.same:
+        return lambda w, training, x: F.conv2d(
+            _padded(layer, x), w[weight], None if bias is None else w[bias], stride, 0, dilation, groups
+        )
     if layer.depthwise and dilation == 1 and bias is None:
         return lambda w, training, x: depthwise_conv(x, w[weight], stride)
     if bias is None:

@@ -25,6 +25,8 @@ OPS = [
     OpSpec("stem", 9, 7, 3, 0, 8, 3, 2, "hswish"),
     OpSpec("mbconv", 9, 7, 8, 24, 8, 5, 1, "silu", 2, True),
     OpSpec("mbconv", 9, 7, 8, 8, 16, 3, 2, "relu6"),
+    OpSpec("mbconv", 10, 7, 8, 16, 16, 5, 2, "relu6", same=True),
+    OpSpec("stem", 8, 8, 3, 0, 8, 3, 2, "relu6", same=True),
     OpSpec("uib", 9, 7, 8, 16, 8, 3, 1, "relu", skip=True, start=5),
     OpSpec("head", 5, 5, 8, 0, 16, act="hswish"),
     OpSpec("classifier", 1, 1, 16, 12, 10, act="relu"),
@@ -215,3 +217,23 @@ def test_layers_say_what_they_are():
     assert not replace(conv, out=16).depthwise
     assert BatchNorm("n", (INPUT,)).weights((3, 4, 4)).keys() == {"weight", "bias", "running_mean", "running_var"}
     assert Block(((3, 4, 4),), (replace(conv, groups=1),)).output == (8, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "kernel"), [(8, 2, 3), (8, 2, 5), (9, 2, 5), (8, 3, 3), (8, 1, 5), (8, 2, 1)]
+)
+def test_same_padding_is_as_few_zeros_as_cover_every_place(side, stride, kernel):
+    conv = Conv("c", (INPUT,), 4, kernel, stride, same=True)
+    top, left, bottom, right = conv.pads((4, side, side))
+    assert (top, bottom) == (left, right)
+    assert 0 <= bottom - top <= 1
+    last = (conv.shape((4, side, side))[1] - 1) * stride - top  # where the last output begins to read
+    assert last + kernel - bottom == side or (last + kernel <= side and bottom == 0)
+
+
+def test_a_key_says_same_padding_where_it_makes_a_difference():
+    even, odd = (OpSpec("mbconv", side, side, 8, 16, 8, 3, 2, "relu6", same=True) for side in (8, 9))
+    assert even.key == "mbconv-8x8-c8-m16-o8-k3-s2-relu6-same"
+    assert OpSpec.from_key(even.key_at(224)) == OpSpec.from_json(even.to_json()) == even
+    assert odd.key == replace(odd, same=False).key
+    assert "same" not in replace(odd, same=False).to_json(), "records are as before there was a choice"

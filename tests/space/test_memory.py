@@ -13,7 +13,8 @@ from ofa_deploy.graph import write_onnx
 from ofa_deploy.space import PRESETS, PopulationCodec, load_space, network_memory, op_activations, op_weights
 from ofa_deploy.space.counts import VALUE_BYTES
 
-LARGE = {f"efficientnet_b{i}" for i in range(1, 8)}  # of the blocks of efficientnet_b0
+SIZES = (*(f"b{i}" for i in range(1, 8)), *(f"lite{i}" for i in range(1, 5)))
+LARGE = {f"efficientnet_{size}" for size in SIZES}  # of the blocks of the smallest
 IN_PLACE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Mul", "Add", "Flatten"}
 BATCH = 3
 

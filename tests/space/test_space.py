@@ -250,7 +250,7 @@ def test_arch_is_hashable_and_immutable() -> None:
 def test_keys_come_back_as_blocks() -> None:
     for space in PRESETS.values():
         for op in PopulationCodec(space).ops:
-            plain = replace(op, eps=OpSpec.eps)  # the key is silent about what changes no latency
+            plain = replace(op, eps=OpSpec.eps, same=op.block.same)  # the key is silent about what changes no latency
             assert OpSpec.from_key(op.key) == OpSpec.from_key(op.key_at(224)) == plain
     for key in (
         "",

@@ -115,6 +115,7 @@ class SpeltKind(Kind):
     def key(self, op: OpSpec) -> str:
         channels = f"c{op.cin}-m{op.mid}-o{op.cout}"
         optional = (f"-se{op.se}" if op.se else "") + ("-skip" if op.skip else "")
+        optional += "-same" if op.same and op.block.same else ""
         start = f"-start{op.start}" if op.start else ""
         act = f"{op.act}-in{op.inside}" if op.inside else op.act
         return f"{op.kind}-{op.h}x{op.w}-{channels}{start}-k{op.kernel}-s{op.stride}-{act}{optional}"
