@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, option
+from ofa_deploy.cli.options import json_option, option, output_option
 from ofa_deploy.cli.output import emit
 
 
@@ -23,15 +23,10 @@ def agent() -> None:
 
 
 @agent.command()
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default="ofa-agent.pyz",
-    show_default=True,
-    help="File to write.",
+@output_option(
+    "File to write.", type=click.Path(path_type=Path, dir_okay=False), default="ofa-agent.pyz", show_default=True
 )
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 def pack(output: Path, as_json: bool) -> None:
     """Write the agent as one file that you copy to a device.
 
@@ -76,7 +71,7 @@ def run(arguments: tuple[str, ...]) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Package file from npm's registry, for a machine without network.",
 )
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def web_assets(workspace: Path | None, archive: Path | None, as_json: bool) -> None:
     """Install ONNX Runtime Web into the workspace, from npm.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, option
+from ofa_deploy.cli.options import json_option, option, output_option
 from ofa_deploy.cli.output import emit, shout
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def arch() -> None:
 @option("--space", "space_name", help="Show only architectures of this search space.")
 @option("--state", type=click.Choice(STATES), help="Show only architectures evaluated with weights of this kind.")
 @option("--limit", type=click.IntRange(1), default=20, show_default=True, help="Show N architectures at most.")
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def list_archs(
     workspace: Path | None,
@@ -151,7 +151,7 @@ def _latency(row: dict[str, Any]) -> str:
 
 @arch.command()
 @click.argument("key")
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def show(workspace: Path | None, key: str, as_json: bool) -> None:
     """Show everything about one architecture.
@@ -218,7 +218,7 @@ def _condition(condition: dict[str, Any]) -> str:
 @click.argument("key", required=False)
 @option("--all", "everything", is_flag=True, help="Write all of them, one JSON object per line, as `gate` reads them.")
 @option("--space", "space_name", help="With --all: write only those of this search space.")
-@option("-o", "--output", type=click.Path(path_type=Path), help="File to write.  [default: standard output]")
+@output_option("File to write.  [default: standard output]")
 @click.pass_obj
 def export(
     workspace: Path | None, key: str | None, everything: bool, space_name: str | None, output: Path | None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, option
+from ofa_deploy.cli.options import json_option, option, output_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ CONFIG = option(
     metavar="FILE",
     help="Recipe in YAML: your own, or one of the package such as pipelines/darts_digits.yaml.",
 )
-JSON = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 RESUME = option("--resume", is_flag=True, help="Continue after an interruption; the result comes out the same.")
 
 
@@ -101,10 +100,8 @@ def _folder(workspace: Path | None, output: Path | None, *names: str) -> Path:
     show_default=True,
     help="Number of genotypes that a strategy other than gradient evaluates.",
 )
-@option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder to write.  [default: darts/NAME in the workspace]"
-)
-@JSON
+@output_option("Folder to write.  [default: darts/NAME in the workspace]")
+@json_option
 @click.pass_obj
 def search(
     workspace: Path | None,
@@ -173,8 +170,8 @@ def _by_gradient(recipe: DartsRecipe, folder: Path, resume: bool, config: str, a
     "--epoch", type=click.IntRange(min=1), help="Use the weights of this epoch.  [default: the one the search chose]"
 )
 @option("--max-skips", type=click.IntRange(min=0), help="Allow N skip connections in the normal cell at most.")
-@option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write.")
-@JSON
+@output_option("JSON file to write.")
+@json_option
 def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path | None, as_json: bool) -> None:
     """Derive cells from a finished search again, under other rules.
 
@@ -209,13 +206,8 @@ def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path |
     help="File or folder with the cells.  [default: what this recipe's search found]",
 )
 @RESUME
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Folder to write.  [default: darts/NAME/network in the workspace]",
-)
-@JSON
+@output_option("Folder to write.  [default: darts/NAME/network in the workspace]")
+@json_option
 @click.pass_obj
 def train(
     workspace: Path | None, config: str, cells: Path | None, resume: bool, output: Path | None, as_json: bool
@@ -258,8 +250,8 @@ def train(
 @darts.command()
 @click.argument("cells", metavar="FILE", type=click.Path(path_type=Path))
 @option("--svg", type=click.Path(path_type=Path), help="SVG file to write, with both cells and the search's course.")
-@option("-o", "--output", type=click.Path(path_type=Path), help="HTML page to write, with the same and every edge.")
-@JSON
+@output_option("HTML page to write, with the same and every edge.")
+@json_option
 def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> None:
     """Show the cells in a search's folder or in a genotype's file.
 

@@ -17,7 +17,9 @@ from ofa_deploy.cli.options import (
     SEARCH,
     SUBJECT,
     command,
+    json_option,
     option,
+    output_option,
     supernet_option,
 )
 from ofa_deploy.cli.output import emit, progress
@@ -75,13 +77,7 @@ if TYPE_CHECKING:
     group=OUTPUT,
     help="Also write a model file that takes images as they are read (uint8, NHWC) and pre-processes them itself.",
 )
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    group=OUTPUT,
-    help="Folder for the bundle.  [default: bundles/… in the workspace]",
-)
+@output_option("Folder for the bundle.  [default: bundles/… in the workspace]")
 @cell_options
 @click.pass_obj
 def extract(
@@ -225,8 +221,8 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     group=OUTPUT,
     help="Write a file that takes images as they are read (uint8, NHWC) and pre-processes them itself.",
 )
-@option("-o", "--output", required=True, type=click.Path(path_type=Path), group=OUTPUT, help="ONNX file to write.")
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@output_option("ONNX file to write.", required=True)
+@json_option
 @click.pass_obj
 def export(
     workspace: Path | None,
@@ -314,7 +310,7 @@ def _only(space: SearchSpace) -> Arch:
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 def report(bundle: Path, as_json: bool) -> None:
     """Print a bundle's report as Markdown.
 
@@ -333,7 +329,7 @@ def report(bundle: Path, as_json: bool) -> None:
 
 @command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 def verify(bundle: Path, as_json: bool) -> None:
     """Check a bundle: its files and its figures.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import FINETUNING, OUTPUT, command, option, supernet_option
+from ofa_deploy.cli.options import FINETUNING, command, json_option, option, output_option, supernet_option
 from ofa_deploy.cli.output import emit, progress
 from ofa_deploy.cli.spaces import read_arch
 
@@ -43,14 +43,8 @@ if TYPE_CHECKING:
     help="Learn from the labels only, without distillation from the largest subnet.",
 )
 @option("--seed", default=0, show_default=True, group=FINETUNING, help="Random seed of the training.")
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    group=OUTPUT,
-    help="File to write: a supernet with this one subnet.  [default: finetuned/… in the workspace]",
-)
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@output_option("File to write: a supernet with this one subnet.  [default: finetuned/… in the workspace]")
+@json_option
 @click.pass_obj
 def finetune(
     workspace: Path | None,

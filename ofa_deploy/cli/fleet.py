@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ofa_deploy.cli.options import NETWORK, OUTPUT, command, option
+from ofa_deploy.cli.options import NETWORK, OUTPUT, command, json_option, option
 from ofa_deploy.cli.output import emit
 
 if TYPE_CHECKING:
     from ofa_deploy.fleet import Fleet
 
-AS_JSON = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 SERVER_AWAY = "ofa-deploy serve --host 0.0.0.0 --tls-cert FILE --tls-key FILE"
 
 LOOPBACK = ("https://127.", "https://localhost", "https://[::1]")
@@ -71,7 +70,7 @@ LOOPBACK = ("https://127.", "https://localhost", "https://[::1]")
     group=NETWORK,
     help="Accept other machines without TLS. Anyone on the network can then read the tokens.",
 )
-@AS_JSON
+@json_option
 @click.pass_obj
 def serve(
     workspace: Path | None,
@@ -162,7 +161,7 @@ def device() -> None:
     is_flag=True,
     help="Simulate the device: its agent computes latencies from the profile instead of measuring them.",
 )
-@AS_JSON
+@json_option
 @click.pass_obj
 def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as_json: bool) -> None:
     """Register a device, and print the code with which its agent enrols.
@@ -225,7 +224,7 @@ def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -
 
 
 @device.command("list")
-@AS_JSON
+@json_option
 @click.pass_obj
 def list_devices(workspace: Path | None, as_json: bool) -> None:
     """List the devices, with their state and last heartbeat.
@@ -247,7 +246,7 @@ def list_devices(workspace: Path | None, as_json: bool) -> None:
 
 @device.command()
 @click.argument("name")
-@AS_JSON
+@json_option
 @click.pass_obj
 def show(workspace: Path | None, name: str, as_json: bool) -> None:
     """Show a device: its facts, tokens and jobs.
@@ -274,7 +273,7 @@ def show(workspace: Path | None, name: str, as_json: bool) -> None:
 
 @device.command()
 @click.argument("name")
-@AS_JSON
+@json_option
 @click.pass_obj
 def revoke(workspace: Path | None, name: str, as_json: bool) -> None:
     """Revoke a device at once.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ofa_deploy.cli.options import BUDGET, OUTPUT, command, now_option, option
+from ofa_deploy.cli.options import BUDGET, command, now_option, option, output_option
 from ofa_deploy.cli.output import emit, picture, progress, shout, slower
 from ofa_deploy.cli.request import Request, front_options
 
@@ -32,14 +32,7 @@ from ofa_deploy.cli.request import Request, front_options
 )
 @front_options
 @now_option
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    callback=picture,
-    group=OUTPUT,
-    help="File to write: .html for a page, .svg for a plot, .json for `extract --front`.",
-)
+@output_option("File to write: .html for a page, .svg for a plot, .json for `extract --front`.", callback=picture)
 @click.pass_obj
 def pareto(
     workspace: Path | None,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import option
+from ofa_deploy.cli.options import json_option, option, output_option
 from ofa_deploy.cli.output import emit
-from ofa_deploy.cli.tables import json_option, keep_table
+from ofa_deploy.cli.tables import keep_table
 
 if TYPE_CHECKING:
     from ofa_deploy.supernet import Supernet
@@ -51,7 +51,7 @@ def ofa_latency(workspace: Path | None, folder: Path, name: str, space_name: str
 @import_group.command("ofa-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
 @option("--space", "space_name", required=True, help="Its search space: ofa_mbv3_w1.0 or ofa_mbv3_w1.2.")
-@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet file to write.")
+@output_option("Supernet file to write.", required=True)
 @json_option
 def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
     """Import a published once-for-all MobileNetV3 supernet.
@@ -75,7 +75,7 @@ def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> 
 @import_group.command("torchvision-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
 @option("--space", "space_name", required=True, help="Its space: efficientnet_b0 to efficientnet_b7, or a YAML file.")
-@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Supernet file to write.")
+@output_option("Supernet file to write.", required=True)
 @json_option
 def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
     """Import one of torchvision's EfficientNets.

@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from ofa_deploy.cli.cells import CellChoice, cell_family, cell_options
-from ofa_deploy.cli.options import BUDGET, MEASURING, OUTPUT, SUBJECT, command, now_option, option
+from ofa_deploy.cli.options import (
+    BUDGET,
+    MEASURING,
+    SUBJECT,
+    command,
+    json_option,
+    now_option,
+    option,
+    output_option,
+    space_option,
+)
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout, slower
 from ofa_deploy.cli.precision import precision_option
 from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
@@ -39,12 +49,7 @@ def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @command(first=("target", "precision", "resolutions", "networks", "few", "refresh"))
 @option("--target", default="local", show_default=True, group=BUDGET, help="Device to measure.")
-@option(
-    "--space",
-    "space_name",
-    group=SUBJECT,
-    help="Search space: preset or YAML file.  [default: that of the newest supernet]",
-)
+@space_option("that of the newest supernet")
 @option(
     "--resolution",
     "resolutions",
@@ -71,7 +76,7 @@ def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @option("--seed", default=0, show_default=True, group=MEASURING, help="Random seed of the choice of networks.")
 @precision_option
 @protocol_options
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def profile(
     workspace: Path | None,
@@ -150,12 +155,7 @@ def profile(
 
 @command(first=("target", "networks", "precision", "resolutions", "ranking", "output"))
 @option("--target", default="local", show_default=True, group=BUDGET, help="Device whose predictions to check.")
-@option(
-    "--space",
-    "space_name",
-    group=SUBJECT,
-    help="Search space: preset or YAML file.  [default: that of the newest supernet]",
-)
+@space_option("that of the newest supernet")
 @option(
     "--resolution",
     "resolutions",
@@ -183,14 +183,8 @@ def profile(
 @protocol_options
 @ranking_options
 @cell_options
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    group=OUTPUT,
-    help="Folder for the audit; with --ranking, a JSON file.  [default: audits/… in the workspace]",
-)
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@output_option("Folder for the audit; with --ranking, a JSON file.  [default: audits/… in the workspace]")
+@json_option
 @click.pass_obj
 def audit(
     workspace: Path | None,
@@ -278,12 +272,7 @@ def audit_text(answer: dict[str, Any]) -> str:
 @command()
 @click.argument("arch_files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="ARCH_FILE…")
 @option("--target", default="local", show_default=True, group=BUDGET, help="Device, which must be profiled.")
-@option(
-    "--space",
-    "space_name",
-    group=SUBJECT,
-    help="Search space: preset or YAML file.  [default: the one that the file names, or the supernet's]",
-)
+@space_option("the one that the file names, or the supernet's")
 @precision_option
 @option(
     "--confidence",
@@ -295,7 +284,7 @@ def audit_text(answer: dict[str, Any]) -> str:
 @option("--strict", is_flag=True, help="Fail if the table lacks a block, instead of estimating its latency.")
 @option("--explain", is_flag=True, help="List the blocks with their share of the prediction.")
 @now_option
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def predict(
     workspace: Path | None,

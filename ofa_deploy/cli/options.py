@@ -101,6 +101,18 @@ def with_options(function: Callable[..., Any], options: Iterable[Callable[[Any],
     return function
 
 
+def output_option(text: str, **settings: Any) -> Callable[[Any], Any]:
+    """``-o``: where a command writes."""
+    settings = {"type": click.Path(path_type=Path), "group": OUTPUT, "help": text, **settings}
+    return option("-o", "--output", **settings)
+
+
+def space_option(default: str) -> Callable[[Any], Any]:
+    """``--space`` of a command that otherwise takes another one, which ``default`` names."""
+    text = f"Search space: preset or YAML file.  [default: {default}]"
+    return option("--space", "space_name", group=SUBJECT, help=text)
+
+
 def supernet_option(group: str = SUBJECT) -> Callable[[Any], Any]:
     """``--supernet``, as every command that works on a supernet has it."""
     text = "Supernet's file or folder.  [default: the newest in the workspace, or the one in the package]"
@@ -113,3 +125,6 @@ now_option = option(
     group=BUDGET,
     help="Measure for two seconds how fast the device is now, and predict for now.",
 )
+
+
+json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")

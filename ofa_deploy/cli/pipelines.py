@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, command, option
+from ofa_deploy.cli.options import command, json_option, option
 from ofa_deploy.cli.output import emit, progress, shout
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _finish(result: Outcome) -> None:
 
 
 @command()
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def quickstart(workspace: Path | None, as_json: bool) -> None:
     """Run the whole walk on this machine, in about two minutes.
@@ -142,7 +142,7 @@ def next_steps(result: Outcome, workspace: Path | None) -> list[str]:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of bundles of an earlier run, such as the last release, to compare with.",
 )
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def run(
     workspace: Path | None, file: str, parameters: tuple[str, ...], dry: bool, baseline: Path | None, as_json: bool

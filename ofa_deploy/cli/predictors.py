@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, option, supernet_option
+from ofa_deploy.cli.options import json_option, option, supernet_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def predictor() -> None:
 @option("--round", "round_", type=click.IntRange(min=1), help="Evaluate N subnets per round.  [default: the recipe's]")
 @option("--seed", type=click.IntRange(min=0), help="Random seed of the choice of subnets.  [default: the recipe's]")
 @option("--name", help="Keep the predictor under this name, for --accuracy, instead of beside the supernet.")
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def fit(
     workspace: Path | None,
@@ -84,7 +84,7 @@ def _config(subject: Subject, given: dict[str, int | None]) -> Any:
 @predictor.command("show")
 @supernet_option()
 @option("--accuracy", "name", help="Name of an imported predictor, instead of the supernet's own.")
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def show(workspace: Path | None, supernet: Path | None, name: str | None, as_json: bool) -> None:
     """Show the error of an accuracy predictor.

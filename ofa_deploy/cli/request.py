@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import BUDGET, OUTPUT, SEARCH, SUBJECT, option, supernet_option, with_options
+from ofa_deploy.cli.options import BUDGET, SEARCH, SUBJECT, json_option, option, supernet_option, with_options
 
 if TYPE_CHECKING:
     from ofa_deploy.search import Constraints
@@ -88,7 +88,7 @@ SUBJECT_OPTIONS = (
     option(
         "--random-weights", is_flag=True, group=SUBJECT, help="Use random weights, to study latency without training."
     ),
-    option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document."),
+    json_option,
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import GRID, OUTPUT, command, option
+from ofa_deploy.cli.options import GRID, command, json_option, option, output_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -33,14 +33,8 @@ if TYPE_CHECKING:
     group=GRID,
     help="How far α·β²·γ² may be from 2.",
 )
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    group=OUTPUT,
-    help="YAML file to write; with --grid, an HTML page.",
-)
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@output_option("YAML file to write; with --grid, an HTML page.")
+@json_option
 @click.pass_obj
 def scale(
     workspace: Path | None,

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, SEARCH, SUBJECT, command, now_option, option
+from ofa_deploy.cli.options import OUTPUT, SEARCH, command, now_option, option, output_option, space_option
 from ofa_deploy.cli.output import emit, picture, progress, shout, slower, write_picture
 from ofa_deploy.cli.precision import precisions_option
 from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
@@ -42,14 +42,7 @@ EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
     help="Compare strategies: run each of them with N random seeds.",
 )
 @now_option
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    callback=picture,
-    group=OUTPUT,
-    help="With --compare: write the comparison to a .html, .svg or .json file.",
-)
+@output_option("With --compare: write the comparison to a .html, .svg or .json file.", callback=picture)
 @click.pass_obj
 def search(
     workspace: Path | None,
@@ -150,12 +143,7 @@ def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | 
 
 @command(first=("target", "max_ms", "max_macs", "max_params", "space_name", "as_json"))
 @click.argument("archs", metavar="FILE", type=click.File("r", encoding="utf-8", errors="replace"))
-@option(
-    "--space",
-    "space_name",
-    group=SUBJECT,
-    help="Search space: preset or YAML file.  [default: the one that the first subnet names]",
-)
+@space_option("the one that the first subnet names")
 @constraint_options
 @option(
     "--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document instead of a line for each subnet."

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, option
+from ofa_deploy.cli.options import json_option, option
 from ofa_deploy.cli.output import emit
 
 
@@ -39,7 +39,7 @@ def list_spaces() -> None:
 @space.command()
 @click.argument("name")
 @option("--arch", type=click.Path(path_type=Path), help="Also count the subnet in this JSON file.")
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 def show(name: str, arch: Path | None, as_json: bool) -> None:
     """Show a space's parameters, MACs and memory.
 

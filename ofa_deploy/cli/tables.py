@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, option
+from ofa_deploy.cli.options import json_option, option, output_option
 from ofa_deploy.cli.output import SIMULATED, emit, shout
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 FILES = (".json", ".csv")
 space_option = option("--space", "space_name", help="Search space whose blocks a CSV file lists: preset or YAML file.")
-json_option = option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
 resolution_type = click.IntRange(16, 320)
 
 
@@ -204,7 +203,7 @@ def _percent(change: float) -> str:
 
 @lut.command("export")
 @click.argument("target")
-@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="File to write: .csv or .json.")
+@output_option("File to write: .csv or .json.", required=True)
 @option("--resolution", type=resolution_type, help="Input size to export to CSV, if the table has several.")
 @json_option
 @click.pass_obj

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ofa_deploy.cli.options import OUTPUT, command, option
+from ofa_deploy.cli.options import command, json_option, option, output_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -25,12 +25,7 @@ if TYPE_CHECKING:
     help="Training recipe in YAML: your own, or one of the package such as pipelines/fashion_mnist.yaml.",
 )
 @option("--resume", is_flag=True, help="Continue an interrupted training; the weights come out the same.")
-@option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Folder for the supernet.  [default: supernets/NAME in the workspace]",
-)
+@output_option("Folder for the supernet.  [default: supernets/NAME in the workspace]")
 @option(
     "--timeout",
     type=click.FloatRange(min=1),
@@ -38,7 +33,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="With torchrun: seconds to wait for another process before the training fails.",
 )
-@option("--json", "as_json", is_flag=True, group=OUTPUT, help="Print one JSON document.")
+@json_option
 @click.pass_obj
 def train_supernet(
     workspace: Path | None, config: str, resume: bool, output: Path | None, timeout: float, as_json: bool
@@ -90,7 +85,7 @@ def _train(
 
 @command()
 @click.argument("supernet", required=False, type=click.Path(path_type=Path))
-@option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@output_option("Folder to write.", required=True)
 @option(
     "--random",
     type=click.IntRange(min=1),
