@@ -42,6 +42,8 @@ class StageDocument(Document):
 
     Attributes:
         width: output channels at width multiplier 1.0.
+        widths: channels that the stage may have instead; ``width`` must be the largest of them. By default there is no
+            choice.
         stride: of the stage's first block.
         act: activation inside the blocks.
         se: whether the blocks have squeeze-excitation.
@@ -62,6 +64,7 @@ class StageDocument(Document):
     expands: Some[Annotated[float, Field(ge=1)]] = (3, 4, 6)
     block: str = "mbconv"
     squeeze: Literal["expanded", "input"] = "expanded"
+    widths: tuple[Positive, ...] = ()
 
 
 class ElasticDocument(Document):

@@ -30,9 +30,11 @@ DECAY = 5.0  # L2 penalty; of supernets for digits and Fashion-MNIST, with 45 to
 
 def features(codec: PopulationCodec, population: Population, scores: np.ndarray | None = None) -> np.ndarray:
     """One-hot genes (zeros for absent slots), the logarithms of MACs and parameters, and scores: ``float32[N, F]``."""
-    active = codec.active(population)
     present = np.ones(population.shape, dtype=bool)
-    present[:, -2 * active.shape[1] :] = np.concatenate([active, active], axis=1)
+    optional = (place for place in codec.space.places if place.depth is not None)
+    for place, active in zip(optional, codec.active(population).T, strict=True):
+        for gene in place.own:
+            present[:, gene] = active
     parts = [
         (population[:, gene, None] == np.arange(count)) & present[:, gene, None]
         for gene, count in enumerate(codec.choices)

@@ -106,7 +106,7 @@ class Choices(nn.Module):
     def _rows(self, found: list[list[int]]) -> Population:
         size, depths = np.array(found[0]), np.array(found[1 : 1 + len(self.depths)]).T
         rows = self.slots.rows(np.array(found[1 + len(self.depths) :]).T, depths)
-        rows[:, 0], rows[:, 1] = np.divmod(size, self.slots.shape[1])
+        rows[:, : self.slots.depth0] = self.slots.size_genes(size)
         return self.slots.codec.canonicalise(rows)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,42 +35,45 @@ class MixedSupernet:
         return mixed(drawn.size, losses)
 
     def _logits(self, images: Callable[[int], Tensor], size: int, drawn: Drawn) -> Tensor:
-        place, width = divmod(size, self.slots.shape[1])
-        resolution, multiplier = self.space.resolutions[place], self.space.widths[width]
-        before, after = self.space.fixed_ops(resolution, multiplier)
-        x = images(resolution)
+        places = self.slots.size_genes(np.array([size]))[0].tolist()
+        chosen = {gene: self.space.genes[gene].choices[place] for gene, place in enumerate(places)}
+        before, after = self._fixed(chosen)
+        x = images(chosen[0])
         for name, op in zip(("stem", "first"), before, strict=False):
             x = self.supernet.run(name, op, x, training=True)
         for stage in range(len(self.space.stages)):
-            x = self._stage(x, stage, resolution, multiplier, drawn)
+            x = self._stage(x, stage, chosen, drawn)
         for name, op in zip(("head", "classifier"), after, strict=True):
             x = self.supernet.run(name, op, x, training=True)
         return x
 
-    def _stage(self, x: Tensor, stage: int, resolution: int, width: float, drawn: Drawn) -> Tensor:
+    def _stage(self, x: Tensor, stage: int, chosen: Mapping[int, Any], drawn: Drawn) -> Tensor:
         """Outputs after as many blocks as each option has, mixed; blocks that no live one has run without gradient."""
         options, depths = drawn.depths[stage], self.space.stages[stage].depths
         deepest = max(depths[option.choice] for option in options if option.live)
         after: list[Tensor] = []
         for position, slot in enumerate(self.slots.stages[stage][: max(depths[option.choice] for option in options)]):
             with torch.set_grad_enabled(torch.is_grad_enabled() and position < deepest):
-                x = self._slot(x, slot, resolution, width, drawn.blocks[slot])
+                x = self._slot(x, slot, chosen, drawn.blocks[slot])
             after.append(x)
         return mixed(options, [after[depths[option.choice] - 1] for option in options])
 
-    def _slot(self, x: Tensor, slot: int, resolution: int, width: float, options: list[Option]) -> Tensor:
+    def _slot(self, x: Tensor, slot: int, chosen: Mapping[int, Any], options: list[Option]) -> Tensor:
         stage, position = self.space.slots[slot]
         results = []
         for option in options:
-            op = self._op(slot, option.choice, resolution, width)
+            op = self._op(slot, option.choice, chosen)
             with torch.set_grad_enabled(torch.is_grad_enabled() and option.live):
                 results.append(self.supernet.run(f"s{stage}b{position}", op, x, training=True))
         return mixed(options, results)
 
-    def _op(self, slot: int, choice: int, resolution: int, width: float) -> OpSpec:
-        stage, position = self.space.slots[slot]
-        kernel, expand = divmod(choice, self.slots.all[slot].expands)
-        spec = self.space.stages[stage]
-        return self.space.block(
-            stage, position, resolution, width, self.space.kernels(slot)[kernel], spec.expands[expand]
-        )
+    def _op(self, slot: int, choice: int, chosen: Mapping[int, Any]) -> OpSpec:
+        here = self.slots.all[slot]
+        own = zip(here.genes, here.split(choice), strict=True)
+        picked = {gene: self.space.genes[gene].choices[place] for gene, place in own}
+        return self.space.op_at(slot, {**chosen, **picked})
+
+    def _fixed(self, chosen: Mapping[int, Any]) -> tuple[list[OpSpec], list[OpSpec]]:
+        """The blocks before the stages, and after them."""
+        ops = [self.space.op_at(i, chosen) for i in range(len(self.space.slots), len(self.space.places))]
+        return ops[:-2], ops[-2:]

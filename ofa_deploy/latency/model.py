@@ -367,6 +367,5 @@ def calibration_of(left_out: np.ndarray) -> float:
 
 def _slots_that_share(codec: PopulationCodec) -> list[tuple[int, int]]:
     """Pairs of rows of ``op_ids`` that can hold the same block."""
-    blocks, fixed = codec.tables
-    held = [set(table.ravel().tolist()) - {-1} for table in (*blocks, *fixed)]
+    held = [set(table.ravel().tolist()) for table in codec.tables]
     return [(i, j) for i, j in combinations(range(len(held)), 2) if held[i] & held[j]]

@@ -114,7 +114,7 @@ class _Losses:
         """The subnet that loses nothing, for every resolution and width."""
         depths = np.stack([depth.argmin(axis=1) for depth in self.depth], axis=1)
         rows = self.slots.rows(self.slot.argmin(axis=2), depths)
-        rows[:, 0], rows[:, 1] = np.divmod(np.arange(len(rows)), self.slots.shape[1])
+        rows[:, : self.slots.depth0] = self.slots.size_genes(np.arange(len(rows)))
         return self.slots.codec.canonicalise(rows)
 
     def within(self, gap: float) -> _Partial | None:
@@ -208,7 +208,7 @@ class _Partial:
         picks = self.picks[which]
         starts = np.cumsum([1] + [1 + len(members) for members in slots.stages])[:-1]
         rows = slots.rows(np.delete(picks, [0, *starts], axis=1), picks[:, starts])
-        rows[:, 0], rows[:, 1] = np.divmod(picks[:, 0], slots.shape[1])
+        rows[:, : slots.depth0] = slots.size_genes(picks[:, 0])
         return rows
 
 

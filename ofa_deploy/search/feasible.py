@@ -24,17 +24,17 @@ UNITS = {
 
 
 def nearest_feasible(problem: Problem) -> Population:
-    """For every resolution and width, the subnet that violates the constraints least: descent by single genes, from
+    """For every resolution and widths, the subnet that violates the constraints least: descent by single genes, from
     the smallest and the largest one and from the ones that have least of each thing that is bounded."""
     codec = problem.codec
-    shape = tuple(int(count) for count in codec.choices[:2])
-    sizes = np.stack(np.divmod(np.arange(shape[0] * shape[1]), shape[1]), axis=1)
+    slots = Slots(codec)
+    sizes = slots.size_genes(np.arange(slots.sizes))
     starts = [np.zeros((len(sizes), len(codec.choices)), dtype=GENE)]
     starts.append(np.repeat((codec.choices - 1).astype(GENE)[None], len(sizes), axis=0))
     for start in starts:
-        start[:, :2] = sizes
+        start[:, : slots.depth0] = sizes
     if problem.names:
-        cost = separate(Slots(codec), problem.additive)
+        cost = separate(slots, problem.additive)
         starts += [least(cost.only(k))[0] for k in range(len(problem.names))]
     violations = np.stack([problem.violation(start) for start in starts])
     best = np.stack(starts)[violations.argmin(axis=0), np.arange(len(sizes))]

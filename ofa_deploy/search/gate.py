@@ -252,9 +252,11 @@ def _count(problem: Problem, name: str, constraint: str | None) -> Column:
 
 def _peaks(problem: Problem) -> tuple[float, float]:
     """Between which bounds the working set of any subnet's activations lies, in MB."""
-    needs, fixed = activations(problem.codec), problem.codec.tables[1]
+    needs, codec = activations(problem.codec), problem.codec
+    always = [t for t, place in zip(codec.tables, codec.space.places, strict=True) if place.depth is None]
+    least = np.max([needs[table].reshape(*table.shape[:2], -1).min(axis=2) for table in always], axis=0)
     unit = problem.value_bytes * problem.batch / 1e6
-    return unit * float(needs[fixed].max(axis=0).min()), unit * float(needs.max())
+    return unit * float(least.min()), unit * float(needs.max())
 
 
 def _rounded(sure: float, possible: float) -> tuple[float, float]:
@@ -275,13 +277,14 @@ def _groups(slots: Slots) -> Iterator[list[int]]:
 
 
 def _weights(slots: Slots, group: list[int]) -> np.ndarray:
-    """What each gene counts in the number of a group's entry: resolution, width, depth, then the slots' choices."""
+    """What each gene counts in the number of a group's entry: resolution, widths, depth, then the slots' choices."""
     weights, unit = np.zeros(len(slots.codec.choices), dtype=np.float32), 1
     for i in reversed(group):
         slot = slots.all[i]
-        weights[slot.expand], weights[slot.kernel] = unit, unit * slot.expands
-        unit *= slot.choices
-    for gene in (slots.depth0 + slots.all[group[0]].stage, 1, 0):
+        for gene, choices in zip(reversed(slot.genes), reversed(slot.sizes), strict=True):
+            weights[gene] = unit
+            unit *= choices
+    for gene in (slots.depth0 + slots.all[group[0]].stage, *reversed(range(slots.depth0))):
         weights[gene] = unit
         unit *= int(slots.codec.choices[gene])
     return weights

@@ -20,22 +20,21 @@ BEAM = 300  # that may grow by another change
 
 
 class Moves:
-    """The single changes of a space: another resolution or width, another block at a slot, another depth, and one slot
+    """The single changes of a space: another resolution or widths, another block at a slot, another depth, and one slot
     more with any block in it."""
 
     def __init__(self, slots: Slots) -> None:
         self._codec = slots.codec
         changes: list[dict[int, int]] = []
-        for gene in (0, 1):
+        for gene in range(slots.depth0):
             changes += [{gene: value} for value in range(slots.codec.choices[gene])]
         for slot in slots.all:
-            changes += [{slot.kernel: k, slot.expand: e} for k in range(slot.kernels) for e in range(slot.expands)]
+            changes += slot.changes
         for stage, members in enumerate(slots.stages):
             gene = slots.depth0 + stage
             for depth in range(slots.codec.choices[gene]):
                 last = slots.all[max(i for i in members if slots.all[i].present[depth])]
-                blocks = ((k, e) for k in range(last.kernels) for e in range(last.expands))
-                changes += [{gene: depth, last.kernel: k, last.expand: e} for k, e in blocks]
+                changes += [{gene: depth, **change} for change in last.changes]
         self._changed = np.zeros((len(changes), len(slots.codec.choices)), dtype=bool)
         self._to = np.zeros(self._changed.shape, dtype=GENE)
         for i, change in enumerate(changes):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import prod
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -55,61 +56,77 @@ class Slot:
 
     Attributes:
         stage: whose depth decides whether the block is there.
-        kernel, expand: its genes.
-        kernels, expands: their numbers of choices; together they are choice ``kernel * expands + expand``.
+        genes: its own genes.
+        sizes: their numbers of choices. All together they are one choice; the last gene changes fastest.
         present: for each choice of the stage's depth, whether the slot is used.
     """
 
     stage: int
-    kernel: int
-    expand: int
-    kernels: int
-    expands: int
+    genes: tuple[int, ...]
+    sizes: tuple[int, ...]
     present: tuple[bool, ...]
 
     @property
     def choices(self) -> int:
         """How many different blocks it may hold."""
-        return self.kernels * self.expands
+        return prod(self.sizes)
+
+    def split(self, choice: int) -> tuple[int, ...]:
+        """What each gene is for a choice."""
+        return tuple(int(place) for place in np.unravel_index(choice, self.sizes))
+
+    @property
+    def changes(self) -> list[dict[int, int]]:
+        """Each choice as its genes."""
+        return [dict(zip(self.genes, self.split(choice), strict=True)) for choice in range(self.choices)]
 
 
 class Slots:
-    """The genes of a space, slot by slot. ``C`` is the most choices that a slot has; choice C is an absent block."""
+    """The genes of a space, slot by slot. ``C`` is the most choices that a slot has; choice C is an absent block.
+
+    Attributes:
+        depth0: number of the first stage's depth among the genes; those before it make up a network's size.
+        shape: their numbers of choices.
+    """
 
     def __init__(self, codec: PopulationCodec) -> None:
-        space, count = codec.space, len(codec.space.slots)
-        self.codec, self.depth0, self.kernel0 = codec, 2, 2 + len(space.stages)
-        self.shape = (int(codec.choices[0]), int(codec.choices[1]))
+        space = codec.space
+        self.codec, self.depth0 = codec, space.size_genes
+        self.kernel0 = self.depth0 + len(space.stages)
+        self.shape = tuple(int(count) for count in codec.choices[: self.depth0])
         self.all: list[Slot] = []
-        for i, (stage, position) in enumerate(space.slots):
-            kernel, expand = self.kernel0 + i, self.kernel0 + count + i
-            present = tuple(position < depth for depth in space.stages[stage].depths)
-            sizes = (int(codec.choices[kernel]), int(codec.choices[expand]))
-            self.all.append(Slot(stage, kernel, expand, *sizes, present))
+        for place in space.places:
+            if place.depth is not None:
+                sizes = tuple(int(codec.choices[gene]) for gene in place.own)
+                self.all.append(Slot(place.depth - self.depth0, place.own, sizes, place.present))
         self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(space.stages))]
         self.C = max(slot.choices for slot in self.all)
-        self._expands = np.array([slot.expands for slot in self.all])
 
     @property
     def sizes(self) -> int:
-        """Combinations of resolution and width."""
-        return self.shape[0] * self.shape[1]
+        """Combinations of resolution and widths."""
+        return prod(self.shape)
 
     def size(self, population: Population) -> np.ndarray:
-        """Number of the combination of resolution and width, ``int64[N]``."""
-        return population[:, 0].astype(np.intp) * self.shape[1] + population[:, 1]
+        """Number of the combination of resolution and widths, ``int64[N]``."""
+        return np.ravel_multi_index(tuple(population[:, : self.depth0].astype(np.intp).T), self.shape)
+
+    def size_genes(self, size: np.ndarray) -> np.ndarray:
+        """Resolution and widths of such numbers, ``int64[N, depth0]``."""
+        return np.stack(np.unravel_index(size, self.shape), axis=1)
 
     def picks(self, population: Population) -> np.ndarray:
         """Choice at every slot, ``int64[N, slots]``; C where there is no block."""
-        kernels, expands = np.split(population[:, self.kernel0 :].astype(np.intp), 2, axis=1)
-        return np.where(self.codec.active(population), kernels * self._expands + expands, self.C)
+        genes = population.astype(np.intp)
+        picks = [np.ravel_multi_index(tuple(genes[:, slot.genes].T), slot.sizes) for slot in self.all]
+        return np.where(self.codec.active(population), np.stack(picks, axis=1), self.C)
 
     def rows(self, picks: np.ndarray, depths: np.ndarray) -> Population:
-        """Subnets at the first resolution and width, from their choices at every slot and their depths' genes."""
+        """Subnets of the first size, from their choices at every slot and their depths' genes."""
         population = np.zeros((len(depths), len(self.codec.choices)), dtype=GENE)
         population[:, self.depth0 : self.kernel0] = depths
-        kernels, expands = np.divmod(np.where(picks == self.C, 0, picks), self._expands)
-        population[:, self.kernel0 :] = np.concatenate([kernels, expands], axis=1)
+        for slot, chosen in zip(self.all, np.where(picks == self.C, 0, picks).T, strict=True):
+            population[:, slot.genes] = np.stack(np.unravel_index(chosen, slot.sizes), axis=1)
         return population
 
 
@@ -165,7 +182,7 @@ class Sweep:
         rows, self._marks = _sweep(slots)
         asked = np.repeat(rows[None], slots.sizes, axis=0)
         for size, part in enumerate(asked):
-            part[:, 0], part[:, 1] = divmod(size, slots.shape[1])
+            part[:, : slots.depth0] = slots.size_genes(np.array([size]))
         self.slots, self._count = slots, len(rows)
         random = slots.codec.sample(samples, np.random.default_rng(0))
         self.population: Population = np.concatenate([slots.codec.canonicalise(np.concatenate(asked)), random])
@@ -228,6 +245,6 @@ def _sweep(slots: Slots) -> tuple[Population, list[_Mark | None]]:
     for i, slot in enumerate(slots.all):
         for choice in range(1, slot.choices):
             rows.append(deepest.copy())
-            rows[-1][slot.kernel], rows[-1][slot.expand] = divmod(choice, slot.expands)
+            rows[-1][list(slot.genes)] = slot.split(choice)
             marks.append(_Mark(i, slice(choice, choice + 1), base))
     return np.array(rows), marks

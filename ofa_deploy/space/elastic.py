@@ -15,7 +15,9 @@ from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec
 def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
     """A space of one subnet: the largest of another."""
     stages = tuple(
-        replace(stage, depths=(max(stage.depths),), kernels=(_largest(stage),), expands=(max(stage.expands),))
+        replace(
+            stage, depths=(max(stage.depths),), kernels=(_largest(stage),), expands=(max(stage.expands),), widths=()
+        )
         for stage in space.stages
     )
     whole = replace(space, name=name, stages=stages, resolutions=(max(space.resolutions),))
@@ -30,6 +32,8 @@ def frozen(space: SearchSpace, arch: Arch) -> SearchSpace:
     stages = tuple(
         replace(
             space.stages[stage],
+            width=arch.channels[stage] if arch.channels else space.stages[stage].width,
+            widths=(),
             stride=space.stages[stage].stride if position == 0 else 1,
             depths=(1,),
             kernels=(arch.kernels[slot],),

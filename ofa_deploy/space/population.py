@@ -1,7 +1,7 @@
 """A population as one integer array, so that search, latency and accuracy work on all of its members at once.
 
-Row of an ``int16[N, G]`` population: index of the resolution, of the width, of each stage's depth, of each slot's
-kernel, of each slot's expand ratio. Canonical rows hold 0 in the genes of slots beyond a stage's depth.
+Row of an ``int16[N, G]`` population: the place of what was chosen in every gene's choices, in the order of the space's
+genes. Canonical rows hold 0 in the genes of slots beyond a stage's depth.
 """
 
 from __future__ import annotations
@@ -33,21 +33,8 @@ class PopulationCodec:
 
     def __init__(self, space: SearchSpace, per_resolution: bool = False) -> None:
         self.space, self.per_resolution = space, per_resolution
-        stages, slots = space.stages, space.slots
-        self._kernel0 = 2 + len(stages)
-        self._expand0 = self._kernel0 + len(slots)
-        self.choices = np.array(
-            [len(space.resolutions), len(space.widths)]
-            + [len(stage.depths) for stage in stages]
-            + [len(space.kernels(i)) for i in range(len(slots))]
-            + [len(stages[s].expands) for s, _ in slots]
-        )
-        # slot_needs[i, j]: slot i exists where its stage has its j-th depth
-        self._stage_of = np.array([s for s, _ in slots])
-        most = max(len(stage.depths) for stage in stages)
-        self._slot_needs = np.zeros((len(slots), most), dtype=bool)
-        for i, (s, b) in enumerate(slots):
-            self._slot_needs[i, : len(stages[s].depths)] = [b < depth for depth in stages[s].depths]
+        self.choices = np.array([len(gene.choices) for gene in space.genes])
+        self._optional = [place for place in space.places if place.depth is not None]
 
     def sample(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets, every gene uniform."""
@@ -66,15 +53,14 @@ class PopulationCodec:
 
     def active(self, population: Population) -> np.ndarray:
         """Which slots exist: ``bool[N, slots]``."""
-        depths = population[:, 2 : self._kernel0][:, self._stage_of]
-        return self._slot_needs[np.arange(len(self._stage_of)), depths]
+        return np.stack([np.take(place.present, population[:, place.depth]) for place in self._optional], axis=1)
 
     def canonicalise(self, population: Population) -> Population:
         """The same subnets with the genes of absent slots set to 0."""
-        active = self.active(population)
         population = population.astype(GENE)
-        population[:, self._kernel0 : self._expand0][~active] = 0
-        population[:, self._expand0 :][~active] = 0
+        for place, active in zip(self._optional, self.active(population).T, strict=True):
+            for gene in place.own:
+                population[~active, gene] = 0
         return population
 
     def mutate(self, population: Population, rate: float, rng: np.random.Generator) -> Population:
@@ -109,51 +95,35 @@ class PopulationCodec:
             if arch.resolution not in self.space.resolutions:
                 listed = list(self.space.resolutions)
                 raise UsageError(f"resolution {arch.resolution} is not one of {self.space.name}'s {listed}")
-            stages = [self.space.stages[s] for s, _ in self.space.slots]
-            rows.append(
-                [self.space.resolutions.index(arch.resolution), self.space.widths.index(arch.width)]
-                + [stage.depths.index(d) for stage, d in zip(self.space.stages, arch.depths, strict=True)]
-                + [self.space.kernels(i).index(kernel) for i, kernel in enumerate(arch.kernels)]
-                + [stage.expands.index(e) for stage, e in zip(stages, arch.expands, strict=True)]
-            )
+            chosen = zip(self.space.genes, self.space.values(arch), strict=True)
+            rows.append([gene.choices.index(value) for gene, value in chosen])
         return self.canonicalise(np.array(rows, dtype=GENE).reshape(-1, len(self.choices)))
 
     def decode(self, population: Population) -> list[Arch]:
         """Rows to subnets."""
-        space, slots = self.space, self.space.slots
-        stages, kernels = [space.stages[s] for s, _ in slots], [space.kernels(i) for i in range(len(slots))]
-        return [
-            Arch(
-                space.name,
-                space.resolutions[row[0]],
-                space.widths[row[1]],
-                tuple(stage.depths[g] for stage, g in zip(space.stages, row[2 : self._kernel0], strict=True)),
-                tuple(sizes[g] for sizes, g in zip(kernels, row[self._kernel0 : self._expand0], strict=True)),
-                tuple(stage.expands[g] for stage, g in zip(stages, row[self._expand0 :], strict=True)),
-            )
-            for row in self.canonicalise(population)
-        ]
+        choices = [gene.choices for gene in self.space.genes]
+        rows = self.canonicalise(population).tolist()
+        return [self.space.arch([values[i] for values, i in zip(choices, row, strict=True)]) for row in rows]
 
     @cached_property
-    def _index(self) -> tuple[tuple[tuple[OpSpec, int | None], ...], np.ndarray, np.ndarray]:
-        """Every distinct block of the space, with its resolution where that counts; its number for [slot, resolution,
-        width, kernel, expand] and for the fixed blocks [position, resolution, width]."""
-        space, numbers = self.space, dict[tuple[OpSpec, int | None], int]()
-        most = [max(len(getattr(stage, name)) for stage in space.stages) for name in ("kernels", "expands")]
-        shape = (len(space.resolutions), len(space.widths))
-        blocks = np.full((len(space.slots), *shape, *most), -1, dtype=np.int32)
-        fixed = np.zeros((4 if space.first_block else 3, *shape), dtype=np.int32)
-        for r, resolution in enumerate(space.resolutions):
-            at = resolution if self.per_resolution else None
-            for w, width in enumerate(space.widths):
-                before, after = space.fixed_ops(resolution, width)
-                fixed[:, r, w] = [numbers.setdefault((op, at), len(numbers)) for op in before + after]
-                for i, (s, b) in enumerate(space.slots):
-                    for k, kernel in enumerate(space.kernels(i)):
-                        for e, expand in enumerate(space.stages[s].expands):
-                            op = space.block(s, b, resolution, width, kernel, expand)
-                            blocks[i, r, w, k, e] = numbers.setdefault((op, at), len(numbers))
-        return tuple(numbers), blocks, fixed
+    def _index(self) -> tuple[tuple[tuple[OpSpec, int | None], ...], tuple[np.ndarray, ...]]:
+        """Every distinct block of the space, with its resolution where that counts; and for every place the number of
+        its block, ``int32[choices of its genes]``."""
+        space, found = self.space, list[tuple[tuple[int, ...], int, tuple[OpSpec, int | None]]]()
+        tables = []
+        for i, place in enumerate(space.places):
+            choices = [space.genes[gene].choices for gene in place.genes]
+            tables.append(np.empty([len(values) for values in choices], dtype=np.int32))
+            for at in np.ndindex(tables[i].shape):
+                chosen = {gene: values[j] for gene, values, j in zip(place.genes, choices, at, strict=True)}
+                op = space.op_at(i, chosen)
+                found.append((at, i, (op, chosen[0] if self.per_resolution else None)))
+        # numbered size by size, what has no depth first: so tables of one space are in one order
+        found.sort(key=lambda one: (one[0][:2], space.places[one[1]].depth is not None, one[1], one[0]))
+        numbers = dict[tuple[OpSpec, int | None], int]()
+        for at, i, block in found:
+            tables[i][at] = numbers.setdefault(block, len(numbers))
+        return tuple(numbers), tuple(tables)
 
     @cached_property
     def ops(self) -> tuple[OpSpec, ...]:
@@ -166,27 +136,24 @@ class PopulationCodec:
         return tuple(op.key_at(resolution) for op, resolution in self._index[0])
 
     @property
-    def tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the blocks, positions in ``ops`` (-1: no such choice): ``int32[slots, resolutions, widths,
-        kernels, expands]``, and of those that no slot holds, ``int32[fixed, resolutions, widths]``."""
-        return self._index[1:]
+    def tables(self) -> tuple[np.ndarray, ...]:
+        """For every place of the space the number of its block, its position in ``ops``: ``int32[choices of its
+        genes]``."""
+        return self._index[1]
 
     def op_ids(self, population: Population) -> np.ndarray:
-        """Which blocks each subnet has: ``int32[slots + fixed, N]``, positions in ``ops``, M for an absent slot."""
-        ops, blocks, fixed = self._index
-        count = len(population)
+        """Which blocks each subnet has: ``int32[places, N]``, positions in ``ops``, M for an absent slot."""
+        ops, tables = self._index
         genes = np.ascontiguousarray(population.T).astype(np.intp)
-        resolution, width = genes[0], genes[1]
-        ids = np.empty((len(blocks) + len(fixed), count), dtype=np.int32)
-        base = resolution * blocks.shape[2] + width
-        for i, table in enumerate(blocks):
-            stage = self._stage_of[i]
-            kernel, expand = genes[self._kernel0 + i], genes[self._expand0 + i]
-            chosen = table.ravel().take((base * table.shape[2] + kernel) * table.shape[3] + expand)
-            present = self._slot_needs[i].take(genes[2 + stage])
-            ids[i] = np.where(present, chosen, len(ops))
-        for i, table in enumerate(fixed):
-            ids[len(blocks) + i] = table.ravel().take(base)
+        ids = np.empty((len(tables), len(population)), dtype=np.int32)
+        for i, (place, table) in enumerate(zip(self.space.places, tables, strict=True)):
+            at = np.zeros(len(population), dtype=np.intp)
+            for gene, count in zip(place.genes, table.shape, strict=True):
+                at *= count
+                at += genes[gene]
+            ids[i] = table.ravel().take(at)
+            if place.depth is not None:
+                ids[i][~np.take(place.present, genes[place.depth])] = len(ops)
         return ids
 
     def _count(self, population: Population, count: str) -> np.ndarray:

@@ -73,7 +73,15 @@ def rescale(base: SearchSpace, name: str, width: float, depth: float, resolution
     def depths(choices: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted({max(1, ceil(choice * depth)) for choice in choices}))
 
-    stages = tuple(replace(stage, width=channels(stage.width), depths=depths(stage.depths)) for stage in base.stages)
+    stages = tuple(
+        replace(
+            stage,
+            width=channels(stage.width),
+            widths=tuple(dict.fromkeys(map(channels, stage.widths))),
+            depths=depths(stage.depths),
+        )
+        for stage in base.stages
+    )
     deepest = max(max(stage.depths) for stage in stages)
     if deepest > DEEPEST:
         raise UsageError(f"{name}: a stage of {deepest:.3g} blocks is more than {DEEPEST}; take a smaller phi")

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from math import prod
 from typing import Any
+
+import numpy as np
 
 from ofa_deploy.blocks import Conv, Network, OpSpec
 from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
@@ -19,11 +22,48 @@ RESOLUTION_RANGE = (16, 1024)
 
 
 @dataclass(frozen=True)
+class Gene:
+    """One choice of a space.
+
+    Attributes:
+        name: ``resolution``, ``width``, ``channels[1]``, ``depths[0]``, ``kernels[3]`` or ``expands[3]``: the field of
+            an ``Arch`` that holds it, and the place there.
+        choices: its values.
+    """
+
+    name: str
+    choices: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a subnet may have a block.
+
+    Attributes:
+        size, own: numbers of the genes that decide which: those that many blocks share, and the block's own, which mean
+            nothing where it is absent.
+        depth: number of the gene that decides whether it is there; None where it always is.
+        present: for each choice of that gene whether it is.
+    """
+
+    size: tuple[int, ...]
+    own: tuple[int, ...] = ()
+    depth: int | None = None
+    present: tuple[bool, ...] = ()
+
+    @property
+    def genes(self) -> tuple[int, ...]:
+        """All that decide which block stands here."""
+        return self.size + self.own
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """A run of blocks of equal width; the first one has the stage's stride.
 
     Attributes:
         width: output channels at width multiplier 1.0.
+        widths: choices of that, the largest of which is ``width``; empty where there is no choice.
         stride: of the first block.
         act: activation inside the blocks.
         se: whether blocks have squeeze-excitation.
@@ -45,9 +85,12 @@ class StageSpec:
     expands: tuple[float, ...] = (3, 4, 6)
     block: str = "mbconv"
     squeeze: str = "expanded"
+    widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _not_empty(self, "depths", "kernels", "expands")
+        if self.widths and max(self.widths) != self.width:
+            raise UsageError(f"width is {self.width}; it must be the largest of widths, which is {max(self.widths)}")
         stage_kind(self.block).check_stage(self.kernels, self.expands, self.stride, self.se)
 
 
@@ -61,6 +104,7 @@ class Arch:
         depths: blocks per stage.
         kernels, expands: one per block slot, ``max(stage.depths)`` slots a stage; slots beyond a stage's depth hold
             the slot's first choice.
+        channels: one per stage, its output channels at width multiplier 1.0; empty where no stage has a choice.
     """
 
     space: str
@@ -69,6 +113,7 @@ class Arch:
     depths: tuple[int, ...]
     kernels: tuple[Kernel, ...]
     expands: tuple[float, ...]
+    channels: tuple[int, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -78,8 +123,8 @@ class Arch:
         return hashlib.sha256(json.dumps({**self.to_json(), **numbers}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The subnet as a JSON object."""
-        return {k: _as_lists(v) for k, v in asdict(self).items()}
+        """The subnet as a JSON object; ``channels`` is there only where stages have a choice of them."""
+        return {k: _as_lists(v) for k, v in asdict(self).items() if k != "channels" or v}
 
 
 def _as_lists(value: Any) -> Any:
@@ -124,6 +169,57 @@ class SearchSpace:
         _not_empty(self, "stages", "resolutions", "widths")
 
     @cached_property
+    def genes(self) -> tuple[Gene, ...]:
+        """Everything that can be chosen: ``size_genes`` that change many blocks, then the depths of the stages, the
+        kernels of all slots, and their expand ratios."""
+        slots = range(len(self.slots))
+        return (
+            Gene("resolution", self.resolutions),
+            Gene("width", self.widths),
+            *(Gene(f"channels[{s}]", self.stages[s].widths) for s in self.elastic_stages),
+            *(Gene(f"depths[{s}]", stage.depths) for s, stage in enumerate(self.stages)),
+            *(Gene(f"kernels[{i}]", self.kernels(i)) for i in slots),
+            *(Gene(f"expands[{i}]", self.stages[self.slots[i][0]].expands) for i in slots),
+        )
+
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
+        """Where blocks stand: the slots of the stages, then what comes before and after them. ``op_at`` tells which."""
+        of_stage = {stage: 2 + i for i, stage in enumerate(self.elastic_stages)}
+        depth0, slots, last = self.size_genes, len(self.slots), len(self.stages) - 1
+        kernel0 = depth0 + len(self.stages)
+        found = []
+        for i, (s, b) in enumerate(self.slots):
+            read = (s if b else s - 1, s)  # the stages whose widths the block reads and writes
+            size = (0, 1, *(of_stage[stage] for stage in dict.fromkeys(read) if stage in of_stage))
+            present = tuple(b < depth for depth in self.stages[s].depths)
+            found.append(Place(size, (kernel0 + i, kernel0 + slots + i), depth0 + s, present))
+        before = 1 + self.first_block
+        head = (0, 1, of_stage[last]) if last in of_stage else (0, 1)
+        return (*found, *[Place((0, 1))] * before, Place(head), Place((0, 1)))
+
+    def op_at(self, place: int, values: Mapping[int, Any]) -> OpSpec:
+        """The block at a place, from what its genes chose, by their numbers."""
+        resolution, width = values[0], values[1]
+        chosen = {stage: values.get(2 + i) for i, stage in enumerate(self.elastic_stages)}
+        channels = [chosen.get(s) or stage.width for s, stage in enumerate(self.stages)]
+        if place < len(self.slots):
+            kernel, expand = (values[gene] for gene in self.places[place].own)
+            return self.block(*self.slots[place], resolution, width, kernel, expand, channels)
+        before, after = self.fixed_ops(resolution, width, channels)
+        return [*before, *after][place - len(self.slots)]
+
+    @cached_property
+    def elastic_stages(self) -> tuple[int, ...]:
+        """The stages that have a choice of their width."""
+        return tuple(s for s, stage in enumerate(self.stages) if stage.widths)
+
+    @property
+    def size_genes(self) -> int:
+        """How many genes are the resolution and the widths."""
+        return 2 + len(self.elastic_stages)
+
+    @cached_property
     def slots(self) -> tuple[tuple[int, int], ...]:
         """(stage, position in the stage) of every block slot."""
         return tuple((s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths)))
@@ -139,7 +235,7 @@ class SearchSpace:
     @cached_property
     def size(self) -> int:
         """How many different subnets there are."""
-        total, place = len(self.resolutions) * len(self.widths), 0
+        total, place = prod(len(gene.choices) for gene in self.genes[: self.size_genes]), 0
         for stage in self.stages:
             choices = [len(self.kernels(place + b)) * len(stage.expands) for b in range(max(stage.depths))]
             total *= sum(prod(choices[:depth]) for depth in stage.depths)
@@ -164,8 +260,23 @@ class SearchSpace:
                 "depths": [pick(stage.depths) for stage in self.stages],
                 "kernels": [pick(self.kernels(i), key=_size) for i in range(len(self.slots))],
                 "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
+                "channels": [pick(stage.widths or (stage.width,)) for stage in self.stages if self.elastic_stages],
             }
         )
+
+    def values(self, arch: Arch) -> list[Any]:
+        """What a subnet chose of every gene."""
+        channels = [arch.channels[s] for s in self.elastic_stages]
+        return [arch.resolution, arch.width, *channels, *arch.depths, *arch.kernels, *arch.expands]
+
+    def arch(self, values: Sequence[Any]) -> Arch:
+        """The subnet that chose so; genes of absent slots must hold their first choice."""
+        bounds = np.cumsum([2, len(self.elastic_stages), len(self.stages), len(self.slots), len(self.slots)]).tolist()
+        chosen, depths, kernels, expands = (tuple(values[a:b]) for a, b in pairwise(bounds))
+        channels = [stage.width for stage in self.stages] if chosen else []
+        for stage, count in zip(self.elastic_stages, chosen, strict=True):
+            channels[stage] = count
+        return Arch(self.name, values[0], values[1], depths, kernels, expands, tuple(channels))
 
     def with_resolutions(self, resolutions: tuple[int, ...]) -> SearchSpace:
         """The same space at other input sizes."""
@@ -183,6 +294,7 @@ class SearchSpace:
         if data.setdefault("space", self.name) != self.name:
             raise UsageError(f"the arch belongs to space {data['space']!r}, not to {self.name!r}")
         data.setdefault("width", self.widths[0] if len(self.widths) == 1 else None)
+        data.setdefault("channels", [stage.width for stage in self.stages if self.elastic_stages])
         unknown = set(data) - set(Arch.__dataclass_fields__)
         missing = set(Arch.__dataclass_fields__) - set(data)
         if unknown or missing:
@@ -194,6 +306,11 @@ class SearchSpace:
         for name, length in (("depths", len(self.stages)), ("kernels", len(self.slots)), ("expands", len(self.slots))):
             if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
                 raise UsageError(f"arch of {self.name}: {name} needs a list of {length} values")
+        wanted = len(self.stages) if self.elastic_stages else 0
+        if not isinstance(data["channels"], (list, tuple)) or len(data["channels"]) != wanted:
+            raise UsageError(f"arch of {self.name}: channels needs a list of {wanted} values")
+        for i, channels in enumerate(data["channels"]):
+            self._member(f"channels[{i}]", channels, self.stages[i].widths or (self.stages[i].width,))
         kernels = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in data["kernels"]]
         expands = list(data["expands"])
         for i, stage in enumerate(self.stages):
@@ -204,9 +321,8 @@ class SearchSpace:
                 kernels[i], expands[i] = self.kernels(i)[0], stage.expands[0]
             self._member(f"kernels[{i}]", kernels[i], self.kernels(i))
             self._member(f"expands[{i}]", expands[i], stage.expands)
-        return Arch(
-            self.name, data["resolution"], float(data["width"]), tuple(data["depths"]), tuple(kernels), tuple(expands)
-        )
+        blocks = (tuple(data["depths"]), tuple(kernels), tuple(expands))
+        return Arch(self.name, data["resolution"], float(data["width"]), *blocks, tuple(data["channels"]))
 
     def _member(self, field: str, value: Any, choices: tuple[Any, ...]) -> None:
         if value not in choices:
@@ -217,8 +333,10 @@ class SearchSpace:
         """Channels of a layer of ``base`` channels at a width multiplier."""
         return make_divisible(base * width)
 
-    def fixed_ops(self, resolution: int, width: float) -> tuple[list[OpSpec], list[OpSpec]]:
-        """The blocks that no gene but resolution and width changes: those before and those after the stages."""
+    def fixed_ops(
+        self, resolution: int, width: float, channels: Sequence[int] = ()
+    ) -> tuple[list[OpSpec], list[OpSpec]]:
+        """The blocks that no gene but resolution and widths changes: those before and those after the stages."""
         stem, eps = self.channels(self.stem_width, width), self.bn_eps
         first = (self.in_channels, 0, stem, 3, self.stem_stride)
         before = [OpSpec("stem", resolution, resolution, *first, self.stem_act, eps=eps, same=self.same_padding)]
@@ -226,7 +344,7 @@ class SearchSpace:
             h, w = before[0].out_hw
             before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True, eps=eps))
         h = self.stage_inputs(resolution)[-1]
-        last = self.channels(self.stages[-1].width, width)
+        last = self.channels(channels[-1] if channels else self.stages[-1].width, width)
         head = self.channels(self.head_width, width)
         feature = self.channels(self.feature_width, width) if self.feature_width else 0
         after = [
@@ -242,12 +360,21 @@ class SearchSpace:
             sides.append((sides[-1] - 1) // stage.stride + 1)
         return sides
 
-    def block(self, stage: int, position: int, resolution: int, width: float, kernel: Kernel, expand: float) -> OpSpec:
-        """The block at one slot, for one choice of its genes."""
+    def block(
+        self,
+        stage: int,
+        position: int,
+        resolution: int,
+        width: float,
+        kernel: Kernel,
+        expand: float,
+        channels: Sequence[int] = (),
+    ) -> OpSpec:
+        """The block at one slot, for one choice of its genes; ``channels`` as an ``Arch`` has them."""
         spec, first = self.stages[stage], position == 0
         side = self.stage_inputs(resolution)[stage + (not first)]
-        before = self.stages[stage - 1].width if stage else self.stem_width
-        cin, cout = self.channels(before if first else spec.width, width), self.channels(spec.width, width)
+        widths = [self.stem_width, *(channels or (one.width for one in self.stages))]
+        cin, cout = self.channels(widths[stage + (not first)], width), self.channels(widths[stage + 1], width)
         stride = spec.stride if first else 1
         fields = stage_kind(spec.block).fields(cin, cout, stride, kernel, expand)
         squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
@@ -262,11 +389,11 @@ class SearchSpace:
     def network(self, arch: Arch | Mapping[str, Any]) -> Network:
         """The chain of blocks that a subnet is."""
         arch = self.canonical(arch)
-        before, after = self.fixed_ops(arch.resolution, arch.width)
+        before, after = self.fixed_ops(arch.resolution, arch.width, arch.channels)
         blocks = [
             (
                 f"s{s}b{b}",
-                self.block(s, b, arch.resolution, arch.width, arch.kernels[i], arch.expands[i]),
+                self.block(s, b, arch.resolution, arch.width, arch.kernels[i], arch.expands[i], arch.channels),
             )
             for i, s, b in self.active_slots(arch)
         ]
@@ -274,10 +401,12 @@ class SearchSpace:
         return Network(tuple(before + [op for _, op in blocks] + after), tuple(names))
 
     def to_json(self) -> dict[str, Any]:
-        """The space as a JSON object; ``load_space`` reads it back."""
+        """The space as a JSON object; ``load_space`` reads it back. Choices that it does not have are left out, as in
+        files of before there were any."""
         fields = json.loads(json.dumps(asdict(self)))
+        fields["stages"] = [{k: v for k, v in stage.items() if k != "widths" or v} for stage in fields["stages"]]
         if not self.same_padding:
-            del fields["same_padding"]  # as in files of before there was a choice
+            del fields["same_padding"]
         return fields
 
 

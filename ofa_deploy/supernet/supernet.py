@@ -147,8 +147,12 @@ def _trained_blocks(space: SearchSpace, name: str) -> list[Block]:
     """The block of that name in the subnets of a space, for every number of channels that it has there."""
     stage, position = map(int, name[1:].split("b"))
     spec, resolution = space.stages[stage], max(space.resolutions)
-    choices = product(space.widths, spec.expands)
-    return [space.block(stage, position, resolution, width, max(spec.kernels), e).block for width, e in choices]
+    channels = [(one.widths if abs(s - stage) < 2 else ()) or (one.width,) for s, one in enumerate(space.stages)]
+    choices = product(space.widths, spec.expands, product(*channels))
+    return [
+        space.block(stage, position, resolution, width, max(spec.kernels), expand, widths).block
+        for width, expand, widths in choices
+    ]
 
 
 def _same_group(block: Block, group: Group) -> list[tuple[int, bool]]:

@@ -103,7 +103,7 @@ def _openings(recipe: TrainRecipe, space: SearchSpace) -> Iterator[tuple[str, Ph
     counts: dict[str, int] = {}
     yield "largest", recipe.progressive.largest, 0, _part(space, counts)
     for name, choices in _OPENED_BY.items():
-        owners: Sequence[Any] = [space] if choices == "widths" else space.stages
+        owners: Sequence[Any] = [space, *space.stages] if choices == "widths" else space.stages
         most = max(len(getattr(owner, choices)) for owner in owners)
         for i, count in enumerate(range(2 if name != "kernel" else max(most, 2), most + 1)):
             counts[choices] = count
@@ -113,12 +113,11 @@ def _openings(recipe: TrainRecipe, space: SearchSpace) -> Iterator[tuple[str, Ph
 def _part(space: SearchSpace, counts: Mapping[str, int]) -> SearchSpace:
     """The space with so many choices, the largest ones, of everything but the resolution; one where none is said."""
     largest = {choices: counts.get(choices, 1) for choices in _OPENED_BY.values()}
-    widths = largest.pop("widths")
     stages = []
     for stage in space.stages:
         kept: dict[str, Any] = {name: _most(getattr(stage, name), count) for name, count in largest.items()}
         stages.append(replace(stage, **kept))
-    return replace(space, stages=tuple(stages), widths=_most(space.widths, widths))
+    return replace(space, stages=tuple(stages), widths=_most(space.widths, largest["widths"]))
 
 
 def _most(choices: tuple[Any, ...], count: int) -> tuple[Any, ...]:
