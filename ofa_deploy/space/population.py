@@ -6,7 +6,7 @@ genes. Canonical rows hold 0 in the genes of slots beyond a stage's depth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -35,6 +35,7 @@ class PopulationCodec:
         self.space, self.per_resolution = space, per_resolution
         self.choices = np.array([len(gene.choices) for gene in space.genes])
         self._optional = [place for place in space.places if place.depth is not None]
+        self._present = [np.array(place.present) for place in space.places]
 
     def sample(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets, every gene uniform."""
@@ -53,7 +54,10 @@ class PopulationCodec:
 
     def active(self, population: Population) -> np.ndarray:
         """Which slots exist: ``bool[N, slots]``."""
-        return np.stack([np.take(place.present, population[:, place.depth]) for place in self._optional], axis=1)
+        pairs = (
+            (place, present) for place, present in zip(self.space.places, self._present, strict=True) if len(present)
+        )
+        return np.stack([present.take(population[:, place.depth]) for place, present in pairs], axis=1)
 
     def canonicalise(self, population: Population) -> Population:
         """The same subnets with the genes of absent slots set to 0."""
@@ -146,14 +150,15 @@ class PopulationCodec:
         ops, tables = self._index
         genes = np.ascontiguousarray(population.T).astype(np.intp)
         ids = np.empty((len(tables), len(population)), dtype=np.int32)
+        shared = dict[tuple[int, ...], np.ndarray]()  # most places depend on the same size
         for i, (place, table) in enumerate(zip(self.space.places, tables, strict=True)):
-            at = np.zeros(len(population), dtype=np.intp)
-            for gene, count in zip(place.genes, table.shape, strict=True):
-                at *= count
-                at += genes[gene]
+            if place.size not in shared:
+                shared[place.size] = _number(genes, place.size, table.shape)
+            at = _number(genes, place.own, table.shape[len(place.size) :], shared[place.size])
             ids[i] = table.ravel().take(at)
             if place.depth is not None:
-                ids[i][~np.take(place.present, genes[place.depth])] = len(ops)
+                present = self._present[i].take(genes[place.depth])
+                ids[i] = np.where(present, ids[i], len(ops))
         return ids
 
     def _count(self, population: Population, count: str) -> np.ndarray:
@@ -176,3 +181,13 @@ class PopulationCodec:
         for row in self.op_ids(population):
             most = np.maximum(most, table.take(row))
         return VALUE_BYTES[precision] * (self._count(population, "weights") + batch * most)
+
+
+def _number(
+    genes: np.ndarray, which: Sequence[int], counts: Sequence[int], start: np.ndarray | None = None
+) -> np.ndarray:
+    """Some genes, ``intp[G, N]``, as one number, the last one changing fastest; ``start`` is what comes before them."""
+    number = start
+    for gene, count in zip(which, counts, strict=False):
+        number = genes[gene] if number is None else number * count + genes[gene]
+    return np.zeros(genes.shape[1], dtype=np.intp) if number is None else number
