@@ -50,11 +50,13 @@ def ofa_latency(workspace: Path | None, folder: Path, name: str, space_name: str
 
 @import_group.command("ofa-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
-@option("--space", "space_name", required=True, help="Its search space: ofa_mbv3_w1.0 or ofa_mbv3_w1.2.")
+@option(
+    "--space", "space_name", required=True, help="Its search space: ofa_mbv3_w1.0, ofa_mbv3_w1.2 or ofa_proxyless_w1.3."
+)
 @output_option("Supernet file to write.", required=True)
 @json_option
 def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
-    """Import a published once-for-all MobileNetV3 supernet.
+    """Import a supernet that once-for-all published.
 
     FILE is the PyTorch file of its weights.
 

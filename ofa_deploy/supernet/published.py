@@ -1,4 +1,5 @@
-"""Supernets that once-for-all published (Cai et al., ICLR 2020): its MobileNetV3 checkpoints become ours.
+"""Supernets that once-for-all published (Cai et al., ICLR 2020): its MobileNetV3 and ProxylessNAS checkpoints become
+ours.
 
 Both have the same weights in other names. Once-for-all's changed over the years: a block's layers were below
 ``mobile_inverted_conv`` and are now below ``conv``, and an elastic layer that holds a plain one says its name twice
@@ -25,7 +26,8 @@ from ofa_deploy.space import PRESETS, SearchSpace
 from ofa_deploy.supernet.supernet import Supernet
 
 LISTED = 6  # of the keys that are wrong, in the message
-OUTSIDE = {"stem": "first_conv", "head": "final_expand_layer", "classifier.linear": "classifier.linear"}
+OUTSIDE = {"stem": "first_conv", "classifier.linear": "classifier.linear"}
+HEAD = {True: "final_expand_layer", False: "feature_mix_layer"}  # by whether another layer follows it
 MIX = ("classifier.mix.weight", "feature_mix_layer.conv.weight")  # a matrix here, a 1×1 convolution there
 INSIDE = {
     "expand": "inverted_bottleneck",
@@ -38,7 +40,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def import_checkpoint(path: Path, space: SearchSpace) -> tuple[Supernet, dict[str, Any]]:
-    """Read a checkpoint of once-for-all's MobileNetV3 supernet.
+    """Read a checkpoint of one of once-for-all's supernets.
 
     Args:
         path: a torch file that holds the state, or a dict with it as ``state_dict``.
@@ -65,7 +67,7 @@ def import_checkpoint(path: Path, space: SearchSpace) -> tuple[Supernet, dict[st
     if MIX[0] in ours:
         ours[MIX[0]] = ours[MIX[0]].flatten(1)
     supernet.load_state_dict(ours, strict=False)
-    return supernet.eval(), {"source": source_of(path, "once-for-all's MobileNetV3 supernet")}
+    return supernet.eval(), {"source": source_of(path, f"once-for-all's supernet {space.name}")}
 
 
 def source_of(path: Path, what: str) -> dict[str, str]:
@@ -150,7 +152,8 @@ def _refuse_other_space(path: Path, state: Mapping[str, Tensor], space: SearchSp
     found = {name: tuple(value.shape) for name, value in state.items()}
     if found == expected:
         return
-    for other in PRESETS.values():
+    published = (other for name, other in PRESETS.items() if name.startswith("ofa_"))
+    for other in published:
         if _shapes(replace(other, num_classes=space.num_classes)) == found:
             raise UsageError(f"{path} is a supernet of {other.name}, not of {space.name}; give --space {other.name}")
 
@@ -159,15 +162,17 @@ def _shapes(space: SearchSpace) -> Shapes:
     """The shape of every weight of a space's supernet, by once-for-all's names."""
     state = _state(space)
     shapes = {theirs: tuple(state[ours].shape) for ours, theirs in _names(space).items()}
-    if MIX[1] in shapes:
+    if MIX[0] in state:
         shapes[MIX[1]] += (1, 1)
     return shapes
 
 
 def _names(space: SearchSpace) -> dict[str, str]:
     """Once-for-all's name, shortly spelt, for every weight of a space's supernet."""
-    blocks = {"first": 0} | {f"s{s}b{b}": 1 + i for i, (s, b) in enumerate(space.slots)}
-    return {name: _theirs(name, blocks) for name in _state(space) if not name.endswith("num_batches_tracked")}
+    order = ["first"] * space.first_block + [f"s{s}b{b}" for s, b in space.slots]
+    blocks = {name: i for i, name in enumerate(order)}
+    outside = OUTSIDE | {"head": HEAD[space.feature_width > 0]}
+    return {name: _theirs(name, blocks, outside) for name in _state(space) if not name.endswith("num_batches_tracked")}
 
 
 def _state(space: SearchSpace) -> dict[str, Tensor]:
@@ -175,12 +180,12 @@ def _state(space: SearchSpace) -> dict[str, Tensor]:
         return Supernet(space).state_dict()
 
 
-def _theirs(name: str, blocks: Mapping[str, int]) -> str:
+def _theirs(name: str, blocks: Mapping[str, int], outside: Mapping[str, str]) -> str:
     """Once-for-all's name for one of ours; a layer that it does not have keeps ours, which no file of it has."""
     if name == MIX[0]:
         return MIX[1]
     block, _, part = name.partition(".")
-    layers = INSIDE if block in blocks else OUTSIDE
+    layers = INSIDE if block in blocks else outside
     inner = part if block in blocks else name
     layer = next((layer for layer in layers if inner.startswith(f"{layer}.")), None)
     if layer is None:

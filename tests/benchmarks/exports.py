@@ -42,6 +42,10 @@ KINDS = {  # how many networks of each
     "efficientnet_b0": 5,
     "efficientnet_b1": 5,
     "efficientnet_b2": 5,
+    "efficientnet_lite0": 5,
+    "efficientnet_lite1": 5,
+    "mobilenet_v2": 5,
+    "ofa_proxyless_w1.3": 5,
     "ofa_mbv3_w1.0": 100,
 }
 RULES = {13: "jetson_nano", 17: "local"}

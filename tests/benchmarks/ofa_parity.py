@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.ofa_parity [--count 50]
 
-Checkpoints of both widths with random weights, batch statistics and kernel transforms; random subnets at random
+Checkpoints of all three with random weights, batch statistics and kernel transforms; random subnets at random
 resolutions, and the same two images in both. Every difference is relative to the subnet's largest logit: of the
 supernet run with the subnet's choices, of the extracted module, and of its ONNX graph in ONNX Runtime.
 """
@@ -22,24 +22,17 @@ from ofa_deploy.fleet import resolve_target
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.supernet.published import import_checkpoint
-from ofa_deploy.training.torchvision_shim import torchvision_module
-from tests.supernet.ofa_checkpoints import state
+from tests.supernet.ofa_checkpoints import NAMES, state, their_choices, their_supernet
 
 
 def pair(width: float, seed: int):
     """The package's network and our supernet with the same random weights."""
-    torchvision_module("transforms")  # which the package imports
-    from ofa.imagenet_classification.elastic_nn.networks import OFAMobileNetV3
-
     weights = state(width, seed=seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "ofa.pth"
         torch.save({"state_dict": weights}, path)
-        ours, _ = import_checkpoint(path, load_space(f"ofa_mbv3_w{width}"))
-    choices = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2, 3, 4]}
-    theirs = OFAMobileNetV3(width_mult=width, **choices).eval()
-    theirs.load_state_dict(weights)
-    return theirs, ours
+        ours, _ = import_checkpoint(path, load_space(NAMES[width]))
+    return their_supernet(width, weights), ours
 
 
 @torch.no_grad()
@@ -50,7 +43,7 @@ def differences(width: float, count: int, seed: int) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"supernet": [], "extracted": [], "onnx": []}
     for i, arch in enumerate(codec.decode(codec.sample(count, np.random.default_rng(seed)))):
         x = torch.randn(2, 3, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(i))
-        theirs.set_active_subnet(ks=list(arch.kernels), e=list(arch.expands), d=list(arch.depths))
+        theirs.set_active_subnet(**their_choices(arch, ours.space))
         want, subnet = theirs.get_active_subnet().eval()(x), ours.extract(arch)
         model = onnx_bytes(write_onnx(ours.space.network(arch), subnet.weights(), target))
         onnx = torch.from_numpy(run_onnx(model, [x[:1].numpy(), x[1:].numpy()]))
@@ -60,12 +53,12 @@ def differences(width: float, count: int, seed: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Compare both widths, and print one JSON document."""
+    """Compare all three, and print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=50, help="Subnets of each width.")
+    parser.add_argument("--count", type=int, default=50, help="Subnets of each.")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    found = {f"w{width}": differences(width, options.count, options.seed) for width in (1.0, 1.2)}
+    found = {name: differences(width, options.count, options.seed) for width, name in NAMES.items()}
     largest = {name: {way: max(values) for way, values in ways.items()} for name, ways in found.items()}
     print(json.dumps({"subnets": options.count, "largest_relative": largest}, indent=2))
 

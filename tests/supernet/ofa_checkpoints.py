@@ -1,5 +1,8 @@
-"""Random checkpoints of once-for-all's MobileNetV3 supernets in all their spellings, written from what is published of
-them, without any of our names: weights, batch statistics and kernel transforms are random."""
+"""Random checkpoints of once-for-all's supernets in all their spellings, written from what is published of them,
+without any of our names: weights, batch statistics and kernel transforms are random.
+
+Those of width 1.0 and 1.2 are MobileNetV3's, that of 1.3 is ProxylessNAS's.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,39 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-WIDTHS = {  # stem, stages, last convolution, feature
-    1.0: (16, (24, 40, 80, 112, 160), 960, 1280),
-    1.2: (24, (32, 48, 96, 136, 192), 1152, 1536),
+from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.training.torchvision_shim import torchvision_module
+
+WIDTHS = {  # stem, first block, stages, last convolution, feature
+    1.0: (16, 16, (24, 40, 80, 112, 160), 960, 1280),
+    1.2: (24, 24, (32, 48, 96, 136, 192), 1152, 1536),
+    1.3: (40, 24, (32, 56, 104, 128, 248), 1664, 0),
 }
+NAMES = {1.0: "ofa_mbv3_w1.0", 1.2: "ofa_mbv3_w1.2", 1.3: "ofa_proxyless_w1.3"}
+LAST = 416  # of ProxylessNAS's last block, which is a stage alone
 SE = (False, True, False, True, True)
 Shape = tuple[int, ...]
 
 
 def layers(width: float, classes: int) -> Iterator[tuple[str, Shape]]:
     """Every weight's name, each part said once, and its shape; batch norms end in ``bn``."""
-    stem, stages, head, feature = WIDTHS[width]
+    stem, first, stages, head, feature = WIDTHS[width]
     yield from conv_bn("first_conv", (stem, 3, 3, 3))
     yield from conv_bn("blocks.0.conv.depth_conv", (stem, 1, 3, 3))
-    yield from conv_bn("blocks.0.conv.point_linear", (stem, stem, 1, 1))
-    before, number = stem, 1
-    for channels, se in zip(stages, SE, strict=True):
-        for _ in range(4):
-            yield from block(f"blocks.{number}.conv", before, channels, se)
-            before, number = channels, number + 1
-    yield from conv_bn("final_expand_layer", (head, before, 1, 1))
-    yield "feature_mix_layer.conv.weight", (feature, head, 1, 1)
-    yield "classifier.linear.weight", (classes, feature)
+    yield from conv_bn("blocks.0.conv.point_linear", (first, stem, 1, 1))
+    blocks = [(channels, se and feature > 0) for channels, se in zip(stages, SE, strict=True) for _ in range(4)]
+    before = first
+    for number, (channels, se) in enumerate(blocks if feature else [*blocks, (LAST, False)], 1):
+        yield from block(f"blocks.{number}.conv", before, channels, se)
+        before = channels
+    if feature:
+        yield from conv_bn("final_expand_layer", (head, before, 1, 1))
+        yield "feature_mix_layer.conv.weight", (feature, head, 1, 1)
+    else:
+        yield from conv_bn("feature_mix_layer", (head, before, 1, 1))
+    yield "classifier.linear.weight", (classes, feature or head)
     yield "classifier.linear.bias", (classes,)
 
 
@@ -115,3 +127,21 @@ def state(
 ) -> dict[str, Tensor]:
     """A supernet's state; the same seed has the same weights in every spelling."""
     return {spelling(name): value for name, value in weights(width, seed, classes).items()}
+
+
+def their_supernet(width: float, weights: dict[str, Tensor]) -> nn.Module:
+    """The package's own supernet, in evaluation mode."""
+    torchvision_module("transforms")  # which the package imports
+    from ofa.imagenet_classification.elastic_nn import networks
+
+    kind = networks.OFAProxylessNASNets if NAMES[width].startswith("ofa_proxyless") else networks.OFAMobileNetV3
+    theirs = kind(ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4], width_mult=width).eval()
+    theirs.load_state_dict(weights)
+    return theirs
+
+
+def their_choices(arch: Arch, space: SearchSpace) -> dict[str, list[int]]:
+    """A subnet as the package is told of it, which does not count the first block among those that have choices."""
+    stages = 0 if space.first_block else 1
+    slots = sum(max(stage.depths) for stage in space.stages[:stages])
+    return {"ks": list(arch.kernels[slots:]), "e": list(arch.expands[slots:]), "d": list(arch.depths[stages:])}

@@ -19,14 +19,13 @@ from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.supernet import load_supernet, save_supernet
 from ofa_deploy.supernet.published import import_checkpoint
-from ofa_deploy.training.torchvision_shim import torchvision_module
-from tests.supernet.ofa_checkpoints import SPELLINGS, legacy, state
+from tests.supernet.ofa_checkpoints import NAMES, SPELLINGS, current, legacy, state, their_choices, their_supernet
 
-SPACES = {1.0: load_space("ofa_mbv3_w1.0"), 1.2: load_space("ofa_mbv3_w1.2")}
+SPACES = {width: load_space(name) for width, name in NAMES.items()}
 RELATIVE = 1e-4  # of the largest logit
 
 
-@pytest.fixture(scope="module", params=[1.0, 1.2])
+@pytest.fixture(scope="module", params=list(NAMES))
 def published(request, tmp_path_factory):
     """A width's space, a checkpoint's state, and our supernet of it."""
     width = request.param
@@ -44,20 +43,15 @@ def close(ours: Tensor | np.ndarray, theirs: Tensor) -> bool:
 
 @torch.no_grad()
 def test_logits_are_those_of_its_own_package(published):
-    torchvision_module("transforms")  # which the package imports
-    networks = pytest.importorskip(
-        "ofa.imagenet_classification.elastic_nn.networks", reason="the package ofa is no extra; .ci/run installs it"
-    )
+    pytest.importorskip("ofa", reason="the package ofa is no extra; .ci/run installs it")
     width, found, supernet = published
-    theirs = networks.OFAMobileNetV3(
-        ks_list=[3, 5, 7], expand_ratio_list=[3, 4, 6], depth_list=[2, 3, 4], width_mult=width
-    ).eval()
-    theirs.load_state_dict(found)
+    theirs = their_supernet(width, found)
+    assert theirs.state_dict().keys() == state(width, current).keys()
     codec, target = PopulationCodec(supernet.space), resolve_target("local")
     archs = codec.decode(codec.sample(4, np.random.default_rng(int(10 * width))))
     for arch in [supernet.space.largest, supernet.space.smallest, *archs]:
         x = torch.randn(2, 3, arch.resolution, arch.resolution, generator=torch.Generator().manual_seed(1))
-        theirs.set_active_subnet(ks=list(arch.kernels), e=list(arch.expands), d=list(arch.depths))
+        theirs.set_active_subnet(**their_choices(arch, supernet.space))
         want, subnet = theirs.get_active_subnet().eval()(x), supernet.extract(arch)
         assert close(supernet(x, arch), want)
         assert close(subnet(x), want)
