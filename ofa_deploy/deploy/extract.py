@@ -8,7 +8,7 @@ most accurate finalist whose slowest measurement fits, with room for as much as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -165,6 +165,7 @@ def extract(
     plan: Plan = BY_DEFAULT,
     earlier: Sequence[Earlier] = (),
     spread: Spread | None = None,
+    session: Sequence[Mapping[str, Any]] = (),
 ) -> Extraction:
     """Measure the device's level, search, measure the finalists, refit, choose.
 
@@ -177,6 +178,8 @@ def extract(
         tuning: how the best ``tuned`` finalists that fit are trained on, before the best of these is chosen.
         earlier: answers to earlier questions. Those that are expected to be more accurate than what was found are
             measured as well, so that the answer is not worse than they are.
+        session: what was measured on the device within the last seconds. Where it shows the device's level, that is not
+            measured again.
 
     Raises:
         InfeasibleBudget: no subnet is predicted to fit.
@@ -194,7 +197,7 @@ def extract(
     gauge = Gauge(workspace, target, measured, model)
     bench = _Bench(fleet, subject, target, protocol, progress, gauge)
     bench.earlier = {one.arch.key: one.measured_ms for one in reversed(earlier)}
-    model = model.at(bench.look())
+    model = model.at(bench.look(session))
 
     def refreshed() -> LatencyModel:
         return ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)[0]
@@ -480,10 +483,10 @@ class _Bench:
     finalists: list[Finalist] = field(default_factory=list)
     earlier: dict[str, float] = field(default_factory=dict)
 
-    def look(self) -> LevelNow | None:
-        """Measure how fast the device is now."""
+    def look(self, session: Sequence[Mapping[str, Any]] = ()) -> LevelNow | None:
+        """See from a session of the last seconds how fast the device is now, or measure it."""
         if self.gauge:
-            self.level = self.gauge.measure(self.fleet, self.progress)
+            self.level = self.gauge.seen_in(session) or self.gauge.measure(self.fleet, self.progress)
         return self.level
 
     def measure(self, model: LatencyModel, points: list[Point]) -> list[Finalist]:

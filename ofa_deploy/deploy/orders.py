@@ -20,6 +20,7 @@ from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.fleet.gauge import fresh_session
 from ofa_deploy.search import Constraints, Plan
 from ofa_deploy.space import Arch
 from ofa_deploy.store import Workspace
@@ -75,11 +76,13 @@ class Order:
         may_profile: bool = True,
         progress: Progress | None = None,
         answers: list[dict[str, Any]] | None = None,
+        session: list[dict[str, Any]] | None = None,
     ) -> Extraction:
         """Search, measure and choose; see ``extract`` and ``extract_best``.
 
         Args:
             answers: earlier answers, which are candidates too; by default all that the workspace knows.
+            session: what was measured on the device within the last seconds; by default as the workspace knows it.
         """
 
         def one(target: TargetProfile) -> Extraction:
@@ -101,6 +104,7 @@ class Order:
                 self.plan,
                 [] if cells else earlier_answers(*asked),
                 self.spread,
+                fresh_session(workspace, target.name) if session is None else session,
             )
 
         return extract_best(self.targets, one)

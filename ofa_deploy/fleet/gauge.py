@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,7 @@ SHARED = 12  # where they share the rounds of others
 FEWEST = 3  # tell a curve
 QUICK = Protocol(rounds_min=3, min_s=1.0, cap_s=2.0, se=0.02, visit_ms=40.0)  # where nothing else is measured with it
 USUAL = 40  # networks of the profile that tell its own level
+FRESH_S = 20.0  # for so long after a session its level is that of now
 FORECAST = 0.02  # by which a level moves at least, from one minute to the next
 WARM_C = 80.0  # degrees at which a processor may lower its clock
 BUSY_PCT = 60.0
@@ -103,8 +105,15 @@ class Gauge:
         """The level in the next two seconds, as a forecast for the minutes after them; None without an anchor."""
         if not self:
             return None
-        level = self.read(fleet.measure(self._target, self.items, QUICK, progress))
-        return level and level.widened(max(FORECAST, level.repeats))
+        return _forecast(self.read(fleet.measure(self._target, self.items, QUICK, progress)))
+
+    def seen_in(self, session: Sequence[Mapping[str, Any]]) -> LevelNow | None:
+        """The level that a session shows, as such a forecast; None where the whole anchor was not part of it."""
+        networks = {record["key"]: record for record in session if record["kind"] != "op"}
+        if not self or any(row.key not in networks for row in self.rows):
+            return None
+        anchored = [networks.pop(row.key) for row in self.rows]
+        return _forecast(self.read(anchored, list(networks.values())))
 
     def read(self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]] = ()) -> LevelNow | None:
         """The level of the rounds in which the anchor was measured; None where the device's condition is another one
@@ -157,6 +166,19 @@ class Gauge:
         )
 
 
+def fresh_session(workspace: Workspace, device: str, at: datetime | None = None) -> list[dict[str, Any]]:
+    """What was measured on a device last, together; nothing where that was longer ago than ``FRESH_S``.
+
+    Args:
+        at: the moment that counts as now.
+    """
+    session = workspace.store.newest_session(device)
+    ended = [datetime.fromisoformat(record["measured_at"]) for record in session]
+    if not ended or (at or datetime.now(UTC)) - max(ended) > timedelta(seconds=FRESH_S):
+        return []
+    return session
+
+
 @contextmanager
 def looking(
     workspace: Workspace, target: TargetProfile, progress: Progress | None = None
@@ -174,6 +196,10 @@ def looking(
             return gauge.measure(opened[0], progress)
 
         yield look
+
+
+def _forecast(level: LevelNow | None) -> LevelNow | None:
+    return level and level.widened(max(FORECAST, level.repeats))
 
 
 def _sessions(model: LatencyModel) -> Iterator[list[Row]]:

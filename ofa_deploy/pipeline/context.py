@@ -19,7 +19,7 @@ from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.targets import read_profile
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.pipeline.document import OnTargets, PipelineDocument
-from ofa_deploy.pipeline.memory import Memory, digest
+from ofa_deploy.pipeline.memory import Begun, Memory, digest
 from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.store import Workspace
 
@@ -92,14 +92,14 @@ class Context:
         name: str,
         target: str | None,
         inputs: Callable[[], Any],
-        work: Callable[[int], Any],
+        work: Callable[[Begun], Any],
         lasts: Callable[[Any], bool] = lambda outputs: True,
     ) -> Any | None:
         """Do a unit of work, unless it was done with these inputs and what it left is still there.
 
         Args:
             target: on which it works; None where all others rest on it.
-            work: called with the ``id`` of the newest measurement of the target when the unit was begun first.
+            work: called with when the unit was begun first.
 
         Returns:
             What it left; None where it was not done.
@@ -118,8 +118,8 @@ class Context:
             if self.dry:
                 self.outcome.add(Unit(name, target, "would run", "new or changed"))
                 return None
-            since = self.memory.begin(name, given, self.workspace.store.newest_measurement(target) if target else 0)
-            outputs = work(since)
+            begun = self.memory.begin(name, given, self.workspace.store.newest_measurement(target) if target else 0)
+            outputs = work(begun)
             self.memory.keep(name, inputs(), outputs)  # a unit may have measured what it rests on
         except OfaDeployError as error:
             self.outcome.add(Unit(name, target, "failed", str(error), monotonic() - began, error))

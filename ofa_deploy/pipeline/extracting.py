@@ -15,10 +15,12 @@ from ofa_deploy.deploy.orders import Order
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
+from ofa_deploy.fleet.gauge import fresh_session
 from ofa_deploy.fleet.models import load_table
 from ofa_deploy.latency import differences
 from ofa_deploy.pipeline.context import Context, shared
 from ofa_deploy.pipeline.document import ExtractStage
+from ofa_deploy.pipeline.memory import Begun
 from ofa_deploy.search import Constraints, GradientSettings, Plan
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.search.strategies import find_strategy
@@ -46,7 +48,7 @@ def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: f
         f"extract {folder}",
         target.name,
         lambda: _inputs(run, stage, target, {"budget": budget}, answers),
-        lambda since: _bundle(run, stage, target, constraints, since, answers)["folder"],
+        lambda begun: _bundle(run, stage, target, constraints, begun, answers)["folder"],
         lambda _: not changed_files(run.folder / folder),
     )
     if outputs:
@@ -63,7 +65,7 @@ def _derived(run: Context, stage: ExtractStage, target: TargetProfile, spread: S
         f"extract {target.name} {spread.place + 1} of {spread.count}",
         target.name,
         lambda: _inputs(run, stage, target, {"spread": [spread.place, spread.count, spread.above]}, answers),
-        lambda since: _bundle(run, stage, target, _constraints(stage, None), since, answers, spread),
+        lambda begun: _bundle(run, stage, target, _constraints(stage, None), begun, answers, spread),
         lambda outputs: not changed_files(run.folder / outputs["folder"]),
     )
     if not outputs:
@@ -98,7 +100,7 @@ def _bundle(
     stage: ExtractStage,
     target: TargetProfile,
     constraints: Constraints,
-    since: int,
+    begun: Begun,
     answers: list[dict[str, Any]],
     spread: Spread | None = None,
 ) -> dict[str, Any]:
@@ -119,11 +121,12 @@ def _bundle(
 
     def attempt(workspace: Workspace, may_profile: bool) -> Extraction:
         progress = partial(run.tell, f"measure finalists for {which}")
-        return order.extraction(run.fleet(), workspace, may_profile, progress, answers)
+        return order.extraction(run.fleet(), workspace, may_profile, progress, answers, session)
 
-    known = run.known(target, since)
+    known, then = run.known(target, begun.newest), run.workspace.as_of(target.name, begun.newest)
+    session = fresh_session(then, target.name, begun.at)
     profiled = bool(load_table(known, target).rows)
-    with run.fleet().replaying(target.name, since):
+    with run.fleet().replaying(target.name, begun.newest):
         extraction = attempt(known if profiled else run.workspace, may_profile=not profiled)
     if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record["condition"]):
         extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since

@@ -17,6 +17,7 @@ from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import network_item, profile
 from ofa_deploy.pipeline.context import Context, file_sha256, rows_hash, shared
 from ofa_deploy.pipeline.document import AuditStage, CompareStage, ProfileStage
+from ofa_deploy.pipeline.memory import Begun
 
 
 def profile_stage(run: Context, stage: ProfileStage) -> None:
@@ -30,7 +31,7 @@ def _profile(run: Context, fleet: Callable[[], Fleet], name: str, stage: Profile
     def inputs() -> dict[str, Any]:
         return {"supernet": file_sha256(run.path), "target": target.model_dump(), "networks": stage.networks}
 
-    def work(_: int) -> dict[str, Any]:
+    def work(_: Begun) -> dict[str, Any]:
         table = profile(
             fleet(),
             run.workspace,
@@ -58,9 +59,9 @@ def audit_stage(run: Context, stage: AuditStage) -> None:
 def _audit(run: Context, fleet: Callable[[], Fleet], name: str, stage: AuditStage) -> None:
     target, file = run.target(name), run.folder / "audits" / name / "audit.json"
 
-    def work(since: int) -> dict[str, Any]:
-        known = run.until.get(name, since)
-        with fleet().replaying(name, since):
+    def work(begun: Begun) -> dict[str, Any]:
+        known = run.until.get(name, begun.newest)
+        with fleet().replaying(name, begun.newest):
             answer = audit(
                 fleet(),
                 run.workspace.as_of(name, known),
@@ -126,12 +127,12 @@ def _crossed(run: Context, target: TargetProfile, archs: dict[str, dict[str, Any
 
 
 def _everywhere(
-    run: Context, target: TargetProfile, archs: dict[str, dict[str, Any]], stage: CompareStage, since: int
+    run: Context, target: TargetProfile, archs: dict[str, dict[str, Any]], stage: CompareStage, begun: Begun
 ) -> dict[str, dict[str, Any]]:
     space = run.subject.space
     items = [network_item(space.network(arch), arch, target) for arch in map(space.canonical, archs.values())]
     protocol = read_document(Protocol, stage.protocol)
-    with run.fleet().replaying(target.name, since):
+    with run.fleet().replaying(target.name, begun.newest):
         records = run.fleet().measure(
             target, items, protocol, lambda p: run.tell(f"measure every network on {target.name}", p)
         )

@@ -30,6 +30,7 @@ from ofa_deploy.pipeline.document import (
 from ofa_deploy.pipeline.extracting import check_extract, extract_stage
 from ofa_deploy.pipeline.gates import judge
 from ofa_deploy.pipeline.measuring import audit_stage, cross, profile_stage
+from ofa_deploy.pipeline.memory import Begun
 from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.report import render_comparison
 from ofa_deploy.store import Workspace
@@ -45,7 +46,7 @@ def train_stage(run: Context, stage: TrainStage) -> None:
     run.path = folder / SUPERNET
     inputs = {"recipe": recipe.model_dump(mode="json"), "version": ofa_deploy.__version__}
 
-    def work(_: int) -> str:
+    def work(_: Begun) -> str:
         path = train_supernet(
             recipe, folder, resume=True, report=lambda p: run.tell(f"train supernet {recipe.name}", p)
         )

@@ -106,6 +106,13 @@ class Store:
             found = as_stored(session, (row for query in queries for row in session.execute(query)))
         return sorted(found, key=lambda record: record["id"])
 
+    def newest_session(self, device: str) -> list[dict[str, Any]]:
+        """The records of the run that measured something on a device last."""
+        last = select(MeasurementRow.run).where(self._of(device)).order_by(MeasurementRow.id.desc()).limit(1)
+        query = select(*STORED).where(self._of(device), MeasurementRow.run == last.scalar_subquery())
+        with reading(self._engine) as session:
+            return as_stored(session, session.execute(query.order_by(MeasurementRow.id)))
+
     def _of(self, device: str) -> ColumnElement[bool]:
         """Which measurements of a device this store knows."""
         known = MeasurementRow.device == device

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,9 @@ from ofa_deploy.differentiable import random_genotype
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.gauge import Gauge
+from ofa_deploy.fleet.gauge import FRESH_S, Gauge, fresh_session
 from ofa_deploy.fleet.models import load_table
-from ofa_deploy.fleet.profiling import profile
+from ofa_deploy.fleet.profiling import block_item, profile
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space, op_macs
@@ -155,6 +156,34 @@ def test_the_anchor_is_of_the_networks_that_are_asked_about(workspace: Workspace
         assert bool(gauge) is some
         assert all(item.key in table.networks for item in gauge.items)
     assert not Gauge(workspace, TARGET.model_copy(update={"runtime": "simulated"}), wide, model)
+
+
+def test_a_session_of_the_last_seconds_tells_the_level(workspace: Workspace) -> None:
+    fleet = MadeUpFleet(workspace, factor=1.0)
+    profile(fleet, workspace, TARGET, SPACE, networks=6)
+    measured = datetime(2026, 1, 1, tzinfo=UTC)
+    after_profile = fresh_session(workspace, TARGET.name, measured + timedelta(seconds=FRESH_S))
+    assert {record["kind"] for record in after_profile} == {"op", "network"}
+    gauge = Gauge(workspace, TARGET, SPACE, LatencyModel(load_table(workspace, TARGET)))
+    assert gauge.seen_in(after_profile).factor(0.1)[0] == pytest.approx(1.0, rel=0.01)
+    fleet.factor, asked = 1.3, (TARGET, Constraints(max_ms=0.2))
+    extract(fleet, workspace, random_subject(SPACE), *asked)
+    assert {record["kind"] for record in fleet.jobs[1]} == {"anchor"}, "a look comes first"
+    last, jobs = workspace.store.newest_session(TARGET.name), len(fleet.jobs)
+    assert [record["key"] for record in last] == [record["key"] for record in fleet.jobs[-1]]
+    again = extract(fleet, workspace, random_subject(SPACE), *asked, session=last)
+    assert all({record["kind"] for record in job} == {"network", "anchor"} for job in fleet.jobs[jobs:]), "no look"
+    assert again.chosen.predicted_ms == pytest.approx(again.chosen.measured_ms, rel=0.03)
+    assert gauge.seen_in([record for record in last if record["kind"] == "network"]) is None, "without the anchor"
+
+
+def test_a_session_of_a_minute_ago_tells_nothing(workspace: Workspace) -> None:
+    MadeUpFleet(workspace, factor=1.0).measure(TARGET, [block_item(SPACE.network(SPACE.smallest).ops[0], TARGET)])
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    assert fresh_session(workspace, TARGET.name, at + timedelta(seconds=FRESH_S))
+    assert fresh_session(workspace, TARGET.name, at + timedelta(seconds=FRESH_S + 1)) == []
+    assert fresh_session(workspace, TARGET.name) == []
+    assert fresh_session(workspace, "another") == []
 
 
 def test_networks_of_cells_are_judged_at_the_level_of_now(workspace: Workspace, tmp_path: Path) -> None:

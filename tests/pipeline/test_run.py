@@ -11,6 +11,7 @@ import yaml
 from ofa_deploy.deploy import extract as extracting_one
 from ofa_deploy.deploy import orders
 from ofa_deploy.errors import InfeasibleBudget
+from ofa_deploy.pipeline.memory import Memory, digest
 from ofa_deploy.pipeline.outcome import Outcome
 from ofa_deploy.pipeline.question import read_pipeline
 from ofa_deploy.pipeline.runner import run_pipeline
@@ -171,3 +172,14 @@ def test_a_killed_run_goes_on_to_the_same_bundles(
         names = sorted(path.name for path in expected.iterdir())
         assert sorted(path.name for path in found.iterdir()) == names
         assert [name for name in names if (expected / name).read_bytes() != (found / name).read_bytes()] == []
+
+
+def test_a_unit_that_begins_again_begins_when_it_did_first(tmp_path: Path) -> None:
+    first = Memory(tmp_path / "pipeline.json").begin("extract", {"budget": 1}, 7)
+    assert Memory(tmp_path / "pipeline.json").begin("extract", {"budget": 1}, 9) == first
+    Memory(tmp_path / "pipeline.json").keep("extract", {"budget": 1}, "bundle")
+    assert Memory(tmp_path / "pipeline.json").begin("extract", {"budget": 1}, 9) == first, "its bundle was lost, say"
+    other = Memory(tmp_path / "pipeline.json").begin("extract", {"budget": 2}, 9)
+    assert (other.newest, other.at > first.at) == (9, True)
+    (tmp_path / "older.json").write_text(json.dumps({"extract": {"inputs": digest(1), "since": 5}}))
+    assert Memory(tmp_path / "older.json").begin("extract", 1, 9).newest == 5
