@@ -64,9 +64,12 @@ class Client:
                 self._request("PUT", f"/api/blobs/{sha256}", data=model)
         raise OfaDeployError(f"the server {self.url} lost the models of a job: {_detail(response)}; try again")
 
-    def status(self, job: str) -> dict[str, Any]:
-        """How far a job is."""
-        return self._request("GET", f"/api/jobs/{job}").json()
+    def status(self, job: str, wait_s: float = 0.0) -> dict[str, Any]:
+        """How far a job is; while it is active, only after ``wait_s``, or as soon as it ends.
+
+        A server of an earlier version answers at once.
+        """
+        return self._request("GET", f"/api/jobs/{job}", params={"wait_s": wait_s} if wait_s else None).json()
 
     def records(self, job: str) -> list[dict[str, Any]]:
         """The records of a job, each with its item's ``position``."""

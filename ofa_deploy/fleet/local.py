@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ofa_deploy.fleet.serving import LocalServer
 
 CONDITION = {"runtime", "provider", "precision", "batch", "threads"}  # what a target asks of an agent
-POLL_S = 0.5
+POLL_S = 1.0  # how often a command hears how far its job is
 PHASES = {  # what an agent says that it is at, for people
     "starting": "waiting for the device",
     "waiting": "waiting for other measurements here",
@@ -37,6 +37,7 @@ PHASES = {  # what an agent says that it is at, for people
     "warm-up": "warming up",
     "rounds": "measuring",
 }
+ENROL_POLL_S = 0.1
 ENROL_S = 120.0  # in which the agent that a command starts tells of itself
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
 Progress = Callable[[dict[str, Any]], None]
@@ -225,14 +226,16 @@ class Fleet:
                     f"the agent of {target.name!r} was started {ENROL_S:.0f} s ago and has not reported; its log is "
                     f"{self._agent.log}"
                 )
-            time.sleep(POLL_S / 5)
+            time.sleep(ENROL_POLL_S)
 
     def _told(self, name: str) -> bool:
         return any(device["name"] == name and device["facts"] for device in self._client.devices())
 
     def _wait(self, job: str, device: str, progress: Progress) -> dict[str, Any]:
+        wait_s = 0.0
         while True:
-            status = self._client.status(job)
+            asked = time.monotonic()
+            status = self._client.status(job, wait_s)
             progress(_progress(status))
             if status["state"] == "done":
                 return status
@@ -242,7 +245,8 @@ class Fleet:
                 self._agent.check()
             if status.get("lost"):
                 raise _Lost(self._what_is_lost(status))
-            time.sleep(POLL_S)
+            time.sleep(max(0.0, wait_s - (time.monotonic() - asked)))
+            wait_s = POLL_S
 
     def _what_is_lost(self, status: dict[str, Any]) -> str:
         """Why a command stops waiting, and what becomes of its job."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Request, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from ofa_deploy.fleet.blobs import PART_BYTES
 from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.schemas import JobRequest, JobStatus
-from ofa_deploy.fleet.service import Conflict, Missing, Service, unavailable
+from ofa_deploy.fleet.service import Conflict, Missing, Service, ending, unavailable
 from ofa_deploy.store import Encoded
 
 Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Wait = Annotated[float, Query(ge=0, le=20)]
 
 
 class ModelFile(FileResponse):
@@ -35,11 +37,16 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
         return {"id": job.id}
 
     @app.get("/api/jobs/{job}")
-    def job_status(job: Id) -> JobStatus:
-        service.expire()  # so that an answer is never older than a limit that has passed
-        status = _known(service, job)
-        told = {name: value for name, value in status.items() if name in JobStatus.model_fields}
-        return JobStatus(**told, lost=service.lost(status))
+    async def job_status(job: Id, wait_s: Wait = 0.0) -> JobStatus:
+        """How far a job is; while it is active, only after ``wait_s``, or as soon as it ends."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + wait_s
+        while True:
+            with service.bells.listening(ending(job)) as bell:
+                status = await asyncio.to_thread(_status, service, job)
+                if status.state != "active" or loop.time() >= end or service.bells.closed:
+                    return status
+                await asyncio.wait([bell], timeout=end - loop.time())
 
     @app.get("/api/jobs/{job}/records", response_model=list[dict[str, Any]])
     def job_records(job: Id) -> Response:
@@ -67,6 +74,13 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
         if path is None:
             raise Missing(f"there is no model {sha256}")
         return ModelFile(path, media_type="application/octet-stream")
+
+
+def _status(service: Service, job: str) -> JobStatus:
+    service.expire()  # so that an answer is never older than a limit that has passed
+    status = _known(service, job)
+    told = {name: value for name, value in status.items() if name in JobStatus.model_fields}
+    return JobStatus(**told, lost=service.lost(status))
 
 
 def _known(service: Service, job: str) -> dict[str, Any]:

@@ -97,12 +97,18 @@ class Service:
         self.files.drop_old(self.store.jobs.needed_models())
 
     def tidy(self, job: str) -> None:
-        """Delete the models of a job if it is over, but for those that another one needs."""
+        """Delete the models of a job if it is over, but for those that another one needs; tell who waits for it."""
         self.files.drop(self.store.jobs.unneeded_models(job))
+        self.bells.ring(ending(job))
 
     def heard_of(self, device: str, facts: dict[str, Any] | None = None) -> None:
         """Note that a device lives."""
         self.store.touch_device(device, facts, SEEN_PAUSE_S)
+
+
+def ending(job: str) -> Line:
+    """The bell that rings when something ends in a job; no device has an empty name."""
+    return "", job
 
 
 def is_online(device: dict[str, Any], silent_s: float | None = None) -> bool:

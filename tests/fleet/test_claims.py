@@ -93,6 +93,26 @@ def test_an_agent_that_waits_is_woken_by_a_job(servers, other):
     assert run["runtime"]["simulation"] is None
 
 
+def test_a_command_that_waits_hears_at_once_that_its_job_has_ended(servers):
+    urls, _ = servers
+    asked, got, client = submit(urls[0]), [], Client(urls[0], TOKEN)
+    assert client.status(asked)["state"] == "active", "without a wait it is answered at once"
+    command = threading.Thread(target=lambda: got.append(client.status(asked, wait_s=20)["state"]))
+    command.start()
+    time.sleep(0.3)
+    run = ask(urls[0], "/api/claim", {"facts": {}})["run"]
+    ask(urls[0], f"/api/runs/{run}/failure", {"reason": "worker-shutdown", "message": "bye"}, 204)
+    time.sleep(0.3)
+    assert got == [], "it is given to another agent"
+    other = Client(urls[0], TOKEN)
+    other.cancel(asked)
+    command.join(15)
+    assert got == ["cancelled"]
+    assert client.status(asked, wait_s=20)["state"] == "cancelled"
+    client.close()
+    other.close()
+
+
 def test_a_chunk_that_is_handed_back_wakes_the_next(servers):
     urls, _ = servers
     submit(urls[0])
