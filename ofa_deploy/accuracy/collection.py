@@ -117,6 +117,9 @@ class Collection:
             whole = self._codec.space.size  # of a space that small, all subnets are worth an evaluation
             first = min(2 * self._config.round, left) if whole > self._config.subnets else whole
             chosen = unknown(self._codec.stratified(first, rng), taken)
+            if (missing := MEMBERS - len(chosen)) > 0:  # most of those drawn are held out
+                more = unknown(self._codec.sample(POOL * first, rng), np.concatenate([taken, chosen]))
+                chosen = np.concatenate([chosen, rng.permutation(more)[:missing]])
         return chosen if self._keep is None else chosen[self._keep(self._codec.decode(chosen))]
 
     def _reason(self, used: int, new: int) -> str | None:

@@ -199,6 +199,12 @@ def test_a_held_out_set_as_large_as_the_space_leaves_enough_to_fit_on():
     assert (error["n_heldout"], error["n_fit"]) == (15, 5)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_the_fewest_subnets_are_as_many_as_are_needed(seed):
+    error = Collection(space_of(10, 12), Sizes(), AccuracyConfig(subnets=8, heldout=3), seed).predictor().error
+    assert (error["n_heldout"], error["n_fit"]) == (3, 5)
+
+
 @pytest.mark.parametrize(("resolutions", "widths"), [(1, 1), (2, 1), (7, 1)])
 @pytest.mark.filterwarnings("error")
 def test_a_space_of_too_few_subnets_has_no_predictor_and_the_error_counts_them(resolutions, widths):
