@@ -49,7 +49,13 @@ class PatientProtocol(H11Protocol):
         self.wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone."""
+        """The client is gone, or waited for in vain.
+
+        A process that was forked meanwhile, such as a loader of images, holds the socket open: the client has to be
+        told of the end, or it sends its next request to nobody.
+        """
+        with contextlib.suppress(OSError):
+            self._watched.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self.stop_waiting()
         self.open.pop(self._ends, None)
         super().connection_lost(exc)

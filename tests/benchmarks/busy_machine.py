@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=30)
     parser.add_argument("--cap-s", type=float, default=120.0)
     parser.add_argument("--ordinary", action="store_true")
+    parser.add_argument("--workspace", type=Path, help="keep the measurements in this new folder")
     options = parser.parse_args()
     if options.ordinary:
         ordinary()
@@ -46,7 +47,7 @@ def main() -> None:
         space = space.with_resolutions((options.resolution,))
     with (
         tempfile.TemporaryDirectory() as folder,
-        Workspace.open(Path(folder)) as workspace,
+        Workspace.open(options.workspace or Path(folder)) as workspace,
         Fleet.open(workspace) as fleet,
     ):
         with busy(options.loops[0]):

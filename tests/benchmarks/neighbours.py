@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import multiprocessing
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 CAP_SYS_NICE, PR_CAPBSET_DROP = 23, 24  # linux/capability.h, linux/prctl.h
 
 
-def spin() -> None:
-    while True:
-        pass
-
-
 @contextlib.contextmanager
 def busy(loops: int) -> Iterator[None]:
     """So many busy loops beside what is done within."""
-    processes = [multiprocessing.Process(target=spin, daemon=True) for _ in range(loops)]
-    for process in processes:
-        process.start()
+    processes = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(loops)]
     try:
         yield
     finally:
         for process in processes:
             process.kill()
-            process.join()
+            process.wait()
 
 
 @contextlib.contextmanager

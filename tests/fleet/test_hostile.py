@@ -227,6 +227,27 @@ def test_a_long_answer_is_waited_for_and_silence_after_it_is_not(tmp_path, monke
     assert PatientProtocol.open == {}
 
 
+def test_a_connection_that_a_forked_process_holds_open_ends_for_the_client(tmp_path, monkeypatch):
+    """Else the next request of a command goes to nobody, and the command waits until its patience is over."""
+    from ofa_deploy.fleet import serving
+    from ofa_deploy.fleet.server import create_app
+
+    monkeypatch.setattr(serving, "HEADERS_S", 0.3)
+    store = Store(f"sqlite:///{tmp_path / 'ofa.db'}")
+    running = serving.LocalServer(create_app(store, "token", tmp_path / "blobs"))
+    with socket.create_connection(("127.0.0.1", int(running.url.rsplit(":", 1)[1])), timeout=20) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(1000).split()[1] == b"200"
+        (protocol,) = serving.PatientProtocol.open.values()
+        held = protocol._watched.get_extra_info("socket").dup()  # as a forked process has it
+        rest = b"?"
+        while rest:
+            rest = connection.recv(1000)
+        held.close()
+    running.close()
+    store.close()
+
+
 def test_a_body_that_trickles_in_is_refused(tmp_path, monkeypatch):
     from ofa_deploy.fleet import guard
     from ofa_deploy.fleet.server import create_app
