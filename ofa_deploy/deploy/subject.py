@@ -144,7 +144,7 @@ class Subject:
         if self.data is not None:
             return self.data.mean, self.data.std
         if self.source is not None and self.space.in_channels == len(IMAGENET.mean):
-            return IMAGENET.mean, IMAGENET.std
+            return self.source.get("mean", IMAGENET.mean), self.source.get("std", IMAGENET.std)
         return [0.0] * self.space.in_channels, [1.0] * self.space.in_channels
 
     @property

@@ -1,17 +1,23 @@
-"""`scale` and `import torchvision-checkpoint` as a user types them."""
+"""`scale` and the imports of published bases as a user types them."""
 
 from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 
 from ofa_deploy.cli import cli
+from ofa_deploy.deploy.subject import open_subject
 from ofa_deploy.errors import UsageError
+from ofa_deploy.pixels import network_input
 from ofa_deploy.space import load_space
+from ofa_deploy.store import Workspace
+from ofa_deploy.supernet import Supernet
+from ofa_deploy.supernet.pretrained import efficientnet_pytorch_names
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
 RECIPE = {
@@ -85,3 +91,17 @@ def test_a_torchvision_checkpoint_becomes_a_supernet_to_export(tmp_path, monkeyp
     with pytest.raises(UsageError, match="another network's"):
         run("import", "torchvision-checkpoint", "b0.pth", "--space", "efficientnet_b3", "-o", "b3.safetensors")
     assert not (tmp_path / "b3.safetensors").exists()
+
+
+def test_an_efficientnet_lite_becomes_a_bundle_that_says_how_images_are_normalised(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = Supernet(space := load_space("efficientnet_lite0")).state_dict()
+    torch.save({theirs: state[ours] for ours, theirs in efficientnet_pytorch_names(space).items()}, "lite0.pth")
+    words = ("efficientnet-pytorch-checkpoint", "lite0.pth", "--space", "efficientnet_lite0", "-o", "lite0.safetensors")
+    answer = json.loads(run("import", *words, "--json").stdout)
+    assert (answer["params"], answer["classes"]) == (4652008, 1000)
+    subject = open_subject(Workspace.open(tmp_path), tmp_path / "lite0.safetensors")
+    how = subject.preprocessing(space.largest)
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+    expected = (image[16:240, 16:240].astype(np.float32) - 127) / 128
+    assert np.allclose(network_input(image, how), expected.transpose(2, 0, 1), atol=1e-5)

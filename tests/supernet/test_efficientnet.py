@@ -14,7 +14,7 @@ from ofa_deploy.fleet import resolve_target
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import load_space, network_macs
 from ofa_deploy.supernet import Supernet, inherit, initialise
-from ofa_deploy.supernet.torchvision_weights import import_torchvision
+from ofa_deploy.supernet.pretrained import import_torchvision
 from tests.supernet.torchvision_models import distance, random_efficientnet
 
 SIDE = 64  # fully convolutional: every resolution shows the same

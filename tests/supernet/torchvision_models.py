@@ -1,4 +1,4 @@
-"""Torchvision's EfficientNets with random weights, whose logits tell images apart."""
+"""Networks of others with random weights, whose logits tell images apart."""
 
 from __future__ import annotations
 
@@ -9,10 +9,20 @@ from ofa_deploy.training.torchvision_shim import torchvision_module
 
 
 def random_efficientnet(phi: int, side: int = 64, classes: int = 1000) -> nn.Module:
-    """``efficientnet_b<phi>`` in evaluation mode. Every weight is random, as are the batch-norm statistics, but near
-    those of images: with others a signal fades on its way, and any two networks with the same biases look equal."""
-    torch.manual_seed(phi)
-    model = torchvision_module("models").__dict__[f"efficientnet_b{phi}"](weights=None, num_classes=classes).eval()
+    """Torchvision's ``efficientnet_b<phi>``."""
+    return random_torchvision(f"efficientnet_b{phi}", side, classes, phi)
+
+
+def random_torchvision(name: str, side: int = 64, classes: int = 1000, seed: int = 0) -> nn.Module:
+    """One of torchvision's models in evaluation mode."""
+    torch.manual_seed(seed)
+    return randomised(torchvision_module("models").__dict__[name](weights=None, num_classes=classes), side)
+
+
+def randomised(model: nn.Module, side: int) -> nn.Module:
+    """A model of random weights, in evaluation mode, with random batch-norm statistics, but near those of images: with
+    others a signal fades on its way, and any two networks with the same biases look equal."""
+    model.eval()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
