@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ofa_deploy.errors import UsageError
 
-Activation = Literal["relu", "relu6", "hswish", "silu"]
+Activation = Literal["relu", "relu6", "hswish", "silu", "gelu"]
 OptionalKernel = Literal[0, 3, 5, 7]
 Positive = Annotated[int, Field(gt=0)]
 Bound = Annotated[float, Field(gt=0)]
@@ -61,7 +61,7 @@ class StageDocument(Document):
     se: bool = False
     depths: Some[Positive] = (2, 3, 4)
     kernels: Some[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel]] = (3, 5, 7)
-    expands: Some[Annotated[float, Field(ge=1)]] = (3, 4, 6)
+    expands: Some[Bound] = (3, 4, 6)
     block: str = "mbconv"
     squeeze: Literal["expanded", "input"] = "expanded"
     widths: tuple[Positive, ...] = ()
@@ -80,7 +80,7 @@ class ElasticDocument(Document):
 
     depth: Some[Annotated[int, Field(le=0)]] | None = None
     kernel: Some[Literal[3, 5, 7]] | None = None
-    expand: Some[Annotated[float, Field(ge=1)]] | None = None
+    expand: Some[Bound] | None = None
     width: Some[Annotated[float, Field(gt=0, le=1)]] | None = None
     resolution: Some[Annotated[int, Field(ge=16, le=1024)]] | None = None
 

@@ -167,11 +167,25 @@ def _max_pool(torch, given):
 
 
 def _average_pool(torch, given):
+    pads, window = given.get("pads", []), (given["kernel_shape"], given.get("strides"))
+    if pads[:2] == [0, 0] and any(pads) and window == ([2, 2], [2, 2]) and not given.get("count_include_pad", 0):
+        return _halved(torch, pads[2:])
     shape, kernel = _pooling(given, "AveragePool")
     if shape.pop("dilation") not in (1, [1, 1]):
         raise RuntimeRefused("an AveragePool is dilated", "unsupported-op")
     padded = bool(given.get("count_include_pad", 0))
     return lambda x: torch.nn.functional.avg_pool2d(x, kernel, count_include_pad=padded, **shape)
+
+
+def _halved(torch, pads):
+    """Means of 2x2; the last window of an odd side, which is padded, has one row or column."""
+
+    def mean(x):
+        if [side % 2 for side in x.shape[2:]] != pads:
+            raise RuntimeRefused("an AveragePool is padded differently on its sides", "unsupported-op")
+        return torch.nn.functional.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+    return mean
 
 
 def _pooling(given, op):
@@ -227,20 +241,73 @@ def _gemm(torch, given):
     return torch.nn.functional.linear
 
 
+def _batch_norm(torch, given):
+    norm, eps = torch.nn.functional.batch_norm, given.get("epsilon", 1e-5)
+    return lambda x, scale, shift, mean, var: norm(x, mean, var, scale, shift, eps=eps)
+
+
+def _layer_norm(torch, given):
+    _last(given, "LayerNormalization")
+    norm, eps = torch.nn.functional.layer_norm, given.get("epsilon", 1e-5)
+    return lambda x, scale, shift=None: norm(x, scale.shape, scale, shift, eps)
+
+
+def _softmax(torch, given):
+    _last(given, "Softmax")
+    return lambda x: torch.softmax(x, -1)
+
+
+def _last(given, op):
+    if given.get("axis", -1) != -1:
+        raise RuntimeRefused("a {} is not over the last dimension".format(op), "unsupported-op")
+
+
+def _reduce_mean(torch, given):
+    keep = bool(given.get("keepdims", 1))
+
+    def mean(x, axes=None):
+        axes = given.get("axes", axes)
+        if not isinstance(axes, list):
+            raise RuntimeRefused("what a ReduceMean is over is no constant", "unsupported-op")
+        return x.mean(axes, keepdim=keep)
+
+    return mean
+
+
+def _reshape(torch, given):
+    def reshape(x, to):
+        if not isinstance(to, list) or 0 in to:
+            raise RuntimeRefused("the shape of a Reshape is no constant", "unsupported-op")
+        return x.reshape(to)
+
+    return reshape
+
+
 OPS = {
     "Add": lambda torch, given: torch.add,
     "AveragePool": _average_pool,
+    "BatchNormalization": _batch_norm,
     "Clip": _clip,
     "Concat": _concat,
     "Conv": _conv,
+    "Div": lambda torch, given: torch.div,
+    "Erf": lambda torch, given: torch.erf,
     "Flatten": _flatten,
     "Gemm": _gemm,
     "GlobalAveragePool": lambda torch, given: lambda x: x.mean((2, 3), keepdim=True),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": lambda torch, given: torch.nn.functional.hardswish,
+    "LayerNormalization": _layer_norm,
+    "MatMul": lambda torch, given: torch.matmul,
     "MaxPool": _max_pool,
     "Mul": lambda torch, given: torch.mul,
+    "ReduceMean": _reduce_mean,
     "Relu": lambda torch, given: torch.relu,
+    "Reshape": _reshape,
     "Sigmoid": lambda torch, given: torch.sigmoid,
     "Slice": _slice,
+    "Softmax": _softmax,
+    "Sqrt": lambda torch, given: torch.sqrt,
+    "Sub": lambda torch, given: torch.sub,
+    "Transpose": lambda torch, given: lambda x: x.permute(given["perm"]),
 }

@@ -17,12 +17,17 @@ from ofa_deploy.blocks.layers import (
     Flatten,
     GlobalPool,
     Layer,
+    LayerNorm,
     Layout,
     Linear,
+    MatMul,
     Multiply,
+    Permute,
     Pool,
+    Reshape,
     Shape,
     Shift,
+    Softmax,
     read,
 )
 
@@ -150,6 +155,10 @@ class Builder:
         """A batch normalisation."""
         return self._add(BatchNorm(name, (x,), self.eps))
 
+    def layer_norm(self, x: Value, name: str) -> Value:
+        """A layer normalisation over channels."""
+        return self._add(LayerNorm(name, (x,)))
+
     def conv_bn(
         self,
         x: Value,
@@ -197,6 +206,22 @@ class Builder:
     def flatten(self, x: Value, name: str) -> Value:
         """One vector."""
         return self._add(Flatten(name, (x,)))
+
+    def reshape(self, x: Value, to: Shape, name: str) -> Value:
+        """The same values in another shape."""
+        return self._add(Reshape(name, (x,), to))
+
+    def permute(self, x: Value, order: tuple[int, ...], name: str) -> Value:
+        """Dimensions in another order."""
+        return self._add(Permute(name, (x,), order))
+
+    def matmul(self, one: Value, other: Value, name: str, scale: float = 1.0) -> Value:
+        """Products of matrices, times a number."""
+        return self._add(MatMul(name, (one, other), scale))
+
+    def softmax(self, x: Value, name: str) -> Value:
+        """Shares, over the last dimension."""
+        return self._add(Softmax(name, (x,)))
 
     def shift(self, x: Value, name: str) -> Value:
         """Without the first row and column."""

@@ -7,15 +7,27 @@ from math import prod
 
 from ofa_deploy.blocks.block import Block
 from ofa_deploy.blocks.folding import foldings
-from ofa_deploy.blocks.layers import Activation, Add, BatchNorm, Conv, Flatten, Layer, Layout, Multiply, Shift
+from ofa_deploy.blocks.layers import (
+    Activation,
+    Add,
+    BatchNorm,
+    Conv,
+    Flatten,
+    Layer,
+    Layout,
+    Multiply,
+    Reshape,
+    Shift,
+    Softmax,
+)
 
-# What is no kernel of its own: a shift is where the convolution that reads it begins, and a vector is the memory of
-# the tensor that it is made of.
-FREE = (Flatten, Layout, Shift)
+# What is no kernel of its own: a shift is where the convolution that reads it begins, and a vector or another shape is
+# the memory of the tensor that it is made of.
+FREE = (Flatten, Layout, Reshape, Shift)
 # Activations that runtimes compute where a convolution writes or reads. Any other is a pass of its own.
 FUSED = ("relu", "relu6", "sigmoid", "hsigmoid")
 
-IN_PLACE = (Activation, Add, BatchNorm, Multiply)  # what can write over a tensor that nothing reads any more
+IN_PLACE = (Activation, Add, BatchNorm, Multiply, Softmax)  # what can write over a tensor that nothing reads any more
 
 
 @dataclass
@@ -32,7 +44,7 @@ class Kernel:
 
 
 def macs(block: Block) -> int:
-    """Multiply-accumulates of convolutions and linear layers; batch norm folds away."""
+    """Multiply-accumulates of convolutions, linear layers and matrix products; batch norm folds away."""
     return sum(layer.macs(*block.sources(layer)) for layer in block.layers)
 
 

@@ -9,9 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ofa_deploy.blocks.block import Block
-from ofa_deploy.blocks.layers import Add, BatchNorm, Concat, Conv, Flatten, Layer, Linear, Multiply
+from ofa_deploy.blocks.layers import (
+    Add,
+    BatchNorm,
+    Concat,
+    Conv,
+    Flatten,
+    Layer,
+    LayerNorm,
+    Linear,
+    MatMul,
+    Multiply,
+    Permute,
+    Reshape,
+    Softmax,
+)
 
 Axis = tuple[str, int]  # a weight's name, and its dimension
+# What puts channels to other places: which of its channels are whose is not followed any further.
+MOVING = (Concat, Flatten, MatMul, Permute, Reshape, Softmax)
 
 
 @dataclass
@@ -59,8 +75,8 @@ def channel_groups(block: Block) -> list[Group]:
                 for place in layer.inputs[1:]:
                     parents[find(of[place])] = find(source)
         _write_axes(layer, groups[source], groups[of[i]], block)
-        if isinstance(layer, (Concat, Flatten)):  # which of its channels are whose is not followed any further
-            ends += [of[place] for place in layer.inputs]
+        if isinstance(layer, MOVING):
+            ends += [of[i], *(of[place] for place in layer.inputs)]
     ends.append(of[len(block.layers) - 1])
     outer = {find(group) for group in ends}
     merged: dict[int, Group] = {}
@@ -73,7 +89,7 @@ def channel_groups(block: Block) -> list[Group]:
 
 def _mixes(layer: Layer) -> bool:
     """Whether the channels that it writes are others than those that it reads."""
-    return isinstance(layer, (Linear, Concat, Flatten)) or (isinstance(layer, Conv) and not layer.depthwise)
+    return isinstance(layer, (Linear, *MOVING)) or (isinstance(layer, Conv) and not layer.depthwise)
 
 
 def _write_axes(layer: Layer, source: Group, target: Group, block: Block) -> None:
@@ -84,5 +100,5 @@ def _write_axes(layer: Layer, source: Group, target: Group, block: Block) -> Non
         target.axes.append((f"{layer.name}.weight", 0))
         if layer.bias:
             target.axes.append((f"{layer.name}.bias", 0))
-    elif isinstance(layer, BatchNorm):
+    elif isinstance(layer, (BatchNorm, LayerNorm)):
         target.axes += [(f"{layer.name}.{part}", 0) for part in layer.weights(*block.sources(layer))]

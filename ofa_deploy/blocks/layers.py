@@ -108,6 +108,17 @@ class BatchNorm(Layer):
 
 
 @dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Normalisation over the channels of each place (Ba, Kiros & Hinton, 2016), as ConvNeXt and ViT have it; ``eps`` is
+    added to the variance."""
+
+    eps: float = 1e-6
+
+    def weights(self, *inputs: Shape) -> dict[str, Shape]:
+        return dict.fromkeys(("weight", "bias"), (inputs[0][0],))
+
+
+@dataclass(frozen=True)
 class Linear(Layer):
     """A linear layer over the last dimension.
 
@@ -157,7 +168,8 @@ class Concat(Layer):
 
 @dataclass(frozen=True)
 class Pool(Layer):
-    """Average or maximum pooling, padded by half of its (odd) kernel; padding counts in no mean."""
+    """Average or maximum pooling, padded by half of an odd kernel; one of 2 pads the end of an odd height or width.
+    Padding counts in no mean."""
 
     how: str
     kernel: int
@@ -182,6 +194,44 @@ class Flatten(Layer):
 
     def shape(self, *inputs: Shape) -> Shape:
         return (prod(inputs[0]),)
+
+
+@dataclass(frozen=True)
+class Reshape(Layer):
+    """The same values, in the same order, in another shape."""
+
+    to: Shape
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return self.to
+
+
+@dataclass(frozen=True)
+class Permute(Layer):
+    """Dimensions in another order: ``order`` has the place of each in the input, without the batch dimension."""
+
+    order: tuple[int, ...]
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return tuple(inputs[0][place] for place in self.order)
+
+
+@dataclass(frozen=True)
+class MatMul(Layer):
+    """Products of matrices ``[n, a, b] · [n, b, c] -> [n, a, c]``, times ``scale``."""
+
+    scale: float = 1.0
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return *inputs[0][:-1], inputs[1][-1]
+
+    def macs(self, *inputs: Shape) -> int:
+        return prod(inputs[0]) * inputs[1][-1]
+
+
+@dataclass(frozen=True)
+class Softmax(Layer):
+    """Exponentials as shares of their sum, over the last dimension."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ofa_deploy.errors import UsageError
 
 BLOCKS = tuple(name for name, kind in KINDS.items() if isinstance(kind, StageKind))  # those that stages are made of
 CELL_KINDS = tuple(name for name, kind in KINDS.items() if kind.role == CELL)  # of which the cells of DARTS are made
+RARE = ("same", "heads", "key_width")  # not written at their defaults, as in records of before there were any
 NUMBER = "[1-9][0-9]{0,5}"
 KEY = re.compile(
     f"(?P<kind>[a-z_]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
@@ -31,13 +32,14 @@ class OpSpec:
         h, w: input height and width in pixels (1 for a classifier, whose input is a vector).
         cin, mid, cout: channels in, inside and out.
         kernel, stride: of its convolution, or of the depthwise after a uib's expansion (0 for none).
-        act: ``relu``, ``relu6``, ``hswish``, ``silu`` or ``none``.
+        act: ``relu``, ``relu6``, ``hswish``, ``silu``, ``gelu`` or ``none``.
         se: squeezed channels of the squeeze-excitation, 0 for none.
         skip: whether the input is added to the output.
         start: kernel of the depthwise before a uib's expansion, 0 for none.
         inside: the first digits of the key of what a cell is made of, "" for other kinds.
         same: whether convolutions are padded as TensorFlow's ``SAME`` is, instead of by half of their kernels on every
             side. ``key`` says so where it makes a difference: where a side is even and the stride 2.
+        heads, key_width: of attention, the number of heads and the channels of each; 0 for other kinds.
         eps: what batch norm adds to the variance. It changes no latency, and is no part of ``key``.
     """
 
@@ -56,6 +58,8 @@ class OpSpec:
     eps: float = 1e-5
     inside: str = ""
     same: bool = False
+    heads: int = 0
+    key_width: int = 0
 
     @property
     def definition(self) -> Kind:
@@ -105,11 +109,8 @@ class OpSpec:
         return sides[0], sides[1]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as a JSON object."""
-        fields = asdict(self)
-        if not self.same:
-            del fields["same"]  # as in records of before there was a choice
-        return fields
+        """The fields as a JSON object; those that only some blocks have are there where they are not at their default."""
+        return {name: value for name, value in asdict(self).items() if value or name not in RARE}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OpSpec:

@@ -44,14 +44,14 @@ def check_weights(network: Network, weights: Weights) -> None:
 
 
 def random_weights(network: Network, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random fp32 weights that keep activations in range: He-normal convolutions, batch statistics near (0, 1)."""
+    """Random fp32 weights that keep activations in range: He-normal convolutions, norms' statistics near (0, 1)."""
     rng = np.random.default_rng(seed)
     weights = {}
     for name, shape in network_shapes(network).items():
         part = name.rsplit(".", 1)[-1]
         if len(shape) > 1:
             value = rng.standard_normal(shape) * np.sqrt(2.0 / np.prod(shape[1:]))
-        elif part == "running_var" or (part == "weight" and ".bn." in name):
+        elif part == "running_var" or part == "weight":
             value = rng.uniform(0.5, 1.5, shape)
         else:
             value = rng.normal(0.0, 0.1, shape)

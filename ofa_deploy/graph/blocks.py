@@ -19,12 +19,17 @@ from ofa_deploy.blocks import (
     Flatten,
     GlobalPool,
     Layer,
+    LayerNorm,
     Layout,
     Linear,
+    MatMul,
     Multiply,
+    Permute,
     Pool,
+    Reshape,
     Shape,
     Shift,
+    Softmax,
 )
 from ofa_deploy.blocks.folding import foldings
 from ofa_deploy.config import TargetProfile
@@ -37,6 +42,8 @@ PLAIN: dict[str, tuple[str, dict[str, float]]] = {  # activations that are one n
     "sigmoid": ("Sigmoid", {}),
     "hsigmoid": ("HardSigmoid", HARD_SIGMOID),
 }
+AXES_AS_INPUT = 18  # the opset from which ReduceMean reads its axes as a tensor
+LAYER_NORM_OPSET = 17  # the first opset with a LayerNormalization op
 GATED = {"silu": "sigmoid", "hswish": "hsigmoid"}  # those that are the product of their input and its gate
 
 
@@ -120,11 +127,47 @@ class NodeList:
         if act == "relu6":
             bounds = [self.constant(f"{name}.{k}", np.array(v)) for k, v in (("min", 0.0), ("max", 6.0))]
             return self.add("Clip", name, [x, *bounds])
+        if act == "gelu":
+            return self._gelu(x, name)
         if act not in GATED:
             raise OfaDeployError(f"{name}: no ONNX form of activation {act!r} is known")
         if act == "hswish" and self._target.opset >= HARD_SWISH_OPSET and self._target.allows("HardSwish"):
             return self.add("HardSwish", name, [x])
         return self.add("Mul", name, [x, self.activation(x, f"{name}.gate", GATED[act])])
+
+    def _gelu(self, x: str, name: str) -> str:
+        """``x · (1 + erf(x / √2)) / 2``; a Gelu op is only in opset 20."""
+        values = (("sqrt2", 2**0.5), ("one", 1.0), ("half", 0.5))
+        root, one, half = (self.constant(f"{name}.{part}", np.array(value)) for part, value in values)
+        erf = self.add("Erf", f"{name}.erf", [self.add("Div", f"{name}.scaled", [x, root])])
+        gate = self.add("Mul", f"{name}.gate", [self.add("Add", f"{name}.above", [erf, one]), half])
+        return self.add("Mul", name, [x, gate])
+
+    def layer_norm(self, x: str, name: str, eps: float) -> str:
+        """A layer norm over channels: one op on the last dimension where the target has it, else its parts."""
+        scale, shift = (self._weights[f"{name}.{part}"] for part in ("weight", "bias"))
+        if self._target.opset >= LAYER_NORM_OPSET and self._target.allows("LayerNormalization"):
+            last = self.add("Transpose", f"{name}.last", [x], perm=[0, 2, 3, 1])
+            weights = [self.constant(f"{name}.weight", scale), self.constant(f"{name}.bias", shift)]
+            y = self.add("LayerNormalization", f"{name}.normal", [last, *weights], axis=-1, epsilon=eps)
+            return self.add("Transpose", name, [y], perm=[0, 3, 1, 2])
+        apart = self.add("Sub", f"{name}.apart", [x, self._mean(x, f"{name}.mean")])
+        var = self._mean(self.add("Mul", f"{name}.square", [apart, apart]), f"{name}.var")
+        above = self.add("Add", f"{name}.above", [var, self.constant(f"{name}.eps", np.array(eps))])
+        normal = self.add("Div", f"{name}.normal", [apart, self.add("Sqrt", f"{name}.std", [above])])
+        weight = self.constant(f"{name}.weight", scale[:, None, None])
+        scaled = self.add("Mul", f"{name}.scaled", [normal, weight])
+        return self.add("Add", name, [scaled, self.constant(f"{name}.bias", shift[:, None, None])])
+
+    def _mean(self, x: str, name: str) -> str:
+        """Over the channels."""
+        if self._target.opset >= AXES_AS_INPUT:
+            return self.add("ReduceMean", name, [x, self.integers(f"{name}.axes", [1])], keepdims=1)
+        return self.add("ReduceMean", name, [x], axes=[1], keepdims=1)
+
+    def reshape(self, x: str, name: str, to: Shape) -> str:
+        """The same values in another shape, the batch first."""
+        return self.add("Reshape", name, [x, self.integers(f"{name}.shape", [self._target.batch, *to])])
 
 
 def write_block(out: NodeList, block: Block, name: str, *inputs: str) -> str:
@@ -166,7 +209,9 @@ def _linear(out: NodeList, layer: Linear, name: str, read: list[str], sources: l
 
 
 def _pool(out: NodeList, layer: Pool, name: str, read: list[str], sources: list[Shape]) -> str:
-    window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.kernel // 2] * 4}
+    _, h, w = sources[0]
+    pads = [layer.kernel // 2] * 4 if layer.kernel % 2 else [0, 0, h % layer.stride, w % layer.stride]
+    window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": pads}
     return out.add({"avg": "AveragePool", "max": "MaxPool"}[layer.how], name, read, **window)
 
 
@@ -177,6 +222,17 @@ def _shift(out: NodeList, layer: Shift, name: str, read: list[str], sources: lis
     return out.add("Slice", name, [*read, *(out.integers(f"{within}.{part}", values) for part, values in places)])
 
 
+def _matmul(out: NodeList, layer: MatMul, name: str, read: list[str], sources: list[Shape]) -> str:
+    one, other = read
+    if layer.scale != 1:
+        one = out.add("Mul", f"{name}.scaled", [one, out.constant(f"{name}.scale", np.array(layer.scale))])
+    return out.add("MatMul", name, [one, other])
+
+
+def _permute(out: NodeList, layer: Permute, name: str, read: list[str], sources: list[Shape]) -> str:
+    return out.add("Transpose", name, read, perm=[0, *(1 + place for place in layer.order)])
+
+
 _RULES: dict[type[Layer], Callable[[NodeList, Any, str, list[str], list[Shape]], str]] = {
     Activation: lambda out, layer, name, read, sources: out.activation(read[0], name, layer.function),
     Add: lambda out, layer, name, read, sources: out.add("Add", name, read),
@@ -184,9 +240,14 @@ _RULES: dict[type[Layer], Callable[[NodeList, Any, str, list[str], list[Shape]],
     Concat: lambda out, layer, name, read, sources: out.add("Concat", name, read, axis=1),
     Flatten: lambda out, layer, name, read, sources: out.add("Flatten", name, read, axis=1),
     GlobalPool: lambda out, layer, name, read, sources: out.add("GlobalAveragePool", name, read),
+    LayerNorm: lambda out, layer, name, read, sources: out.layer_norm(read[0], name, layer.eps),
     Layout: lambda out, layer, name, read, sources: read[0],
     Linear: _linear,
+    MatMul: _matmul,
     Multiply: lambda out, layer, name, read, sources: out.add("Mul", name, read),
+    Permute: _permute,
     Pool: _pool,
+    Reshape: lambda out, layer, name, read, sources: out.reshape(read[0], name, layer.to),
     Shift: _shift,
+    Softmax: lambda out, layer, name, read, sources: out.add("Softmax", name, read, axis=-1),
 }

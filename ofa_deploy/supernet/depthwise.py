@@ -16,40 +16,42 @@ from torch.nn import functional as F
 WORTH_A_CALL = 40_000  # values of an image; with fewer, starting and joining threads for each costs more than it saves
 
 
-def depthwise_conv(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
+def depthwise_conv(x: Tensor, kernel: Tensor, stride: int, bias: Tensor | None = None) -> Tensor:
     """Convolve every channel with a kernel of its own, zero-padded by half of the (odd) kernel.
 
     Args:
         x: ``[N, C, h, w]``.
         kernel: ``[C, 1, k, k]``.
+        bias: ``[C]``.
 
     Returns:
         ``[N, C, ⌈h / stride⌉, ⌈w / stride⌉]``.
     """
     learning = torch.is_grad_enabled() and (x.requires_grad or kernel.requires_grad)
     if learning and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
-        return _DepthwiseConv.apply(x, kernel, stride)
-    return _convolve(x, kernel, stride)
+        return _DepthwiseConv.apply(x, kernel, stride, bias)
+    return _convolve(x, kernel, stride, bias)
 
 
-def _convolve(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
-    return F.conv2d(x, kernel, None, stride, kernel.shape[-1] // 2, groups=len(kernel))
+def _convolve(x: Tensor, kernel: Tensor, stride: int, bias: Tensor | None = None) -> Tensor:
+    return F.conv2d(x, kernel, bias, stride, kernel.shape[-1] // 2, groups=len(kernel))
 
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.stride = stride
-        return _convolve(x, kernel, stride)
+        return _convolve(x, kernel, stride, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         of_x = _image_gradient(grad, x, kernel, ctx.stride) if ctx.needs_input_grad[0] else None
         of_kernel = _kernel_gradient(grad, x, kernel, ctx.stride) if ctx.needs_input_grad[1] else None
-        return of_x, of_kernel, None
+        of_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
+        return of_x, of_kernel, None, of_bias
 
 
 def _image_gradient(grad: Tensor, x: Tensor, kernel: Tensor, stride: int) -> Tensor:

@@ -21,11 +21,16 @@ from ofa_deploy.blocks import (
     Flatten,
     GlobalPool,
     Layer,
+    LayerNorm,
     Layout,
     Linear,
+    MatMul,
     Multiply,
+    Permute,
     Pool,
+    Reshape,
     Shift,
+    Softmax,
 )
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.synchronised import batch_norm, group_around
@@ -39,6 +44,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu6": F.relu6,
     "hswish": F.hardswish,
     "silu": F.silu,
+    "gelu": F.gelu,
     "hsigmoid": F.hardsigmoid,
     "sigmoid": torch.sigmoid,
 }
@@ -160,9 +166,22 @@ def _conv_module(layer: Conv, source: tuple[int, ...]) -> nn.Module:
     return module
 
 
+class ChannelNorm(nn.LayerNorm):
+    """A layer norm over the channels of ``[N, c, h, w]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise each place."""
+        return _layer_norm_of(x, self.weight, self.bias, self.eps)
+
+
+def _layer_norm_of(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x.permute(0, 2, 3, 1), weight.shape, weight, bias, eps).permute(0, 3, 1, 2)
+
+
 _MODULES: dict[type[Layer], Callable[..., nn.Module]] = {
     Conv: _conv_module,
     BatchNorm: lambda layer, source: nn.BatchNorm2d(source[0], eps=layer.eps),
+    LayerNorm: lambda layer, source: ChannelNorm(source[0], eps=layer.eps),
     Linear: lambda layer, source: nn.Linear(source[-1], layer.out, bias=layer.bias),
 }
 
@@ -174,8 +193,8 @@ def _conv(layer: Conv) -> Weighted:
         return lambda w, training, x: F.conv2d(
             _padded(layer, x), w[weight], None if bias is None else w[bias], stride, 0, dilation, groups
         )
-    if layer.depthwise and dilation == 1 and bias is None:
-        return lambda w, training, x: depthwise_conv(x, w[weight], stride)
+    if layer.depthwise and dilation == 1:
+        return lambda w, training, x: depthwise_conv(x, w[weight], stride, None if bias is None else w[bias])
     if bias is None:
         return lambda w, training, x: F.conv2d(x, w[weight], None, stride, padding, dilation, groups)
     return lambda w, training, x: F.conv2d(x, w[weight], w[bias], stride, padding, dilation, groups)
@@ -200,7 +219,17 @@ def _linear(layer: Linear) -> Weighted:
     return lambda w, training, x: F.linear(x, w[weight], None if bias is None else w[bias])
 
 
-_WEIGHTED: dict[type[Layer], Callable[[Any], Weighted]] = {Conv: _conv, BatchNorm: _batch_norm, Linear: _linear}
+def _layer_norm(layer: LayerNorm) -> Weighted:
+    scale, shift, eps = f"{layer.name}.weight", f"{layer.name}.bias", layer.eps
+    return lambda w, training, x: _layer_norm_of(x, w[scale], w[shift], eps)
+
+
+_WEIGHTED: dict[type[Layer], Callable[[Any], Weighted]] = {
+    Conv: _conv,
+    BatchNorm: _batch_norm,
+    LayerNorm: _layer_norm,
+    Linear: _linear,
+}
 
 
 # ── layers without weights
@@ -214,10 +243,21 @@ def _activation(layer: Activation, block: Block) -> Function:
 
 
 def _pool(layer: Pool, block: Block) -> Function:
-    window = (layer.kernel, layer.stride, layer.kernel // 2)
+    even = layer.kernel % 2 == 0
+    window = (layer.kernel, layer.stride, 0 if even else layer.kernel // 2)
     if layer.how == "max":
-        return lambda training, x: F.max_pool2d(x, *window)
-    return lambda training, x: F.avg_pool2d(x, *window, count_include_pad=False)
+        return lambda training, x: F.max_pool2d(x, *window, ceil_mode=even)
+    return lambda training, x: F.avg_pool2d(x, *window, ceil_mode=even, count_include_pad=False)
+
+
+def _matmul(layer: MatMul, block: Block) -> Function:
+    scale = layer.scale
+    return lambda training, x, y: torch.matmul(x if scale == 1 else x * scale, y)
+
+
+def _permute(layer: Permute, block: Block) -> Function:
+    order = (0, *(1 + place for place in layer.order))
+    return lambda training, x: x.permute(order)
 
 
 def _layout(training: bool, x: Tensor, images: Tensor) -> Tensor:
@@ -235,6 +275,10 @@ _FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Function]] = {
     Pool: _pool,
     GlobalPool: lambda layer, block: lambda training, x: x.mean((2, 3), keepdim=True),
     Flatten: lambda layer, block: lambda training, x: x.flatten(1),
+    MatMul: _matmul,
+    Permute: _permute,
+    Reshape: lambda layer, block: lambda training, x: x.reshape(len(x), *layer.to),
+    Softmax: lambda layer, block: lambda training, x: x.softmax(-1),
     Shift: lambda layer, block: lambda training, x: x[:, :, 1:, 1:],
     Layout: lambda layer, block: _layout,
 }
@@ -255,7 +299,7 @@ def initialise(model: nn.Module, seed: int) -> None:
             _initialise_linear(module, generator)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             module.reset_parameters()
     for block in model.modules():
         for layer in block.block.layers if isinstance(block, BlockModule) else ():

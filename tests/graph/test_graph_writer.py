@@ -1,4 +1,5 @@
 import dataclasses
+from functools import partial
 
 import numpy as np
 import onnx
@@ -12,6 +13,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import PRESETS, PopulationCodec
+from tests.graph import kinds_in_torch
 
 SCALED = {f"efficientnet_{size}{i}" for size, most in (("b", 7), ("lite", 4)) for i in range(1, most + 1)}
 SPACES = [name for name in PRESETS if name not in SCALED]  # the smallest have all their blocks
@@ -39,7 +41,8 @@ def reference(network, weights, x, calibrate=False):
     """
     t = {name: torch.from_numpy(value) for name, value in weights.items()}
     op_of = dict(zip(network.names, network.ops, strict=True))
-    acts = {"relu": F.relu, "relu6": F.relu6, "hswish": F.hardswish, "silu": F.silu, "none": lambda v: v}
+    acts = {name: getattr(F, name) for name in ("relu", "relu6", "silu", "gelu")}
+    acts |= {"hswish": F.hardswish, "none": lambda v: v}
 
     def conv_bn(x, name, stride=1, groups=1):
         op = op_of[name.partition(".")[0]]
@@ -68,6 +71,10 @@ def reference(network, weights, x, calibrate=False):
         elif op.kind == "classifier":
             x = act(F.linear(x, t[f"{name}.mix.weight"])) if op.mid else x
             x = F.linear(x, t[f"{name}.linear.weight"], t[f"{name}.linear.bias"])
+        elif op.kind in kinds_in_torch.KINDS:
+            own = partial(lambda name, part: t[f"{name}.{part}"], name)
+            bound = partial(lambda name, x, part, *more: conv_bn(x, f"{name}.{part}", *more), name)
+            x = kinds_in_torch.KINDS[op.kind](x, op, own, act, bound)
         else:
             if op.start:  # of a uib: no activation follows, and it has the stride only where it is the only depthwise
                 x = conv_bn(x, f"{name}.start.", 1 if op.kernel else op.stride, op.cin)
@@ -131,6 +138,20 @@ def test_every_preset_matches_torch(name, opset):
         OpSpec("uib", 9, 7, 8, 16, 24, 0, 2, "relu", start=5),
         OpSpec("uib", 9, 7, 8, 8, 24, 3, 2, "relu6"),
         OpSpec("uib", 9, 7, 8, 16, 24, 5, 2, "hswish", start=3),
+        OpSpec("conv", 9, 7, 8, 8, 12, 3, 2, "relu"),
+        OpSpec("basic", 9, 7, 8, 12, 8, 5, 1, "relu", skip=True),
+        OpSpec("basic", 9, 7, 8, 16, 12, 3, 2, "silu", eps=1e-3),
+        OpSpec("bottleneck", 9, 7, 8, 4, 8, 3, 1, "hswish", skip=True),
+        OpSpec("bottleneck", 9, 8, 8, 4, 12, 5, 2, "relu"),
+        OpSpec("bottleneck", 8, 7, 8, 4, 12, 3, 2, "gelu"),
+        OpSpec("fused_mbconv", 9, 7, 8, 24, 8, 3, 1, "silu", 2, True),
+        OpSpec("fused_mbconv", 9, 7, 8, 8, 12, 5, 2, "relu6"),
+        OpSpec("convnext", 9, 7, 8, 32, 8, 7, 1, "gelu", skip=True),
+        OpSpec("convnext", 9, 7, 8, 32, 12, 3, 2, "gelu"),
+        OpSpec("mqa", 9, 7, 8, 12, 8, 3, 1, "relu", skip=True, heads=3, key_width=4),
+        OpSpec("mqa", 9, 7, 8, 4, 12, 5, 2, "relu", heads=1, key_width=4),
+        OpSpec("transformer", 9, 7, 8, 32, 8, 3, 1, "gelu", skip=True, heads=2, key_width=4),
+        OpSpec("transformer", 9, 7, 8, 16, 12, 5, 2, "relu", heads=3, key_width=4),
         OpSpec("head", 7, 7, 16, 0, 32, 1, 1, "none"),
         OpSpec("classifier", 1, 1, 32, 16, 10, 1, 1, "relu6"),
         OpSpec("classifier", 1, 1, 32, 0, 10, 1, 1, "none"),
