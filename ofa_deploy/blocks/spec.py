@@ -109,7 +109,7 @@ class OpSpec:
         return sides[0], sides[1]
 
     def to_json(self) -> dict[str, Any]:
-        """The fields as a JSON object; those that only some blocks have are there where they are not at their default."""
+        """The fields as a JSON object; those that only some blocks have are left out at their defaults."""
         return {name: value for name, value in asdict(self).items() if value or name not in RARE}
 
     @classmethod

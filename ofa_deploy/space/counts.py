@@ -96,10 +96,10 @@ def _working_sets(network: Network) -> Iterator[int]:
 
 
 def supernet_params(space: SearchSpace) -> int:
-    """Parameters of the supernet: the largest subnet, and one kernel transform per elastic convolution and step (7→5,
-    5→3)."""
+    """Parameters of the supernet: the largest subnet with the weights of all others, and one kernel transform per
+    elastic convolution and step (7→5, 5→3)."""
     elastic = [sizes for slot in space.slots for sizes in elastic_kernels(space, *slot).values()]
-    return network_params(space.network(space.largest)) + sum(small**4 for sizes in elastic for small in sizes[1:])
+    return network_params(space.whole) + sum(small**4 for sizes in elastic for small in sizes[1:])
 
 
 @lru_cache(maxsize=64)  # a search asks for the same few tables in every step

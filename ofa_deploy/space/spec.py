@@ -400,6 +400,22 @@ class SearchSpace:
         names = ["stem", "first"][: len(before)] + [name for name, _ in blocks] + ["head", "classifier"]
         return Network(tuple(before + [op for _, op in blocks] + after), tuple(names))
 
+    @cached_property
+    def whole(self) -> Network:
+        """The largest subnet with the weights of all others."""
+        network = self.network(self.largest)
+        ops = dict(zip(network.names, network.ops, strict=True))
+        for s, b in self.slots:
+            ops[f"s{s}b{b}"] = self.with_shortcut(s, b, ops[f"s{s}b{b}"])
+        return Network(tuple(ops.values()), network.names)
+
+    def with_shortcut(self, stage: int, position: int, op: OpSpec) -> OpSpec:
+        """A block with the weights of its shortcut, where it needs none and narrower ones of the same slot do: those
+        whose stage and the one before differ in their chosen widths."""
+        elastic = {stage, stage - 1} & set(self.elastic_stages)
+        needed = position == 0 and elastic and stage_kind(op.kind).projects
+        return replace(op, skip=False) if needed else op
+
     def to_json(self) -> dict[str, Any]:
         """The space as a JSON object; ``load_space`` reads it back. Choices that it does not have are left out, as in
         files of before there were any."""
@@ -417,8 +433,8 @@ def elastic_kernels(space: SearchSpace, stage: int, position: int) -> dict[str, 
     arch, sizes = space.largest, dict[str, set[int]]()
     expand = max(space.stages[stage].expands)
     for kernel in space.kernels(space.slots.index((stage, position))):
-        block = space.block(stage, position, arch.resolution, arch.width, kernel, expand).block
-        for layer in block.layers:
+        op = space.block(stage, position, arch.resolution, arch.width, kernel, expand)
+        for layer in space.with_shortcut(stage, position, op).block.layers:
             if isinstance(layer, Conv) and layer.elastic:
                 sizes.setdefault(layer.name, set()).add(layer.kernel)
     return {name: tuple(sorted(found, reverse=True)) for name, found in sizes.items()}

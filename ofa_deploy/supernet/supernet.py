@@ -31,7 +31,7 @@ class Supernet(nn.Module):
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
         self.space = space
-        network = space.network(space.largest)
+        network = space.whole
         for name, op in zip(network.names, network.ops, strict=True):
             self.add_module(name, BlockModule(op.block))
         self._sizes = {f"s{s}b{b}": elastic_kernels(space, s, b) for s, b in space.slots}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import onnxruntime
@@ -99,6 +100,25 @@ def test_subnets_of_a_supernet_compute_the_same_alone_and_in_onnx(name):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             subnet(x[:1])
         assert counter.get_total_flops() == 2 * network_macs(subnet.network)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_as_wide_as_the_one_before_may_be_narrower(name):
+    space = space_of(name)
+    stages = tuple(replace(stage, stride=1, width=48, widths=(16, 48)) for stage in space.stages)
+    space = replace(space, stages=stages, stem_width=48, widths=(1.0,))
+    supernet = make(space)
+    assert sum(p.numel() for p in supernet.parameters()) == supernet_params(space)
+    for channels in product((16, 48), repeat=2):
+        arch = space.canonical({**space.largest.to_json(), "channels": channels})
+        x, subnet = images(space, arch.resolution), supernet.extract(arch)
+        with torch.no_grad():
+            assert torch.equal(subnet(x), supernet(x, arch))
+        check_onnx(subnet, x)
+    with torch.no_grad():
+        before = supernet(x, space.largest)
+        supernet.sort_channels()
+        assert torch.allclose(supernet(x, space.largest), before, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -47,6 +47,8 @@ def attend(b: Builder, q: Value, k: Value, v: Value, op: OpSpec, shared: bool, p
 class _Attention(StageKind):
     """What both kinds have: heads, and a beginning that brings an image to the block's shape."""
 
+    projects = True
+
     def begin(self, b: Builder, op: OpSpec) -> Value:
         """The block's tokens: its input, or where shapes differ what a depthwise convolution, which strides, and a 1×1
         convolution make of it."""

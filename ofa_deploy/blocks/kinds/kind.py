@@ -67,12 +67,14 @@ class StageKind(Kind):
         pairs: whether kernels are pairs ``(before, after)`` the expansion, 0 for none.
         gated: whether its blocks may have squeeze-excitation.
         expands: whether an expand ratio other than 1 makes a difference.
+        projects: whether a block has weights on its shortcut where its input has another shape than its output.
     """
 
     role = STAGE
     pairs = False
     gated = False
     expands = True
+    projects = False
 
     def expanded(self, cin: int, cout: int) -> int:
         """The channels that an expand ratio multiplies."""

@@ -27,7 +27,7 @@ class Basic(StageKind):
     identity, or a 1×1 convolution with batch norm where shapes differ.
     """
 
-    name = "basic"
+    name, projects = "basic", True
 
     def expanded(self, cin: int, cout: int) -> int:
         return cout
@@ -47,7 +47,7 @@ class Bottleneck(StageKind):
     (ResNet-D, He et al., CVPR 2019, §4.2).
     """
 
-    name = "bottleneck"
+    name, projects = "bottleneck", True
 
     def expanded(self, cin: int, cout: int) -> int:
         return cout
