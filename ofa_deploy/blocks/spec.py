@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -17,6 +17,8 @@ BLOCKS = tuple(name for name, kind in KINDS.items() if isinstance(kind, StageKin
 CELL_KINDS = tuple(name for name, kind in KINDS.items() if kind.role == CELL)  # of which the cells of DARTS are made
 RARE = ("same", "heads", "key_width")  # not written at their defaults, as in records of before there were any
 NUMBER = "[1-9][0-9]{0,5}"
+LARGEST = 10**6  # from which on a number is none of a block
+POSITIVE = ("h", "w", "cin", "cout", "stride")  # whatever the kind
 KEY = re.compile(
     f"(?P<kind>[a-z_]+)-(?P<h>{NUMBER})x(?P<w>{NUMBER})-c(?P<cin>{NUMBER})-m(?P<mid>0|{NUMBER})-o(?P<cout>{NUMBER})"
     f"(-start(?P<start>{NUMBER}))?-k(?P<kernel>0|{NUMBER})-s(?P<stride>{NUMBER})-(?P<act>[a-z0-9]+)(-in(?P<inside>[0-9a-f]{{12}}))?(-se(?P<se>{NUMBER}))?(?P<skip>-skip)?(?P<same>-same)?(@{NUMBER})?"
@@ -110,7 +112,8 @@ class OpSpec:
 
     def to_json(self) -> dict[str, Any]:
         """The fields as a JSON object; those that only some blocks have are left out at their defaults."""
-        return {name: value for name, value in asdict(self).items() if value or name not in RARE}
+        known = {name: getattr(self, name) for name in TYPES}
+        return {name: value for name, value in known.items() if value or name not in RARE}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> OpSpec:
@@ -123,6 +126,11 @@ class OpSpec:
             op = cls(**data)
         except TypeError as error:
             raise UsageError(f"not an op: {error}") from error
+        for name, (type_, least) in TYPES.items():
+            value = getattr(op, name)
+            found = type(value)
+            if found is not type_ or (found is int and not least <= value < LARGEST):
+                raise UsageError(f"not an op: {name} is {value!r}")
         op.definition.check(op)
         return op
 
@@ -148,6 +156,11 @@ class OpSpec:
                 **fields,
             }
         )
+
+
+# Of every field its type, and the least value of a number: what comes from files and other machines is checked.
+_BY_NAME = {"str": str, "int": int, "bool": bool, "float": float}
+TYPES = {one.name: (_BY_NAME[str(one.type)], int(one.name in POSITIVE)) for one in fields(OpSpec)}
 
 
 @lru_cache(maxsize=65536)  # a space has some thousand blocks, and each is asked for its shapes again and again

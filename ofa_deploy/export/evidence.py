@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic cannot take that of Python 3.11
 
-from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.blocks import OpSpec
+from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.latency.table import block_key
 
 SHOWN = 10  # wrong fields of a file that are told
 
@@ -89,6 +91,17 @@ class _Report(TypedDict):
     preprocessing: NotRequired[dict[str, Any]]
 
 
+def _block(spec: dict[str, Any]) -> dict[str, Any]:
+    try:
+        OpSpec.from_json(spec)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    return spec
+
+
+_Spec = Annotated[dict[str, Any], AfterValidator(_block)]
+
+
 class _Row(TypedDict):
     key: str
     ops: list[str]
@@ -112,6 +125,16 @@ class _TableRow(_Row):
 class _Measurement(_Row):
     rounds: Annotated[list[Ms], Field(min_length=1)]
     timings: NotRequired[Timings]
+    specs: NotRequired[list[_Spec]]
+
+
+def _specified(table: dict[str, Any]) -> dict[str, Any]:
+    """A table says of all of its blocks what they are, or of none, as those of earlier versions."""
+    if "specs" in table:
+        keys = {block_key(key) for part in ("rows", "networks") for row in table[part] for key in row["ops"]}
+        if missing := keys - table["specs"].keys():
+            raise ValueError(f"specs lacks {min(missing)}")
+    return table
 
 
 class _Table(TypedDict):
@@ -120,6 +143,7 @@ class _Table(TypedDict):
     condition: dict[str, Any]
     rows: list[_TableRow]
     networks: list[_TableRow]
+    specs: NotRequired[dict[str, _Spec]]
     sha256: str
 
 
@@ -172,7 +196,7 @@ Curve = Annotated[_Curve, AfterValidator(_ascending)]
 
 
 class _Model(TypedDict):
-    table: _Table
+    table: Annotated[_Table, AfterValidator(_specified)]
     evidence: list[str]
     statistic: Statistic
     fit: NotRequired[int]

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ofa_deploy.blocks import BLOCKS, OpSpec
 from ofa_deploy.blocks.kinds import KINDS
 from ofa_deploy.errors import UsageError
+from ofa_deploy.latency.table import stored_block
 
 REDUCTIONS = (1, 2, 4, 8, 16, 32, 64)  # by which networks shrink their input on the way to a block
 
@@ -41,20 +42,21 @@ def heat_map(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Lay out the blocks of a latency table.
 
     Args:
-        rows: with the ``key`` of a block, and whatever else a cell should hold.
+        rows: with the ``key`` of a block, its ``spec`` where that is stored, and whatever else a cell should hold.
 
     Returns:
         ``tables``: one of each kind of block that stages have, then one of what stands before and after them, each
         with its ``lines`` and ``columns`` in their order, and ``cells``: the rows, each with the index of its ``line``
         and ``column``.
-        ``others``: rows whose key is none of a block that is known here.
+        ``others``: rows of what is no block that is known here.
     """
     blocks, others = list[tuple[OpSpec, Mapping[str, Any]]](), list[Mapping[str, Any]]()
     for row in rows:
+        shown = {name: value for name, value in row.items() if name != "spec"}
         try:
-            blocks.append((OpSpec.from_key(row["key"]), row))
+            blocks.append((stored_block(row["key"], row.get("spec")), shown))
         except UsageError:
-            others.append(row)
+            others.append(shown)
     places = _places([op for op, _ in blocks])
     placed = [(*place, row) for place, (_, row) in zip(places, blocks, strict=True)]
     parts = [[place for place in placed if place[0].kind == kind] for kind in BLOCKS]

@@ -15,6 +15,7 @@ from ofa_deploy.latency import LatencyModel, LatencyTable, differences
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
+from ofa_deploy.latency.table import block_key
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
 from ofa_deploy.store import Store, Workspace
 
@@ -86,14 +87,14 @@ def load_model(
     """
     table = load_table(workspace, target)
     codec = PopulationCodec(space, table.per_resolution)
-    keys = codec.op_keys
-    if not table.missing(keys):
+    blocks = blocks_by_key(codec)
+    if not table.missing(blocks):
         return LatencyModel(table, statistic=statistic)
     others = other_devices(workspace, target, space)
     if strict or not (table.rows or table.networks or others):
-        table.require(keys)
-    blocks = table_prior(table, keys, others) if table.rows else prior_from_others(others, codec, keys)
-    return LatencyModel(table, statistic=statistic, blocks=blocks)
+        table.require(blocks)
+    prior = table_prior(table, blocks, others) if table.rows else prior_from_others(others, codec)
+    return LatencyModel(table, statistic=statistic, blocks=prior)
 
 
 def predict_archs(
@@ -143,22 +144,22 @@ def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpac
     What a device does not know is interpolated from what it does. A simulated device says nothing of a real one, nor a
     real one of it: what is simulated does not depend on a machine's noise.
     """
-    store, wanted, found = workspace.store, PopulationCodec(space).op_keys, []
+    store, wanted, found = workspace.store, blocks_by_key(PopulationCodec(space)), list[OtherDevice]()
     for name in store.measured_devices():
         conditions = store.conditions(name) if name != target.name else []
         tells = conditions and bool(conditions[0][1].get("simulated", False)) == target.simulated
-        known = {OpSpec.from_key(key).key for key in store.blocks(name, _alike(store, name))} if tells else set()
-        if known and 2 * len(known.intersection(wanted)) >= len(wanted):
+        known = set(map(block_key, store.blocks(name, _alike(store, name)))) if tells else set()
+        if known and 2 * len(known & wanted.keys()) >= len(wanted):
             found.append(OtherDevice(name, _effects(_table(store, name), wanted)))
     return found
 
 
-def _effects(table: LatencyTable, wanted: Sequence[str]) -> dict[str, float]:
+def _effects(table: LatencyTable, wanted: Mapping[str, OpSpec]) -> dict[str, float]:
     """Every block's contribution to a network on a device; interpolated where a wanted one is unknown there."""
     model, known = LatencyModel(table), dict[str, list[float]]()
     for key, effect in model.effects.items():  # a published table may have a row for every resolution
-        known.setdefault(OpSpec.from_key(key).key, []).append(max(effect, 0.1 * table.rows[key].best))
-    missing = [key for key in wanted if key not in known]
+        known.setdefault(block_key(key), []).append(max(effect, 0.1 * table.rows[key].best))
+    missing = {key: op for key, op in wanted.items() if key not in known}
     effects = {key: float(np.mean(values)) for key, values in known.items()}
     if missing:
         guess, _ = interpolate(list(table.rows.values()), missing)
@@ -167,10 +168,17 @@ def _effects(table: LatencyTable, wanted: Sequence[str]) -> dict[str, float]:
     return effects
 
 
-def prior_from_others(others: list[OtherDevice], codec: PopulationCodec, keys: Sequence[str]) -> BlockPrior:
+def prior_from_others(others: list[OtherDevice], codec: PopulationCodec) -> BlockPrior:
     """The prior over a space's blocks where the target's own table has none of them."""
+    blocks = blocks_by_key(codec)
     typical = codec.decode(codec.sample(TYPICAL, np.random.default_rng(0)))
-    return prior_from_devices(keys, others, design(keys, [op_keys(codec.space.network(arch)) for arch in typical]))
+    counts = design(list(blocks), [op_keys(codec.space.network(arch)) for arch in typical])
+    return prior_from_devices(blocks, others, counts)
+
+
+def blocks_by_key(codec: PopulationCodec) -> dict[str, OpSpec]:
+    """A space's blocks by the keys of their rows in a latency table, in the codec's order."""
+    return dict(zip(codec.op_keys, codec.ops, strict=True))
 
 
 def op_keys(network: Network) -> list[str]:

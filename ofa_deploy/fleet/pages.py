@@ -117,7 +117,11 @@ def _device_routes(app: FastAPI, store: Store) -> None:
             "condition": shown,
             "conditions": conditions,
             "blocks": heat_map(row for row in rows if row["kind"] == "op"),
-            "networks": sorted((row for row in rows if row["kind"] == "network"), key=lambda row: row["p50"]),
+            "networks": [
+                {name: value for name, value in row.items() if name != "spec"}
+                for row in sorted(rows, key=lambda row: row["p50"])
+                if row["kind"] == "network"
+            ],
         }
 
 

@@ -10,7 +10,7 @@ from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.models import export_table, load_table, op_keys, other_devices, prior_from_others
+from ofa_deploy.fleet.models import blocks_by_key, export_table, load_table, op_keys, other_devices, prior_from_others
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row
@@ -88,10 +88,9 @@ def _prior_before(
     workspace: Workspace, target: TargetProfile, codec: PopulationCodec, table: LatencyTable
 ) -> BlockPrior:
     """What is believed before anything new is measured: enough to say which networks would teach most."""
-    keys = codec.op_keys
     if table.rows:
-        return table_prior(table, keys)
-    return prior_from_others(other_devices(workspace, target, codec.space), codec, keys)
+        return table_prior(table, blocks_by_key(codec))
+    return prior_from_others(other_devices(workspace, target, codec.space), codec)
 
 
 def to_measure(

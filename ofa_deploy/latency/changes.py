@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.latency.table import LatencyTable, Row
+from ofa_deploy.latency.table import LatencyTable, Row, block_key
 
 FAMILY = 0.05  # chance that any row at all is called changed when nothing changed
 
@@ -21,14 +21,14 @@ def aligned(tables: Sequence[LatencyTable]) -> dict[str, list[Row | None]]:
     A table with one latency a block answers at every resolution that another table tells apart.
     """
     keys = list(dict.fromkeys(key for table in tables for key in table.rows))
-    apart = {key.split("@")[0] for key in keys if "@" in key}
+    apart = {block_key(key) for key in keys if block_key(key) != key}
     blocks = {key: [_at(table, key) for table in tables] for key in keys if key not in apart}
     networks = dict.fromkeys(key for table in tables for key in table.networks)
     return {**blocks, **{key: [table.networks.get(key) for table in tables] for key in networks}}
 
 
 def _at(table: LatencyTable, key: str) -> Row | None:
-    return table.rows.get(key if table.per_resolution else key.split("@")[0])
+    return table.rows.get(key if table.per_resolution else block_key(key))
 
 
 def difference(old: LatencyTable, new: LatencyTable) -> dict[str, Any]:

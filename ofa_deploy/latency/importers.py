@@ -56,7 +56,7 @@ def read_ofa_tables(folder: Path, name: str, space: SearchSpace) -> LatencyTable
             parts = [_claim(path, entries, key, *work) for key, work in ofa_entries(op).items()]
             claims += parts
             key = op.key_at(resolution)
-            rows[key] = _together(key, [part.row for part in parts])
+            rows[key] = _together(key, op, [part.row for part in parts])
     refuse_implausible(claims)
     return LatencyTable(name, published_condition(True, "mean"), rows)
 
@@ -114,12 +114,12 @@ def as_records(table: LatencyTable, device: str) -> list[dict[str, Any]]:
 
 def _record(row: Row, kind: str, device: str, condition: Mapping[str, Any], run: str) -> dict[str, Any]:
     return {
-        **vars(row),
+        **row.to_json(),
         "ops": list(row.ops),
         "flags": list(row.flags),
         "device": device,
         "kind": kind,
-        "specs": [OpSpec.from_key(key).to_json() for key in row.ops],
+        "specs": [spec.to_json() for spec in row.blocks],
         "arch": None,
         "condition": dict(condition),
         "facts": {},
@@ -131,9 +131,9 @@ def _record(row: Row, kind: str, device: str, condition: Mapping[str, Any], run:
     }
 
 
-def _ops(path: Path, row: Row) -> list[OpSpec]:
+def _ops(path: Path, row: Row) -> Sequence[OpSpec]:
     try:
-        return [OpSpec.from_key(str(key)) for key in row.ops]
+        return row.blocks
     except (UsageError, TypeError) as error:
         raise UsageError(f"{path}: row {row.key}: {error}") from error
 
@@ -168,8 +168,8 @@ def _claim(path: Path, entries: Mapping[str, tuple[str, Any]], key: str, macs: i
     return Claim(where, Row(key, (key,), mean, mean, mean, count, cov, cov / sqrt(max(count, 1))), macs, moved)
 
 
-def _together(key: str, parts: Sequence[Row]) -> Row:
+def _together(key: str, op: OpSpec, parts: Sequence[Row]) -> Row:
     """One block from the parts it was measured in, one after another."""
     ms = sum(part.p50 for part in parts)
     cov, se = (sqrt(sum((getattr(p, name) * p.p50) ** 2 for p in parts)) / (ms or 1.0) for name in ("cov", "se"))
-    return Row(key, (key,), ms, ms, ms, min(part.n for part in parts), cov, se)
+    return Row(key, (key,), ms, ms, ms, min(part.n for part in parts), cov, se, specs=(op,))

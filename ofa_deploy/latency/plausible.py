@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.blocks import OpSpec, counts
+from ofa_deploy.blocks.kinds.kind import WHOLE
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import Row
 from ofa_deploy.space import op_macs, op_params
@@ -38,7 +39,8 @@ class Claim:
     Attributes:
         where: file and line, for the message.
         macs: multiply-accumulates.
-        moved: values that are read and written: input, output, what lies between them, weights.
+        moved: values that are read and written: input, output, what lies between them, weights; 0 where the work is not
+            known, as that of a cell of which a row says no blocks.
         blocks: how many blocks share the work: 1, or a whole network's number.
     """
 
@@ -51,6 +53,8 @@ class Claim:
     @classmethod
     def of(cls, where: str, row: Row, ops: Sequence[OpSpec]) -> Claim:
         """What is claimed of a block, or of a network of blocks."""
+        if any(op.definition.role == WHOLE for op in ops):
+            return cls(where, row, 0, 0, len(ops))
         return cls(where, row, sum(map(op_macs, ops)), sum(map(moved_values, ops)), len(ops))
 
 
@@ -107,13 +111,15 @@ def _number(value: Any) -> bool:
 
 def _off_their_peers(claims: Sequence[Claim]) -> list[str | None]:
     """For every row, what is wrong with it beside the others; a network counts as its average block."""
-    if not claims:
-        return []
+    judged = [i for i, claim in enumerate(claims) if claim.moved]
+    off = np.ones(len(claims))
+    if not judged:
+        return [None] * len(claims)
     ms, macs, moved = (
-        np.array([value(claim) / claim.blocks for claim in claims], dtype=float)
+        np.array([value(claims[i]) / claims[i].blocks for i in judged], dtype=float)
         for value in (lambda c: c.row.p50, lambda c: c.macs, lambda c: c.moved)
     )
-    off = np.exp(_residuals(np.log(ms), np.log(macs), np.log(moved)))
+    off[judged] = np.exp(_residuals(np.log(ms), np.log(macs), np.log(moved)))
     return [
         f"{claim.row.p50:g} ms is {max(ratio, 1 / ratio):.0f} times {'more' if ratio > 1 else 'less'} than the file's "
         f"other rows suggest, about {claim.row.p50 / ratio:.2g} ms: a wrong unit?"

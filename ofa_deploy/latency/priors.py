@@ -8,7 +8,7 @@ launches.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,29 +93,31 @@ class OtherDevice:
     effects: Mapping[str, float]
 
 
-def table_prior(table: LatencyTable, ops: Sequence[str] = (), others: Sequence[OtherDevice] = ()) -> BlockPrior:
-    """The device's own table as a prior; blocks of ``ops`` that it lacks are interpolated.
+def table_prior(
+    table: LatencyTable, needed: Mapping[str, OpSpec] | None = None, others: Sequence[OtherDevice] = ()
+) -> BlockPrior:
+    """The device's own table as a prior; needed blocks that it lacks are interpolated.
 
     Args:
-        ops: keys of blocks that are needed.
+        needed: blocks by the keys of their rows.
         others: what the missing blocks cost elsewhere helps to guess what they cost here.
     """
     rows = list(table.rows.values())
-    missing = table.missing(ops)
+    missing = {key: op for key, op in (needed or {}).items() if key not in table.rows}
     t = np.array([row.best for row in rows])
     error = np.array([row.best_se for row in rows])
     if missing:
         guess, unsure = interpolate(rows, missing, others)
         t, error = np.concatenate([t, guess]), np.concatenate([error, unsure])
-    keys = [row.key for row in rows] + missing
+    keys, ops = [*(row.key for row in rows), *missing], [*(row.block for row in rows), *missing.values()]
     origin = ["measured"] * len(rows) + ["interpolated"] * len(missing)
-    return BlockPrior(tuple(keys), _sum_of_blocks(keys, t, error), tuple(origin))
+    return BlockPrior(tuple(keys), _sum_of_blocks(ops, t, error), tuple(origin))
 
 
-def _sum_of_blocks(keys: Sequence[str], t: np.ndarray, error: np.ndarray) -> Prior:
+def _sum_of_blocks(ops: Sequence[OpSpec], t: np.ndarray, error: np.ndarray) -> Prior:
     """The prior mean is the sum of the blocks' latencies ``t`` with relative errors ``error``."""
     small = float(np.quantile(t, 0.1)) if len(t) else 0.0
-    area = _standardised(np.array([np.log(op.h * op.w) for op in map(OpSpec.from_key, keys)]))
+    area = _standardised(np.array([np.log(op.h * op.w) for op in ops]))
     terms = (
         Term(t[None], *FACTOR),
         Term(np.full((1, len(t)), small), *BOUNDARY),
@@ -147,22 +149,25 @@ def traits(op: OpSpec) -> list[float]:
 
 
 def interpolate(
-    rows: Sequence[Row], missing: Sequence[str], others: Sequence[OtherDevice] = ()
+    rows: Sequence[Row], missing: Mapping[str, OpSpec], others: Sequence[OtherDevice] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Latency in ms and relative error of blocks that were not measured, from rows of blocks that were.
 
     A linear trend of the logarithm on the logarithms of MACs, traffic and weights (and on what other devices take),
     and a Gaussian process over the blocks' traits for the rest: far from every row it says that it does not know.
+
+    Args:
+        missing: the blocks that were not, by the keys that their rows would have.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
     from sklearn.linear_model import Ridge
 
-    rows = [row for row in rows if OpSpec.from_key(row.key).kind != "cell"]  # no block is like a whole cell
-    keys = [row.key for row in rows] + list(missing)
-    trend = _standardised(_log_costs(keys, others))
-    where = np.array([traits(OpSpec.from_key(key)) for key in keys])
+    rows = [row for row in rows if row.block.kind != "cell"]  # no block is like a whole cell
+    blocks = {**{row.key: row.block for row in rows}, **missing}
+    trend = _standardised(_log_costs(blocks, others))
+    where = np.array([traits(op) for op in blocks.values()])
     y, n = np.log([row.best for row in rows]), len(rows)
     linear = Ridge(alpha=0.1).fit(trend[:n], y)
     rest = y - linear.predict(trend[:n])
@@ -174,25 +179,25 @@ def interpolate(
     return np.exp(linear.predict(trend[n:]) + mean), np.maximum(std, LEAST_GUESS)
 
 
-def _log_costs(keys: Sequence[str], others: Sequence[OtherDevice]) -> np.ndarray:
-    columns = [np.log([costs(OpSpec.from_key(key))[:3] for key in keys])]
-    columns += [np.log([[other.effects[key]] for key in keys]) for other in others if _knows(other, keys)]
+def _log_costs(blocks: Mapping[str, OpSpec], others: Sequence[OtherDevice]) -> np.ndarray:
+    columns = [np.log([costs(op)[:3] for op in blocks.values()])]
+    columns += [np.log([[other.effects[key]] for key in blocks]) for other in others if _knows(other, blocks)]
     return np.concatenate(columns, axis=1)
 
 
-def _knows(other: OtherDevice, keys: Sequence[str]) -> bool:
+def _knows(other: OtherDevice, keys: Iterable[str]) -> bool:
     return all(other.effects.get(key, 0.0) > 0 for key in keys)
 
 
-def prior_from_devices(keys: Sequence[str], others: Sequence[OtherDevice], networks: np.ndarray) -> BlockPrior:
+def prior_from_devices(blocks: Mapping[str, OpSpec], others: Sequence[OtherDevice], networks: np.ndarray) -> BlockPrior:
     """The prior for a device of which no block was measured.
 
     Args:
-        keys: of the blocks.
+        blocks: by the keys of their rows.
         others: devices that know all of them; with none, the prior rests on the made-up devices alone.
         networks: counts ``[N, J]`` of blocks in typical networks; their median latency is the unit.
     """
-    ops = [OpSpec.from_key(key) for key in keys]
+    keys, ops = list(blocks), list(blocks.values())
     analytic = np.array([costs(op) for op in ops]).T
     analytic /= np.median(networks @ analytic.T, axis=0)[:, None]
     known = [other for other in others if _knows(other, keys)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.blocks import Network
+from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.files import write_atomic
@@ -29,6 +29,20 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
     return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
 
+def block_key(key: str) -> str:
+    """The key of the block behind a row's key, which may end in the resolution of the network around it."""
+    return key.partition("@")[0]
+
+
+def stored_block(key: str, spec: Mapping[str, Any] | None = None) -> OpSpec:
+    """A block that was measured: from its fields; from its key where an earlier version stored nothing else.
+
+    Raises:
+        UsageError: they are none of a block.
+    """
+    return OpSpec.from_json(spec) if spec else OpSpec.from_key(key)
+
+
 @dataclass(frozen=True)
 class Row:
     """One measured item; latencies in milliseconds, ``se`` and ``cov`` as fractions of them.
@@ -41,6 +55,7 @@ class Row:
         best: what it costs while nothing disturbs the device, with its relative standard error; as the median where
             only that is known.
         energy_mj: of one inference, where it was measured.
+        specs: of the blocks, in the order of ``ops``; none in a row that an earlier version stored.
     """
 
     key: str
@@ -56,6 +71,7 @@ class Row:
     best: float = 0.0
     best_se: float = 0.0
     energy_mj: float | None = None
+    specs: tuple[OpSpec, ...] = field(default=(), compare=False, repr=False)  # the keys tell rows apart
 
     def __post_init__(self) -> None:
         if not self.best:
@@ -70,7 +86,28 @@ class Row:
         if "best_se" not in optional:  # of an older protocol, whose best was another
             optional.pop("best", None)
         values = {name: record[name] for name in names}
-        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), **values, **optional)
+        specs = tuple(map(OpSpec.from_json, record.get("specs", ())))
+        if specs and len(specs) != len(record["ops"]):
+            raise UsageError(f"the record of {record['key']} has {len(record['ops'])} blocks and {len(specs)} specs")
+        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), specs=specs, **values, **optional)
+
+    @property
+    def blocks(self) -> tuple[OpSpec, ...]:
+        """The blocks it consists of.
+
+        Raises:
+            UsageError: see ``stored_block``.
+        """
+        return self.specs or tuple(map(stored_block, self.ops))
+
+    @property
+    def block(self) -> OpSpec:
+        """The block that a row is of; of a network the first."""
+        return self.blocks[0]
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, as a JSON object; a table says beside its rows what their blocks are."""
+        return {name: value for name, value in vars(self).items() if name != "specs"}
 
 
 @dataclass(frozen=True)
@@ -160,13 +197,17 @@ class LatencyTable:
 
     def to_json(self) -> dict[str, Any]:
         """The table as a JSON object with a digest that detects damage."""
+        rows, networks = list(self.rows.values()), list(self.networks.values())
         body = {
             "schema": SCHEMA,
             "device": self.device,
             "condition": dict(self.condition),
-            "rows": [vars(row) for row in self.rows.values()],
-            "networks": [vars(row) for row in self.networks.values()],
+            "rows": [row.to_json() for row in rows],
+            "networks": [row.to_json() for row in networks],
         }
+        every = (pair for row in rows + networks if row.specs for pair in zip(row.ops, row.specs, strict=True))
+        if specs := {block_key(key): spec for key, spec in every}:
+            body["specs"] = {key: spec.to_json() for key, spec in specs.items()}
         return {**body, "sha256": _digest(body)}
 
     def save(self, path: Path) -> None:
@@ -198,13 +239,14 @@ class LatencyTable:
         body = {key: value for key, value in data.items() if key != "sha256"}
         if data["sha256"] != _digest(body) or data["schema"] != SCHEMA:
             raise UsageError("the latency table does not match its digest: it was edited, or a newer version wrote it")
-        rows, networks = ({row["key"]: _row(row) for row in body[part]} for part in ("rows", "networks"))
+        specs = {key: OpSpec.from_json(spec) for key, spec in body.get("specs", {}).items()}
+        rows, networks = ({row["key"]: _row(row, specs) for row in body[part]} for part in ("rows", "networks"))
         return cls(body["device"], body["condition"], rows, networks)
 
 
-def _row(data: Mapping[str, Any]) -> Row:
+def _row(data: Mapping[str, Any], specs: Mapping[str, OpSpec]) -> Row:
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-    return Row(**fields)
+    return Row(**fields, specs=tuple(specs[block_key(key)] for key in data["ops"]) if specs else ())
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -135,7 +135,7 @@ class Context:
     def rests_on(self, target: TargetProfile) -> dict[str, Any]:
         """What every unit on a profiled target has in common."""
         table, audited = load_table(self.known(target), target), self.audits.get(target.name)
-        networks = [vars(row) for row in table.networks.values()] if target.name in self.until else None
+        networks = [row.to_json() for row in table.networks.values()] if target.name in self.until else None
         return {
             "supernet": file_sha256(self.path),
             "target": target.model_dump(),
@@ -152,7 +152,7 @@ def file_sha256(path: Path) -> str:
 
 def rows_hash(table: LatencyTable) -> str:
     """Of the blocks alone: measuring finalists adds networks to a table, and must not make it count as changed."""
-    return digest([vars(row) for row in table.rows.values()])
+    return digest([row.to_json() for row in table.rows.values()])
 
 
 def shared(stage: OnTargets) -> dict[str, Any]:

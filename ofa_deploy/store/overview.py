@@ -113,10 +113,12 @@ class Overview:
         return self._mappings(query.order_by(MeasurementRow.id.desc()))
 
     def rows(self, device: str, condition: str) -> list[dict[str, Any]]:
-        """``kind, key, measured_at, p50, p90, p99, se, n, flags, arch`` of a device's newest rows under a condition."""
+        """``kind, key, spec, measured_at, p50, p90, p99, se, n, flags, arch`` of a device's newest rows under a
+        condition; ``spec`` of the first block, None where a record has none."""
         newest = select(func.max(MeasurementRow.id)).filter_by(device=device, condition_hash=condition)
         numbers = [RECORD[name].as_float().label(name) for name in NUMBERS]
         parts = [RECORD["n"].as_integer().label("n"), RECORD["flags"].label("flags"), RECORD["arch"].label("arch")]
+        parts.append(RECORD["specs", 0].label("spec"))
         fields: list[Any] = [MeasurementRow.kind, MeasurementRow.key, MeasurementRow.measured_at, *numbers, *parts]
         chosen = newest.group_by(MeasurementRow.kind, MeasurementRow.key)
         return self._mappings(select(*fields).where(MeasurementRow.id.in_(chosen)).order_by(MeasurementRow.id))

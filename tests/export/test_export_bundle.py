@@ -18,6 +18,7 @@ from ofa_deploy.space import PRESETS, network_macs, network_memory, network_para
 SPACE = PRESETS["tiny_16"]
 ARCH = SPACE.smallest
 NETWORK = SPACE.network(ARCH)
+SPECS = {op.key: op.to_json() for op in NETWORK.ops}
 FILES = {"model.onnx": b"a model", "arch.json": b"{}"}
 
 
@@ -46,6 +47,7 @@ def record(key, ops, timings, kind="op"):
         "kind": kind,
         "key": key,
         "ops": ops,
+        "specs": [SPECS[key] for key in ops],
         "condition": {"runtime": "onnxruntime", "simulated": False},
         "rounds": rounds,
         "timings": timings,
@@ -257,6 +259,8 @@ def test_no_wrong_value_looks_like_an_error_of_this_program(tmp_path, truthful, 
         ("latency_model.table", None, "evidence.json: latency_model.table: "),
         ("latency_model.table.rows.0.p50", "fast", "evidence.json: latency_model.table.rows.0.p50: "),
         ("latency_model.table.rows.0.p50", 9.0, "does not match its digest"),
+        ("latency_model.table.specs", {}, "evidence.json: latency_model.table: Value error, specs lacks "),
+        ("measurement.specs.0.h", "wide", "evidence.json: measurement.specs.0: Value error, not an op: h is 'wide'"),
         ("parity.onnx", [[1.0, 2.0], [3.0]], "evidence.json: parity.onnx: "),
         ("test.predicted", [1], "not as many answers as labels"),
         ("audit.networks.0.key", "a" * 64, "report.json shows the network 000000000000"),

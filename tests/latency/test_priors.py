@@ -14,14 +14,15 @@ from ofa_deploy.space import PopulationCodec, load_space
 
 SPACE = load_space("ofa_mbv3_w1.0").with_resolutions((160,))
 CODEC = PopulationCodec(SPACE)
-KEYS = list(CODEC.op_keys)
+BLOCKS = dict(zip(CODEC.op_keys, CODEC.ops, strict=True))
+KEYS = list(BLOCKS)
 
 
 def a_device(seed: int, kind: float = 0.0) -> dict[str, float]:
     """Block latencies in ms: a roofline of MACs and traffic with its own balance, and a peculiarity of every block."""
     rng = np.random.default_rng(seed)
     speed = np.array([1e-8, 1e-6, 2e-8, 0.005]) * rng.lognormal(kind, 0.4, 4)
-    return {key: float(np.array(costs(OpSpec.from_key(key))) @ speed * rng.lognormal(0, 0.05)) for key in KEYS}
+    return {key: float(np.array(costs(op)) @ speed * rng.lognormal(0, 0.05)) for key, op in BLOCKS.items()}
 
 
 def a_row(key: str, ms: float, ops: tuple[str, ...] = (), when: str = "") -> Row:
@@ -48,7 +49,7 @@ def test_a_block_between_measured_ones_is_interpolated_and_knows_its_error() -> 
     for _ in range(4):
         hidden = sorted(rng.choice([key for key in KEYS if key.startswith("mbconv")], 20, replace=False))
         rows = [a_row(key, ms) for key, ms in device.items() if key not in hidden]
-        guess, std = interpolate(rows, hidden)
+        guess, std = interpolate(rows, {key: BLOCKS[key] for key in hidden})
         errors += list(np.log(guess / [device[key] for key in hidden]))
         claimed += list(std)
     assert np.mean(np.abs(errors)) < 0.1
@@ -57,8 +58,8 @@ def test_a_block_between_measured_ones_is_interpolated_and_knows_its_error() -> 
 
 def test_a_block_far_from_all_others_is_less_sure() -> None:
     rows = [a_row(key, ms) for key, ms in a_device(0).items()]
-    near, far = KEYS[40], OpSpec("mbconv", 224, 224, 512, 3072, 640, 7, 1, "relu").key
-    _, (sure, unsure) = interpolate([row for row in rows if row.key != near], [near, far])
+    near, far = CODEC.ops[40], OpSpec("mbconv", 224, 224, 512, 3072, 640, 7, 1, "relu")
+    _, (sure, unsure) = interpolate([row for row in rows if row.key != near.key], {near.key: near, far.key: far})
     assert unsure > 2 * sure
 
 
@@ -70,7 +71,7 @@ def test_other_devices_help_to_interpolate() -> None:
     rows = [a_row(key, ms) for key, ms in device.items() if key not in hidden]
     truth = np.array([device[key] for key in hidden])
     alone, helped = (
-        np.abs(np.log(interpolate(rows, hidden, others)[0] / truth)).mean()
+        np.abs(np.log(interpolate(rows, {key: BLOCKS[key] for key in hidden}, others)[0] / truth)).mean()
         for others in ([], [OtherDevice("a sibling", other)])
     )
     assert helped < 0.6 * alone
@@ -83,7 +84,7 @@ def test_a_model_over_a_table_with_gaps_predicts_with_more_doubt() -> None:
     gaps = replace(whole, rows={key: row for key, row in whole.rows.items() if key not in KEYS[20:40]})
     fresh = [SPACE.network(arch) for arch in CODEC.decode(CODEC.sample(30, np.random.default_rng(9)))]
     truth = np.array([sum(device[op.key] for op in network.ops) for network in fresh])
-    guessing, knowing = LatencyModel(gaps, blocks=table_prior(gaps, KEYS)), LatencyModel(whole)
+    guessing, knowing = LatencyModel(gaps, blocks=table_prior(gaps, BLOCKS)), LatencyModel(whole)
     assert np.abs(guessing.predict(fresh)[0] / truth - 1).mean() < 0.03
     doubt = [
         {block["op"]: block["std_ms"] for block in model.explain(SPACE.network(SPACE.largest))}
@@ -100,7 +101,7 @@ def test_a_new_device_is_predicted_from_few_networks_and_other_devices() -> None
     others = [OtherDevice(f"d{seed}", a_device(seed, kind=0.5 * seed)) for seed in range(1, 7)]
     device = a_device(20, kind=1.0)
     typical = counts(networks_of(device, 200, 5))
-    blocks = prior_from_devices(KEYS, others, typical)
+    blocks = prior_from_devices(BLOCKS, others, typical)
     assert blocks.devices == ("d1", "d2", "d3", "d4", "d5", "d6")
     heldout = networks_of(device, 100, 6)
     truth = np.array([sum(device[key] for key in row.ops) for row in heldout.values()])
@@ -120,7 +121,7 @@ def test_a_new_device_is_predicted_from_few_networks_and_other_devices() -> None
 def test_without_other_devices_the_prior_counts_work() -> None:
     device = a_device(30)
     networks, heldout = networks_of(device, 20, 1), networks_of(device, 50, 2)
-    blocks = prior_from_devices(KEYS, [], counts(heldout))
+    blocks = prior_from_devices(BLOCKS, [], counts(heldout))
     assert blocks.source == "MACs, traffic, weights and launches"
     mean, _ = LatencyModel(LatencyTable("new", {}, {}, networks), blocks=blocks).predict_ops(
         [row.ops for row in heldout.values()]
@@ -137,8 +138,8 @@ def test_a_model_comes_back_from_its_file_with_the_same_predictions(tmp_path) ->
     few = LatencyTable("d", {"runtime": "r"}, {}, networks)
     asked = [row.ops for row in networks_of(device, 5, 8).values()]
     for model in (
-        LatencyModel(table, blocks=table_prior(table, KEYS), statistic="p90"),
-        LatencyModel(few, blocks=prior_from_devices(KEYS, [OtherDevice("o", device)], counts(networks))),
+        LatencyModel(table, blocks=table_prior(table, BLOCKS), statistic="p90"),
+        LatencyModel(few, blocks=prior_from_devices(BLOCKS, [OtherDevice("o", device)], counts(networks))),
     ):
         model.save(tmp_path / "model.json")
         read = LatencyModel.load(tmp_path / "model.json")
@@ -153,7 +154,7 @@ def test_a_model_comes_back_from_its_file_with_the_same_predictions(tmp_path) ->
 
 
 def test_a_prior_survives_json() -> None:
-    blocks = prior_from_devices(KEYS, [OtherDevice("o", a_device(1))], np.ones((3, len(KEYS))))
+    blocks = prior_from_devices(BLOCKS, [OtherDevice("o", a_device(1))], np.ones((3, len(KEYS))))
     read = BlockPrior.from_json(json.loads(json.dumps(blocks.to_json())))
     assert (read.keys, read.origin, read.devices, read.level) == (
         blocks.keys,
@@ -168,7 +169,7 @@ def test_an_explanation_adds_up_to_the_prediction() -> None:
     device = a_device(5)
     rows = {key: a_row(key, ms) for key, ms in device.items() if key not in KEYS[:1]}
     table = LatencyTable("d", {}, rows, networks_of(device, 6, 4))
-    model = LatencyModel(table, blocks=table_prior(table, KEYS))
+    model = LatencyModel(table, blocks=table_prior(table, BLOCKS))
     network = SPACE.network(SPACE.largest)
     blocks = model.explain(network)
     assert sum(block["posterior_ms"] for block in blocks) == pytest.approx(model.predict([network])[0][0])

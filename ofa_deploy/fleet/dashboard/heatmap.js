@@ -15,7 +15,8 @@ const BLOCKS = {
   uib: {caption: "Universal inverted bottlenecks by channels, resolution, kernels and expansion", levels: ["resolution", "start", "kernel", "expand"]},
 };
 const ENDS = {caption: "Stem, head and classifier by resolution", levels: ["resolution"]};
-const shape = ({lines}) => BLOCKS[lines[0].kind] ?? ENDS;
+const stage = (kind) => ({caption: `Blocks of the kind ${kind} by channels, resolution, kernel and expansion`, levels: ["resolution", "kernel", "expand"]});
+const shape = ({lines, columns}) => BLOCKS[lines[0].kind] ?? (columns[0].kernel === null ? ENDS : stage(lines[0].kind));
 const caption = (one) => shape(one).caption;
 
 /** Where a latency stands between the lowest and the highest: 0 to 1, by its logarithm. */
