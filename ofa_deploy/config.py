@@ -56,11 +56,11 @@ class StageDocument(Document):
     """
 
     width: Positive
-    stride: Literal[1, 2] = 1
+    stride: Literal[1, 2, 4] = 1
     act: Activation = "relu"
     se: bool = False
     depths: Some[Positive] = (2, 3, 4)
-    kernels: Some[Literal[3, 5, 7] | tuple[OptionalKernel, OptionalKernel]] = (3, 5, 7)
+    kernels: Some[OptionalKernel | tuple[OptionalKernel, OptionalKernel]] = (3, 5, 7)
     expands: Some[Bound] = (3, 4, 6)
     block: str = "mbconv"
     squeeze: Literal["expanded", "input"] = "expanded"
@@ -97,11 +97,11 @@ class SpaceDocument(Document):
         widths: channel multipliers.
         in_channels: channels of the images.
         num_classes: classes of the classifier.
-        stem_width: channels of the first convolution.
+        stem_width: channels of the first convolution; 0 for none: the first stage then reads the images.
         stem_stride: stride of the first convolution.
         stem_act: activation of the first convolution.
         first_block: whether a fixed MBConv block (kernel 3, stride 1, no expansion) follows the stem.
-        head_width: channels of the last 1×1 convolution before pooling.
+        head_width: channels of the last 1×1 convolution before pooling; 0 for pooling alone.
         feature_width: width of the linear layer before the classifier; 0 for none.
         head_act: activation of the head.
         bn_eps: what batch norm adds to the variance.
@@ -116,11 +116,11 @@ class SpaceDocument(Document):
     widths: Some[Annotated[float, Field(gt=0)]] | None = None
     in_channels: Positive | None = None
     num_classes: Positive | None = None
-    stem_width: Positive | None = None
+    stem_width: Annotated[int, Field(ge=0)] | None = None
     stem_stride: Literal[1, 2] | None = None
     stem_act: Activation | None = None
     first_block: bool | None = None
-    head_width: Positive | None = None
+    head_width: Annotated[int, Field(ge=0)] | None = None
     feature_width: Annotated[int, Field(ge=0)] | None = None
     head_act: Activation | None = None
     bn_eps: Annotated[float, Field(gt=0, lt=1)] | None = None

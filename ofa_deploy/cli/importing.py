@@ -51,7 +51,10 @@ def ofa_latency(workspace: Path | None, folder: Path, name: str, space_name: str
 @import_group.command("ofa-checkpoint")
 @click.argument("file", type=click.Path(path_type=Path))
 @option(
-    "--space", "space_name", required=True, help="Its search space: ofa_mbv3_w1.0, ofa_mbv3_w1.2 or ofa_proxyless_w1.3."
+    "--space",
+    "space_name",
+    required=True,
+    help="Its search space: ofa_mbv3_w1.0, ofa_mbv3_w1.2, ofa_proxyless_w1.3 or ofa_resnet50.",
 )
 @output_option("Supernet file to write.", required=True)
 @json_option

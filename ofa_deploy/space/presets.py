@@ -191,6 +191,36 @@ _MOBILENET_V2 = SearchSpace(
     feature_width=0,
     head_act="relu6",
 )
+_OFA_RESNET50 = SearchSpace(
+    # Once-for-all's ResNet-50D space: widths of 0.65, 0.8 and 1 times those of ResNet-50, stage by stage, and two fewer
+    # blocks to one more than it has.
+    name="ofa_resnet50",
+    stages=(
+        StageSpec(64, 4, depths=(1,), kernels=(0, 3), expands=(8, 32 / 3), block="deep_stem", widths=(40, 48, 64)),
+        *(
+            StageSpec(
+                widths[-1],
+                stride,
+                depths=tuple(range(fewest, fewest + 3)),
+                kernels=(3,),
+                expands=(0.2, 0.25, 0.35),
+                block="bottleneck",
+                widths=widths,
+            )
+            for widths, stride, fewest in (
+                ((168, 208, 256), 1, 2),
+                ((336, 408, 512), 2, 2),
+                ((664, 816, 1024), 2, 4),
+                ((1328, 1640, 2048), 2, 2),
+            )
+        ),
+    ),
+    resolutions=_OFA_RESOLUTIONS,
+    stem_width=0,
+    first_block=False,
+    head_width=0,
+    feature_width=0,
+)
 _OFA_PROXYLESS = SearchSpace(
     # Once-for-all's ProxylessNAS space at width 1.3. Its first block, which has no choices, is a stage here.
     name="ofa_proxyless_w1.3",
@@ -216,6 +246,7 @@ PRESETS: dict[str, SearchSpace] = {
         _ofa_mbv3("ofa_mbv3_w1.0", (24, 40, 80, 112, 160), 16, 960, 1280),
         _ofa_mbv3("ofa_mbv3_w1.2", (32, 48, 96, 136, 192), 24, 1152, 1536),
         _OFA_PROXYLESS,
+        _OFA_RESNET50,
         *map(_efficientnet, range(len(_EFFICIENTNETS))),
         *map(_efficientnet_lite, range(len(_EFFICIENTNET_LITES))),
         _MOBILENET_V2,

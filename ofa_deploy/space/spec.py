@@ -137,9 +137,10 @@ class SearchSpace:
 
     Attributes:
         resolutions, widths: the elastic input sizes (pixels) and channel multipliers.
-        stem_width, stem_stride, stem_act: the first convolution.
+        stem_width, stem_stride, stem_act: the first convolution; a width of 0 for none: the first stage then reads the
+            images.
         first_block: whether a fixed MBConv (kernel 3, stride 1, expand 1, relu) of the stem's width follows it.
-        head_width: channels of the last 1×1 convolution before pooling.
+        head_width: channels of the last 1×1 convolution before pooling; 0 for pooling alone.
         feature_width: width of the linear layer before the classifier; 0 for none.
         bn_eps: what batch norm adds to variances.
         same_padding: whether convolutions are padded as TensorFlow's ``SAME`` is: with a stride, an even side gets a
@@ -167,6 +168,8 @@ class SearchSpace:
 
     def __post_init__(self) -> None:
         _not_empty(self, "stages", "resolutions", "widths")
+        if self.first_block and not self.stem_width:
+            raise UsageError(f"space {self.name}: first_block follows the stem; give a stem_width, or leave it out")
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -194,9 +197,9 @@ class SearchSpace:
             size = (0, 1, *(of_stage[stage] for stage in dict.fromkeys(read) if stage in of_stage))
             present = tuple(b < depth for depth in self.stages[s].depths)
             found.append(Place(size, (kernel0 + i, kernel0 + slots + i), depth0 + s, present))
-        before = 1 + self.first_block
+        before = (self.stem_width > 0) + self.first_block
         head = (0, 1, of_stage[last]) if last in of_stage else (0, 1)
-        return (*found, *[Place((0, 1))] * before, Place(head), Place((0, 1)))
+        return (*found, *[Place((0, 1))] * before, Place(head), Place((0, 1) if self.head_width else head))
 
     def op_at(self, place: int, values: Mapping[int, Any]) -> OpSpec:
         """The block at a place, from what its genes chose, by their numbers."""
@@ -337,25 +340,32 @@ class SearchSpace:
         self, resolution: int, width: float, channels: Sequence[int] = ()
     ) -> tuple[list[OpSpec], list[OpSpec]]:
         """The blocks that no gene but resolution and widths changes: those before and those after the stages."""
-        stem, eps = self.channels(self.stem_width, width), self.bn_eps
-        first = (self.in_channels, 0, stem, 3, self.stem_stride)
-        before = [OpSpec("stem", resolution, resolution, *first, self.stem_act, eps=eps, same=self.same_padding)]
-        if self.first_block:
-            h, w = before[0].out_hw
-            before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True, eps=eps))
+        eps, before, after = self.bn_eps, list[OpSpec](), list[OpSpec]()
+        if self.stem_width:
+            stem = self.channels(self.stem_width, width)
+            first = (self.in_channels, 0, stem, 3, self.stem_stride)
+            before.append(
+                OpSpec("stem", resolution, resolution, *first, self.stem_act, eps=eps, same=self.same_padding)
+            )
+            if self.first_block:
+                h, w = before[0].out_hw
+                before.append(OpSpec("mbconv", h, w, stem, stem, stem, 3, 1, "relu", skip=True, eps=eps))
         h = self.stage_inputs(resolution)[-1]
-        last = self.channels(channels[-1] if channels else self.stages[-1].width, width)
-        head = self.channels(self.head_width, width)
-        feature = self.channels(self.feature_width, width) if self.feature_width else 0
-        after = [
-            OpSpec("head", h, h, last, 0, head, 1, 1, self.head_act, eps=eps),
-            OpSpec("classifier", 1, 1, head, feature, self.num_classes, 1, 1, self.head_act if feature else "none"),
-        ]
+        features = self.channels(channels[-1] if channels else self.stages[-1].width, width)
+        if self.head_width:
+            head = self.channels(self.head_width, width)
+            after.append(OpSpec("head", h, h, features, 0, head, 1, 1, self.head_act, eps=eps))
+            features = head
+        else:
+            after.append(OpSpec("global_pool", h, h, features, 0, features, act="none"))
+        mixed = self.channels(self.feature_width, width) if self.feature_width else 0
+        act = self.head_act if mixed else "none"
+        after.append(OpSpec("classifier", 1, 1, features, mixed, self.num_classes, 1, 1, act))
         return before, after
 
     def stage_inputs(self, resolution: int) -> list[int]:
         """Input side of every stage, and after the last one, in pixels."""
-        sides = [(resolution - 1) // self.stem_stride + 1]
+        sides = [(resolution - 1) // self.stem_stride + 1 if self.stem_width else resolution]
         for stage in self.stages:
             sides.append((sides[-1] - 1) // stage.stride + 1)
         return sides
@@ -373,8 +383,10 @@ class SearchSpace:
         """The block at one slot, for one choice of its genes; ``channels`` as an ``Arch`` has them."""
         spec, first = self.stages[stage], position == 0
         side = self.stage_inputs(resolution)[stage + (not first)]
-        widths = [self.stem_width, *(channels or (one.width for one in self.stages))]
-        cin, cout = self.channels(widths[stage + (not first)], width), self.channels(widths[stage + 1], width)
+        bases = [self.stem_width, *(channels or (one.width for one in self.stages))]
+        cin, cout = self.channels(bases[stage + (not first)], width), self.channels(bases[stage + 1], width)
+        if first and not stage and not self.stem_width:
+            cin = self.in_channels
         stride = spec.stride if first else 1
         fields = stage_kind(spec.block).fields(cin, cout, stride, kernel, expand)
         squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)

@@ -29,12 +29,21 @@ LISTED = 6  # of the keys that are wrong, in the message
 OUTSIDE = {"stem": "first_conv", "classifier.linear": "classifier.linear"}
 HEAD = {True: "final_expand_layer", False: "feature_mix_layer"}  # by whether another layer follows it
 MIX = ("classifier.mix.weight", "feature_mix_layer.conv.weight")  # a matrix here, a 1×1 convolution there
-INSIDE = {
-    "expand": "inverted_bottleneck",
-    "depthwise": "depth_conv",
-    "se.reduce": "depth_conv.se.fc.reduce",
-    "se.expand": "depth_conv.se.fc.expand",
-    "project": "point_linear",
+INSIDE = {  # of every kind of block
+    "mbconv": {
+        "expand": "inverted_bottleneck",
+        "depthwise": "depth_conv",
+        "se.reduce": "depth_conv.se.fc.reduce",
+        "se.expand": "depth_conv.se.fc.expand",
+        "project": "point_linear",
+    },
+    "deep_stem": {
+        "first": "input_stem.0",
+        "optional.conv": "input_stem.1.conv",  # in a residual block's ``conv``, and each part said once
+        "optional.bn": "input_stem.1.conv.bn",
+        "last": "input_stem.2",
+    },
+    "bottleneck": {"reduce": "conv1", "middle": "conv2", "project": "conv3", "shortcut": "downsample"},
 }
 Shapes = dict[str, tuple[int, ...]]
 
@@ -141,7 +150,7 @@ def _plainly_spelt(path: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]
     for key, value in state.items():
         if key.endswith("num_batches_tracked"):
             continue
-        short = re.sub(r"\.(bn|conv|linear)\.\1\.", r".\1.", key.replace(".mobile_inverted_conv.", ".conv."))
+        short = re.sub(r"\.(bn|conv|linear)(\.\1)+\.", r".\1.", key.replace(".mobile_inverted_conv.", ".conv."))
         if short in plain:
             raise UsageError(f"{path} has {short} twice, in two spellings; it is damaged")
         plain[short] = value
@@ -169,10 +178,23 @@ def _shapes(space: SearchSpace) -> Shapes:
 
 def _names(space: SearchSpace) -> dict[str, str]:
     """Once-for-all's name, shortly spelt, for every weight of a space's supernet."""
-    order = ["first"] * space.first_block + [f"s{s}b{b}" for s, b in space.slots]
-    blocks = {name: i for i, name in enumerate(order)}
-    outside = OUTSIDE | {"head": HEAD[space.feature_width > 0]}
-    return {name: _theirs(name, blocks, outside) for name in _state(space) if not name.endswith("num_batches_tracked")}
+    layers = _layers(space)
+    return {name: _theirs(name, layers) for name in _state(space) if not name.endswith("num_batches_tracked")}
+
+
+def _layers(space: SearchSpace) -> dict[str, str]:
+    """Once-for-all's name for every layer of a space's supernet."""
+    found = OUTSIDE | {"head": HEAD[space.feature_width > 0]}
+    kinds = {f"s{s}b{b}": space.stages[s].block for s, b in space.slots}
+    if space.first_block:
+        kinds = {"first": "mbconv"} | kinds
+    blocks = 0
+    for block, kind in kinds.items():
+        parts, place = INSIDE.get(kind, {}), ""
+        if kind != "deep_stem":
+            place, blocks = f"blocks.{blocks}.{'conv.' if kind == 'mbconv' else ''}", blocks + 1
+        found |= {f"{block}.{ours}": f"{place}{theirs}" for ours, theirs in parts.items()}
+    return found
 
 
 def _state(space: SearchSpace) -> dict[str, Tensor]:
@@ -180,16 +202,12 @@ def _state(space: SearchSpace) -> dict[str, Tensor]:
         return Supernet(space).state_dict()
 
 
-def _theirs(name: str, blocks: Mapping[str, int], outside: Mapping[str, str]) -> str:
+def _theirs(name: str, layers: Mapping[str, str]) -> str:
     """Once-for-all's name for one of ours; a layer that it does not have keeps ours, which no file of it has."""
     if name == MIX[0]:
         return MIX[1]
-    block, _, part = name.partition(".")
-    layers = INSIDE if block in blocks else outside
-    inner = part if block in blocks else name
-    layer = next((layer for layer in layers if inner.startswith(f"{layer}.")), None)
+    layer = next((layer for layer in layers if name.startswith(f"{layer}.")), None)
     if layer is None:
         return name
-    prefix = f"blocks.{blocks[block]}.conv." if block in blocks else ""
-    leaf = re.sub(r"^transform_(\d+to\d+)$", r"conv.\1_matrix", inner.removeprefix(f"{layer}."))
-    return f"{prefix}{layers[layer]}.{leaf}"
+    leaf = re.sub(r"^transform_(\d+to\d+)$", r"conv.\1_matrix", name.removeprefix(f"{layer}."))
+    return f"{layers[layer]}.{leaf}"

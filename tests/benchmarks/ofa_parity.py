@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.ofa_parity [--count 50]
 
-Checkpoints of all three with random weights, batch statistics and kernel transforms; random subnets at random
+Checkpoints of all four with random weights, batch statistics and kernel transforms; random subnets at random
 resolutions, and the same two images in both. Every difference is relative to the subnet's largest logit: of the
 supernet run with the subnet's choices, of the extracted module, and of its ONNX graph in ONNX Runtime.
 """
@@ -53,7 +53,7 @@ def differences(width: float, count: int, seed: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Compare all three, and print one JSON document."""
+    """Compare all four, and print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=50, help="Subnets of each.")
     parser.add_argument("--seed", type=int, default=0)

@@ -29,6 +29,8 @@ OPS = [
     OpSpec("stem", 8, 8, 3, 0, 8, 3, 2, "relu6", same=True),
     OpSpec("uib", 9, 7, 8, 16, 8, 3, 1, "relu", skip=True, start=5),
     OpSpec("conv", 9, 7, 8, 8, 12, 3, 2, "relu"),
+    OpSpec("deep_stem", 19, 17, 3, 8, 12, 0, 4, "relu"),
+    OpSpec("deep_stem", 16, 16, 1, 8, 16, 3, 4, "hswish"),
     OpSpec("basic", 9, 7, 8, 12, 8, 5, 1, "relu", skip=True),
     OpSpec("basic", 9, 7, 8, 16, 12, 3, 2, "silu"),
     OpSpec("bottleneck", 9, 7, 8, 4, 8, 3, 1, "hswish", skip=True),

@@ -68,9 +68,11 @@ class StageKind(Kind):
         gated: whether its blocks may have squeeze-excitation.
         expands: whether an expand ratio other than 1 makes a difference.
         projects: whether a block has weights on its shortcut where its input has another shape than its output.
+        optional: whether a kernel may be 0, for a convolution that is left out.
     """
 
     role = STAGE
+    optional = False
     pairs = False
     gated = False
     expands = True
@@ -95,6 +97,8 @@ class StageKind(Kind):
         if any(isinstance(kernel, tuple) is not self.pairs for kernel in kernels):
             form = "pairs [before, after]" if self.pairs else "numbers"
             raise UsageError(f"kernels of {self.name} blocks are {form}, not {_shown(kernels)}")
+        if 0 in kernels and not self.optional:
+            raise UsageError(f"{self.name} blocks need a kernel; remove 0 from {_shown(kernels)}")
         if se and not self.gated:
             raise UsageError(f"{self.name} blocks have no squeeze-excitation; remove se")
         if not self.expands and expands != (1,):
