@@ -14,7 +14,7 @@ from device_agents.log import log
 from device_agents.model_cache import Models
 from device_agents.protocol import failure
 from device_agents.runtimes import DeviceLost
-from device_agents.supervisor import ChunkFailed, Supervisor
+from device_agents.supervisor import ChunkFailed, Supervisor, Workers
 
 CLAIM_WAIT_S = 20  # how long the server may keep an idle agent's question open
 BACKOFF_S = (0.5, 60.0)
@@ -35,7 +35,7 @@ class Agent:
         lock_path: locked while this machine is timed.
         parent: process id without which the agent ends; None to live on.
         once: end when there is no work.
-        command: how to start a worker, see ``Supervisor``.
+        command: how to start a worker, see ``Workers``.
         facts: function that says what the device is, where that is another one than this machine; while it raises
             ``DeviceLost``, no work is asked for.
     """
@@ -47,7 +47,7 @@ class Agent:
         self.lock_path = lock_path
         self.parent = parent
         self.once = once
-        self.command = command
+        self.workers = Workers(command)
         self.facts = facts or device_facts
         self.stop_asked = False
         self._idle = False
@@ -83,6 +83,8 @@ class Agent:
                     return
         except Stopped:
             return
+        finally:
+            self.workers.close()
 
     def persist(self, request):
         """Repeat a request until the server answers, ever more rarely while it, or the device to measure, is away.
@@ -145,6 +147,8 @@ class Agent:
             self._hand_back(path, problem["reason"], problem["message"])
         else:
             self.state.spool.keep(work["run"], result)
+            if self.parent is not None:  # a command asks for more soon; other agents may idle for days, and hold memory
+                self.workers.prepare(work["runtime"]["runtime"])
         self.state.end_run()
 
     def _begin(self, run):
@@ -165,7 +169,7 @@ class Agent:
 
         models = Models(self.state.path("models"), lambda sha256: self.persist(lambda: fetch(sha256)))
         marker = self.state.path("at")
-        return Supervisor(models.get, heartbeat.tell, check, marker, self.lock_path, self.command).measure(work)
+        return Supervisor(models.get, heartbeat.tell, check, marker, self.lock_path, self.workers).measure(work)
 
     def _deliver(self):
         """Give the server every result that it does not have yet."""

@@ -13,7 +13,7 @@ import time
 
 from device_agents.facts import memory_limit
 from device_agents.marker import read_marker
-from device_agents.worker import OUT_OF_MEMORY
+from device_agents.worker import IMPORT, OUT_OF_MEMORY
 
 POLL_S = 0.25
 MEMORY_SHARE = 0.8  # of what there is, that a worker may hold
@@ -43,6 +43,49 @@ def worker_command():
     return [sys.executable, *flags, "-c", code, root]
 
 
+class Workers:
+    """Starts worker processes, and the next one ahead where that is asked for: a start takes longer than many chunks.
+
+    Args:
+        command: how to start a worker.
+    """
+
+    def __init__(self, command=None):
+        self._command = command or worker_command()
+        self._ahead = None
+
+    def start(self):
+        """A process that waits for its run: the one that was started ahead, if it still lives, or a new one."""
+        process, self._ahead = self._ahead, None
+        if process is not None:
+            if process.poll() is None:
+                return process
+            end_process(process)
+        return self._start({})
+
+    def prepare(self, runtime):
+        """Start the next process, in which the runtime of that name will probably be wanted."""
+        if self._ahead is None:
+            self._ahead = self._start({IMPORT: runtime})
+
+    def _start(self, more):
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        environment.update(more)
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the agent; and a session's leader may raise the session's priority
+        )
+
+    def close(self):
+        """End the process that nobody took."""
+        process, self._ahead = self._ahead, None
+        if process is not None:
+            end_process(process)
+
+
 class Supervisor:
     """Measures chunks.
 
@@ -52,17 +95,17 @@ class Supervisor:
         check: called often; may raise to end the measurement.
         marker_path: a file for the worker to say in what it is at.
         lock_path: the file to hold locked while a real runtime times this machine.
-        command: how to start a worker.
+        workers: ``Workers``.
         memory: bytes that a worker may hold; by default a share of what the device, or this container, has.
     """
 
-    def __init__(self, models, report, check, marker_path, lock_path=None, command=None, memory=None):
+    def __init__(self, models, report, check, marker_path, lock_path=None, workers=None, memory=None):
         self._models = models
         self._report = report
         self._check = check
         self._marker_path = marker_path
         self._lock_path = lock_path
-        self._command = command or worker_command()
+        self._workers = workers or Workers()
         self._memory = memory or MEMORY_SHARE * (memory_limit() or float("inf"))
 
     def measure(self, run):
@@ -87,7 +130,7 @@ class Supervisor:
 
     def _attempt(self, run, end):
         limits = {"stall_s": STALL_SHARE * run["run_s"], "end": end, "memory": self._memory}
-        worker = Worker(self._command, self._marker_path, limits)
+        worker = Worker(self._workers, self._marker_path, limits)
         try:
             worker.send({"run": run, "lock": self._lock_path, "marker": self._marker_path})
             while True:
@@ -131,20 +174,13 @@ class Worker:
         limits: ``stall_s`` seconds that it may be at one item, ``end`` of its time, ``memory`` in bytes.
     """
 
-    def __init__(self, command, marker_path, limits):
+    def __init__(self, workers, marker_path, limits):
         self._limits = limits
         self._marker_path = marker_path
         self._moves, self._moved = None, time.monotonic()
         if os.path.exists(marker_path):
             os.remove(marker_path)
-        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the agent; and a session's leader may raise the session's priority
-        )
+        self._process = workers.start()
         self._lines = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -210,15 +246,20 @@ class Worker:
 
     def end(self):
         """End the process, and what it has started."""
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (OSError, AttributeError):  # it is gone; or this is not a Unix
-            self._process.kill()
-        self._process.wait()
-        self._reader.join(GOODBYE_S)
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):  # what was not sent yet is not needed
-                pipe.close()
+        end_process(self._process, lambda: self._reader.join(GOODBYE_S))
+
+
+def end_process(process, then=lambda: None):
+    """End a worker's process, and what it has started; ``then`` is called before its pipes are closed."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (OSError, AttributeError):  # it is gone; or this is not a Unix
+        process.kill()
+    process.wait()
+    then()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(OSError):  # what was not sent yet is not needed
+            pipe.close()
 
 
 def signal_name(number):

@@ -12,6 +12,7 @@ that prints or reads meets stderr and an empty file.
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import signal
@@ -24,6 +25,8 @@ from device_agents.protocol import failure
 
 REPORT_S = 1.0
 OUT_OF_MEMORY = errno.ENOMEM  # exit code
+IMPORT = "OFA_IMPORT"  # in the environment of a worker that waits for its run: the runtime to import meanwhile
+LIBRARIES = ("onnxruntime", "openvino", "torch")  # runtimes whose Python module has the same name
 
 
 class Pipe:
@@ -70,6 +73,9 @@ class Pipe:
 def main():
     """Measure the chunk that the agent hands over."""
     pipe = Pipe()
+    if os.environ.get(IMPORT) in LIBRARIES:
+        with contextlib.suppress(Exception):  # who needs it will say what is wrong
+            importlib.import_module(os.environ[IMPORT])
     asked = pipe.read()
     run = asked["run"]
     if hasattr(signal, "alarm"):  # hanging in a runtime, with no agent left to end it

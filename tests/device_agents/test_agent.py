@@ -77,6 +77,17 @@ def test_work_is_claimed_measured_and_delivered(agent, fleet, state, work):
     assert state.spool.runs() == []
 
 
+@pytest.mark.parametrize("commands", [True, False])
+def test_only_a_commands_agent_starts_the_next_worker_ahead(agent, fleet, work, commands, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(agent.workers, "prepare", prepared.append)
+    agent.parent = os.getppid() if commands else None
+    fleet.waiting += [work("good"), work("good", run="r2")]
+    agent.loop(agent.fleet_server)
+    assert sorted(fleet.results) == ["r1", "r2"]
+    assert prepared == [work("good")["runtime"]["runtime"]] * 2 * commands
+
+
 def test_a_server_that_is_away_is_asked_again_and_gets_the_result_once(agent, fleet, work, monkeypatch):
     fleet.waiting.append(work("good"))
     outage = []

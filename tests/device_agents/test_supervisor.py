@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from device_agents import supervisor as module
-from device_agents.supervisor import ChunkFailed, Supervisor, worker_command
+from device_agents.supervisor import ChunkFailed, Supervisor, Workers, worker_command
 
 MODEL = b"a model"
 
@@ -14,7 +14,9 @@ def measure(tmp_path, faulty_command, monkeypatch):
     monkeypatch.setattr(module, "POLL_S", 0.05)
 
     def run(work, models=lambda sha256: MODEL, report=lambda progress: None, check=lambda: None, **more):
-        return Supervisor(models, report, check, str(tmp_path / "at"), command=faulty_command, **more).measure(work)
+        return Supervisor(models, report, check, str(tmp_path / "at"), workers=Workers(faulty_command), **more).measure(
+            work
+        )
 
     return run
 
@@ -117,3 +119,37 @@ def test_a_worker_is_started_as_its_agent_was():
     command = worker_command()
     assert command[0] == sys.executable
     assert ("-I" in command) == bool(sys.flags.isolated)
+
+
+def test_a_worker_that_was_started_ahead_measures_and_a_dead_one_is_replaced(tmp_path, faulty_command, work):
+    workers = Workers(faulty_command)
+    supervisor = Supervisor(
+        lambda sha256: MODEL, lambda progress: None, lambda: None, str(tmp_path / "at"), None, workers
+    )
+    workers.prepare("onnxruntime")
+    ahead = workers._ahead
+    assert len(supervisor.measure(work("good"))["items"][0]["timings"]) == 3
+    assert ahead.poll() is not None, "it was the one that measured, and has ended"
+    workers.prepare("onnxruntime")
+    workers._ahead.kill()
+    workers._ahead.wait()
+    assert len(supervisor.measure(work("good"))["items"][0]["timings"]) == 3
+    workers.prepare("a runtime that there is not")
+    left = workers._ahead
+    workers.close()
+    assert left.poll() is not None
+
+
+def test_a_worker_that_waits_has_imported_its_runtime(monkeypatch):
+    monkeypatch.setenv("OFA_TOKEN", "secret")
+    watched = (
+        "import os, sys; from device_agents import worker\n"
+        "class Pipe:\n"
+        "    def read(self): sys.exit('onnxruntime' in sys.modules and 'OFA_TOKEN' not in os.environ and 7)\n"
+        "worker.Pipe = Pipe; worker.main()"
+    )
+    for runtime, code in (("onnxruntime", 7), ("os.path", 0), ("simulated", 0)):
+        workers = Workers([sys.executable, "-c", watched])
+        workers.prepare(runtime)
+        assert workers._ahead.wait(60) == code
+        workers.close()
