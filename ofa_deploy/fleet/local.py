@@ -17,6 +17,7 @@ from ofa_deploy.fleet.agents import AgentProcess
 from ofa_deploy.fleet.blobs import Blobs
 from ofa_deploy.fleet.client import LOOPBACK, Client
 from ofa_deploy.fleet.items import MeasureItem, choose_sentinels
+from ofa_deploy.fleet.kept import KeptJobs, records_of
 from ofa_deploy.fleet.presence import running
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
@@ -151,19 +152,26 @@ class Fleet:
             "items": [item.to_json() for item in items],
         }
         models = {item.sha256: item.model for item in items}
+        kept = KeptJobs(self._workspace, self._client) if self.lasts and not own else None
+        waiting = kept.instead_of(job) if kept else None
+        job_id = waiting or str(job["id"])
         try:
             if self._models is not None:
                 self._models.keep(models)
-            self._client.submit(job, models)
-            status = self._wait(str(job["id"]), target.name, progress or (lambda _: None))
+            if waiting is None:
+                self._client.submit(job, models)
+            status = self._wait(job_id, target.name, progress or (lambda _: None))
         except _Lost:
-            if own or self._inside is not None:
-                self._abandon(str(job["id"]))
+            if kept is None:
+                self._abandon(job_id)
+            elif waiting is None:
+                kept.keep(job)
             raise
         except BaseException:
-            self._abandon(str(job["id"]))
+            self._abandon(job_id)
             raise
-        return self._collect(status)
+        records = self._collect(status)
+        return records_of(job, records) if waiting else records
 
     @contextlib.contextmanager
     def replaying(self, device: str, after: int) -> Iterator[None]:

@@ -1,9 +1,10 @@
 """What much that was measured costs a workspace: fits, reports, verification, audits, a pipeline with nothing to do.
 
-    python tests/benchmarks/workspace_of_500.py [--networks 500] [--supernet fashion_mnist_boxed] [--json]
+    OMP_NUM_THREADS=1 python tests/benchmarks/workspace_of_500.py [--networks 500] [--supernet NAME] [--json]
 
 Measures random networks of a supernet on a simulated device, extracts a bundle from what the workspace then knows, and
 times each step: seconds on the clock and of the processor. The fit of a larger space is timed on made-up measurements.
+One thread each: on a busy machine, torch's threads would wait for each other.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.config import read_document
-from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.audits import newest_audit
+from ofa_deploy.deploy.bundle import PARITY_IMAGES, build_bundle, build_report
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.subject import load_subject
-from ofa_deploy.export import verify_bundle
+from ofa_deploy.deploy.verification import tested
+from ofa_deploy.export import parity, runner, verify_bundle
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.models import load_model, load_table
@@ -30,6 +33,7 @@ from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, left_out
 from ofa_deploy.pipeline.document import PipelineDocument
 from ofa_deploy.pipeline.runner import run_pipeline
+from ofa_deploy.report import render_html, render_markdown
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PopulationCodec, SearchSpace, load_space, op_macs
 from ofa_deploy.store import Workspace
@@ -115,7 +119,14 @@ def measure(clock: Clock, folder: Path, supernet: str, networks: int) -> None:
             found = clock(
                 "extract: search, measure, choose", lambda: extract(fleet, workspace, subject, target, budget)
             )
-        clock("extract: its report and its bundle", lambda: build_bundle(found, folder / "bundle", "a benchmark"))
+        run = runner(target)[1]
+        images = subject.images(found.chosen.point.arch, PARITY_IMAGES)
+        checked = parity(found.chosen.subnet, found.chosen.onnx, images, run)
+        test = clock("accuracy on the test images, twice", lambda: tested(subject, found.chosen, run, "test"))
+        known = newest_audit(workspace, found)
+        report = clock("extract's report", lambda: build_report(found, checked, test, "a benchmark", known))
+        clock("its pages", lambda: (render_html(report), render_markdown(report)))
+        clock("all of the bundle", lambda: build_bundle(found, folder / "bundle", "a benchmark", known))
 
 
 def main() -> None:

@@ -115,6 +115,34 @@ def test_the_command_ends_and_the_job_goes_on(stage, fleet, workspace, phone, ma
     assert (status["done"], status["failed"], status["lost"]) == (2, 0, None)
 
 
+def lose(fleet, phone, items, wait):
+    """A command whose device goes away in the rounds; its job is kept."""
+    threading.Thread(target=lambda: (wait_for(wait), phone.kill())).start()
+    with pytest.raises(DeviceUnavailable):
+        fleet.measure(phone.profile, items, MEASURED)
+
+
+@pytest.mark.parametrize("first", ["same", "fewer", "others"])
+def test_a_command_that_is_repeated_when_the_device_is_back_measures_nothing_twice(
+    first, fleet, workspace, phone, make_items
+):
+    items = make_items(5)
+    lost = {"same": items[:3], "fewer": items[:2], "others": items[3:]}[first]
+    lose(fleet, phone, lost, lambda: STAGES["in the rounds"](workspace.store))
+    wait_for(lambda: not workspace.store.overview.running())
+    phone.start()
+    wait_for(workspace.store.overview.running)
+    records = fleet.measure(phone.profile, items[:3], MEASURED)
+    assert [record["key"] for record in records] == [item.key for item in items[:3]]
+    jobs = {job["id"]: job["state"] for job in workspace.store.jobs.of_device("phone")}
+    wanted = {"same": ["done"], "fewer": ["cancelled", "done"], "others": ["done", "done"]}[first]
+    assert sorted(jobs.values()) == wanted
+    measured = [record["key"] for record in workspace.store.measurements("phone")]
+    assert len(measured) == len(set(measured)) == (5 if first == "others" else 3)
+    again = fleet.measure(phone.profile, items[:3], MEASURED)
+    assert {r["run"] for r in again}.isdisjoint(r["run"] for r in records), "a new question is measured anew"
+
+
 def test_an_own_agent_that_hangs_ends_the_command(fleet, workspace, target, make_items):
     stopped = []
 

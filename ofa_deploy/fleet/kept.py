@@ -1,0 +1,82 @@
+"""Jobs that wait at a server for a device that went away, so that a command that is repeated measures nothing twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.files import write_atomic
+from ofa_deploy.fleet.client import Client
+from ofa_deploy.store import Workspace
+
+ASKED = ("device", "runtime", "settings")  # what two jobs have alike that can stand for each other
+
+
+class KeptJobs:
+    """The jobs at one server that this workspace's commands gave up waiting for."""
+
+    def __init__(self, workspace: Workspace, client: Client) -> None:
+        self._file, self._client = workspace.root / "kept-jobs.json", client
+
+    def keep(self, job: Mapping[str, Any]) -> None:
+        """Remember a job whose device is lost; the server measures it when the device is back."""
+        items = [_name(item) for item in job["items"]]
+        entry = {"server": self._client.url, "id": job["id"], **{name: job[name] for name in ASKED}, "items": items}
+        self._write([one for one in self._all() if one["id"] != job["id"]] + [entry])
+
+    def instead_of(self, job: Mapping[str, Any]) -> str | None:
+        """The id of a kept job that measures all items of a new one: wait for it. None: queue the new one.
+
+        A kept job is cancelled where the new one measures all that is left of it. One that measures other items stays.
+        """
+        wanted = {_name(item) for item in job["items"]}
+        for kept in self._all():
+            if kept["server"] != self._client.url or kept["device"] != job["device"]:
+                continue
+            left = self._left(kept)
+            if left and wanted <= left and all(kept[name] == job[name] for name in ASKED):
+                return str(kept["id"])
+            if left and left <= wanted and kept["runtime"] == job["runtime"]:
+                self._client.cancel(kept["id"])
+                left = set()
+            if not left:
+                self._write([one for one in self._all() if one["id"] != kept["id"]])
+        return None
+
+    def _left(self, kept: Mapping[str, Any]) -> set[str]:
+        """The items of a kept job that nobody has measured yet; none where it is over."""
+        try:
+            if self._client.status(kept["id"])["state"] != "active":
+                return set()
+            measured = {record["position"] for record in self._client.records(kept["id"])}
+        except UsageError:  # the server does not know it any more
+            return set()
+        return {name for place, name in enumerate(kept["items"]) if place not in measured}
+
+    def _all(self) -> list[dict[str, Any]]:
+        try:
+            return list(json.loads(self._file.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        write_atomic(self._file, json.dumps(entries).encode())
+
+
+def _name(item: Mapping[str, Any]) -> str:
+    return f"{item['kind']} {item['key']}"
+
+
+def records_of(job: Mapping[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those of a kept job's records that a new job asked for, in its order.
+
+    Raises:
+        OfaDeployError: one is missing: it could not be measured.
+    """
+    found = {_name(record): record for record in records}
+    missing = next((item["key"] for item in job["items"] if _name(item) not in found), None)
+    if missing is not None:
+        raise OfaDeployError(f"{missing} could not be measured on {job['device']}; run the command again")
+    return [found[_name(item)] for item in job["items"]]
