@@ -298,7 +298,7 @@ def space_of(asked: SpaceQuestion, source: str | Path | Mapping[str, Any] = "") 
     elif found := PRESETS.get(backbone.type) or PRESETS.get(f"{backbone.type}_w1.0"):
         base = found
     else:
-        families = sorted({*PRESETS, *(name.rpartition("_w")[0] for name in PRESETS if "_w" in name)})
+        families = sorted({*PRESETS, *(name.removesuffix("_w1.0") for name in PRESETS)})
         key = ("search_space", "backbone", "type")
         where = f"{line_of(source, *key)}: " if source else ""
         raise UsageError(

@@ -71,6 +71,8 @@ def test_what_there_is_not_is_refused_by_name(tmp_path, was, now, said):
         ({"type": "ofa_mbv3"}, "ofa_mbv3_w1.0", 16),
         ({"type": "ofa_mbv3", "width_mult": 2}, "ofa_mbv3_w1.0-w2-d1", 32),
         ({"type": "efficientnet_b0", "depth_mult": 1.5}, "efficientnet_b0-w1-d1.5", 32),
+        ({"type": "ofa_proxyless", "width_mult": 1.3}, "ofa_proxyless_w1.3", 40),
+        ({"type": "mobilenet_v2", "width_mult": 0.75}, "mobilenet_v2-w0.75-d1", 24),
     ],
 )
 def test_multiplied_backbones(backbone, name, stem):

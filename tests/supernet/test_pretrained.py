@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from ofa_deploy.fleet import resolve_target
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.pixels import network_input
 from ofa_deploy.space import load_space
+from ofa_deploy.supernet import Supernet, inherit, initialise
 from ofa_deploy.supernet.pretrained import LITE, import_efficientnet_pytorch, import_torchvision
 from tests.supernet.torchvision_models import distance, random_torchvision, randomised
 
@@ -59,6 +61,24 @@ def test_networks_with_tensorflows_padding_are_those_of_their_package(name, side
     supernet, summary = import_efficientnet_pytorch(tmp_path / "net.pth", space)
     assert ("mean" in summary["source"]) == (name != "b0")
     check_parity(model, supernet, torch.randn(2, 3, side, side))
+
+
+def test_a_supernet_around_a_lite_has_its_padding():
+    elastic = {"depth": [-1], "kernel": [3], "expand": [3], "resolution": [36]}
+    mine = load_space({"name": "mine", "base": "efficientnet_lite0", "resolutions": [44], "elastic": elastic})
+    base, supernet = Supernet(load_space("efficientnet_lite0")).eval(), Supernet(mine).eval()
+    initialise(base, 0)
+    inherit(supernet, base)
+    for side in (44, 36):  # whose sides after each stride are even and odd in turn
+        x = torch.randn(2, 3, side, side)
+        same = {**mine.largest.to_json(), "resolution": side}
+        with torch.inference_mode():
+            expected = base(x, base.space.canonical({**base.space.largest.to_json(), "resolution": side}))
+            assert distance(supernet(x, mine.canonical(same)), expected) < 1e-4
+            small = mine.canonical({**mine.smallest.to_json(), "resolution": side})
+            assert torch.equal(supernet.extract(small).eval()(x), supernet(x, small))
+    with pytest.raises(UsageError, match=r"first in stem\.same: absent, not True"):
+        inherit(Supernet(replace(mine, same_padding=False)), base)
 
 
 @pytest.mark.parametrize(
