@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from device_agents.runtimes.tensorrt import build_plan, make_log
+from ofa_deploy.blocks import random_weights
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import run_onnx
 from ofa_deploy.fleet import resolve_target
@@ -79,6 +81,19 @@ def test_a_supernet_around_a_lite_has_its_padding():
             assert torch.equal(supernet.extract(small).eval()(x), supernet(x, small))
     with pytest.raises(UsageError, match=r"first in stem\.same: absent, not True"):
         inherit(Supernet(replace(mine, same_padding=False)), base)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v2", "ofa_proxyless_w1.3"])
+def test_other_runtimes_take_the_graph(name):
+    space = load_space(name)
+    network = space.network({**space.largest.to_json(), "resolution": 64})
+    model = onnx_bytes(write_onnx(network, random_weights(network), resolve_target("local")))
+    image = np.random.default_rng(0).standard_normal((1, *network.input_shape)).astype(np.float32)
+    openvino = pytest.importorskip("openvino", reason=SKIPPED).Core()
+    found = openvino.compile_model(openvino.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image)[0]
+    assert distance(torch.from_numpy(found), torch.from_numpy(run_onnx(model, [image]))) < 1e-4
+    rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX's wheels are no extra; see INSTALL in the runtime")
+    assert build_plan(rtx, make_log(rtx), model, "fp32", rtx.ComputeCapability.SM86).nbytes > 1000
 
 
 @pytest.mark.parametrize(
