@@ -35,7 +35,7 @@ class Curve:
         ms: latencies, ascending ``[M]``.
         factor: its values there.
         unsure: their relative standard deviations.
-        noise: relative standard deviation of one measurement around it.
+        noise: relative standard deviation of one measurement around it, the measurement's own error included.
     """
 
     ms: np.ndarray
@@ -135,7 +135,7 @@ def curve_through(ms: Floats, ratios: Floats, errors: Floats) -> Curve:
     means, variances = (np.array([one[i] for one in found]) for i in (1, 2))
     mean = weight @ means
     variance = weight @ (variances + (means - mean) ** 2)
-    noise = float(np.sqrt(weight @ np.array([noise**2 for _, noise in scales])))
+    noise = float(np.sqrt(weight @ np.array([noise**2 for _, noise in scales]) + np.median(se) ** 2))
     return Curve(np.exp(grid), np.exp(middle + mean), np.sqrt(variance), noise)
 
 

@@ -44,6 +44,17 @@ def test_noise_around_the_curve_is_told():
     assert curve.at([1.0])[0] == pytest.approx(1.2, rel=0.06)
 
 
+def test_a_measurement_is_expected_to_be_off_by_its_own_error_too():
+    many, inside = np.geomspace(1, 5, 30), []
+    for _ in range(20):
+        ratios = 2.0 * np.exp(0.08 * RNG.standard_normal(30))
+        curve = curve_through(many, ratios, np.full(30, 0.08))
+        factor, unsure = curve.at(many)
+        another = 2.0 * np.exp(0.08 * RNG.standard_normal(30))
+        inside.append(another <= factor * (1 + 1.645 * np.hypot(unsure, curve.noise)))
+    assert 0.9 < np.mean(inside) < 0.99
+
+
 def test_items_that_were_lucky_do_not_draw_the_curve_down():
     """Of skewed rounds, an item whose sample has no slow round has a low ratio and a small error of its own."""
     many, found = np.geomspace(1, 5, 42), []
