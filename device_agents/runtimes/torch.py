@@ -156,8 +156,12 @@ def _window(given, op):
 
 
 def _conv(torch, given):
+    groups, pads = given.get("group", 1), given.get("pads", [])
+    if len(pads) == 4 and pads[:2] != pads[2:]:  # which torch's own convolution cannot be told
+        shape, around = _window(dict(given, pads=[0, 0, 0, 0]), "Conv"), [pads[1], pads[3], pads[0], pads[2]]
+        pad = torch.nn.functional.pad
+        return lambda x, weight, bias=None: torch.conv2d(pad(x, around), weight, bias, groups=groups, **shape)
     shape = _window(given, "Conv")
-    groups = given.get("group", 1)
     return lambda x, weight, bias=None: torch.conv2d(x, weight, bias, groups=groups, **shape)
 
 

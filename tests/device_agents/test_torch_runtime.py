@@ -5,7 +5,7 @@ import os
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from device_agents.runtimes import RuntimeRefused, open_runtime
 from ofa_deploy.fleet import Fleet, resolve_target
@@ -77,6 +77,12 @@ def test_a_network_of_cells_is_measured_on_torch(workspace, target, quick_protoc
         ("Slice", {}, {"starts": [1, -3], "ends": [2**63 - 1, -1], "axes": [1, 3]}),
         ("Slice", {}, {"starts": [0, 1], "ends": [1, 4]}),
         ("Slice", {}, {"starts": [1], "ends": [6], "axes": [-1], "steps": [2]}),
+        ("Conv", {"pads": [1, 1, 1, 1]}, {"weight": np.linspace(-1, 1, 54).reshape(2, 3, 3, 3)}),
+        (
+            "Conv",
+            {"strides": [2, 2], "pads": [0, 1, 2, 3], "group": 3},
+            {"weight": np.linspace(-1, 1, 27).reshape(3, 1, 3, 3)},
+        ),
         ("MaxPool", {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 0]}, {}),
         ("MaxPool", {"kernel_shape": [2, 2], "dilations": [2, 2]}, {}),
         ("AveragePool", {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}, {}),
@@ -96,6 +102,7 @@ def test_ops_mean_what_onnx_says(op, attributes, constants):
         ("MaxPool", {"kernel_shape": [2, 2], "ceil_mode": 1}, {}),
         ("MaxPool", {"kernel_shape": [3, 3], "pads": [0, 0, 1, 1]}, {}),
         ("AveragePool", {"kernel_shape": [3, 3], "auto_pad": "SAME_UPPER"}, {}),
+        ("Conv", {"pads": [0, 0, 1, 1], "auto_pad": "SAME_UPPER"}, {"weight": np.ones((2, 3, 3, 3))}),
     ],
 )
 def test_what_it_would_compute_otherwise_is_refused(op, attributes, constants):
@@ -109,6 +116,8 @@ def one_op(op, attributes, constants):
     ends = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 6, 6])]
     ends.append(helper.make_tensor_value_info("output", TensorProto.FLOAT, None))
     node = helper.make_node(op, ["input", *constants], ["output"], **attributes)
-    values = [helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in constants.items()]
+    values = [
+        numpy_helper.from_array(np.array(v, np.float32 if op == "Conv" else np.int64), k) for k, v in constants.items()
+    ]
     graph = helper.make_graph([node], "g", ends[:1], ends[1:], values)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
