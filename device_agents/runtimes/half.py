@@ -8,7 +8,7 @@ def to_fp16(model):
     """The same model with fp16 weights and values; what goes in and comes out stays fp32, cast inside.
 
     Args:
-        model: bytes of an ONNX file all of whose tensors are fp32.
+        model: bytes of an ONNX file all of whose tensors are fp32, but for int64 shapes and places, which stay so.
 
     Returns:
         Bytes of an ONNX file.
@@ -23,7 +23,8 @@ def to_fp16(model):
         raise malformed(error) from error
     graph = read.graph
     for tensor in graph.initializer:
-        tensor.CopyFrom(_half(onnx, tensor))
+        if tensor.data_type != onnx.TensorProto.INT64:
+            tensor.CopyFrom(_half(onnx, tensor))
     for node in graph.node:
         _rename(node.input, {value.name for value in graph.input}, ".fp16")
         _rename(node.output, {value.name for value in graph.output}, ".fp16")

@@ -21,6 +21,12 @@ from ofa_deploy.graph.writer import onnx_bytes, write_onnx
 
 CALIBRATION_IMAGES = 128  # of the training split: always the same ones
 NOISE = 4  # random inputs that a block with random weights is calibrated on: only its latency matters
+# What int8 leaves as it is: attention, norms and GELU. Their values are far from evenly spread, and TensorRT multiplies
+# two computed matrices in floating point only (onnx-tensorrt, docs/operators.md, MatMul).
+FLOAT_OPS = (
+    *("BatchNormalization", "Div", "Erf", "LayerNormalization", "MatMul", "ReduceMean", "Reshape", "Softmax", "Sqrt"),
+    *("Sub", "Transpose"),
+)
 BUILDERS = ("tensorrt", "trtexec")  # take symmetric int8 only, and make fp16 of fp32 themselves
 
 
@@ -86,6 +92,7 @@ def to_int8(model: onnx.ModelProto, images: np.ndarray, symmetric: bool = False)
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
+                nodes_to_exclude=_floating(model),
                 extra_options={"ActivationSymmetric": symmetric, "QuantizeBias": not symmetric},
             )
             found = onnx.load(file)
@@ -95,6 +102,17 @@ def to_int8(model: onnx.ModelProto, images: np.ndarray, symmetric: bool = False)
     found.ir_version = model.ir_version
     del found.metadata_props[:]
     return found
+
+
+def _floating(model: onnx.ModelProto) -> list[str]:
+    """Nodes that compute in floating point: those of ``FLOAT_OPS``, and those that read a single number."""
+    numbers = {constant.name for constant in model.graph.initializer if not constant.dims}
+    binary = ("Add", "Mul")
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in FLOAT_OPS or (node.op_type in binary and numbers & set(node.input))
+    ]
 
 
 class _Reader:

@@ -77,6 +77,33 @@ _UIB_28 = replace(
     stem_act="relu",
     head_act="relu",
 )
+_RESNET_28 = replace(
+    # The same of ResNet's basic blocks, whose widths are choices: dense convolutions are the better use of a CPU's time
+    # where images are small.
+    _SMALL_28,
+    name="resnet_28",
+    stages=(
+        StageSpec(16, 1, depths=(1, 2), kernels=(3,), expands=(0.5, 1), block="basic", widths=(8, 16)),
+        StageSpec(32, 2, depths=(1, 2), kernels=(3,), expands=(0.5, 1), block="basic", widths=(16, 24, 32)),
+        StageSpec(64, 2, depths=(1, 2), kernels=(3,), expands=(0.5, 1), block="basic", widths=(32, 48, 64)),
+    ),
+    widths=(1.0,),
+    stem_act="relu",
+    head_width=128,
+    head_act="relu",
+)
+_HYBRID_28 = replace(
+    # As in MobileNetV4's hybrid models, attention follows the inverted bottlenecks of a width. It begins at 7 pixels:
+    # the 49 places there cost little.
+    _UIB_28,
+    name="mnv4_hybrid_28",
+    stages=(
+        *_UIB_28.stages[:2],
+        StageSpec(48, 1, depths=(1,), kernels=(3,), expands=(1, 2), block="mqa"),
+        _UIB_28.stages[2],
+        StageSpec(96, 1, depths=(1, 2), kernels=(3,), expands=(0.5, 1), block="mqa"),
+    ),
+)
 _TINY_16 = SearchSpace(
     # For the 8-pixel digits, enlarged: trains in a minute on two cores.
     name="tiny_16",
@@ -255,6 +282,8 @@ PRESETS: dict[str, SearchSpace] = {
         _SMALL_32,
         _TINY_16,
         _UIB_28,
+        _RESNET_28,
+        _HYBRID_28,
         _UIB_16,
     )
 }
