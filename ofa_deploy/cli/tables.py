@@ -151,7 +151,7 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
         records = measurements(opened, resolve_target(old, opened))
         answer = difference_in_time(old, records)
         names = {"old": f"{old}, previous measurement", "new": f"{old}, last measurement"}
-        names = _marked(names, [record["condition"].get("simulated", False) for record in records[-1:] * 2])
+        names = _marked(names, [record.simulated for record in records[-1:] * 2])
     else:
         tables = [the_table(opened, old, space_name), the_table(opened, new, space_name)]
         answer = difference(*tables)

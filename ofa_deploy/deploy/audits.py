@@ -77,12 +77,9 @@ def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any]
     The target, its condition and the statistic are the same, and the space at the chosen subnet's resolution, or the
     cells.
     """
-    arch, condition, space = (
-        extraction.chosen.point.arch,
-        extraction.chosen.record["condition"],
-        extraction.subject.space,
-    )
-    same = {"target": extraction.target.name, "space": space.name, "condition": condition}
+    arch, space = extraction.chosen.point.arch, extraction.subject.space
+    same: dict[str, Any] = {"target": extraction.target.name, "space": space.name}
+    same["condition"] = extraction.chosen.record.condition
     same |= {"statistic": extraction.constraints.statistic, "genotype": space.to_json().get("genotype")}
     found = [artefact["meta"] for artefact in workspace.store.artefacts("audit")]
     fitting = [a for a in found if all(a.get(k) == v for k, v in same.items()) and arch.resolution in a["resolutions"]]

@@ -24,7 +24,7 @@ from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, tensorrt_files, write_bundle
-from ofa_deploy.latency import Row, left_out
+from ofa_deploy.latency import Measurement, Row, left_out
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.space import network_macs, network_memory, network_params
@@ -93,22 +93,27 @@ def build_bundle(
     }
     if subject.predictor:
         files["accuracy_predictor.safetensors"] = subject.predictor.to_bytes()
-    files |= tensorrt_files(extraction.target, run_with["model.onnx"], chosen.record["condition"])
+    files |= tensorrt_files(extraction.target, run_with["model.onnx"], chosen.record.condition)
     inputs = {
         "supernet": subject.sha256,
         "latency table": chosen.predictor.table.to_json()["sha256"],
         "measurement": _digest(_repeatable(chosen.record)),
         "audit": _digest(audit) if audit else None,
     }
-    files[PROVENANCE] = _json(statement(files, report, inputs, chosen.record["measured_at"]))
+    files[PROVENANCE] = _json(statement(files, report, inputs, chosen.record.measured_at))
     write_bundle(folder, files, report["provenance"] | {"inputs_sha256": inputs})
     return report
 
 
-def _repeatable(record: dict[str, Any]) -> dict[str, Any]:
-    """A record; a simulated device's without the names of the run, since every run of it says the same."""
-    given = ("run", "item", "id") if record["condition"]["simulated"] else ()
-    return {key: value for key, value in record.items() if key not in given}
+def _repeatable(record: Measurement) -> dict[str, Any]:
+    """A measurement; a simulated device's without the names of the run, since every run of it says the same."""
+    return (record.without("run", "item", "id") if record.simulated else record).to_json()
+
+
+def _split(record: Measurement) -> dict[str, float]:
+    """Computing and waiting, where the device tells them apart."""
+    parts = {"work_ms": record.work_ms, "waiting_ms": record.waiting_ms}
+    return {name: ms for name, ms in parts.items() if ms is not None}
 
 
 def build_report(
@@ -122,10 +127,10 @@ def build_report(
     subject, target, chosen = extraction.subject, extraction.target, extraction.chosen
     point, record = chosen.point, chosen.record
     network, bounds = subject.space.network(point.arch), extraction.constraints
-    condition = record["condition"]
+    condition = record.condition
     return {
         "schema": 1,
-        "target": {"name": target.name, **ran_under(condition), "facts": record["facts"]},
+        "target": {"name": target.name, **ran_under(condition), "facts": record.facts},
         "budget": {"max_ms": bounds.max_ms, "statistic": bounds.statistic, "confidence": bounds.confidence},
         "constraints": {name: getattr(bounds, name) for name in BOUNDS if name != "max_ms"},
         "subnet": {
@@ -141,13 +146,13 @@ def build_report(
             "std_ms": chosen.std_ms,
             "upper_ms": point.upper_ms,
             "table_ms": chosen.table_ms,
-            "sessions_ms": [record[bounds.statistic] for record in chosen.records],
+            "sessions_ms": [record.ms(bounds.statistic) for record in chosen.records],
             "session_std": extraction.session_std,
             "interval_ms": list(extraction.interval_ms),
-            "measured_ms": {name: record[name] for name in ("p50", "p90", "p99", "n", "cov", "se")},
+            "measured_ms": {name: getattr(record, name) for name in ("p50", "p90", "p99", "n", "cov", "se")},
             "error_pct": 100 * (chosen.predicted_ms / chosen.measured_ms - 1),
-            "undisturbed_ms": Row.from_record(record).best,
-            **{name: record[name] for name in ("work_ms", "waiting_ms") if name in record},
+            "undisturbed_ms": Row.of(record).best,
+            **_split(record),
             **_at_levels(chosen, network),
             "fits": None if bounds.max_ms is None else chosen.measured_ms <= bounds.max_ms,
         },
@@ -180,7 +185,7 @@ def build_report(
             "simulated": condition["simulated"],
             "latencies": SIMULATED if condition["simulated"] else "measured",
             "latency_table_sha256": chosen.predictor.table.to_json()["sha256"],
-            "measured_at": record["measured_at"],
+            "measured_at": record.measured_at,
             "evaluations": extraction.result.evaluations,
             "versions": {
                 "ofa-deploy": ofa_deploy.__version__,
@@ -206,9 +211,9 @@ def _level(extraction: Extraction, chosen: Finalist, network: Network) -> dict[s
     """How fast the device was, beside when it was profiled; None where that is not known."""
     if chosen.level is not None:
         return chosen.level.to_json(float(chosen.predictor.undisturbed([network])[0]))
-    if not chosen.record["condition"]["simulated"]:
+    if not chosen.record.simulated:
         return None
-    at = chosen.record["measured_at"]
+    at = chosen.record.measured_at
     same = {"factor": 1.0, "low": 1.0, "high": 1.0, "profiled_at": at, "measured_at": at, "curve": []}
     return {**same, "repeatability": 0.0, "disturbed": False, "reasons": ["a simulation is as fast in every hour"]}
 
@@ -247,7 +252,7 @@ def _counted(valid: Validation) -> dict[str, int]:
 
 def _verdict(extraction: Extraction, chosen: Finalist) -> dict[str, str]:
     budget, statistic = extraction.constraints.max_ms, extraction.constraints.statistic
-    how = "SIMULATED" if chosen.record["condition"]["simulated"] else "measured"
+    how = "SIMULATED" if chosen.record.simulated else "measured"
     measured = f"{how} {statistic} {chosen.measured_ms:.3f} ms"
     if budget is None:
         return {"status": "not measured", "text": f"no latency budget was asked for; {measured}"}
@@ -306,7 +311,7 @@ def _blocks(extraction: Extraction, chosen: Finalist) -> list[dict[str, Any]]:
     """The chosen subnet's blocks: alone, in the model, and what the model makes of the difference between the subnet's
     prediction and its measurement."""
     network, model = extraction.subject.space.network(chosen.point.arch), chosen.predictor
-    effects, learned = model.effects, model.learned(Row.from_record(chosen.record)).effects
+    effects, learned = model.effects, model.learned(Row.of(chosen.record)).effects
     total = sum(effects[unit.op.key] for unit in network.units)
     rows = [model.table.rows.get(unit.op.key) for unit in network.units]
     return [

@@ -8,7 +8,7 @@ most accurate finalist whose slowest measurement fits, with room for as much as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.gauge import FORECAST, Gauge
 from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import model_file
-from ofa_deploy.latency import LatencyModel, Row, confidence_interval, differences
+from ofa_deploy.latency import LatencyModel, Measurement, Row, confidence_interval, differences
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.search import (
     GRADIENT,
@@ -79,7 +79,7 @@ class Finalist:
     table_ms: float | None
     subnet: Subnet
     onnx: bytes
-    records: tuple[dict[str, Any], ...]
+    records: tuple[Measurement, ...]
     levels: tuple[LevelNow | None, ...]
     valid: Validation | None
     belief: Belief | None = None
@@ -97,9 +97,9 @@ class Finalist:
         return self.point.accuracy if (known := self.posterior) is None else known.mean
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> Measurement:
         """The slowest of its measurements: what is promised held in all of them."""
-        return max(self.records, key=lambda record: float(record[self.predictor.statistic]))
+        return max(self.records, key=lambda record: record.ms(self.predictor.statistic))
 
     @property
     def level(self) -> LevelNow | None:
@@ -109,7 +109,7 @@ class Finalist:
     @property
     def measured_ms(self) -> float:
         """The budget's statistic of the slowest measurement."""
-        return float(self.record[self.predictor.statistic])
+        return self.record.ms(self.predictor.statistic)
 
     def at(self, network: Network, level: LevelNow | None) -> float:
         """The prediction at a level, in ms; for None, at the level when the target was profiled."""
@@ -139,14 +139,14 @@ class Extraction:
     finalists: list[Finalist]
     chosen: Finalist
     session_std: float
-    fp32: dict[str, Any] | None = None
+    fp32: Measurement | None = None
     precisions: list[dict[str, Any]] = field(default_factory=list)
     recalled: frozenset[str] = frozenset()
 
     @property
     def interval_ms(self) -> tuple[float, float]:
         """Between which latencies 95 % of further sessions are expected to measure the answer."""
-        return confidence_interval(self.chosen.record["timings"], self.constraints.statistic, self.session_std)
+        return confidence_interval(self.chosen.record.timings, self.constraints.statistic, self.session_std)
 
 
 def extract(
@@ -165,7 +165,7 @@ def extract(
     plan: Plan = BY_DEFAULT,
     earlier: Sequence[Earlier] = (),
     spread: Spread | None = None,
-    session: Sequence[Mapping[str, Any]] = (),
+    session: Sequence[Measurement] = (),
 ) -> Extraction:
     """Measure the device's level, search, measure the finalists, refit, choose.
 
@@ -263,7 +263,7 @@ def _answer(
             bench.finalists = bench.measure_again(bench.finalists, keep=False)
         else:
             break
-        if refreshed and differences(model.table.condition, bench.finalists[-1].record["condition"]):
+        if refreshed and differences(model.table.condition, bench.finalists[-1].record.condition):
             model = refreshed()  # the table is another device's, as it were
         model = _learn(model, bench.finalists).at(bench.level)
     bench.finalists = _confirm(bench, model, bench.finalists, constraints)
@@ -369,7 +369,7 @@ def _search(
 def _learn(model: LatencyModel, finalists: list[Finalist]) -> LatencyModel:
     """The model with the finalists as evidence, as far as they were measured under its table's condition."""
     records = [record for finalist in finalists for record in finalist.records]
-    rows = {r["key"]: Row.from_record(r) for r in records if not differences(model.table.condition, r["condition"])}
+    rows = {r.key: Row.of(r) for r in records if not differences(model.table.condition, r.condition)}
     table = replace(model.table, networks={**model.table.networks, **rows})
     return LatencyModel(table, statistic=model.statistic, blocks=model.blocks).at_curve(model.now)
 
@@ -483,7 +483,7 @@ class _Bench:
     finalists: list[Finalist] = field(default_factory=list)
     earlier: dict[str, float] = field(default_factory=dict)
 
-    def look(self, session: Sequence[Mapping[str, Any]] = ()) -> LevelNow | None:
+    def look(self, session: Sequence[Measurement] = ()) -> LevelNow | None:
         """See from a session of the last seconds how fast the device is now, or measure it."""
         if self.gauge:
             self.level = self.gauge.seen_in(session) or self.gauge.measure(self.fleet, self.progress)
@@ -547,7 +547,7 @@ class _Bench:
         valid = Validation(tuned.facts["after"][VALID], tuned.facts["images"][VALID])
         return replace(finalist, subnet=tuned.subnet, onnx=file, valid=valid, tuned=tuned)
 
-    def fp32_record(self, chosen: Finalist) -> dict[str, Any]:
+    def fp32_record(self, chosen: Finalist) -> Measurement:
         """The measurement of the answer's graph in fp32, beside which int8's stands."""
         plain = replace(self, target=self.target.model_copy(update={"precision": "fp32"}), gauge=None)
         arch = chosen.point.arch
@@ -563,7 +563,7 @@ class _Bench:
 
     def _records(
         self, networks: list[Network], files: list[bytes], points: list[Point]
-    ) -> tuple[list[dict[str, Any]], LevelNow | None]:
+    ) -> tuple[list[Measurement], LevelNow | None]:
         """Measurements, and how fast the device was in their rounds."""
         items = [MeasureItem(n, f, p.arch, "network") for n, f, p in zip(networks, files, points, strict=True)]
         anchor = self.gauge.items if self.gauge else []

@@ -9,7 +9,7 @@ from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED
 from ofa_deploy.errors import OpNotProfiled
-from ofa_deploy.latency import Row, differences
+from ofa_deploy.latency import Measurement, Row, differences
 from ofa_deploy.report.text import accuracy
 
 TOLD = 1.1  # times slower or faster, from which a level is worth a note
@@ -42,7 +42,7 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
     if subject.predictor is not None and "note" in subject.predictor.error:
         its = subject.predictor.error
         notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
-    then, now = chosen.predictor.table.condition, chosen.record["condition"]
+    then, now = chosen.predictor.table.condition, chosen.record.condition
     changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:
         again = f"ofa-deploy profile --target {target.name} --precision {target.precision} --refresh"
@@ -66,8 +66,8 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
             "model.onnx is fp32: the device's builder makes the fp16 engine of it. Accuracy and parity are those of "
             "the fp32 file."
         )
-    if chosen.record["flags"]:
-        notes.append(f"The measurement itself is flagged: {', '.join(chosen.record['flags'])}.")
+    if chosen.record.flags:
+        notes.append(f"The measurement itself is flagged: {', '.join(chosen.record.flags)}.")
     return notes
 
 
@@ -83,9 +83,9 @@ def _offer(one: dict[str, Any]) -> str:
     return f"{one['precision']} {judged}{one['measured_ms']:.4g} ms"
 
 
-def _beside_fp32(extraction: Extraction, record: dict[str, Any]) -> str:
+def _beside_fp32(extraction: Extraction, record: Measurement) -> str:
     statistic, precision = extraction.constraints.statistic, extraction.target.precision
-    plain, ms = record[statistic], extraction.chosen.measured_ms
+    plain, ms = record.ms(statistic), extraction.chosen.measured_ms
     verdict = f"{plain / ms:.2f} times as fast" if ms < plain else "not faster"
     return f"{precision} is {verdict}: {ms:.4g} ms, against {plain:.4g} ms of the same subnet in fp32."
 
@@ -123,7 +123,7 @@ def _level_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
     level = chosen.level
     if level is None:
         return []
-    quiet = Row.from_record(chosen.record).best
+    quiet = Row.of(chosen.record).best
     factor, low, high = level.factor(quiet)
     notes = []
     if not 1 / TOLD < factor < TOLD:
@@ -155,7 +155,7 @@ def _table_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
         kinds = ", ".join(sorted({flag for row in flagged for flag in row.flags}))
         notes.append(f"{len(flagged)} of the {len(rows)} table rows used are flagged ({kinds}): see the blocks.")
     times = [row.measured_at for row in rows if row.measured_at]
-    days = _days(min(times), chosen.record["measured_at"]) if times else 0
+    days = _days(min(times), chosen.record.measured_at) if times else 0
     if days > OLD_DAYS:
         again = f"ofa-deploy profile --target {target.name} --precision {target.precision} --refresh"
         notes.append(f"The table was measured {days} days before this subnet; measure it again with: {again}")

@@ -21,6 +21,7 @@ from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.gauge import fresh_session
+from ofa_deploy.latency import Measurement
 from ofa_deploy.search import Constraints, Plan
 from ofa_deploy.space import Arch
 from ofa_deploy.store import Workspace
@@ -76,7 +77,7 @@ class Order:
         may_profile: bool = True,
         progress: Progress | None = None,
         answers: list[dict[str, Any]] | None = None,
-        session: list[dict[str, Any]] | None = None,
+        session: list[Measurement] | None = None,
     ) -> Extraction:
         """Search, measure and choose; see ``extract`` and ``extract_best``.
 

@@ -30,7 +30,7 @@ from ofa_deploy.export.answers import bundle_answers
 from ofa_deploy.export.evidence import Damaged, read_checked
 from ofa_deploy.export.runtime import compare
 from ofa_deploy.graph import check_graph
-from ofa_deploy.latency import LatencyModel, Row, audit_summary, confidence_interval, left_out
+from ofa_deploy.latency import LatencyModel, Measurement, Row, audit_summary, confidence_interval, left_out
 from ofa_deploy.latency.level import Curve
 from ofa_deploy.space import (
     Arch,
@@ -296,7 +296,8 @@ def _learned(bundle: Bundle, model: LatencyModel) -> dict[str, float] | None:
     if not bundle.measured:
         return None
     statistics = {name: bundle.measured[name] for name in ("p50", "p90", "p99")}
-    return model.learned(Row.from_record({**bundle.evidence["measurement"], **statistics})).effects
+    measured = Measurement.from_json({**bundle.evidence["measurement"], **statistics})
+    return model.learned(Row.of(measured)).effects
 
 
 def _accuracy(bundle: Bundle) -> Figures:

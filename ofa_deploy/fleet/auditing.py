@@ -16,7 +16,7 @@ from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.latency import LatencyModel, audit_summary
+from ofa_deploy.latency import LatencyModel, Measurement, audit_summary
 from ofa_deploy.space import Arch, Population, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 
@@ -98,7 +98,7 @@ def compared(
     measured = fleet.measure(target, [*items, *anchor], protocol, progress)
     records, anchored = measured[: len(items)], measured[len(items) :]
     rows = [
-        {"key": record["key"], "role": "audit", **row, **_measured(record, model.statistic)}
+        {"key": record.key, "role": "audit", **row, **_measured(record, model.statistic)}
         for row, record in zip(predicted, records, strict=True)
     ]
     level, as_profiled = None, None
@@ -113,13 +113,13 @@ def compared(
     return {
         "schema": 1,
         "target": target.name,
-        "simulated": records[0]["condition"]["simulated"],
-        "condition": records[0]["condition"],
-        "facts": records[0]["facts"],
+        "simulated": records[0].simulated,
+        "condition": records[0].condition,
+        "facts": records[0].facts,
         "space": space.name,
         "resolutions": list(space.resolutions),
         "statistic": model.statistic,
-        "measured_at": max(record["measured_at"] for record in records),
+        "measured_at": max(record.measured_at for record in records),
         **audit_summary(rows, len(model.evidence)),
         "level": level,
         "as_profiled": as_profiled,
@@ -152,11 +152,11 @@ def _predictions(model: LatencyModel, networks: list[Network]) -> list[dict[str,
     return rows
 
 
-def _measured(record: dict[str, Any], statistic: str) -> dict[str, Any]:
-    timings = record["timings"]
+def _measured(record: Measurement, statistic: str) -> dict[str, Any]:
+    timings = record.timings
     halves = (range(0, len(timings), 2), range(1, len(timings), 2))
     return {
-        "measured_ms": record[statistic],
+        "measured_ms": record.ms(statistic),
         "halves_ms": [summarise(timings, half)[statistic] for half in halves],
-        "flags": record["flags"],
+        "flags": record.flags,
     }

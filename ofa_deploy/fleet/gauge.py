@@ -19,7 +19,7 @@ from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.latency import LatencyModel, Row, differences
+from ofa_deploy.latency import LatencyModel, Measurement, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
 from ofa_deploy.space import Arch, SearchSpace
 from ofa_deploy.store import Workspace
@@ -73,15 +73,15 @@ class Gauge:
         """
         if not rows:
             return {}
-        records = self._workspace.store.measurements(self._target.name, keys=[row.key for row in rows])
+        stored = self._workspace.store.measurements(self._target.name, keys=[row.key for row in rows])
         found = dict[str, Arch]()
-        for record in records:
-            if record["kind"] != "network" or not record["arch"] or record["key"] in found:
+        for record in map(Measurement.from_json, stored):
+            if record.kind != "network" or not record.arch or record.key in found:
                 continue
             with suppress(UsageError):
-                arch = self._space.canonical(record["arch"])
-                if self._space.network(arch).key == record["key"]:
-                    found[record["key"]] = arch
+                arch = self._space.canonical(record.arch)
+                if self._space.network(arch).key == record.key:
+                    found[record.key] = arch
         return found
 
     @cached_property
@@ -107,15 +107,15 @@ class Gauge:
             return None
         return _forecast(self.read(fleet.measure(self._target, self.items, QUICK, progress)))
 
-    def seen_in(self, session: Sequence[Mapping[str, Any]]) -> LevelNow | None:
+    def seen_in(self, session: Sequence[Measurement]) -> LevelNow | None:
         """The level that a session shows, as such a forecast; None where the whole anchor was not part of it."""
-        networks = {record["key"]: record for record in session if record["kind"] != "op"}
+        networks = {record.key: record for record in session if record.kind != "op"}
         if not self or any(row.key not in networks for row in self.rows):
             return None
         anchored = [networks.pop(row.key) for row in self.rows]
         return _forecast(self.read(anchored, list(networks.values())))
 
-    def read(self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]] = ()) -> LevelNow | None:
+    def read(self, records: Sequence[Measurement], beside: Sequence[Measurement] = ()) -> LevelNow | None:
         """The level of the rounds in which the anchor was measured; None where the device's condition is another one
         than when it was profiled: that is no matter of speed.
 
@@ -124,21 +124,19 @@ class Gauge:
             beside: records of other networks of the same rounds: how much longer they took than undisturbed shows the
                 level too, whatever they are.
         """
-        if differences(self._condition, records[0]["condition"]):
+        if differences(self._condition, records[0].condition):
             return None
         return self._level(records, curve_through(*self._points(records, beside)))
 
-    def read_without_each(
-        self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]]
-    ) -> list[Curve]:
+    def read_without_each(self, records: Sequence[Measurement], beside: Sequence[Measurement]) -> list[Curve]:
         """For each of the networks beside the anchor, the level of the rounds as all others show it."""
         return without_each(*self._points(records, beside))[len(records) :]
 
     def _points(
-        self, records: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]]
+        self, records: Sequence[Measurement], beside: Sequence[Measurement]
     ) -> tuple[list[float], list[float], list[float]]:
         """Undisturbed latencies when the target was profiled, ratios of the statistic now to them, relative errors."""
-        now, others = (list(map(Row.from_record, part)) for part in (records, beside))
+        now, others = (list(map(Row.of, part)) for part in (records, beside))
         quiet = [row.best for row in self.rows]
         if others:
             clock, _ = self._clock(now).at([one.best for one in others])
@@ -154,26 +152,26 @@ class Gauge:
         errors = [_bounded(float(np.hypot(one.best_se, row.best_se))) for one, row in zip(now, self.rows, strict=True)]
         return curve_through([one.best for one in now], ratios, errors)
 
-    def _level(self, records: Sequence[Mapping[str, Any]], curve: Curve) -> LevelNow:
+    def _level(self, records: Sequence[Measurement], curve: Curve) -> LevelNow:
         return LevelNow(
             now=curve,
             then=self.usual,
             anchors=tuple(row.best for row in self.rows),
             repeats=_repeats(records, self.statistic),
             profiled_at=max(row.measured_at for row in self.rows),
-            measured_at=max(record["measured_at"] for record in records),
-            reasons=tuple(reasons(records[0]["facts"])),
+            measured_at=max(record.measured_at for record in records),
+            reasons=tuple(reasons(records[0].facts)),
         )
 
 
-def fresh_session(workspace: Workspace, device: str, at: datetime | None = None) -> list[dict[str, Any]]:
+def fresh_session(workspace: Workspace, device: str, at: datetime | None = None) -> list[Measurement]:
     """What was measured on a device last, together; nothing where that was longer ago than ``FRESH_S``.
 
     Args:
         at: the moment that counts as now.
     """
-    session = workspace.store.newest_session(device)
-    ended = [datetime.fromisoformat(record["measured_at"]) for record in session]
+    session = [Measurement.from_json(record) for record in workspace.store.newest_session(device)]
+    ended = [datetime.fromisoformat(record.measured_at) for record in session]
     if not ended or (at or datetime.now(UTC)) - max(ended) > timedelta(seconds=FRESH_S):
         return []
     return session
@@ -240,11 +238,11 @@ def _spread(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[i] for i in sorted(chosen)]
 
 
-def _repeats(records: Sequence[Mapping[str, Any]], statistic: str) -> float:
+def _repeats(records: Sequence[Measurement], statistic: str) -> float:
     """The median over the anchor of how far the odd rounds are from the even ones."""
     apart = []
     for record in records:
-        timings = record["timings"]
+        timings = record.timings
         odd, even = (summarise(timings, range(start, len(timings), 2))[statistic] for start in (0, 1))
         apart.append(abs(odd / even - 1))
     return float(np.median(apart))

@@ -21,7 +21,8 @@ def import_table(workspace: Workspace, table: LatencyTable, name: str) -> Latenc
     Raises:
         UsageError: the name is not free for it.
     """
-    workspace.store.add_measurements(as_records(table, new_table_name(name, workspace)))
+    records = as_records(table, new_table_name(name, workspace))
+    workspace.store.add_measurements([record.to_json() for record in records])
     kept = load_table(workspace, resolve_target(name, workspace))
     export_table(workspace, kept)
     return kept

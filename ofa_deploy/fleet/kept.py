@@ -9,6 +9,7 @@ from typing import Any
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet.client import Client
+from ofa_deploy.latency import Measurement
 from ofa_deploy.store import Workspace
 
 ASKED = ("device", "runtime", "settings")  # what two jobs have alike that can stand for each other
@@ -69,13 +70,13 @@ def _name(item: Mapping[str, Any]) -> str:
     return f"{item['kind']} {item['key']}"
 
 
-def records_of(job: Mapping[str, Any], records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def records_of(job: Mapping[str, Any], records: list[Measurement]) -> list[Measurement]:
     """Those of a kept job's records that a new job asked for, in its order.
 
     Raises:
         OfaDeployError: one is missing: it could not be measured.
     """
-    found = {_name(record): record for record in records}
+    found = {f"{record.kind} {record.key}": record for record in records}
     missing = next((item["key"] for item in job["items"] if _name(item) not in found), None)
     if missing is not None:
         raise OfaDeployError(f"{missing} could not be measured on {job['device']}; run the command again")

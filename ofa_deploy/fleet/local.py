@@ -23,6 +23,7 @@ from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
+from ofa_deploy.latency import Measurement
 from ofa_deploy.space import arch_facts
 from ofa_deploy.store import Workspace
 
@@ -56,7 +57,7 @@ class Fleet:
         self._agent: AgentProcess | None = None
         self._alone: Fleet | None = None
         self._models: Blobs | None = None  # of the server inside
-        self._replay: dict[str, list[dict[str, Any]]] = {}
+        self._replay: dict[str, list[Measurement]] = {}
         self._cleanup = contextlib.ExitStack()
 
     @classmethod
@@ -120,8 +121,8 @@ class Fleet:
         items: Sequence[MeasureItem],
         protocol: Protocol | None = None,
         progress: Progress | None = None,
-    ) -> list[dict[str, Any]]:
-        """Measure items on a device, together, in rounds. Returns their records in the items' order; all are stored.
+    ) -> list[Measurement]:
+        """Measure items on a device, together, in rounds. Returns them in the items' order; all are stored.
 
         Args:
             progress: called with ``done``, ``total``, ``phase`` in words and, in the rounds, ``round`` and ``steady``:
@@ -179,26 +180,26 @@ class Fleet:
 
         An attempt that was killed is so repeated as it was, down to its timings, and goes on where it ended.
         """
-        store = self._workspace.store
-        self._replay = {device: [r for r in store.measurements(device) if r["id"] > after]}
+        stored = self._workspace.store.measurements(device)
+        self._replay = {device: [Measurement.from_json(record) for record in stored if record["id"] > after]}
         try:
             yield
         finally:
             self._replay = {}
 
-    def _replayed(self, target: TargetProfile, items: Sequence[MeasureItem]) -> list[dict[str, Any]] | None:
+    def _replayed(self, target: TargetProfile, items: Sequence[MeasureItem]) -> list[Measurement] | None:
         """The first record of every item that has not been given yet; None where an item has none left."""
         left = list(self._replay.get(target.name, ()))
         found = []
         for item in items:
-            record = next((r for r in left if (r["kind"], r["key"]) == (item.kind, item.key)), None)
+            record = next((r for r in left if (r.kind, r.key) == (item.kind, item.key)), None)
             if record is None:
                 return None
             left.remove(record)
             found.append(record)
         if found:
             self._replay[target.name] = left
-        return [{key: value for key, value in record.items() if key not in ("id", "position")} for record in found]
+        return [record.without("id") for record in found]
 
     def _is_shared(self) -> bool:
         """Whether others measure at this server, for each of whom ``local`` is another machine."""
@@ -265,7 +266,7 @@ class Fleet:
             return f"{status['lost']}; {measured}, and the job is cancelled: no server runs to which it could come back"
         return f"{status['lost']}; {measured}, and the job goes on when it is back"
 
-    def _collect(self, status: dict[str, Any]) -> list[dict[str, Any]]:
+    def _collect(self, status: dict[str, Any]) -> list[Measurement]:
         records = [
             {key: value for key, value in record.items() if key != "position"}
             for record in self._client.records(status["id"])
@@ -278,7 +279,7 @@ class Fleet:
                 f"{status['failed']} of {status['total']} items could not be measured on {status['device']}, first "
                 f"{first['key']}: {first.get('reason')}: {first.get('message')}"
             )
-        return records
+        return [Measurement.from_json(record) for record in records]
 
     def _abandon(self, job: str) -> None:
         """After an error or Ctrl-C: nobody waits for this job, so nobody should measure it."""

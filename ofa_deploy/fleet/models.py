@@ -11,7 +11,7 @@ import numpy as np
 
 from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.config import PUBLISHED, TargetProfile
-from ofa_deploy.latency import LatencyModel, LatencyTable, differences
+from ofa_deploy.latency import LatencyModel, LatencyTable, Measurement, differences
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
@@ -22,10 +22,10 @@ from ofa_deploy.store import Store, Workspace
 TYPICAL = 256  # random networks of a space whose median latency is the unit in which devices are compared
 
 
-def measurements(workspace: Workspace, target: TargetProfile) -> list[dict]:
-    """Records of a target under its profile's condition, oldest first; of an imported table all there are."""
-    records = workspace.store.measurements(target.name)
-    return [record for record in records if _wanted(target, record["condition"])]
+def measurements(workspace: Workspace, target: TargetProfile) -> list[Measurement]:
+    """Measurements of a target under its profile's condition, oldest first; of an imported table all there are."""
+    records = map(Measurement.from_json, workspace.store.measurements(target.name))
+    return [record for record in records if _wanted(target, record.condition)]
 
 
 def _wanted(target: TargetProfile, condition: Mapping[str, Any]) -> bool:
@@ -44,7 +44,8 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
 
 def _table(store: Store, device: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> LatencyTable:
     """The newest measurement of everything, under the newest of the conditions that are wanted."""
-    return LatencyTable.from_records(device, store.newest_records(device, _alike(store, device, wanted)))
+    records = store.newest_records(device, _alike(store, device, wanted))
+    return LatencyTable.from_records(device, map(Measurement.from_json, records))
 
 
 def _alike(store: Store, device: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> list[str]:

@@ -1,4 +1,4 @@
-"""From what an agent measured to the records that are stored."""
+"""From what an agent timed to the measurements that are stored."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from device_agents.summary import (
 from ofa_deploy.config import SIMULATED
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.schemas import ItemResult, RunResult
+from ofa_deploy.latency import Measurement
 
 DIGITS = 7  # of a stored latency: finer than any timer, and half the bytes
 CLOCK_SLACK_S = 5.0  # by which the clocks of server and device may differ, and the server's be set meanwhile
@@ -124,8 +125,8 @@ def _second(moment: datetime) -> str:
 
 def make_records(
     run: Mapping[str, Any], result: RunResult
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]], dict[str, Any]]:
-    """Records by item id, errors by item id, and the sentinel's level that later chunks of the job are compared with.
+) -> tuple[dict[str, Measurement], dict[str, dict[str, Any]], dict[str, Any]]:
+    """Measurements and errors by item id, and the sentinel's level that later chunks of the job are compared with.
 
     The sentinel decides which rounds count for all items of the chunk. A later chunk whose sentinel ran at another
     level than the first one's, by more than noise, has its latencies scaled to the first level: ``scale`` says by how
@@ -162,16 +163,13 @@ def make_records(
     switch_ms = switch_costs(
         [(item.burst or 1, _at(item.cpu, used), _at(item.switches, used)) for item in result.items]
     )
-    records, errors = {}, {}
+    records, errors = dict[str, Measurement](), dict[str, dict[str, Any]]()
     for item, cost in zip(result.items, switch_ms, strict=True):
         if item.error is not None:
             errors[item.item] = item.error.model_dump()
         else:
-            records[item.item] = {
-                **shared,
-                **asked[item.item],
-                **_statistics(item, used, scales, flags, settings.se, cost),
-            }
+            statistics = _statistics(item, used, scales, flags, settings.se, cost)
+            records[item.item] = Measurement.from_json({**shared, **asked[item.item], **statistics})
     return records, errors, reference
 
 

@@ -74,7 +74,9 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         _check_owner(service, run, agent)
         asked = store.runs.run(run)
         check_result(asked, result)
-        new = store.runs.finish(run, _digest(result), *make_records(asked, result))
+        measured, errors, reference = make_records(asked, result)
+        records = {item: one.to_json() for item, one in measured.items()}
+        new = store.runs.finish(run, _digest(result), records, errors, reference)
         note("result" if new else "replayed", device=agent.device, job=asked["job"])
         service.heard_of(agent.device)
         service.tidy(asked["job"])

@@ -5,12 +5,14 @@ from ofa_deploy.latency.changes import aligned, difference, difference_in_time
 from ofa_deploy.latency.csv_tables import read_csv, write_csv
 from ofa_deploy.latency.importers import as_records, read_ofa_tables, read_table
 from ofa_deploy.latency.left_out import leave_one_out, left_out
+from ofa_deploy.latency.measurement import Measurement
 from ofa_deploy.latency.model import LatencyModel, SpaceLatency
 from ofa_deploy.latency.table import LatencyTable, Row, differences, full_condition
 
 __all__ = [
     "LatencyModel",
     "LatencyTable",
+    "Measurement",
     "Row",
     "SpaceLatency",
     "aligned",

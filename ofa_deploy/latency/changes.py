@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import UsageError
+from ofa_deploy.latency.measurement import Measurement
 from ofa_deploy.latency.table import LatencyTable, Row, block_key
 
 FAMILY = 0.05  # chance that any row at all is called changed when nothing changed
@@ -49,7 +50,7 @@ def difference(old: LatencyTable, new: LatencyTable) -> dict[str, Any]:
     }
 
 
-def difference_in_time(device: str, records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def difference_in_time(device: str, records: Iterable[Measurement]) -> dict[str, Any]:
     """What changed from the last measurement but one of every row to its last; see ``compare``.
 
     Args:
@@ -58,16 +59,16 @@ def difference_in_time(device: str, records: Iterable[Mapping[str, Any]]) -> dic
     Raises:
         UsageError: no row was measured twice.
     """
-    rows: dict[str, list[Mapping[str, Any]]] = {}
+    rows: dict[str, list[Measurement]] = {}
     for record in records:
-        rows.setdefault(record["key"], []).append(record)
+        rows.setdefault(record.key, []).append(record)
     pairs = {key: (found[-2], found[-1]) for key, found in rows.items() if len(found) > 1}
     if not pairs:
         again = f"ofa-deploy profile --target {device} --refresh"
         raise UsageError(f"no row of {device} was measured twice; measure again with: {again}")
-    sides = ([pair[i]["condition"] for pair in pairs.values()] for i in (0, 1))
+    sides = ([pair[i].condition for pair in pairs.values()] for i in (0, 1))
     return {
-        **compare({key: (Row.from_record(a), Row.from_record(b)) for key, (a, b) in pairs.items()}),
+        **compare({key: (Row.of(a), Row.of(b)) for key, (a, b) in pairs.items()}),
         "conditions": condition_changes(*sides),
         "only_old": [],
         "only_new": [key for key in rows if key not in pairs],

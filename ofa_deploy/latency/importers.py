@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import yaml
@@ -14,6 +14,7 @@ import yaml
 from ofa_deploy.blocks import OpSpec
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import UsageError
+from ofa_deploy.latency.measurement import Measurement
 from ofa_deploy.latency.plausible import Claim, moved_values, refuse_implausible
 from ofa_deploy.latency.table import LatencyTable, Row
 from ofa_deploy.space import PopulationCodec, SearchSpace, op_macs
@@ -105,30 +106,33 @@ def read_table(path: Path) -> LatencyTable:
     return table
 
 
-def as_records(table: LatencyTable, device: str) -> list[dict[str, Any]]:
-    """The measurement records, of a device here, that make up the table again."""
+def as_records(table: LatencyTable, device: str) -> list[Measurement]:
+    """The measurements, of a device here, that make up the table again."""
     run = f"import-{uuid4().hex}"
-    parts = (("op", table.rows), ("network", table.networks))
+    parts: tuple[tuple[Literal["op", "network"], Mapping[str, Row]], ...] = (
+        ("op", table.rows),
+        ("network", table.networks),
+    )
     return [_record(row, kind, device, table.condition, run) for kind, rows in parts for row in rows.values()]
 
 
-def _record(row: Row, kind: str, device: str, condition: Mapping[str, Any], run: str) -> dict[str, Any]:
-    return {
-        **row.to_json(),
-        "ops": list(row.ops),
-        "flags": list(row.flags),
-        "device": device,
-        "kind": kind,
-        "specs": [spec.to_json() for spec in row.blocks],
-        "arch": None,
-        "condition": dict(condition),
-        "facts": {},
-        "settings": {},
-        "rounds": [],
-        "started_at": row.measured_at,
-        "run": run,
-        "item": f"{kind} {row.key}",
-    }
+def _record(
+    row: Row, kind: Literal["op", "network"], device: str, condition: Mapping[str, Any], run: str
+) -> Measurement:
+    return Measurement(
+        **{**row.to_json(), "ops": list(row.ops), "flags": list(row.flags)},
+        device=device,
+        kind=kind,
+        specs=[spec.to_json() for spec in row.blocks],
+        arch=None,
+        condition=dict(condition),
+        facts={},
+        settings={},
+        rounds=[],
+        started_at=row.measured_at,
+        run=run,
+        item=f"{kind} {row.key}",
+    )
 
 
 def _ops(path: Path, row: Row) -> Sequence[OpSpec]:

@@ -13,6 +13,7 @@ from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.files import write_atomic
+from ofa_deploy.latency.measurement import Measurement
 
 SCHEMA = 1
 ABSENT = {"power_mode": "unknown"}  # what it means where a condition lacks a key that is younger than its record
@@ -79,17 +80,22 @@ class Row:
             object.__setattr__(self, "best_se", self.se)
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Row:
-        """The part of a measurement record that a prediction needs."""
-        names = ("key", "p50", "p90", "p99", "n", "cov", "se", "measured_at")
-        optional = {name: record[name] for name in ("best", "best_se", "energy_mj") if name in record}
-        if "best_se" not in optional:  # of an older protocol, whose best was another
-            optional.pop("best", None)
-        values = {name: record[name] for name in names}
-        specs = tuple(map(OpSpec.from_json, record.get("specs", ())))
-        if specs and len(specs) != len(record["ops"]):
-            raise UsageError(f"the record of {record['key']} has {len(record['ops'])} blocks and {len(specs)} specs")
-        return cls(ops=tuple(record["ops"]), flags=tuple(record["flags"]), specs=specs, **values, **optional)
+    def of(cls, measured: Measurement) -> Row:
+        """The part of a measurement that a prediction needs.
+
+        Raises:
+            UsageError: it does not say of each of its blocks what that is.
+        """
+        specs = tuple(map(OpSpec.from_json, measured.specs))
+        if specs and len(specs) != len(measured.ops):
+            raise UsageError(f"{measured.key} has {len(measured.ops)} blocks and {len(specs)} specs")
+        best, best_se = measured.best, measured.best_se
+        if best is None or best_se is None:  # of an older protocol, whose best was another
+            best = best_se = 0.0
+        names = ("key", "p50", "p90", "p99", "n", "cov", "se", "measured_at", "energy_mj")
+        fields = {name: getattr(measured, name) for name in names}
+        ops, flags = tuple(measured.ops), tuple(measured.flags)
+        return cls(ops=ops, flags=flags, specs=specs, best=best, best_se=best_se, **fields)
 
     @property
     def blocks(self) -> tuple[OpSpec, ...]:
@@ -125,8 +131,8 @@ class LatencyTable:
     networks: Mapping[str, Row] = field(default_factory=dict)
 
     @classmethod
-    def from_records(cls, device: str, records: Iterable[Mapping[str, Any]]) -> LatencyTable:
-        """Build a table from measurement records, oldest first.
+    def from_records(cls, device: str, records: Iterable[Measurement]) -> LatencyTable:
+        """Build a table from measurements, oldest first.
 
         Networks that are older than every block were measured before all blocks were measured again, and do not count;
         nor do anchors, which say how fast the device was in another hour.
@@ -138,14 +144,14 @@ class LatencyTable:
         networks: dict[str, Row] = {}
         condition: Mapping[str, Any] = {}
         for record in records:
-            if record["kind"] == "anchor":
+            if record.kind == "anchor":
                 continue
-            condition = condition or full_condition(record["condition"])
-            if unlike := differences(condition, record["condition"]):
+            condition = condition or full_condition(record.condition)
+            if unlike := differences(condition, record.condition):
                 what = "; ".join(f"{key} is {one!r} and {other!r}" for key, (one, other) in unlike.items())
                 raise UsageError(f"rows of {device} from different conditions do not mix: {what}")
-            row = Row.from_record(record)
-            (rows if record["kind"] == "op" else networks)[row.key] = row
+            row = Row.of(record)
+            (rows if record.kind == "op" else networks)[row.key] = row
         oldest = min((row.measured_at for row in rows.values()), default="")
         networks = {key: row for key, row in networks.items() if row.measured_at >= oldest}
         return cls(device, condition, rows, networks)

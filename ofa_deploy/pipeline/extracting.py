@@ -128,7 +128,7 @@ def _bundle(
     profiled = bool(load_table(known, target).rows)
     with run.fleet().replaying(target.name, begun.newest):
         extraction = attempt(known if profiled else run.workspace, may_profile=not profiled)
-    if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record["condition"]):
+    if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record.condition):
         extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
     folder = "-".join([target.name, *extraction.constraints.names])
     order.deliver(extraction, run.workspace, run.folder / folder, run.audits.get(target.name))

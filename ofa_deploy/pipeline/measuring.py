@@ -137,6 +137,6 @@ def _everywhere(
             target, items, protocol, lambda p: run.tell(f"measure every network on {target.name}", p)
         )
     return {
-        key: {"p50": record["p50"], "p90": record["p90"], "simulated": target.simulated}
+        key: {"p50": record.p50, "p90": record.p90, "simulated": target.simulated}
         for key, record in zip(archs, records, strict=True)
     }

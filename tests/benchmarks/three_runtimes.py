@@ -137,7 +137,7 @@ def latencies(fleet: Fleet, target: TargetProfile, space: SearchSpace, archs: Se
     """What subnets take on a device, in ms, measured in the same rounds."""
     say(f"{target.name}: all {len(archs)} networks")
     items = [network_item(space.network(arch), arch, target) for arch in archs]
-    return [record["p50"] for record in fleet.measure(target, items, THOROUGH)]
+    return [record.p50 for record in fleet.measure(target, items, THOROUGH)]
 
 
 def shape(space: SearchSpace, arch: Arch) -> dict[str, float]:

@@ -80,7 +80,7 @@ def one_after_another(calls: Sequence[Callable[[], object]], seconds: float) -> 
 
 def seconds_measured(workspace: Workspace, target: Any) -> float:
     """How long the runs took in which a target's blocks were measured."""
-    spans = {(r["started_at"], r["measured_at"]) for r in measurements(workspace, target) if r["kind"] == "op"}
+    spans = {(r.started_at, r.measured_at) for r in measurements(workspace, target) if r.kind == "op"}
     return sum((datetime.fromisoformat(end) - datetime.fromisoformat(begin)).total_seconds() for begin, end in spans)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from ofa_deploy.fleet.importing import import_table
-from ofa_deploy.latency import LatencyTable, Row
+from ofa_deploy.latency import LatencyTable, Measurement, Row
 from ofa_deploy.latency.importers import ofa_entries
 from ofa_deploy.space import PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
@@ -96,7 +96,7 @@ def test_export_and_import_both_ways(ofa_deploy, folder) -> None:
         assert (answer["blocks"], answer["target"]) == (122, f"copy-{name[2:]}")
     assert list(answer["covers"]) == ["16", "20", "24"]
     with Workspace.open(folder / ".ofa") as opened:
-        records = opened.store.measurements("copy-json")
+        records = [Measurement.from_json(record) for record in opened.store.measurements("copy-json")]
     want = LatencyTable.load(folder / "t.json")
     assert (
         LatencyTable.from_records("phone", records) == want == LatencyTable.load(folder / ".ofa/tables/phone-fp32.json")

@@ -111,12 +111,12 @@ def test_the_command_names_the_space_where_it_has_a_name():
 
 def test_residuals_assign_the_error_of_the_prediction_to_blocks(extraction, tmp_path):
     chosen = extraction.chosen
-    record = {**chosen.record, **dict.fromkeys(("p50", "p90", "p99"), 1.1 * chosen.predicted_ms)}
-    record["timings"] = [[record["p50"]] * 6] * 12
+    ms = 1.1 * chosen.predicted_ms
+    record = chosen.record.model_copy(update={"p50": ms, "p90": ms, "p99": ms, "timings": [[ms] * 6] * 12})
     extraction.chosen = replace(chosen, records=(record,))
     report = build_bundle(extraction, tmp_path / "bundle", "a command")
     residuals = [block["residual_ms"] for block in report["blocks"]]
-    assert 0 < sum(residuals) < record["p50"] - chosen.predicted_ms, "the rest is noise"
+    assert 0 < sum(residuals) < record.p50 - chosen.predicted_ms, "the rest is noise"
     assert verify_bundle(tmp_path / "bundle") == []
 
 
@@ -124,24 +124,24 @@ def test_an_old_table_and_another_runtime_are_warned_of(extraction, tmp_path):
     chosen = extraction.chosen
     changed = {
         "measured_at": "2026-03-05T00:00:00Z",  # the table is of the first of January
-        "condition": {**chosen.record["condition"], "runtime_version": "2"},
+        "condition": {**chosen.record.condition, "runtime_version": "2"},
     }
-    extraction.chosen = replace(chosen, records=({**chosen.record, **changed},))
+    extraction.chosen = replace(chosen, records=(chosen.record.model_copy(update=changed),))
     notes = " ".join(build_bundle(extraction, tmp_path / "bundle", "a command")["notes"])
     assert "measured 63 days before this subnet" in notes
     assert "older than its runtime (runtime_version was 1, is 2)" in notes
     assert "ofa-deploy profile --target made-up --precision fp32 --refresh" in notes
     fresh = {"measured_at": "2026-01-30T00:00:00Z"}
-    extraction.chosen = replace(chosen, records=({**chosen.record, **fresh},))
+    extraction.chosen = replace(chosen, records=(chosen.record.model_copy(update=fresh),))
     assert "days" not in " ".join(build_bundle(extraction, tmp_path / "bundle", "a command")["notes"])
 
 
 def test_flagged_rows_are_counted_and_marked(extraction, tmp_path):
     rows = extraction.chosen.predictor.table.rows
-    first = extraction.chosen.record["ops"][0]
+    first = extraction.chosen.record.ops[0]
     rows[first] = replace(rows[first], flags=("noisy",))
     report = build_bundle(extraction, tmp_path / "bundle", "a command")
-    used = len(set(extraction.chosen.record["ops"]))
+    used = len(set(extraction.chosen.record.ops))
     assert f"1 of the {used} table rows used are flagged (noisy): see the blocks." in report["notes"]
     assert report["blocks"][0]["flags"] == ["noisy"]
 

@@ -26,7 +26,7 @@ from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.gauge import FRESH_S, Gauge, fresh_session
 from ofa_deploy.fleet.models import load_table
 from ofa_deploy.fleet.profiling import block_item, profile
-from ofa_deploy.latency import LatencyModel
+from ofa_deploy.latency import LatencyModel, Measurement
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space, op_macs
 from ofa_deploy.store import Workspace
@@ -61,7 +61,7 @@ class MadeUpFleet:
                     "kind": item.kind,
                     "key": item.key,
                     "ops": item.network.unit_keys,
-                    "specs": [op.to_json() for op in item.network.ops],
+                    "specs": [unit.op.to_json() for unit in item.network.units],
                     "arch": item.arch.to_json() if item.arch else None,
                     "condition": {
                         "runtime": "onnxruntime",
@@ -92,7 +92,7 @@ class MadeUpFleet:
             )
         self.jobs.append(records)
         self._store.add_measurements(records)
-        return records
+        return [Measurement.from_json(record) for record in records]
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_a_device_slower_than_its_table_still_gets_a_subnet_that_fits(workspace:
     assert level["factor"] == pytest.approx(1.25, rel=0.01)
     assert level["low"] < 1.25 < level["high"]
     assert [factor for _, factor in level["curve"]] == pytest.approx([1.25] * len(level["curve"]), rel=0.01)
-    assert (level["profiled_at"], level["measured_at"]) == ("2026-01-01T00:00:00Z", result.chosen.record["measured_at"])
+    assert (level["profiled_at"], level["measured_at"]) == ("2026-01-01T00:00:00Z", result.chosen.record.measured_at)
     assert report["latency"]["as_measured_ms"] == pytest.approx(1.25 * report["latency"]["as_profiled_ms"], rel=0.02)
     assert report["latency"]["predicted_ms"] == pytest.approx(result.chosen.point.latency_ms)
     assert len(result.chosen.records) == 2, "what is promised was measured in two sessions"
@@ -163,18 +163,19 @@ def test_a_session_of_the_last_seconds_tells_the_level(workspace: Workspace) -> 
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     measured = datetime(2026, 1, 1, tzinfo=UTC)
     after_profile = fresh_session(workspace, TARGET.name, measured + timedelta(seconds=FRESH_S))
-    assert {record["kind"] for record in after_profile} == {"op", "network"}
+    assert {record.kind for record in after_profile} == {"op", "network"}
     gauge = Gauge(workspace, TARGET, SPACE, LatencyModel(load_table(workspace, TARGET)))
     assert gauge.seen_in(after_profile).factor(0.1)[0] == pytest.approx(1.0, rel=0.01)
     fleet.factor, asked = 1.3, (TARGET, Constraints(max_ms=0.2))
     extract(fleet, workspace, random_subject(SPACE), *asked)
     assert {record["kind"] for record in fleet.jobs[1]} == {"anchor"}, "a look comes first"
-    last, jobs = workspace.store.newest_session(TARGET.name), len(fleet.jobs)
-    assert [record["key"] for record in last] == [record["key"] for record in fleet.jobs[-1]]
+    stored, jobs = workspace.store.newest_session(TARGET.name), len(fleet.jobs)
+    last = [Measurement.from_json(record) for record in stored]
+    assert [record.key for record in last] == [record["key"] for record in fleet.jobs[-1]]
     again = extract(fleet, workspace, random_subject(SPACE), *asked, session=last)
     assert all({record["kind"] for record in job} == {"network", "anchor"} for job in fleet.jobs[jobs:]), "no look"
     assert again.chosen.predicted_ms == pytest.approx(again.chosen.measured_ms, rel=0.03)
-    assert gauge.seen_in([record for record in last if record["kind"] == "network"]) is None, "without the anchor"
+    assert gauge.seen_in([record for record in last if record.kind == "network"]) is None, "without the anchor"
 
 
 def test_a_session_of_a_minute_ago_tells_nothing(workspace: Workspace) -> None:
@@ -258,7 +259,7 @@ def test_a_subnet_that_fits_with_room_for_other_sessions_comes_first(workspace: 
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     found = extract(fleet, workspace, random_subject(SPACE), TARGET, Constraints(max_ms=0.2)).finalists[:2]
     better, roomy = (
-        replace(finalist, valid=Validation(accuracy, 500), records=({**finalist.record, "p50": ms},))
+        replace(finalist, valid=Validation(accuracy, 500), records=(finalist.record.model_copy(update={"p50": ms}),))
         for finalist, accuracy, ms in zip(found, (0.9, 0.8), (0.19, 0.17), strict=True)
     )
     assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.01) == [better, roomy]
@@ -552,7 +553,7 @@ def test_what_int8_loses_on_held_out_images_decides(workspace: Workspace, monkey
 
     def tested(subject, chosen, run, split):
         assert split == "valid", "the test split chooses nothing"
-        wrong = lost if chosen.record["condition"]["precision"] == "int8" else 0
+        wrong = lost if chosen.record.condition["precision"] == "int8" else 0
         return {"labels": labels, "predicted": [1] * wrong + labels[wrong:], "torch": labels}
 
     monkeypatch.setattr("ofa_deploy.deploy.precisions.tested", tested)

@@ -67,8 +67,8 @@ def test_a_network_of_cells_is_measured_on_torch(workspace, target, quick_protoc
     item = network_item(*cells, torch)
     with Fleet.open(workspace) as fleet:
         (record,) = fleet.measure(torch, [item], quick_protocol)
-    assert (record["key"], record["condition"]["runtime"]) == (item.key, "torch")
-    assert 0.05 < record["best"] <= record["p50"] < 1000
+    assert (record.key, record.condition["runtime"]) == (item.key, "torch")
+    assert 0.05 < record.best <= record.p50 < 1000
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import bundle as bundle_module
 from ofa_deploy.export import changed_files, recompute, verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable, audit_summary
+from ofa_deploy.latency import LatencyModel, LatencyTable, Measurement, audit_summary
 from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params
 
 SPACE = PRESETS["tiny_16"]
@@ -73,7 +73,7 @@ def truthful():
     ops = [op.key for op in NETWORK.ops]
     records = [record(key, [key], timings(0.1, rng)) for key in dict.fromkeys(ops)]
     earlier, chosen = (record(NETWORK.key, ops, timings(ms * len(ops), rng), "network") for ms in (0.1, 0.11))
-    table = LatencyTable.from_records("local", [*records, earlier])
+    table = LatencyTable.from_records("local", map(Measurement.from_json, [*records, earlier]))
     model = LatencyModel(table)
     (mean,), (std,) = model.predict([NETWORK])
     target = TargetProfile(name="local", description="a test's", runtime="onnxruntime")
@@ -91,7 +91,7 @@ def truthful():
     network = {"key": NETWORK.key, "role": "evidence", "measured_ms": earlier["p50"], "table_ms": table.total(NETWORK)}
     network |= {"predicted_ms": without, "std_ms": doubt}
     effects = [model.effects[key] for key in ops]
-    now = LatencyModel(LatencyTable.from_records("local", [*records, chosen])).effects
+    now = LatencyModel(LatencyTable.from_records("local", map(Measurement.from_json, [*records, chosen]))).effects
     report = {
         "schema": 1,
         "budget": {"max_ms": 2.0, "statistic": "p50", "confidence": 0.95},

@@ -43,16 +43,16 @@ def wait_for(condition, seconds=30):
 def test_measures_through_a_real_server_and_a_real_agent(fleet, workspace, target, make_items, quick_protocol):
     items, seen = make_items(3), []
     records = fleet.measure(target, items, quick_protocol, seen.append)
-    assert [record["key"] for record in records] == [item.key for item in items]
-    assert records == workspace.store.measurements("local")
+    assert [record.key for record in records] == [item.key for item in items]
+    assert [record.to_json() for record in records] == workspace.store.measurements("local")
     for record, item in zip(records, items, strict=True):
-        assert 0 < record["best"] <= record["p50"] <= record["p99"] < 1000
-        assert len(record["rounds"]) + len(record["excluded"]) == len(record["timings"]) + len(record["excluded"]) == 3
-        assert record["n"] == sum(map(len, record["timings"]))
-        assert record["specs"] == [op.to_json() for op in item.network.ops]
-        assert record["settings"] == quick_protocol.model_dump()
-        assert record["condition"]["provider"] == "CPUExecutionProvider"
-        assert len(record["facts"]["cores_used"]) == 1
+        assert 0 < record.best <= record.p50 <= record.p99 < 1000
+        assert len(record.rounds) + len(record.excluded) == len(record.timings) + len(record.excluded) == 3
+        assert record.n == sum(map(len, record.timings))
+        assert record.specs == [op.to_json() for op in item.network.ops]
+        assert record.settings == quick_protocol.model_dump()
+        assert record.condition["provider"] == "CPUExecutionProvider"
+        assert len(record.facts["cores_used"]) == 1
     assert seen[-1]["done"] == seen[-1]["total"] == 3
     assert workspace.store.device("local")["facts"]["python"]
     assert list((workspace.root / "blobs").glob("*/*")) == []
@@ -206,7 +206,7 @@ def test_local_is_measured_in_this_workspace_alone_whatever_server_is_named(
         records = remote.measure(target, make_items(2), quick_protocol)
         stored = mine.store.measurements("local")
     assert workspace.store.measurements("local") == [], "everybody's local would be one device there"
-    drop = [{key: value for key, value in record.items() if key != "id"} for record in records]
+    drop = [record.without("id").to_json() for record in records]
     assert drop == [{key: value for key, value in record.items() if key != "id"} for record in stored]
 
 

@@ -38,38 +38,38 @@ def measured(timings, sentinel, reference=None, began=None, ended=None, simulate
 
 def test_a_calm_measurement_has_no_flags():
     record, level = measured([[2.0, 2.2]] * 12, [1.0] * 12)
-    assert (record["p50"], record["flags"], record["scale"], record["excluded"]) == (2.1, [], 1.0, [])
-    assert (record["sentinel_ms"], level["sentinel_ms"]) == (1.0, 1.0)
-    assert (record["device"], record["run"], record["item"], record["key"]) == ("d", "r", "i", "k")
-    assert (record["started_at"], record["measured_at"]) == (moment(60), moment(120))
+    assert (record.p50, record.flags, record.scale, record.excluded) == (2.1, [], 1.0, [])
+    assert (record.sentinel_ms, level["sentinel_ms"]) == (1.0, 1.0)
+    assert (record.device, record.run, record.item, record.key) == ("d", "r", "i", "k")
+    assert (record.started_at, record.measured_at) == (moment(60), moment(120))
 
 
 def test_slow_rounds_are_kept_apart():
     record, _ = measured([[2.0, 2.0]] * 9 + [[3.0, 3.0]] * 3, [1.0] * 9 + [1.5] * 3)
-    assert record["p50"] == 2.0
-    assert record["excluded"] == [[3.0, 3.0]] * 3
-    assert record["n"] == 18
-    assert record["flags"] == ["short"]
+    assert record.p50 == 2.0
+    assert record.excluded == [[3.0, 3.0]] * 3
+    assert record.n == 18
+    assert record.flags == ["short"]
 
 
 def test_throttled_and_noisy_rows_are_marked():
     record, _ = measured([[2.0, 2.0]] * 5 + [[3.0, 3.0]] * 7, [1.0] * 5 + [1.5] * 7)
-    assert record["flags"] == ["throttled"]
-    assert record["p50"] == 3.0
+    assert record.flags == ["throttled"]
+    assert record.p50 == 3.0
     record, _ = measured([[2.0, 2.0], [2.5, 2.5], [3.0, 3.0]] * 4, [1.0] * 12)
-    assert record["flags"] == ["noisy"]
+    assert record.flags == ["noisy"]
 
 
 def test_a_later_chunk_is_put_on_the_first_ones_level_beyond_noise_only():
     first = {"blob": SHA, "sentinel_ms": 1.0, "se": 0.01, "best_ms": 1.125, "best_se": 0.01}
     record, _ = measured([[2.0, 2.0]] * 12, [1.25] * 12, first)
-    assert record["scale"] == pytest.approx(0.8)
-    assert record["p50"] == record["timings"][0][0] == record["rounds"][0] == pytest.approx(1.6)
-    assert record["sentinel_ms"] == 1.25
+    assert record.scale == pytest.approx(0.8)
+    assert record.p50 == record.timings[0][0] == record.rounds[0] == pytest.approx(1.6)
+    assert record.sentinel_ms == 1.25
     record, _ = measured([[2.0, 2.0]] * 12, [1.015] * 12, first)
-    assert (record["scale"], record["p50"]) == (1.0, 2.0)
+    assert (record.scale, record.p50) == (1.0, 2.0)
     record, _ = measured([[2.0, 2.0]] * 12, [1.25] * 12, {**first, "blob": "1" * 64})
-    assert record["scale"] == 1.0
+    assert record.scale == 1.0
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_a_later_chunk_is_put_on_the_first_ones_level_beyond_noise_only():
 def test_a_clock_that_is_wrong_is_replaced_by_the_servers(began, ended, stored):
     record, _ = measured([[2.0, 2.0]] * 12, [1.0] * 12, began=began, ended=ended)
     for name, after in zip(("started_at", "measured_at"), stored, strict=True):
-        found = (datetime.fromisoformat(record[name]) - CLAIMED).total_seconds()
+        found = (datetime.fromisoformat(getattr(record, name)) - CLAIMED).total_seconds()
         wanted = (datetime.now(UTC) - CLAIMED).total_seconds() if after == 600 else after  # "now" is later by now
         assert found == pytest.approx(wanted, abs=5), name
 
@@ -95,8 +95,8 @@ def test_a_clock_that_is_wrong_is_replaced_by_the_servers(began, ended, stored):
 @pytest.mark.parametrize("told", [True, False])
 def test_the_job_says_whether_a_record_is_simulated(told):
     record, _ = measured([[2.0, 2.0]] * 12, [1.0] * 12, simulated=True, told=told)
-    assert record["condition"]["simulated"] is True
-    assert record["measured_at"] == "1970-01-01T00:00:00Z", "what it says holds at every time"
+    assert record.simulated is True
+    assert record.measured_at == "1970-01-01T00:00:00Z", "what it says holds at every time"
 
 
 def test_host_and_agent_agree_on_the_settings():

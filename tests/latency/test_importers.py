@@ -10,7 +10,7 @@ import yaml
 
 from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import OpNotProfiled, UsageError
-from ofa_deploy.latency import LatencyModel, LatencyTable, Row, as_records, read_ofa_tables, read_table
+from ofa_deploy.latency import LatencyModel, LatencyTable, Measurement, Row, as_records, read_ofa_tables, read_table
 from ofa_deploy.latency.importers import ofa_entries
 from ofa_deploy.space import PopulationCodec, load_space
 
@@ -88,10 +88,11 @@ def test_blocks_that_resolutions_share_keep_the_latency_of_each(folder):
 
 def test_records_make_the_same_table_again(folder):
     table = read_ofa_tables(folder, "phone", SPACE)
-    records = json.loads(json.dumps(as_records(table, "phone")))
+    stored = json.loads(json.dumps([record.to_json() for record in as_records(table, "phone")]))
+    records = [Measurement.from_json(record) for record in stored]
     assert LatencyTable.from_records("phone", records) == table
-    assert {OpSpec.from_json(record["specs"][0]).key for record in records} == {k.split("@")[0] for k in table.rows}
-    assert len({(record["run"], record["item"]) for record in records}) == len(records)
+    assert {OpSpec.from_json(record.specs[0]).key for record in records} == {k.split("@")[0] for k in table.rows}
+    assert len({(record.run, record.item) for record in records}) == len(records)
 
 
 GARBAGE = [

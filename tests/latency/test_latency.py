@@ -10,6 +10,7 @@ from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import (
     LatencyModel,
     LatencyTable,
+    Measurement,
     Row,
     audit_statistics,
     audit_summary,
@@ -153,12 +154,13 @@ def test_the_level_of_sessions_by_hand() -> None:
         assert vars(without) == pytest.approx(vars(level))
 
 
-def a_record(key: str, ms: float, threads: int = 1, kind: str = "op") -> dict:
-    return {
+def a_record(key: str, ms: float, threads: int = 1, kind: str = "op", **condition: object) -> Measurement:
+    fields = {
+        "device": "d",
         "kind": kind,
         "key": key,
         "ops": [key],
-        "condition": {**CONDITION, "threads": threads},
+        "condition": {**CONDITION, "threads": threads, **condition},
         **dict.fromkeys(("p50", "p90", "p99"), ms),
         "n": 3,
         "cov": 0.1,
@@ -166,6 +168,7 @@ def a_record(key: str, ms: float, threads: int = 1, kind: str = "op") -> dict:
         "flags": [],
         "measured_at": "2026-01-01T00:00:00Z",
     }
+    return Measurement.from_json(fields)
 
 
 def test_the_newest_record_counts_and_conditions_do_not_mix() -> None:
@@ -176,14 +179,13 @@ def test_the_newest_record_counts_and_conditions_do_not_mix() -> None:
 
 
 def test_all_that_differs_is_named_and_an_old_record_ran_in_an_unknown_power_mode() -> None:
-    old, new, other = (a_record(key, 1.0) for key in "abc")
-    new["condition"]["power_mode"] = "unknown"
+    old, new = a_record("a", 1.0), a_record("b", 1.0, power_mode="unknown")
     table = LatencyTable.from_records("d", [old, new])
     assert (list(table.rows), table.condition["power_mode"]) == (["a", "b"], "unknown")
-    other["condition"] |= {"power_mode": "performance", "threads": 2}
+    other = a_record("c", 1.0, threads=2, power_mode="performance")
     with pytest.raises(UsageError, match="threads is 1 and 2; power_mode is 'unknown' and 'performance'"):
         LatencyTable.from_records("d", [old, other])
-    assert differences(old["condition"], new["condition"]) == {}
+    assert differences(old.condition, new.condition) == {}
     assert differences({}, {"a": 1}) == {"a": (None, 1)}
 
 

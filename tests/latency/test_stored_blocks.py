@@ -87,7 +87,7 @@ def test_blocks_of_a_new_kind_are_interpolated_and_predicted(space):
 
 
 def test_a_new_device_learns_of_a_new_kind_from_another(space, workspace):
-    workspace.store.add_measurements(as_records(a_table(space), "d"))
+    workspace.store.add_measurements([record.to_json() for record in as_records(a_table(space), "d")])
     target = replace_name(resolve_target("local", workspace), "new")
     (other,) = other_devices(workspace, target, space)
     assert other.effects.keys() == blocks_by_key(PopulationCodec(space)).keys()
