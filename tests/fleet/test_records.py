@@ -15,12 +15,24 @@ def moment(after_s):
     return (CLAIMED + timedelta(seconds=after_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def measured(timings, sentinel, reference=None, began=None, ended=None, simulated=False, told=False, **settings):
-    """Records of one item ``i`` from its timings and the sentinel's level in every round."""
+def measured(
+    timings,
+    sentinel,
+    reference=None,
+    began=None,
+    ended=None,
+    simulated=False,
+    told=False,
+    spent=None,
+    beside=(),
+    **settings,
+):
+    """Record of one item ``i`` from its timings and the sentinel's level in every round; of ``beside`` other items."""
     runtime = {**RUNTIME, "runtime": "simulated"} if simulated else RUNTIME
     run = {"run": "r", "device": "d", "reference": reference, "claimed_at": CLAIMED.isoformat()}
     run["request"] = {"runtime": runtime}
-    run["items"] = [{"item": "i", "payload": {"kind": "op", "key": "k", "ops": ["k"], "specs": [], "arch": None}}]
+    payload = {"kind": "op", "key": "k", "ops": ["k"], "specs": [], "arch": None}
+    run["items"] = [{"item": name, "payload": payload} for name in ("i", *(item["item"] for item in beside))]
     result = RunResult(
         condition={**runtime, "runtime_version": "1", "simulated": told},
         facts={},
@@ -29,7 +41,7 @@ def measured(timings, sentinel, reference=None, began=None, ended=None, simulate
         finished_at=ended or moment(120),
         stopped="settled",
         sentinel={"blob": SHA, "burst": 1, "visits": [[[level, level]] * 3 for level in sentinel]},
-        items=[{"item": "i", "burst": 1, "timings": timings}],
+        items=[{"item": "i", "burst": 1, "timings": timings, **(spent or {})}, *beside],
     )
     records, errors, level = make_records(run, result)
     assert errors == {}
@@ -103,3 +115,13 @@ def test_host_and_agent_agree_on_the_settings():
     from device_agents.protocol import Settings
 
     assert Protocol().model_dump() == Settings()._asdict()
+
+
+def test_what_a_switch_costs_is_learned_from_items_that_mostly_keep_their_core():
+    small = {"item": "small", "burst": 10, "timings": [[0.1, 0.1, 0.5]] * 12}
+    small |= {"cpu": [[0.1, 0.1, 0.12]] * 12, "switches": [[0, 0, 1]] * 12}
+    large = {"cpu": [[10.4, 10.4]] * 12, "switches": [[2, 2]] * 12}
+    alone, _ = measured([[18.0, 18.0]] * 12, [1.0] * 12, spent=large)
+    record, _ = measured([[18.0, 18.0]] * 12, [1.0] * 12, spent=large, beside=[small])
+    assert (alone.best, record.best) == (pytest.approx(10.4), pytest.approx(10.0))
+    assert (record.p50, record.cpu[0]) == (18.0, [10.4, 10.4]), "what was measured stays as it was"
