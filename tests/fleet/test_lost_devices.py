@@ -133,7 +133,7 @@ def test_a_command_that_is_repeated_when_the_device_is_back_measures_nothing_twi
     phone.start()
     wait_for(workspace.store.overview.running)
     records = fleet.measure(phone.profile, items[:3], MEASURED)
-    assert [record["key"] for record in records] == [item.key for item in items[:3]]
+    assert [record.key for record in records] == [item.key for item in items[:3]]
     jobs = {job["id"]: job["state"] for job in workspace.store.jobs.of_device("phone")}
     wanted = {"same": ["done"], "fewer": ["cancelled", "done"], "others": ["done", "done"]}[first]
     assert sorted(jobs.values()) == wanted
