@@ -140,7 +140,7 @@ def test_a_command_that_is_repeated_when_the_device_is_back_measures_nothing_twi
     measured = [record["key"] for record in workspace.store.measurements("phone")]
     assert len(measured) == len(set(measured)) == (5 if first == "others" else 3)
     again = fleet.measure(phone.profile, items[:3], MEASURED)
-    assert {r["run"] for r in again}.isdisjoint(r["run"] for r in records), "a new question is measured anew"
+    assert {r.run for r in again}.isdisjoint(r.run for r in records), "a new question is measured anew"
 
 
 def test_an_own_agent_that_hangs_ends_the_command(fleet, workspace, target, make_items):
