@@ -44,6 +44,7 @@ class StageDocument(Document):
         width: output channels at width multiplier 1.0.
         widths: channels that the stage may have instead; ``width`` must be the largest of them. By default there is no
             choice.
+        kinds: kinds that each block may have instead; ``block`` must be one of them. By default there is no choice.
         stride: of the stage's first block.
         act: activation inside the blocks.
         se: whether the blocks have squeeze-excitation.
@@ -65,6 +66,7 @@ class StageDocument(Document):
     block: str = "mbconv"
     squeeze: Literal["expanded", "input"] = "expanded"
     widths: tuple[Positive, ...] = ()
+    kinds: tuple[str, ...] = ()
 
 
 class ElasticDocument(Document):

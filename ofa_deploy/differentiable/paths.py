@@ -64,7 +64,8 @@ class MixedSupernet:
         for option in options:
             op = self._op(slot, option.choice, chosen)
             with torch.set_grad_enabled(torch.is_grad_enabled() and option.live):
-                results.append(self.supernet.run(f"s{stage}b{position}", op, x, training=True))
+                name = self.space.block_name(stage, position, op.kind)
+                results.append(self.supernet.run(name, op, x, training=True))
         return mixed(options, results)
 
     def _op(self, slot: int, choice: int, chosen: Mapping[int, Any]) -> OpSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from weakref import WeakKeyDictionary
@@ -59,12 +60,14 @@ class Slot:
         genes: its own genes.
         sizes: their numbers of choices. All together they are one choice; the last gene changes fastest.
         present: for each choice of the stage's depth, whether the slot is used.
+        silent: see ``space.Place``.
     """
 
     stage: int
     genes: tuple[int, ...]
     sizes: tuple[int, ...]
     present: tuple[bool, ...]
+    silent: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def choices(self) -> int:
@@ -74,6 +77,15 @@ class Slot:
     def split(self, choice: int) -> tuple[int, ...]:
         """What each gene is for a choice."""
         return tuple(int(place) for place in np.unravel_index(choice, self.sizes))
+
+    @cached_property
+    def repeated(self) -> list[int]:
+        """Choices that are the same block as an earlier one: they differ in what means nothing."""
+        found = []
+        for number, change in enumerate(self.changes):
+            if any(change[chooser] == choice and change[gene] for chooser, choice, gene in self.silent):
+                found.append(number)
+        return found
 
     @property
     def changes(self) -> list[dict[int, int]]:
@@ -98,7 +110,7 @@ class Slots:
         for place in space.places:
             if place.depth is not None:
                 sizes = tuple(int(codec.choices[gene]) for gene in place.own)
-                self.all.append(Slot(place.depth - self.depth0, place.own, sizes, place.present))
+                self.all.append(Slot(place.depth - self.depth0, place.own, sizes, place.present, place.silent))
         self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(space.stages))]
         self.C = max(slot.choices for slot in self.all)
 

@@ -98,7 +98,7 @@ def _working_sets(network: Network) -> Iterator[int]:
 def supernet_params(space: SearchSpace) -> int:
     """Parameters of the supernet: the largest subnet with the weights of all others, and one kernel transform per
     elastic convolution and step (7→5, 5→3)."""
-    elastic = [sizes for slot in space.slots for sizes in elastic_kernels(space, *slot).values()]
+    elastic = [sizes for block in space.blocks for sizes in elastic_kernels(space, block).values()]
     return network_params(space.whole) + sum(small**4 for sizes in elastic for small in sizes[1:])
 
 

@@ -16,7 +16,12 @@ def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
     """A space of one subnet: the largest of another."""
     stages = tuple(
         replace(
-            stage, depths=(max(stage.depths),), kernels=(_largest(stage),), expands=(max(stage.expands),), widths=()
+            stage,
+            depths=(max(stage.depths),),
+            kernels=(_largest(stage),),
+            expands=(max(stage.expands),),
+            widths=(),
+            kinds=(),
         )
         for stage in space.stages
     )
@@ -34,15 +39,22 @@ def frozen(space: SearchSpace, arch: Arch) -> SearchSpace:
             space.stages[stage],
             width=arch.channels[stage] if arch.channels else space.stages[stage].width,
             widths=(),
+            block=arch.kinds[slot] if arch.kinds else space.stages[stage].block,
+            kinds=(),
             stride=space.stages[stage].stride if position == 0 else 1,
             depths=(1,),
             kernels=(arch.kernels[slot],),
-            expands=(arch.expands[slot],),
+            expands=_expands(arch.kinds[slot] if arch.kinds else space.stages[stage].block, arch.expands[slot]),
         )
         for slot, stage, position in space.active_slots(arch)
     )
     name = f"{space.name}-{arch.key[:12]}"
     return replace(space, name=name, stages=stages, resolutions=(arch.resolution,), widths=(arch.width,))
+
+
+def _expands(kind: str, chosen: float) -> tuple[float, ...]:
+    """The only choice of a block that chose so: 1 where its kind has no expansion."""
+    return (chosen if stage_kind(kind).expands else 1,)
 
 
 def make_elastic(

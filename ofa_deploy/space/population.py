@@ -65,6 +65,8 @@ class PopulationCodec:
         for place, active in zip(self._optional, self.active(population).T, strict=True):
             for gene in place.own:
                 population[~active, gene] = 0
+            for chooser, choice, silent in place.silent:
+                population[population[:, chooser] == choice, silent] = 0
         return population
 
     def mutate(self, population: Population, rate: float, rng: np.random.Generator) -> Population:

@@ -104,6 +104,28 @@ _HYBRID_28 = replace(
         StageSpec(96, 1, depths=(1, 2), kernels=(3,), expands=(0.5, 1), block="mqa"),
     ),
 )
+_NETWORK_LEVEL_28 = replace(
+    # The same images, and for every block a choice of its kind, whatever the others are: convolutions, residual blocks
+    # or attention. Each kind has weights of its own.
+    _SMALL_28,
+    name="network_level_28",
+    stages=tuple(
+        StageSpec(
+            width,
+            stride,
+            depths=(1, 2, 3),
+            kernels=(3, 5),
+            expands=(1, 2, 4),
+            widths=(width // 2, width),
+            block="mbconv",
+            kinds=("conv", "bottleneck", "mbconv", "transformer"),
+        )
+        for width, stride in ((32, 1), (64, 2), (128, 2))
+    ),
+    widths=(1.0,),
+    stem_act="relu",
+    head_act="relu",
+)
 _TINY_16 = SearchSpace(
     # For the 8-pixel digits, enlarged: trains in a minute on two cores.
     name="tiny_16",
@@ -280,6 +302,7 @@ PRESETS: dict[str, SearchSpace] = {
         _SMALL_28,
         _FASHION_28,
         _SMALL_32,
+        _NETWORK_LEVEL_28,
         _TINY_16,
         _UIB_28,
         _RESNET_28,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.blocks import Conv, Network, OpSpec
+from ofa_deploy.blocks.counts import params
 from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
 from ofa_deploy.errors import UsageError
 
@@ -44,12 +45,14 @@ class Place:
             nothing where it is absent.
         depth: number of the gene that decides whether it is there; None where it always is.
         present: for each choice of that gene whether it is.
+        silent: what means nothing beside another choice: (the gene that chose, its choice, the gene without a meaning).
     """
 
     size: tuple[int, ...]
     own: tuple[int, ...] = ()
     depth: int | None = None
     present: tuple[bool, ...] = ()
+    silent: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def genes(self) -> tuple[int, ...]:
@@ -71,6 +74,8 @@ class StageSpec:
             (EfficientNet).
         depths, kernels, expands: the choices of the stage's block count, and of each block.
         block: kind of the blocks, which says what their kernels and expand ratios mean; see ``blocks.kinds``.
+        kinds: choices of that for each block, one of which is ``block``, the largest subnet's; empty where there is no
+            choice. Each has weights of its own.
 
     Raises:
         UsageError: a list of choices is empty, there is no such kind of block, or it cannot have what was chosen.
@@ -86,12 +91,18 @@ class StageSpec:
     block: str = "mbconv"
     squeeze: str = "expanded"
     widths: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _not_empty(self, "depths", "kernels", "expands")
+        if self.kinds and self.block not in self.kinds:
+            raise UsageError(f"block is {self.block}; it must be one of kinds, which are {', '.join(self.kinds)}")
         if self.widths and max(self.widths) != self.width:
             raise UsageError(f"width is {self.width}; it must be the largest of widths, which is {max(self.widths)}")
-        stage_kind(self.block).check_stage(self.kernels, self.expands, self.stride, self.se)
+        for kind in map(stage_kind, self.kinds or (self.block,)):
+            # an expansion that is another kind's choice means nothing for this one
+            expands = self.expands if kind.expands or not self.kinds else (1.0,)
+            kind.check_stage(self.kernels, expands, self.stride, self.se)
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,7 @@ class Arch:
         kernels, expands: one per block slot, ``max(stage.depths)`` slots a stage; slots beyond a stage's depth hold
             the slot's first choice.
         channels: one per stage, its output channels at width multiplier 1.0; empty where no stage has a choice.
+        kinds: one per block slot, its kind; empty where no stage has a choice.
     """
 
     space: str
@@ -114,6 +126,7 @@ class Arch:
     kernels: tuple[Kernel, ...]
     expands: tuple[float, ...]
     channels: tuple[int, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -123,8 +136,8 @@ class Arch:
         return hashlib.sha256(json.dumps({**self.to_json(), **numbers}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
-        """The subnet as a JSON object; ``channels`` is there only where stages have a choice of them."""
-        return {k: _as_lists(v) for k, v in asdict(self).items() if k != "channels" or v}
+        """The subnet as a JSON object; ``channels`` and ``kinds`` are there only where stages have a choice of them."""
+        return {k: _as_lists(v) for k, v in asdict(self).items() if k not in ("channels", "kinds") or v}
 
 
 def _as_lists(value: Any) -> Any:
@@ -174,7 +187,7 @@ class SearchSpace:
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
         """Everything that can be chosen: ``size_genes`` that change many blocks, then the depths of the stages, the
-        kernels of all slots, and their expand ratios."""
+        kernels of all slots, their expand ratios, and their kinds."""
         slots = range(len(self.slots))
         return (
             Gene("resolution", self.resolutions),
@@ -183,6 +196,7 @@ class SearchSpace:
             *(Gene(f"depths[{s}]", stage.depths) for s, stage in enumerate(self.stages)),
             *(Gene(f"kernels[{i}]", self.kernels(i)) for i in slots),
             *(Gene(f"expands[{i}]", self.stages[self.slots[i][0]].expands) for i in slots),
+            *(Gene(f"kinds[{i}]", self.stages[self.slots[i][0]].kinds) for i in self.mixed_slots),
         )
 
     @cached_property
@@ -196,7 +210,12 @@ class SearchSpace:
             read = (s if b else s - 1, s)  # the stages whose widths the block reads and writes
             size = (0, 1, *(of_stage[stage] for stage in dict.fromkeys(read) if stage in of_stage))
             present = tuple(b < depth for depth in self.stages[s].depths)
-            found.append(Place(size, (kernel0 + i, kernel0 + slots + i), depth0 + s, present))
+            own, silent = [kernel0 + i, kernel0 + slots + i], list[tuple[int, int, int]]()
+            if i in self.mixed_slots:
+                own.append(kernel0 + 2 * slots + self.mixed_slots.index(i))
+                kinds = enumerate(map(stage_kind, self.stages[s].kinds))
+                silent = [(own[2], choice, own[1]) for choice, kind in kinds if not kind.expands]
+            found.append(Place(size, tuple(own), depth0 + s, present, tuple(silent)))
         before = (self.stem_width > 0) + self.first_block
         head = (0, 1, of_stage[last]) if last in of_stage else (0, 1)
         return (*found, *[Place((0, 1))] * before, Place(head), Place((0, 1) if self.head_width else head))
@@ -207,8 +226,8 @@ class SearchSpace:
         chosen = {stage: values.get(2 + i) for i, stage in enumerate(self.elastic_stages)}
         channels = [chosen.get(s) or stage.width for s, stage in enumerate(self.stages)]
         if place < len(self.slots):
-            kernel, expand = (values[gene] for gene in self.places[place].own)
-            return self.block(*self.slots[place], resolution, width, kernel, expand, channels)
+            kernel, expand, *kind = (values[gene] for gene in self.places[place].own)
+            return self.block(*self.slots[place], resolution, width, kernel, expand, channels, *kind)
         before, after = self.fixed_ops(resolution, width, channels)
         return [*before, *after][place - len(self.slots)]
 
@@ -216,6 +235,25 @@ class SearchSpace:
     def elastic_stages(self) -> tuple[int, ...]:
         """The stages that have a choice of their width."""
         return tuple(s for s, stage in enumerate(self.stages) if stage.widths)
+
+    @cached_property
+    def mixed_slots(self) -> tuple[int, ...]:
+        """The slots that have a choice of their kind."""
+        return tuple(i for i, (s, _) in enumerate(self.slots) if self.stages[s].kinds)
+
+    @cached_property
+    def blocks(self) -> dict[str, tuple[int, int, str]]:
+        """Stage, position and kind of every block that stages can have, by its name in networks and supernets."""
+        found = {}
+        for s, b in self.slots:
+            stage = self.stages[s]
+            for kind in stage.kinds or (stage.block,):
+                found[self.block_name(s, b, kind)] = (s, b, kind)
+        return found
+
+    def block_name(self, stage: int, position: int, kind: str = "") -> str:
+        """``s0b1``; ``s0b1_conv`` where a slot has a choice of its kind."""
+        return f"s{stage}b{position}" + (f"_{kind or self.stages[stage].block}" if self.stages[stage].kinds else "")
 
     @property
     def size_genes(self) -> int:
@@ -233,14 +271,17 @@ class SearchSpace:
         spec = self.stages[stage]
         if position or spec.stride == 1:
             return spec.kernels
-        return tuple(filter(stage_kind(spec.block).strides, spec.kernels))
+        kinds = [stage_kind(kind) for kind in spec.kinds or (spec.block,)]
+        return tuple(kernel for kernel in spec.kernels if all(kind.strides(kernel) for kind in kinds))
 
     @cached_property
     def size(self) -> int:
         """How many different subnets there are."""
         total, place = prod(len(gene.choices) for gene in self.genes[: self.size_genes]), 0
         for stage in self.stages:
-            choices = [len(self.kernels(place + b)) * len(stage.expands) for b in range(max(stage.depths))]
+            kinds = map(stage_kind, stage.kinds or (stage.block,))
+            expands = sum(len(stage.expands) if kind.expands else 1 for kind in kinds)
+            choices = [len(self.kernels(place + b)) * expands for b in range(max(stage.depths))]
             total *= sum(prod(choices[:depth]) for depth in stage.depths)
             place += len(choices)
         return total
@@ -264,22 +305,40 @@ class SearchSpace:
                 "kernels": [pick(self.kernels(i), key=_size) for i in range(len(self.slots))],
                 "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
                 "channels": [pick(stage.widths or (stage.width,)) for stage in self.stages if self.elastic_stages],
+                "kinds": [self._kind(s, pick) for s, _ in self.slots if self.mixed_slots],
             }
         )
+
+    def _kind(self, stage: int, pick: Any) -> str:
+        """The kind of a stage's blocks in the largest subnet, or the one of least parameters in the smallest."""
+        spec = self.stages[stage]
+        if pick is max or not spec.kinds:
+            return spec.block
+        kernel, expand = min(self.kernels(self.slots.index((stage, 0))), key=_size), min(spec.expands)
+        sizes = {
+            kind: params(self.block(stage, 0, min(self.resolutions), 1.0, kernel, expand, (), kind).block)
+            for kind in spec.kinds
+        }
+        return min(spec.kinds, key=sizes.__getitem__)
 
     def values(self, arch: Arch) -> list[Any]:
         """What a subnet chose of every gene."""
         channels = [arch.channels[s] for s in self.elastic_stages]
-        return [arch.resolution, arch.width, *channels, *arch.depths, *arch.kernels, *arch.expands]
+        kinds = [arch.kinds[i] for i in self.mixed_slots]
+        return [arch.resolution, arch.width, *channels, *arch.depths, *arch.kernels, *arch.expands, *kinds]
 
     def arch(self, values: Sequence[Any]) -> Arch:
         """The subnet that chose so; genes of absent slots must hold their first choice."""
-        bounds = np.cumsum([2, len(self.elastic_stages), len(self.stages), len(self.slots), len(self.slots)]).tolist()
-        chosen, depths, kernels, expands = (tuple(values[a:b]) for a, b in pairwise(bounds))
+        slots = len(self.slots)
+        counts = [2, len(self.elastic_stages), len(self.stages), slots, slots, len(self.mixed_slots)]
+        chosen, depths, kernels, expands, mixed = (tuple(values[a:b]) for a, b in pairwise(np.cumsum(counts).tolist()))
+        kinds = [self.stages[s].block for s, _ in self.slots] if mixed else []
+        for slot, kind in zip(self.mixed_slots, mixed, strict=True):
+            kinds[slot] = kind
         channels = [stage.width for stage in self.stages] if chosen else []
         for stage, count in zip(self.elastic_stages, chosen, strict=True):
             channels[stage] = count
-        return Arch(self.name, values[0], values[1], depths, kernels, expands, tuple(channels))
+        return Arch(self.name, values[0], values[1], depths, kernels, expands, tuple(channels), tuple(kinds))
 
     def with_resolutions(self, resolutions: tuple[int, ...]) -> SearchSpace:
         """The same space at other input sizes."""
@@ -298,6 +357,7 @@ class SearchSpace:
             raise UsageError(f"the arch belongs to space {data['space']!r}, not to {self.name!r}")
         data.setdefault("width", self.widths[0] if len(self.widths) == 1 else None)
         data.setdefault("channels", [stage.width for stage in self.stages if self.elastic_stages])
+        data.setdefault("kinds", [self.stages[s].block for s, _ in self.slots if self.mixed_slots])
         unknown = set(data) - set(Arch.__dataclass_fields__)
         missing = set(Arch.__dataclass_fields__) - set(data)
         if unknown or missing:
@@ -306,26 +366,36 @@ class SearchSpace:
         if not isinstance(data["resolution"], int) or not low <= data["resolution"] <= high:
             raise UsageError(f"arch of {self.name}: resolution {data['resolution']!r} is not from {low} to {high}")
         self._member("width", data["width"], self.widths)
-        for name, length in (("depths", len(self.stages)), ("kernels", len(self.slots)), ("expands", len(self.slots))):
+        lengths = {
+            "depths": len(self.stages),
+            "kernels": len(self.slots),
+            "expands": len(self.slots),
+            "channels": len(self.stages) if self.elastic_stages else 0,
+            "kinds": len(self.slots) if self.mixed_slots else 0,
+        }
+        for name, length in lengths.items():
             if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
                 raise UsageError(f"arch of {self.name}: {name} needs a list of {length} values")
-        wanted = len(self.stages) if self.elastic_stages else 0
-        if not isinstance(data["channels"], (list, tuple)) or len(data["channels"]) != wanted:
-            raise UsageError(f"arch of {self.name}: channels needs a list of {wanted} values")
         for i, channels in enumerate(data["channels"]):
             self._member(f"channels[{i}]", channels, self.stages[i].widths or (self.stages[i].width,))
         kernels = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in data["kernels"]]
-        expands = list(data["expands"])
+        expands, kinds = list(data["expands"]), list(data["kinds"])
         for i, stage in enumerate(self.stages):
             self._member(f"depths[{i}]", data["depths"][i], stage.depths)
         for i, (s, b) in enumerate(self.slots):
             stage = self.stages[s]
             if b >= data["depths"][s]:
                 kernels[i], expands[i] = self.kernels(i)[0], stage.expands[0]
+                if kinds:
+                    kinds[i] = (stage.kinds or (stage.block,))[0]
+            if kinds:
+                self._member(f"kinds[{i}]", kinds[i], stage.kinds or (stage.block,))
+                if stage.kinds and not stage_kind(kinds[i]).expands:
+                    expands[i] = stage.expands[0]  # it means nothing
             self._member(f"kernels[{i}]", kernels[i], self.kernels(i))
             self._member(f"expands[{i}]", expands[i], stage.expands)
         blocks = (tuple(data["depths"]), tuple(kernels), tuple(expands))
-        return Arch(self.name, data["resolution"], float(data["width"]), *blocks, tuple(data["channels"]))
+        return Arch(self.name, data["resolution"], float(data["width"]), *blocks, tuple(data["channels"]), tuple(kinds))
 
     def _member(self, field: str, value: Any, choices: tuple[Any, ...]) -> None:
         if value not in choices:
@@ -379,8 +449,14 @@ class SearchSpace:
         kernel: Kernel,
         expand: float,
         channels: Sequence[int] = (),
+        block: str = "",
     ) -> OpSpec:
-        """The block at one slot, for one choice of its genes; ``channels`` as an ``Arch`` has them."""
+        """The block at one slot, for one choice of its genes.
+
+        Args:
+            channels: as an ``Arch`` has them; the stages' widths by default.
+            block: its kind; the stage's by default.
+        """
         spec, first = self.stages[stage], position == 0
         side = self.stage_inputs(resolution)[stage + (not first)]
         bases = [self.stem_width, *(channels or (one.width for one in self.stages))]
@@ -388,11 +464,12 @@ class SearchSpace:
         if first and not stage and not self.stem_width:
             cin = self.in_channels
         stride = spec.stride if first else 1
-        fields = stage_kind(spec.block).fields(cin, cout, stride, kernel, expand)
+        kind = stage_kind(block or spec.block)
+        fields = kind.fields(cin, cout, stride, kernel, expand if kind.expands else 1)
         squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
         fields["se"] = squeezed if spec.se else 0
         fields |= {"eps": self.bn_eps, "same": self.same_padding}
-        return OpSpec(spec.block, side, side, cin, cout=cout, stride=stride, act=spec.act, **fields)
+        return OpSpec(kind.name, side, side, cin, cout=cout, stride=stride, act=spec.act, **fields)
 
     def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
         """(slot, stage, position) of every block that the subnet has."""
@@ -402,24 +479,26 @@ class SearchSpace:
         """The chain of blocks that a subnet is."""
         arch = self.canonical(arch)
         before, after = self.fixed_ops(arch.resolution, arch.width, arch.channels)
-        blocks = [
-            (
-                f"s{s}b{b}",
-                self.block(s, b, arch.resolution, arch.width, arch.kernels[i], arch.expands[i], arch.channels),
-            )
-            for i, s, b in self.active_slots(arch)
-        ]
-        names = ["stem", "first"][: len(before)] + [name for name, _ in blocks] + ["head", "classifier"]
-        return Network(tuple(before + [op for _, op in blocks] + after), tuple(names))
+        blocks = {}
+        for i, s, b in self.active_slots(arch):
+            kind = arch.kinds[i] if arch.kinds else ""
+            genes = (arch.resolution, arch.width, arch.kernels[i], arch.expands[i], arch.channels)
+            blocks[self.block_name(s, b, kind)] = self.block(s, b, *genes, kind)
+        names = (*["stem", "first"][: len(before)], *blocks, "head", "classifier")
+        return Network((*before, *blocks.values(), *after), names)
 
     @cached_property
     def whole(self) -> Network:
-        """The largest subnet with the weights of all others."""
-        network = self.network(self.largest)
-        ops = dict(zip(network.names, network.ops, strict=True))
-        for s, b in self.slots:
-            ops[f"s{s}b{b}"] = self.with_shortcut(s, b, ops[f"s{s}b{b}"])
-        return Network(tuple(ops.values()), network.names)
+        """The largest subnet with the weights of all others: every kind that a slot may have, one after the other."""
+        largest = self.largest
+        before, after = self.fixed_ops(largest.resolution, largest.width, largest.channels)
+        blocks = {}
+        for name, (s, b, kind) in self.blocks.items():
+            slot = self.slots.index((s, b))
+            genes = (largest.resolution, largest.width, largest.kernels[slot], max(self.stages[s].expands))
+            blocks[name] = self.with_shortcut(s, b, self.block(s, b, *genes, largest.channels, kind))
+        names = (*["stem", "first"][: len(before)], *blocks, "head", "classifier")
+        return Network((*before, *blocks.values(), *after), names)
 
     def with_shortcut(self, stage: int, position: int, op: OpSpec) -> OpSpec:
         """A block with the weights of its shortcut, where it needs none and narrower ones of the same slot do: those
@@ -432,20 +511,26 @@ class SearchSpace:
         """The space as a JSON object; ``load_space`` reads it back. Choices that it does not have are left out, as in
         files of before there were any."""
         fields = json.loads(json.dumps(asdict(self)))
-        fields["stages"] = [{k: v for k, v in stage.items() if k != "widths" or v} for stage in fields["stages"]]
+        free = ("widths", "kinds")
+        fields["stages"] = [{k: v for k, v in stage.items() if k not in free or v} for stage in fields["stages"]]
         if not self.same_padding:
             del fields["same_padding"]
         return fields
 
 
 @lru_cache(maxsize=1024)
-def elastic_kernels(space: SearchSpace, stage: int, position: int) -> dict[str, tuple[int, ...]]:
-    """For every elastic convolution of a slot's block, by its weights' name, the kernel sizes that it can have, largest
-    first; that it may be absent does not count. Not to be written to."""
+def elastic_kernels(space: SearchSpace, block: str) -> dict[str, tuple[int, ...]]:
+    """For every elastic convolution of a block, by its weights' name, the kernel sizes that it can have, largest first;
+    that it may be absent does not count. Not to be written to.
+
+    Args:
+        block: its name, one of ``space.blocks``.
+    """
     arch, sizes = space.largest, dict[str, set[int]]()
+    stage, position, kind = space.blocks[block]
     expand = max(space.stages[stage].expands)
     for kernel in space.kernels(space.slots.index((stage, position))):
-        op = space.block(stage, position, arch.resolution, arch.width, kernel, expand)
+        op = space.block(stage, position, arch.resolution, arch.width, kernel, expand, (), kind)
         for layer in space.with_shortcut(stage, position, op).block.layers:
             if isinstance(layer, Conv) and layer.elastic:
                 sizes.setdefault(layer.name, set()).add(layer.kernel)

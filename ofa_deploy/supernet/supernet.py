@@ -34,7 +34,7 @@ class Supernet(nn.Module):
         network = space.whole
         for name, op in zip(network.names, network.ops, strict=True):
             self.add_module(name, BlockModule(op.block))
-        self._sizes = {f"s{s}b{b}": elastic_kernels(space, s, b) for s, b in space.slots}
+        self._sizes = {block: elastic_kernels(space, block) for block in space.blocks}
         for block, layers in self._sizes.items():
             for layer, sizes in layers.items():
                 owner, prefix = _transform_place(layer)
@@ -145,12 +145,12 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
 
 def _trained_blocks(space: SearchSpace, name: str) -> list[Block]:
     """The block of that name in the subnets of a space, for every number of channels that it has there."""
-    stage, position = map(int, name[1:].split("b"))
+    stage, position, kind = space.blocks[name]
     spec, resolution = space.stages[stage], max(space.resolutions)
     channels = [(one.widths if abs(s - stage) < 2 else ()) or (one.width,) for s, one in enumerate(space.stages)]
     choices = product(space.widths, spec.expands, product(*channels))
     return [
-        space.block(stage, position, resolution, width, max(spec.kernels), expand, widths).block
+        space.block(stage, position, resolution, width, max(spec.kernels), expand, widths, kind).block
         for width, expand, widths in choices
     ]
 

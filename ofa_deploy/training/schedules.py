@@ -108,14 +108,19 @@ def _openings(recipe: TrainRecipe, space: SearchSpace) -> Iterator[tuple[str, Ph
         for i, count in enumerate(range(2 if name != "kernel" else max(most, 2), most + 1)):
             counts[choices] = count
             yield name, getattr(recipe.progressive, name), i, _part(space, counts)
+    if not counts and any(len(stage.kinds) > 1 for stage in space.stages):
+        yield "kernel", recipe.progressive.kernel, 0, _part(space, {"kernels": 1})
 
 
 def _part(space: SearchSpace, counts: Mapping[str, int]) -> SearchSpace:
-    """The space with so many choices, the largest ones, of everything but the resolution; one where none is said."""
+    """The space with so many choices, the largest ones, of everything but the resolution; one where none is said. All
+    kinds of blocks are open as soon as anything is."""
     largest = {choices: counts.get(choices, 1) for choices in _OPENED_BY.values()}
     stages = []
     for stage in space.stages:
         kept: dict[str, Any] = {name: _most(getattr(stage, name), count) for name, count in largest.items()}
+        if not counts and stage.kinds:
+            kept["kinds"] = (stage.block,)
         stages.append(replace(stage, **kept))
     return replace(space, stages=tuple(stages), widths=_most(space.widths, largest["widths"]))
 

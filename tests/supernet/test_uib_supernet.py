@@ -117,7 +117,7 @@ def test_extracted_subnets_compute_what_the_supernet_does():
 
 
 def test_each_depthwise_has_its_own_sizes_and_transforms():
-    assert elastic_kernels(MIXED, 1, 0) == {"start.conv": (7, 5, 3), "depthwise.conv": (7, 5, 3)}
+    assert elastic_kernels(MIXED, "s1b0") == {"start.conv": (7, 5, 3), "depthwise.conv": (7, 5, 3)}
     block = make().s1b1
     for layer in (block.start, block.depthwise):
         assert [name for name, _ in layer.named_parameters() if "transform" in name] == [
