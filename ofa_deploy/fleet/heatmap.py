@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ofa_deploy.blocks import BLOCKS, OpSpec
-from ofa_deploy.blocks.kinds import KINDS
+from ofa_deploy.blocks.kinds import KINDS, stage_kind
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import stored_block
 
@@ -89,7 +89,7 @@ def _place(op: OpSpec, known: Mapping[int, int]) -> tuple[Line, Column]:
     line, inner = _line(op), op.kind in BLOCKS
     if op.kind != "classifier" and op.h not in known:
         line = line._replace(at=op.h)
-    expand = round(op.mid / op.cin, 2) if inner else None
+    expand = round(op.mid / stage_kind(op.kind).expanded(op.cin, op.cout), 2) if inner else None
     start = op.start if op.kind == "uib" else None
     return line, Column(known.get(op.h), start, op.kernel if inner else None, expand)
 

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.blocks import OpSpec, counts
+from ofa_deploy.blocks.kinds import KINDS
+from ofa_deploy.blocks.kinds.kind import HEAD, STAGE, STEM
 from ofa_deploy.latency.mixture import Prior, Term
 from ofa_deploy.latency.posterior import device_prior
 from ofa_deploy.latency.table import LatencyTable, Row
@@ -27,6 +29,9 @@ AREA = (0.005, 0.1)  # of a block, for every standard deviation of the logarithm
 REMAINDER = (0.01, 0.15)  # of each block's own
 NOISE = (0.003, 0.1)
 UNKNOWN_LEVEL = 1.0  # of a device of which nothing was measured: a factor of e either way
+# Kinds that are not like each other: all but the two inverted bottlenecks, and the small blocks of cells.
+INVERTED = ("mbconv", "uib")
+APART = tuple(name for name, kind in KINDS.items() if kind.role in (STEM, STAGE, HEAD) and name not in INVERTED)
 LEAST_GUESS = 0.03  # relative error of a row that was interpolated, at least
 
 
@@ -140,12 +145,12 @@ def costs(op: OpSpec) -> list[float]:
 def traits(op: OpSpec) -> list[float]:
     """Where a block lies among its like: a unit is about a doubling, another kernel, or another kind.
 
-    An inverted bottleneck is the same, whichever kind of block it is a case of.
+    An inverted bottleneck is the same, whichever kind of block it is a case of. Every other kind is far from all.
     """
-    kind = [3.0 * (op.kind == name) for name in ("stem", "head", "classifier")]
+    kind = [3.0 * (op.kind == name) for name in APART]
     wide = op.mid / op.cin if op.mid else 1.0
     shape = [np.log2(op.cin * op.cout) / 2, np.log2(op.h * op.w) / 2, np.log2(op.stride), np.log2(wide)]
-    return [*shape, op.kernel / 2, op.start / 2, float(op.se > 0), float(op.act in ("hswish", "silu")), *kind]
+    return [*shape, op.kernel / 2, op.start / 2, float(op.se > 0), float(op.act in ("hswish", "silu", "gelu")), *kind]
 
 
 def interpolate(

@@ -17,6 +17,7 @@ from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.service import SEEN_S
 from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.status import device_status
+from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import utc_now
 
 TOKEN = "the-admins-secret"
@@ -165,6 +166,20 @@ def test_a_heat_map_has_a_table_for_each_kind_of_block():
     assert [line["kind"] for line in other["lines"]] == ["uib"]
     assert [(column["start"], column["kernel"]) for column in other["columns"]] == [(0, 0), (0, 5), (3, 0), (3, 5)]
     assert {line["kind"] for line in ends["lines"]} == {"stem", "classifier"}
+
+
+@pytest.mark.parametrize("name", ["resnet_28", "mnv4_hybrid_28"])
+def test_a_heat_map_has_a_place_for_every_block_of_any_kind(name):
+    ops = PopulationCodec(load_space(name)).ops
+    found = heat_map({"key": op.key, "spec": op.to_json()} for op in ops)
+    assert found["others"] == []
+    kinds = [{line["kind"] for line in table["lines"]} for table in found["tables"]]
+    assert {"stem", "head", "classifier"} in kinds
+    for table in found["tables"]:
+        places = {(cell["line"], cell["column"]) for cell in table["cells"]}
+        assert len(places) == len(table["cells"])
+    own = next(table for table in found["tables"] if table["lines"][0]["kind"] in ("basic", "mqa"))
+    assert {0.5, 1.0} <= {column["expand"] for column in own["columns"]}, "ratios of the output channels"
 
 
 def test_a_heat_map_tells_sizes_apart_where_it_cannot_tell_the_resolution():

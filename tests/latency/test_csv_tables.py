@@ -29,7 +29,10 @@ def a_file(tmp_path, *rows):
     return file
 
 
-@pytest.mark.parametrize("space", ["tiny_16", "small_28", "small_32", "uib_28", "ofa_mbv3_w1.0", "ofa_mbv3_w1.2"])
+@pytest.mark.parametrize(
+    "space",
+    ["tiny_16", "small_28", "small_32", "uib_28", "resnet_28", "mnv4_hybrid_28", "ofa_mbv3_w1.0", "ofa_mbv3_w1.2"],
+)
 def test_what_was_written_is_read(space, tmp_path):
     table, file = a_table(load_space(space), energy=0.25), tmp_path / "t.csv"
     file.write_text(write_csv(table))

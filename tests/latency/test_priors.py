@@ -9,7 +9,15 @@ import pytest
 from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row
-from ofa_deploy.latency.priors import BlockPrior, OtherDevice, costs, interpolate, prior_from_devices, table_prior
+from ofa_deploy.latency.priors import (
+    BlockPrior,
+    OtherDevice,
+    costs,
+    interpolate,
+    prior_from_devices,
+    table_prior,
+    traits,
+)
 from ofa_deploy.space import PopulationCodec, load_space
 
 SPACE = load_space("ofa_mbv3_w1.0").with_resolutions((160,))
@@ -61,6 +69,16 @@ def test_a_block_far_from_all_others_is_less_sure() -> None:
     near, far = CODEC.ops[40], OpSpec("mbconv", 224, 224, 512, 3072, 640, 7, 1, "relu")
     _, (sure, unsure) = interpolate([row for row in rows if row.key != near.key], {near.key: near, far.key: far})
     assert unsure > 2 * sure
+
+
+def test_blocks_of_other_kinds_are_far_and_guessed_with_doubt() -> None:
+    ops = {op.kind: op for op in PopulationCodec(load_space("mnv4_hybrid_28")).ops if op.cin == op.cout == 48}
+    assert np.linalg.norm(np.subtract(traits(ops["uib"]), traits(ops["mqa"]))) > 3
+    same = replace(ops["uib"], start=0, kernel=3)
+    assert traits(same) == traits(replace(same, kind="mbconv")), "an inverted bottleneck is one, whatever its kind"
+    rows = [a_row(key, ms) for key, ms in a_device(0).items() if key != CODEC.ops[40].key]
+    _, (near, far) = interpolate(rows, {op.key: op for op in (CODEC.ops[40], ops["mqa"])})
+    assert far > 2 * near
 
 
 def test_other_devices_help_to_interpolate() -> None:
