@@ -15,7 +15,7 @@ def a_table(space=SPACE, resolution=None, energy=None):
     rows = {}
     for op in PopulationCodec(space).ops:
         key, ms = op.key_at(resolution), (0.005 + op_macs(op) / 4e7) * rng.lognormal(0, 0.1)
-        rows[key] = Row(key, (key,), ms, 1.1 * ms, 1.2 * ms, 72, 0.02, 0.01, energy_mj=energy)
+        rows[key] = Row(key, (key,), ms, 1.1 * ms, 1.2 * ms, 72, 0.02, 0.01, energy_mj=energy, specs=(op,))
     return LatencyTable("phone", {"per_resolution": True} if resolution else {}, rows)
 
 
