@@ -6,6 +6,7 @@ from typing import get_args
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
@@ -15,7 +16,7 @@ from ofa_deploy.space.counts import VALUE_BYTES
 
 SIZES = (*(f"b{i}" for i in range(1, 8)), *(f"lite{i}" for i in range(1, 5)))
 LARGE = {f"efficientnet_{size}" for size in SIZES}  # of the blocks of the smallest
-IN_PLACE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Mul", "Add", "Flatten"}
+IN_PLACE = {"Relu", "Clip", "HardSwish", "HardSigmoid", "Sigmoid", "Mul", "Add", "Flatten", "Reshape", "Softmax"}
 BATCH = 3
 
 
@@ -23,7 +24,7 @@ def brute_force(network: Network) -> tuple[int, int]:
     """Bytes of the graph's constants, and of the buffers alive at its worst node."""
     target = TargetProfile(name="t", description="", runtime="onnxruntime", batch=BATCH)
     graph = onnx.shape_inference.infer_shapes(write_onnx(network, random_weights(network), target)).graph
-    weights = sum(prod(c.dims) for c in graph.initializer if c.dims)
+    weights = sum(prod(c.dims) for c in graph.initializer if c.dims and c.data_type == TensorProto.FLOAT)
     constants = {c.name for c in graph.initializer}
     size = {v.name: prod(d.dim_value for d in v.type.tensor_type.shape.dim) for v in [*graph.value_info, *graph.output]}
     nodes, gates = with_silu_fused(graph.node)
