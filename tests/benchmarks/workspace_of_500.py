@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,8 @@ class Clock:
         answer = step()
         spent = {"seconds": time.monotonic() - clock, "processor_seconds": time.process_time() - processor}
         self.steps.append({"step": name, **spent})
+        words = f"{name:<45}{spent['seconds']:8.2f} s {spent['processor_seconds']:8.2f} s of the processor"
+        print(words, file=sys.stderr, flush=True)
         return answer
 
 
@@ -144,9 +147,6 @@ def main() -> None:
     clock(f"{LARGER}@{RESOLUTION}, each network without itself", lambda: left_out(model))
     if asked.json:
         print(json.dumps(clock.steps, indent=1))
-        return
-    for one in clock.steps:
-        print(f"{one['step']:<45}{one['seconds']:8.2f} s {one['processor_seconds']:8.2f} s of the processor")
 
 
 if __name__ == "__main__":
