@@ -1,7 +1,7 @@
 """What is done to pages when the site is built.
 
-A line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys; notes for the tests are left out. Notebooks
-become pages.
+A line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys, and ``<!-- kinds of blocks -->`` a table of
+those that stages can be made of; notes for the tests are left out. Notebooks become pages.
 
 Keys, types, bounds and defaults are those of the pydantic model; what a key means is in its docstring.
 """
@@ -21,9 +21,12 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ofa_deploy.blocks.kinds import KINDS, StageKind
+
 NOT_RUN = re.compile(r"^# not run by the tests: .*\n", re.MULTILINE)
 NO_DEFAULT = re.compile(r"<code>Sentinel\.UNSET</code>")  # mkdocs-click shows it where an option has no default
 MARK = re.compile(r"^<!-- keys: ([\w.]+):(\w+) -->$", re.MULTILINE)
+KINDS_MARK = "<!-- kinds of blocks -->"
 SIGNS = {
     "exclusiveMinimum": ">",
     "minimum": "≥",
@@ -52,12 +55,30 @@ def as_markdown(notebook: Mapping[str, Any], name: str) -> str:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls this with each page."""
-    return MARK.sub(lambda found: tables(model(found[1], found[2])), NOT_RUN.sub("", markdown))
+    markdown = MARK.sub(lambda found: tables(model(found[1], found[2])), NOT_RUN.sub("", markdown))
+    return markdown.replace(KINDS_MARK, kinds())
 
 
 def on_page_content(html: str, **_: Any) -> str:
     """MkDocs calls this with what became of a page."""
     return NO_DEFAULT.sub("", html)
+
+
+def kinds() -> str:
+    """A table of the kinds of blocks that stages can be made of."""
+    rows = ["| `block` | what it is | `kernels` | `expands` multiply | `se` |", "|---|---|---|---|---|"]
+    for name, kind in sorted(KINDS.items()):
+        if isinstance(kind, StageKind):
+            channels = "output" if kind.expanded(1, 2) == 2 else "input"
+            cells = (
+                f"`{name}`",
+                single(inspect.cleandoc(kind.__doc__ or "")),
+                "pairs" if kind.pairs else "numbers",
+                f"{channels} channels" if kind.expands else "nothing: `[1]`",
+                "yes" if kind.gated else "no",
+            )
+            rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
 
 
 def model(module: str, name: str) -> type[BaseModel]:

@@ -1,7 +1,9 @@
 """A kind of block is one definition: all that is known of its blocks follows from their layers."""
 
+import re
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -142,6 +144,19 @@ def test_every_kind_is_tested():
 def test_every_interpreter_knows_a_kind_that_it_never_saw(new_kind):
     check_everywhere(new_kind)
     check_everywhere(replace(new_kind, cout=6, skip=False, stride=2))
+
+
+def test_the_kind_that_the_documentation_adds_is_whole(monkeypatch):
+    page = Path(__file__).parents[2] / "docs" / "explanations" / "design.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    found = {}
+    exec(code, found)
+    (kind,) = found["KINDS"]
+    monkeypatch.setitem(KINDS, kind.name, kind)
+    stage = StageSpec(16, 2, kernels=(3, 5), expands=(1,), block=kind.name)
+    space = SearchSpace("one", (stage,), (16,), stem_width=8, first_block=False)
+    for slot in space.slots:
+        check_everywhere(space.block(*slot, 16, 1.0, 5, 1))
 
 
 def test_a_new_kinds_key_tells_its_layers_apart(new_kind):

@@ -15,7 +15,7 @@ from ofa_deploy.errors import UsageError
 if TYPE_CHECKING:
     from ofa_deploy.blocks.spec import OpSpec
 
-KEY_WIDTH = 16  # channels of a head: LeViT's smallest (Graham et al., ICCV 2021, table 1), as stages here are narrow
+KEY_WIDTH = 16  # channels of a head: those of the smallest LeViT (Graham et al., ICCV 2021), as stages here are narrow
 FEW_PLACES = 8  # up to this side, keys and values stay at every place: there are no more than 64
 
 
@@ -96,12 +96,12 @@ class MobileAttention(_Attention):
 
 
 class Transformer(_Attention):
-    """Positions by a depthwise convolution (Chu et al., ICLR 2023, §3.2), multi-head attention, and a feed-forward
+    """Positions by a depthwise convolution (Chu et al., ICLR 2023), multi-head attention, and a feed-forward
     network of two 1×1 convolutions, each with a skip connection, the last two behind a layer norm (ViT, Dosovitskiy et
     al., ICLR 2021, §3.1).
 
-    The expand ratio multiplies the output channels and gives those inside of the feed-forward network; 4 is ViT's. The
-    heads together have as many channels as the output.
+    The expand ratio multiplies the output channels and gives those inside of the feed-forward network; 4 is ViT's.
+    There is a head for every 16 channels of the output.
     """
 
     name = "transformer"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 class ConvNeXt(StageKind):
     """k×k depthwise convolution, layer norm over channels, 1×1 expansion, activation, 1×1 projection, skip connection
-    (Liu et al., CVPR 2022, §2.6). The depthwise convolution strides.
+    (Liu et al., CVPR 2022, §2.6), without layer scale. The depthwise convolution strides.
 
     Its norm is the published one: with batch norm instead, it would be a ``uib`` with kernels ``[k, 0]``.
     """
