@@ -169,7 +169,8 @@ def interpolate(
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
     from sklearn.linear_model import Ridge
 
-    rows = [row for row in rows if row.block.kind != "cell"]  # no block is like a whole cell
+    # no block is like a whole cell, and what pools or adds tells nothing of what multiplies
+    rows = [row for row in rows if row.block.kind != "cell" and op_macs(row.block)]
     blocks = {**{row.key: row.block for row in rows}, **missing}
     trend = _standardised(_log_costs(blocks, others))
     where = np.array([traits(op) for op in blocks.values()])
@@ -185,7 +186,7 @@ def interpolate(
 
 
 def _log_costs(blocks: Mapping[str, OpSpec], others: Sequence[OtherDevice]) -> np.ndarray:
-    columns = [np.log([costs(op)[:3] for op in blocks.values()])]
+    columns = [np.log(np.maximum([costs(op)[:3] for op in blocks.values()], 1.0))]  # pooling has no MACs or weights
     columns += [np.log([[other.effects[key]] for key in blocks]) for other in others if _knows(other, blocks)]
     return np.concatenate(columns, axis=1)
 

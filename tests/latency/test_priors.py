@@ -81,6 +81,18 @@ def test_blocks_of_other_kinds_are_far_and_guessed_with_doubt() -> None:
     assert far > 2 * near
 
 
+@pytest.mark.parametrize("kind", ["global_pool", "avg_pool", "add"])
+def test_blocks_without_weights_or_macs_do_not_break_the_trend(kind: str) -> None:
+    pooled = OpSpec(kind, 8, 8, 16, 0, 16, 1, 1, "none")
+    rows = [a_row(key, ms) for key, ms in a_device(0).items()]
+    row = replace(a_row(pooled.key, 0.01), specs=(pooled,))
+    missing = {CODEC.ops[40].key: CODEC.ops[40]}
+    others = [one for one in rows if one.key not in missing]
+    assert interpolate([row, *others], missing) == interpolate(others, missing)
+    guess, std = interpolate(others, {**missing, pooled.key: pooled})
+    assert np.isfinite([*guess, *std]).all()
+
+
 def test_other_devices_help_to_interpolate() -> None:
     rng = np.random.default_rng(2)
     quirk = {key: rng.lognormal(0, 0.3) for key in KEYS}  # of blocks, on whatever device of a kind
