@@ -52,6 +52,7 @@ class StageDocument(Document):
         kernels: kernel sizes a block may have; for ``uib`` blocks pairs ``[before, after]``, 0 for no convolution.
         expands: expansion ratios a block may have.
         block: kind of the blocks; see "Kinds of blocks".
+        key_width: channels of an attention head; 0 for 16.
         squeeze: squeeze-excitation keeps a quarter of the ``expanded`` channels (MobileNetV3) or of the block's
             ``input`` channels (EfficientNet).
     """
@@ -67,6 +68,7 @@ class StageDocument(Document):
     squeeze: Literal["expanded", "input"] = "expanded"
     widths: tuple[Positive, ...] = ()
     kinds: tuple[str, ...] = ()
+    key_width: Annotated[int, Field(ge=0)] = 0
 
 
 class ElasticDocument(Document):

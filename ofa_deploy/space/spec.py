@@ -70,6 +70,7 @@ class StageSpec:
         stride: of the first block.
         act: activation inside the blocks.
         se: whether blocks have squeeze-excitation.
+        key_width: channels of an attention head; 0 for those that the kind of block has by itself.
         squeeze: of which channels it keeps a quarter: the block's ``expanded`` ones (MobileNetV3), or its ``input``
             (EfficientNet).
         depths, kernels, expands: the choices of the stage's block count, and of each block.
@@ -92,6 +93,7 @@ class StageSpec:
     squeeze: str = "expanded"
     widths: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
+    key_width: int = 0
 
     def __post_init__(self) -> None:
         _not_empty(self, "depths", "kernels", "expands")
@@ -99,7 +101,10 @@ class StageSpec:
             raise UsageError(f"block is {self.block}; it must be one of kinds, which are {', '.join(self.kinds)}")
         if self.widths and max(self.widths) != self.width:
             raise UsageError(f"width is {self.width}; it must be the largest of widths, which is {max(self.widths)}")
-        for kind in map(stage_kind, self.kinds or (self.block,)):
+        kinds = [stage_kind(name) for name in self.kinds or (self.block,)]
+        if self.key_width and not any(kind.attends for kind in kinds):
+            raise UsageError(f"{self.block} blocks have no attention; remove key_width")
+        for kind in kinds:
             # an expansion that is another kind's choice means nothing for this one
             expands = self.expands if kind.expands or not self.kinds else (1.0,)
             kind.check_stage(self.kernels, expands, self.stride, self.se)
@@ -465,7 +470,7 @@ class SearchSpace:
             cin = self.in_channels
         stride = spec.stride if first else 1
         kind = stage_kind(block or spec.block)
-        fields = kind.fields(cin, cout, stride, kernel, expand if kind.expands else 1)
+        fields = kind.fields(cin, cout, stride, kernel, expand if kind.expands else 1, spec.key_width)
         squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
         fields["se"] = squeezed if spec.se else 0
         fields |= {"eps": self.bn_eps, "same": self.same_padding}
@@ -511,7 +516,7 @@ class SearchSpace:
         """The space as a JSON object; ``load_space`` reads it back. Choices that it does not have are left out, as in
         files of before there were any."""
         fields = json.loads(json.dumps(asdict(self)))
-        free = ("widths", "kinds")
+        free = ("widths", "kinds", "key_width")
         fields["stages"] = [{k: v for k, v in stage.items() if k not in free or v} for stage in fields["stages"]]
         if not self.same_padding:
             del fields["same_padding"]

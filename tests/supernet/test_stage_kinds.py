@@ -195,6 +195,21 @@ def test_attention_counts_its_products_and_reduces_keys_of_large_images():
     assert op_macs(op) == convolutions + 2 * 3 * 64 * 64 * 16
 
 
+def test_a_stage_may_have_wider_heads():
+    for name, heads in (("mqa", [1, 3]), ("transformer", [2, 2])):
+        space = space_of(name)
+        assert "key_width" not in space.to_json()["stages"][0]
+        wider = replace(space, stages=tuple(replace(stage, key_width=32) for stage in space.stages))
+        assert load_space(json.loads(json.dumps(wider.to_json()))) == wider
+        ops = [wider.block(1, 1, 16, 1.0, 3, expand) for expand in (0.5, 2)]
+        assert [op.heads for op in ops] == heads
+        assert {op.key_width for op in ops} == {32}
+        supernet, x = make(wider), images(wider, 20)
+        check_onnx(supernet.extract(wider.largest), x)
+    with pytest.raises(UsageError, match="uib blocks have no attention; remove key_width"):
+        StageSpec(16, 1, kernels=((0, 3),), block="uib", key_width=32)
+
+
 def test_a_network_has_one_head_more_for_every_sixteen_channels():
     space = space_of("mqa")
     assert [space.block(1, 1, 16, 1.0, 3, expand).heads for expand in (1, 2)] == [3, 6]

@@ -47,7 +47,7 @@ def attend(b: Builder, q: Value, k: Value, v: Value, op: OpSpec, shared: bool, p
 class _Attention(StageKind):
     """What both kinds have: heads, and a beginning that brings an image to the block's shape."""
 
-    projects = True
+    projects = attends = True
 
     def begin(self, b: Builder, op: OpSpec) -> Value:
         """The block's tokens: its input, or where shapes differ what a depthwise convolution, which strides, and a 1×1
@@ -76,10 +76,12 @@ class MobileAttention(_Attention):
     def expanded(self, cin: int, cout: int) -> int:
         return cout
 
-    def fields(self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float) -> dict[str, Any]:
-        found = super().fields(cin, cout, stride, kernel, expand)
-        heads = max(1, round(found["mid"] / KEY_WIDTH))
-        return found | {"mid": heads * KEY_WIDTH, "heads": heads, "key_width": KEY_WIDTH}
+    def fields(
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+    ) -> dict[str, Any]:
+        found, width = super().fields(cin, cout, stride, kernel, expand), key_width or KEY_WIDTH
+        heads = max(1, round(found["mid"] / width))
+        return found | {"mid": heads * width, "heads": heads, "key_width": width}
 
     def build(self, b: Builder, op: OpSpec) -> None:
         start = self.begin(b, op)
@@ -101,7 +103,7 @@ class Transformer(_Attention):
     al., ICLR 2021, §3.1).
 
     The expand ratio multiplies the output channels and gives those inside of the feed-forward network; 4 is ViT's.
-    There is a head for every 16 channels of the output.
+    There is a head for every ``key_width`` channels of the output.
     """
 
     name = "transformer"
@@ -109,9 +111,11 @@ class Transformer(_Attention):
     def expanded(self, cin: int, cout: int) -> int:
         return cout
 
-    def fields(self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float) -> dict[str, Any]:
-        found = super().fields(cin, cout, stride, kernel, expand)
-        return found | {"heads": max(1, round(cout / KEY_WIDTH)), "key_width": KEY_WIDTH}
+    def fields(
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+    ) -> dict[str, Any]:
+        found, width = super().fields(cin, cout, stride, kernel, expand), key_width or KEY_WIDTH
+        return found | {"heads": max(1, round(cout / width)), "key_width": width}
 
     def build(self, b: Builder, op: OpSpec) -> None:
         x = self.begin(b, op)

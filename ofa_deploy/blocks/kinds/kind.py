@@ -67,6 +67,7 @@ class StageKind(Kind):
         pairs: whether kernels are pairs ``(before, after)`` the expansion, 0 for none.
         gated: whether its blocks may have squeeze-excitation.
         expands: whether an expand ratio other than 1 makes a difference.
+        attends: whether it has attention, whose heads have a width.
         projects: whether a block has weights on its shortcut where its input has another shape than its output.
         optional: whether a kernel may be 0, for a convolution that is left out.
     """
@@ -76,14 +77,17 @@ class StageKind(Kind):
     pairs = False
     gated = False
     expands = True
+    attends = False
     projects = False
 
     def expanded(self, cin: int, cout: int) -> int:
         """The channels that an expand ratio multiplies."""
         return cin
 
-    def fields(self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float) -> dict[str, Any]:
-        """The fields of an ``OpSpec`` that follow from a stage's choices."""
+    def fields(
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+    ) -> dict[str, Any]:
+        """The fields of an ``OpSpec`` that follow from a stage's choices; ``key_width`` is 0 for the kind's own."""
         before, after = kernel if isinstance(kernel, tuple) else (0, kernel)
         mid = make_divisible(self.expanded(cin, cout) * expand)
         return {"mid": mid, "kernel": after, "start": before, "skip": stride == 1 and cin == cout}
