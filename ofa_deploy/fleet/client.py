@@ -14,6 +14,8 @@ from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 if TYPE_CHECKING:
     import requests
 
+    from ofa_deploy.fleet.schemas import JobRequest
+
 TRIES = 6
 FIRST_PAUSE_S = 0.2
 TIMEOUT_S = (5.0, 120.0)  # to connect, between two bytes
@@ -54,10 +56,11 @@ class Client:
         """Close the connections."""
         self._session.close()
 
-    def submit(self, job: Mapping[str, Any], models: Mapping[str, bytes]) -> str:
+    def submit(self, job: JobRequest, models: Mapping[str, bytes]) -> str:
         """Queue a job, and upload its models (by sha256) where the server lacks some. Returns its id."""
+        asked = job.model_dump(mode="json", exclude_unset=True)
         for _ in range(3):  # another job's end can take shared models away: upload again
-            response = self._request("POST", "/api/jobs", json=job, accept=(409,))
+            response = self._request("POST", "/api/jobs", json=asked, accept=(409,))
             if response.status_code != 409:
                 return str(response.json()["id"])
             for sha256, model in models.items():

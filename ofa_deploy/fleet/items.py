@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from ofa_deploy.blocks import Network
+from ofa_deploy.fleet.schemas import JobItem
 from ofa_deploy.space import Arch, network_macs, unit_counts
 
 
@@ -36,17 +37,18 @@ class MeasureItem:
         """The block's key, or the network's."""
         return self.network.unit_keys[0] if self.kind == "op" else self.network.key
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def asked(self) -> JobItem:
         """The item as the server's API takes it; the model goes there by itself."""
-        return {
-            "kind": self.kind,
-            "key": self.key,
-            "ops": self.network.unit_keys,
-            "specs": [unit.op.to_json() for unit in self.network.units],
-            "counts": [unit_counts(unit) for unit in self.network.units],
-            "arch": self.arch.to_json() if self.arch else None,
-            "blob": self.sha256,
-        }
+        return JobItem(
+            kind=self.kind,
+            key=self.key,
+            ops=self.network.unit_keys,
+            specs=[unit.op.to_json() for unit in self.network.units],
+            counts=[{**unit_counts(unit)} for unit in self.network.units],
+            arch=self.arch.to_json() if self.arch else None,
+            blob=self.sha256,
+        )
 
 
 def choose_sentinels(items: Sequence[MeasureItem], count: int = 5) -> list[MeasureItem]:

@@ -9,6 +9,7 @@ from typing import Any
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet.client import Client
+from ofa_deploy.fleet.schemas import JobItem, JobRequest
 from ofa_deploy.latency import Measurement
 from ofa_deploy.store import Workspace
 
@@ -21,25 +22,25 @@ class KeptJobs:
     def __init__(self, workspace: Workspace, client: Client) -> None:
         self._file, self._client = workspace.root / "kept-jobs.json", client
 
-    def keep(self, job: Mapping[str, Any]) -> None:
+    def keep(self, job: JobRequest) -> None:
         """Remember a job whose device is lost; the server measures it when the device is back."""
-        items = [_name(item) for item in job["items"]]
-        entry = {"server": self._client.url, "id": job["id"], **{name: job[name] for name in ASKED}, "items": items}
-        self._write([one for one in self._all() if one["id"] != job["id"]] + [entry])
+        items = [_name(item) for item in job.items]
+        entry = {"server": self._client.url, "id": job.id, **_asked(job), "items": items}
+        self._write([one for one in self._all() if one["id"] != job.id] + [entry])
 
-    def instead_of(self, job: Mapping[str, Any]) -> str | None:
+    def instead_of(self, job: JobRequest) -> str | None:
         """The id of a kept job that measures all items of a new one: wait for it. None: queue the new one.
 
         A kept job is cancelled where the new one measures all that is left of it. One that measures other items stays.
         """
-        wanted = {_name(item) for item in job["items"]}
+        wanted, asked = {_name(item) for item in job.items}, _asked(job)
         for kept in self._all():
-            if kept["server"] != self._client.url or kept["device"] != job["device"]:
+            if kept["server"] != self._client.url or kept["device"] != job.device:
                 continue
             left = self._left(kept)
-            if left and wanted <= left and all(kept[name] == job[name] for name in ASKED):
+            if left and wanted <= left and all(kept[name] == asked[name] for name in ASKED):
                 return str(kept["id"])
-            if left and left <= wanted and kept["runtime"] == job["runtime"]:
+            if left and left <= wanted and kept["runtime"] == asked["runtime"]:
                 self._client.cancel(kept["id"])
                 left = set()
             if not left:
@@ -66,18 +67,22 @@ class KeptJobs:
         write_atomic(self._file, json.dumps(entries).encode())
 
 
-def _name(item: Mapping[str, Any]) -> str:
-    return f"{item['kind']} {item['key']}"
+def _asked(job: JobRequest) -> dict[str, Any]:
+    return job.model_dump(mode="json", include=set(ASKED), exclude_unset=True)
 
 
-def records_of(job: Mapping[str, Any], records: list[Measurement]) -> list[Measurement]:
+def _name(item: JobItem | Measurement) -> str:
+    return f"{item.kind} {item.key}"
+
+
+def records_of(job: JobRequest, records: list[Measurement]) -> list[Measurement]:
     """Those of a kept job's records that a new job asked for, in its order.
 
     Raises:
         OfaDeployError: one is missing: it could not be measured.
     """
-    found = {f"{record.kind} {record.key}": record for record in records}
-    missing = next((item["key"] for item in job["items"] if _name(item) not in found), None)
+    found = {_name(record): record for record in records}
+    missing = next((item.key for item in job.items if _name(item) not in found), None)
     if missing is not None:
-        raise OfaDeployError(f"{missing} could not be measured on {job['device']}; run the command again")
-    return [found[_name(item)] for item in job["items"]]
+        raise OfaDeployError(f"{missing} could not be measured on {job.device}; run the command again")
+    return [found[_name(item)] for item in job.items]

@@ -21,6 +21,7 @@ from ofa_deploy.fleet.kept import KeptJobs, records_of
 from ofa_deploy.fleet.presence import running
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
+from ofa_deploy.fleet.schemas import JobRequest, Runtime
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.latency import Measurement
@@ -143,19 +144,22 @@ class Fleet:
         own = self._is_own(target)
         if own:
             self._start_agent(target)
-        job = {
-            "id": uuid4().hex,
-            "device": target.name,
-            "queue": self._queue if own else "",
-            "runtime": target.model_dump(include={*CONDITION, "simulation"} if target.simulated else CONDITION),
-            "settings": (protocol or Protocol()).model_dump(),
-            "sentinels": [item.sha256 for item in choose_sentinels(items)],
-            "items": [item.to_json() for item in items],
-        }
+        runtime = target.model_dump(mode="json", include={*CONDITION, "simulation"} if target.simulated else CONDITION)
+        job = JobRequest(
+            id=uuid4().hex,
+            device=target.name,
+            queue=self._queue if own else "",
+            runtime=Runtime(**runtime),
+            settings=Protocol(
+                **(protocol or Protocol()).model_dump()
+            ),  # all of them: a server's defaults may be others
+            sentinels=[item.sha256 for item in choose_sentinels(items)],
+            items=[item.asked for item in items],
+        )
         models = {item.sha256: item.model for item in items}
         kept = KeptJobs(self._workspace, self._client) if self.lasts and not own else None
         waiting = kept.instead_of(job) if kept else None
-        job_id = waiting or str(job["id"])
+        job_id = waiting or job.id
         try:
             if self._models is not None:
                 self._models.keep(models)

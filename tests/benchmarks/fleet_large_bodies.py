@@ -28,6 +28,7 @@ from uuid import uuid4
 import requests
 
 from ofa_deploy.fleet import Client, Protocol, resolve_target
+from ofa_deploy.fleet.schemas import JobRequest
 from ofa_deploy.fleet.tokens import admin_token
 from tests.benchmarks.fleet_load import ServerProcess, enrol
 
@@ -121,7 +122,7 @@ def _measure(server: ServerProcess, agents: int, blob_mb: int, folder: Path) -> 
 
     def start(name: str, items: int) -> tuple[str, dict[str, Any]]:
         token = enrol(server.url, admin.register(name, profile)["code"])
-        admin.submit(job(name, items), {SHA: MODEL})
+        admin.submit(JobRequest.model_validate(job(name, items)), {SHA: MODEL})
         headers = {"Authorization": f"Bearer {token}"}
         return token, requests.post(f"{server.url}/api/claim", json={"facts": {}}, headers=headers, timeout=60).json()
 

@@ -40,6 +40,7 @@ from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet import Client, MeasureItem, Protocol, resolve_target
 from ofa_deploy.fleet.profiling import block_item
+from ofa_deploy.fleet.schemas import JobRequest, Runtime
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.store.database import open_engine
 from tests import postgres
@@ -253,18 +254,18 @@ def make_blocks(count: int) -> list[MeasureItem]:
     return [block_item(spec, resolve_target(TARGET)) for spec in specs]
 
 
-def make_job(device: str, blocks: list[MeasureItem]) -> dict[str, Any]:
+def make_job(device: str, blocks: list[MeasureItem]) -> JobRequest:
     """A job of blocks that share one model, which a simulation never opens."""
     target, blob = resolve_target(TARGET), blocks[0].sha256
     condition = {"runtime", "provider", "precision", "batch", "threads", "simulation"}
-    return {
-        "id": uuid4().hex,
-        "device": device,
-        "runtime": target.model_dump(include=condition),
-        "settings": QUICK.model_dump(),
-        "sentinels": [blob],
-        "items": [{**block.to_json(), "blob": blob} for block in blocks],
-    }
+    return JobRequest(
+        id=uuid4().hex,
+        device=device,
+        runtime=Runtime(**target.model_dump(mode="json", include=condition)),
+        settings=QUICK,
+        sentinels=[blob],
+        items=[block.asked.model_copy(update={"blob": blob}) for block in blocks],
+    )
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, must: bool = True) -> None:

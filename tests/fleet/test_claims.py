@@ -10,6 +10,7 @@ import requests
 
 from ofa_deploy.errors import DeviceUnavailable
 from ofa_deploy.fleet import Client
+from ofa_deploy.fleet.schemas import JobRequest
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import digest
@@ -69,7 +70,7 @@ def job(items=1, **more):
 def submit(url, **more):
     client = Client(url, TOKEN)
     body = job(**more)
-    client.submit(body, {SHA: MODEL})
+    client.submit(JobRequest.model_validate(body), {SHA: MODEL})
     client.close()
     return body["id"]
 
