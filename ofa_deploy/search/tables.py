@@ -7,7 +7,7 @@ asking the function for a few hundred subnets that differ in one slot, so it nee
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -113,6 +113,15 @@ class Slots:
                 self.all.append(Slot(place.depth - self.depth0, place.own, sizes, place.present, place.silent))
         self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(space.stages))]
         self.C = max(slot.choices for slot in self.all)
+        self._units = np.array(_units(self.shape))
+        # the slots' own genes, position by position: of which slots, which genes, what a step counts, how many choices
+        self._digits = []
+        for position in range(max(len(slot.genes) for slot in self.all)):
+            having = [i for i, slot in enumerate(self.all) if len(slot.genes) > position]
+            genes = [self.all[i].genes[position] for i in having]
+            counts = [self.all[i].sizes[position] for i in having]
+            units = [_units(self.all[i].sizes)[position] for i in having]
+            self._digits.append(tuple(map(np.array, (having, genes, units, counts))))
 
     @property
     def sizes(self) -> int:
@@ -121,25 +130,32 @@ class Slots:
 
     def size(self, population: Population) -> np.ndarray:
         """Number of the combination of resolution and widths, ``int64[N]``."""
-        return np.ravel_multi_index(tuple(population[:, : self.depth0].astype(np.intp).T), self.shape)
+        return population[:, : self.depth0].astype(np.intp) @ self._units
 
     def size_genes(self, size: np.ndarray) -> np.ndarray:
         """Resolution and widths of such numbers, ``int64[N, depth0]``."""
-        return np.stack(np.unravel_index(size, self.shape), axis=1)
+        return np.asarray(size)[:, None] // self._units % self.shape
 
     def picks(self, population: Population) -> np.ndarray:
         """Choice at every slot, ``int64[N, slots]``; C where there is no block."""
-        genes = population.astype(np.intp)
-        picks = [np.ravel_multi_index(tuple(genes[:, slot.genes].T), slot.sizes) for slot in self.all]
-        return np.where(self.codec.active(population), np.stack(picks, axis=1), self.C)
+        picks = np.zeros((len(population), len(self.all)), dtype=np.intp)
+        for having, genes, units, _ in self._digits:
+            picks[:, having] += population[:, genes] * units
+        return np.where(self.codec.active(population), picks, self.C)
 
     def rows(self, picks: np.ndarray, depths: np.ndarray) -> Population:
         """Subnets of the first size, from their choices at every slot and their depths' genes."""
         population = np.zeros((len(depths), len(self.codec.choices)), dtype=GENE)
         population[:, self.depth0 : self.kernel0] = depths
-        for slot, chosen in zip(self.all, np.where(picks == self.C, 0, picks).T, strict=True):
-            population[:, slot.genes] = np.stack(np.unravel_index(chosen, slot.sizes), axis=1)
+        chosen = np.where(picks == self.C, 0, picks)
+        for having, genes, units, counts in self._digits:
+            population[:, genes] = chosen[:, having] // units % counts
         return population
+
+
+def _units(sizes: Sequence[int]) -> list[int]:
+    """What a step of each gene counts in the number of a choice; the last one changes fastest."""
+    return [prod(sizes[i + 1 :]) for i in range(len(sizes))]
 
 
 @dataclass(frozen=True)

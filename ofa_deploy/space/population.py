@@ -34,8 +34,15 @@ class PopulationCodec:
     def __init__(self, space: SearchSpace, per_resolution: bool = False) -> None:
         self.space, self.per_resolution = space, per_resolution
         self.choices = np.array([len(gene.choices) for gene in space.genes])
-        self._optional = [place for place in space.places if place.depth is not None]
         self._present = [np.array(place.present) for place in space.places]
+        optional = [place for place in space.places if place.depth is not None]
+        self._depth_genes = np.array([place.depth for place in optional])
+        # which slots exist at which depth, and for the slots' own genes which slot's each is
+        most = max(len(place.present) for place in optional)
+        self._needs = np.array([(*place.present, *[False] * (most - len(place.present))) for place in optional])
+        owned = [(gene, i) for i, place in enumerate(optional) for gene in place.own]
+        self._own, self._owner = np.array(owned).T
+        self._silent = [silent for place in optional for silent in place.silent]
 
     def sample(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets, every gene uniform."""
@@ -54,19 +61,14 @@ class PopulationCodec:
 
     def active(self, population: Population) -> np.ndarray:
         """Which slots exist: ``bool[N, slots]``."""
-        pairs = (
-            (place, present) for place, present in zip(self.space.places, self._present, strict=True) if len(present)
-        )
-        return np.stack([present.take(population[:, place.depth]) for place, present in pairs], axis=1)
+        return self._needs[np.arange(len(self._needs)), population[:, self._depth_genes]]
 
     def canonicalise(self, population: Population) -> Population:
-        """The same subnets with the genes of absent slots set to 0."""
+        """The same subnets with 0 for genes that mean nothing, as those of absent slots."""
         population = population.astype(GENE)
-        for place, active in zip(self._optional, self.active(population).T, strict=True):
-            for gene in place.own:
-                population[~active, gene] = 0
-            for chooser, choice, silent in place.silent:
-                population[population[:, chooser] == choice, silent] = 0
+        population[:, self._own] *= self.active(population)[:, self._owner]
+        for chooser, choice, silent in self._silent:
+            population[population[:, chooser] == choice, silent] = 0
         return population
 
     def mutate(self, population: Population, rate: float, rng: np.random.Generator) -> Population:
