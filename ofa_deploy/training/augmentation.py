@@ -91,6 +91,8 @@ def _crop(how: Sequence[str], size: Sequence[int], crop_scale: tuple[float, floa
 
 
 def _colour(how: Sequence[str]) -> list[Step]:
+    if not any(name in how for name in _COLOURED):
+        return []  # torchvision takes seconds to load
     v2 = torchvision_module("transforms.v2")
     makers: dict[str, Callable[[], Any]] = {
         "color_jitter": lambda: v2.ColorJitter(brightness=32 / 255, saturation=0.5),

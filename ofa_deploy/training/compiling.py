@@ -25,6 +25,7 @@ def compiled(supernet: Supernet, archs: Iterable[Arch], recipe: TrainRecipe) -> 
 
     Gradients must be cleared afterwards: a subnet is tried, backwards too, before it is relied on.
     """
+    torch.use_deterministic_algorithms(True)  # tells the compiler, too
     ready: dict[str, Callable[[Tensor], Tensor]] = {}
     for arch in archs:
         run = torch.compile(partial(_run, supernet, arch), dynamic=False)

@@ -24,7 +24,7 @@ from ofa_deploy.training.devices import choose_device, keep_freed_memory
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.evaluation import evaluate_all
 from ofa_deploy.training.guards import Guards
-from ofa_deploy.training.optimiser import make_optimiser, update_average
+from ofa_deploy.training.optimiser import Optimiser, update_average
 from ofa_deploy.training.recalibration import specialise, specialise_all
 from ofa_deploy.training.sampling import step_archs, steps_per_epoch, train_batches
 from ofa_deploy.training.schedules import Phase, plan
@@ -81,9 +81,10 @@ def train_supernet(
 def torch_settings(threads: int | None) -> Iterator[None]:
     """Deterministic kernels and the recipe's threads, for a while; memory that is freed is kept from now on."""
     filled: Any = torch.utils.deterministic
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filled.fill_uninitialized_memory
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filled.fill_uninitialized_memory
     torch.set_num_threads(threads or before[0])
-    torch.use_deterministic_algorithms(True)
+    # use_deterministic_algorithms would load torch's compiler only to tell it, which takes seconds (``compiled`` does)
+    torch.set_deterministic_debug_mode("error")
     keep_freed_memory()
     # torch would also fill every new tensor, before a kernel overwrites it: a sixth of the time of a small network
     filled.fill_uninitialized_memory = False
@@ -91,7 +92,7 @@ def torch_settings(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1])
+        torch.set_deterministic_debug_mode(before[1])
         filled.fill_uninitialized_memory = before[2]
 
 
@@ -131,9 +132,8 @@ class _Run:
         initialise(supernet, self.recipe.seed)
         if init is not None:
             inherit(supernet, load_supernet(init)[0])
-        self.optimiser = make_optimiser(supernet.to(self.device), self.recipe)
-        buffers = {name: self.optimiser.state[p]["momentum_buffer"] for name, p in supernet.named_parameters()}
-        self.state = TrainingState(supernet, buffers, fingerprint=self.data.fingerprint)
+        self.optimiser = Optimiser(supernet.to(self.device), self.recipe)
+        self.state = TrainingState(supernet, self.optimiser.momentum, fingerprint=self.data.fingerprint)
         self.forward: Forward = supernet
         if self.recipe.ema:
             self.state.copy("average", supernet)
@@ -178,12 +178,10 @@ class _Run:
         if 0 < step == phase.first:
             self._start(phase)
         rate = phase.rate.at(step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=False)
+        self.optimiser.zero_grad()
         figures = self._figures(self._gradients(phase, images, labels, backward))
         self.world.sum_gradients(self.state.supernet.parameters())
-        self._update(phase)
+        self._update(phase, rate)
         self.state.step += 1
         return {"step": step + 1, "epoch": step // self.per_epoch + 1, "phase": phase.name, "lr": rate, **figures}
 
@@ -217,11 +215,11 @@ class _Run:
         first = next(iter(tallies.values()))
         return {**losses, "accuracy": first["hits"] / first["count"]}
 
-    def _update(self, phase: Phase) -> None:
+    def _update(self, phase: Phase, rate: float) -> None:
         """Let the gradients move the weights, and these their average."""
         if self.recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.state.supernet.parameters(), self.recipe.clip_norm)
-        self.optimiser.step()
+        self.optimiser.step(rate)
         if "average" in self.state.copies:
             done = self.state.step - phase.first
             update_average(self.state.copies["average"], self.state.supernet, self.recipe.ema, done)

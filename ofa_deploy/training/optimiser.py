@@ -4,27 +4,62 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.supernet import Supernet
 
 
-def make_optimiser(supernet: Supernet, recipe: TrainRecipe) -> torch.optim.SGD:
+class Optimiser:
     """SGD with Nesterov momentum; decay on convolution and linear weights only.
 
     Gradients and buffers exist from the start: a parameter that no subnet of a step uses must not make that step, or a
-    resume after it, any different.
+    resume after it, any different. It computes with the function behind ``torch.optim.SGD``, because that class loads
+    torch's compiler: seconds in which nothing is trained.
+
+    Attributes:
+        momentum: the buffer of every parameter, by name.
     """
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for name, parameter in supernet.named_parameters():
-        parameter.grad = torch.zeros_like(parameter)
-        (decayed if name.endswith("weight") and parameter.ndim > 1 else free).append(parameter)
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-    for parameter in supernet.parameters():
-        optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    return optimiser
+
+    def __init__(self, supernet: Supernet, recipe: TrainRecipe) -> None:
+        self._recipe = recipe
+        self._parameters: dict[str, Tensor] = dict(supernet.named_parameters())
+        for parameter in self._parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+        self.momentum = {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
+        decayed = [n for n, p in self._parameters.items() if n.endswith("weight") and p.ndim > 1]
+        self._groups = [
+            (decayed, recipe.weight_decay),
+            ([name for name in self._parameters if name not in set(decayed)], 0.0),
+        ]
+
+    @torch.no_grad()
+    def zero_grad(self) -> None:
+        """Begin a step without gradients."""
+        for parameter in self._parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Let the gradients move the weights.
+
+        Args:
+            rate: the learning rate of this step.
+        """
+        for names, decay in self._groups:
+            parameters = [self._parameters[name] for name in names]
+            sgd(
+                parameters,
+                [parameter.grad for parameter in parameters if parameter.grad is not None],
+                [self.momentum[name] for name in names],
+                weight_decay=decay,
+                momentum=self._recipe.momentum,
+                lr=rate,
+                dampening=0.0,
+                nesterov=self._recipe.momentum > 0,
+                maximize=False,
+            )
 
 
 @torch.no_grad()

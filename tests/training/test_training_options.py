@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -15,7 +18,7 @@ from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.supernet import Supernet, initialise, load_supernet, read_summary, read_tensors, write_tensors
 from ofa_deploy.training import guards, loop, train_supernet
 from ofa_deploy.training.distributed import ALONE
-from ofa_deploy.training.optimiser import update_average
+from ofa_deploy.training.optimiser import Optimiser, update_average
 from ofa_deploy.training.sampling import step_archs
 from ofa_deploy.training.schedules import plan
 from tests.training import test_training_loop
@@ -142,6 +145,46 @@ def momentum_after_a_step(folder, **changes):
 
 def size(tensors):
     return math.sqrt(sum(float(value.double().square().sum()) for value in tensors.values()))
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_the_optimiser_is_torchs_sgd_to_the_bit(momentum):
+    ours, theirs = (Supernet(load_space(SPACE)) for _ in range(2))
+    for supernet in (ours, theirs):
+        initialise(supernet, 0)
+    optimiser = Optimiser(ours, recipe(momentum=momentum, weight_decay=0.1))
+    named = list(theirs.named_parameters())
+    decayed = [p for name, p in named if name.endswith("weight") and p.ndim > 1]
+    free = [p for name, p in named if not (name.endswith("weight") and p.ndim > 1)]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": free, "weight_decay": 0.0}]
+    expected = torch.optim.SGD(groups, lr=1.0, momentum=momentum, nesterov=momentum > 0)
+    generator = torch.Generator().manual_seed(0)
+    for rate in (0.1, 0.2, 0.05):
+        optimiser.zero_grad()
+        for (_, p), q in zip(named, ours.parameters(), strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad += p.grad
+        for group in expected.param_groups:
+            group["lr"] = rate
+        expected.step()
+        optimiser.step(rate)
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+def test_training_does_not_load_what_it_does_not_use(tmp_path):
+    config = tmp_path / "recipe.json"
+    config.write_text(json.dumps({**RECIPE, "epochs": 1}))
+    program = (
+        "import sys, pathlib\n"
+        "from ofa_deploy.config import TrainRecipe\n"
+        "from ofa_deploy.training import train_supernet\n"
+        "recipe = TrainRecipe.model_validate_json(pathlib.Path(sys.argv[1]).read_text())\n"
+        "train_supernet(recipe, pathlib.Path(sys.argv[2]))\n"
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'torchvision') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", program, str(config), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_clipping_shortens_the_gradient_and_keeps_its_direction(tmp_path):
