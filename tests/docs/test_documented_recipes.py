@@ -18,3 +18,13 @@ def test_the_recipe_is_valid(page: Path) -> None:
     (text,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
     recipe = read_document(TrainRecipe, yaml.safe_load(text))
     assert load_space(recipe.space).largest.resolution == recipe.data.size
+
+
+def test_the_spaces_of_the_guide_are_valid() -> None:
+    page = ROOT / "docs" / "how-to" / "spaces.md"
+    blocks = [
+        yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    spaces = [load_space(block) for block in blocks if "stages" in block]
+    assert [space.elastic_stages for space in spaces] == [(), (0, 1)]
+    assert spaces[1].mixed_slots
