@@ -46,6 +46,10 @@ KINDS = {  # how many networks of each
     "efficientnet_lite1": 5,
     "mobilenet_v2": 5,
     "ofa_proxyless_w1.3": 5,
+    "ofa_resnet50": 5,
+    "network_level_28": 5,
+    "mnv4_hybrid_28": 5,
+    "resnet_28": 5,
     "ofa_mbv3_w1.0": 100,
 }
 RULES = {13: "jetson_nano", 17: "local"}
