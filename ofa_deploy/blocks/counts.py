@@ -93,18 +93,19 @@ def values_moved(block: Block) -> int:
 def kernels(block: Block) -> list[Kernel]:
     """What a runtime launches, in order."""
     found: list[Kernel] = []
-    of: dict[int, Kernel | None] = {}  # which kernel writes a layer's output; None where it is part of what reads it
+    of: dict[int, Kernel] = {}  # which kernel writes a layer's output; none where it is part of what reads it
     for i, layer in enumerate(block.layers):
-        before = of.get(layer.inputs[0])
-        if isinstance(layer, FREE) or _folds(block, layer) or _fuses(block, layer):
-            of[i] = before
-        elif isinstance(layer, Add) and (fused := _adding(block, layer, of)):
-            of[i] = fused
-        else:
-            of[i] = Kernel(i, i)
-            found.append(of[i])  # type: ignore[arg-type]  # just made
-        if (kernel := of[i]) is not None:
-            kernel.last = i
+        kernel = of.get(layer.inputs[0])
+        if isinstance(layer, Add):
+            kernel = _adding(block, layer, of)
+        elif not (isinstance(layer, FREE) or _folds(block, layer) or _fuses(block, layer)):
+            kernel = None
+        elif kernel is None:
+            continue
+        if kernel is None:
+            kernel = Kernel(i, i)
+            found.append(kernel)
+        of[i], kernel.last = kernel, i
     return found
 
 
@@ -116,7 +117,7 @@ def _fuses(block: Block, layer: Layer) -> bool:
     return source < 0 or len(block.readers[source]) == 1
 
 
-def _adding(block: Block, layer: Layer, of: dict[int, Kernel | None]) -> Kernel | None:
+def _adding(block: Block, layer: Layer, of: dict[int, Kernel]) -> Kernel | None:
     """The kernel that computes a sum as it writes: that of its latest operand, where nothing else reads that."""
     latest = max(layer.inputs)
     return of.get(latest) if latest >= 0 and len(block.readers[latest]) == 1 else None

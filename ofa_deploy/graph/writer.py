@@ -12,7 +12,7 @@ import ofa_deploy
 from ofa_deploy.blocks import Network, check_weights
 from ofa_deploy.blocks.network import INPUT, INPUTS
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.graph.blocks import NodeList, write_block
+from ofa_deploy.graph.nodes import NodeList, write_block
 from ofa_deploy.graph.rules import check_graph
 
 

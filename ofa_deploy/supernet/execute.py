@@ -36,8 +36,7 @@ from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.synchronised import batch_norm, group_around
 
 Tensors = Mapping[str, Tensor]
-Weighted = Callable[..., Tensor]  # (weights, training, x) -> y
-Function = Callable[..., Tensor]  # (training, *inputs) -> y
+Run = Callable[..., Tensor]  # (weights, training, *inputs) -> output; weights by their names in the block
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -56,16 +55,16 @@ class Step:
     """One layer, prepared.
 
     Attributes:
-        layer: for layers with weights, which are run by ``weighted`` or by the layer's module.
         inputs: what it reads, by place.
         done: what no later layer reads.
+        weighted: whether it has weights: then its module can run it, too.
     """
 
     layer: Layer
     inputs: tuple[int, ...]
     done: tuple[int, ...]
-    weighted: Weighted | None
-    function: Function | None
+    weighted: bool
+    run: Run
 
 
 @lru_cache(maxsize=65536)
@@ -74,10 +73,22 @@ def steps(block: Block) -> tuple[Step, ...]:
     found = []
     for i, layer in enumerate(block.layers):
         done = tuple(place for place in dict.fromkeys(layer.inputs) if block.readers[place][-1] == i)
-        weighted = _WEIGHTED[type(layer)](layer) if type(layer) in _WEIGHTED else None
-        function = None if weighted else _FUNCTIONS[type(layer)](layer, block)
-        found.append(Step(layer, layer.inputs, done, weighted, function))
+        weighted = type(layer) in _WEIGHTED
+        run = _WEIGHTED[type(layer)](layer) if weighted else _FUNCTIONS[type(layer)](layer, block)
+        found.append(Step(layer, layer.inputs, done, weighted, run))
     return tuple(found)
+
+
+def _execute(block: Block, inputs: tuple[Tensor, ...], run: Callable[[Step, list[Tensor]], Tensor]) -> Tensor:
+    """Step by step; tensors are let go after their last reader."""
+    values = {-1 - i: x for i, x in enumerate(inputs)}
+    y = inputs[0]
+    for i, step in enumerate(steps(block)):
+        y = run(step, [values[place] for place in step.inputs])
+        for place in step.done:
+            del values[place]
+        values[i] = y
+    return y
 
 
 def run_block(block: Block, inputs: tuple[Tensor, ...], weights: Tensors, training: bool) -> Tensor:
@@ -87,15 +98,7 @@ def run_block(block: Block, inputs: tuple[Tensor, ...], weights: Tensors, traini
         inputs: ``[N, c, h, w]`` each, or ``[N, features]``.
         training: batch norm normalises by the batch and leaves the running statistics alone; otherwise it uses them.
     """
-    values = {-1 - i: x for i, x in enumerate(inputs)}
-    y = inputs[0]
-    for i, step in enumerate(steps(block)):
-        read = [values[place] for place in step.inputs]
-        y = step.weighted(weights, training, *read) if step.weighted else step.function(training, *read)  # type: ignore[misc]
-        for place in step.done:
-            del values[place]
-        values[i] = y
-    return y
+    return _execute(block, inputs, lambda step, read: step.run(weights, training, *read))
 
 
 class BlockModule(nn.Module):
@@ -116,17 +119,11 @@ class BlockModule(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """``[N, c, h, w]`` each, or ``[N, features]``, to the block's output."""
-        values = {-1 - i: x for i, x in enumerate(inputs)}
-        y = inputs[0]
-        for i, step in enumerate(steps(self.block)):
-            read = [values[place] for place in step.inputs]
-            y = step.function(self.training, *read) if step.function else self.get_submodule(step.layer.name)(*read)
-            if self.observe:
-                y = self.observe(step.layer, y)
-            for place in step.done:
-                del values[place]
-            values[i] = y
-        return y
+        return _execute(self.block, inputs, self._run)
+
+    def _run(self, step: Step, read: list[Tensor]) -> Tensor:
+        y = self.get_submodule(step.layer.name)(*read) if step.weighted else step.run({}, self.training, *read)
+        return self.observe(step.layer, y) if self.observe else y
 
 
 def _place(root: nn.Module, name: str, module: nn.Module) -> None:
@@ -186,7 +183,7 @@ _MODULES: dict[type[Layer], Callable[..., nn.Module]] = {
 }
 
 
-def _conv(layer: Conv) -> Weighted:
+def _conv(layer: Conv) -> Run:
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
     stride, padding, dilation, groups = layer.stride, layer.half, layer.dilation, layer.groups
     if layer.same:
@@ -200,7 +197,7 @@ def _conv(layer: Conv) -> Weighted:
     return lambda w, training, x: F.conv2d(x, w[weight], w[bias], stride, padding, dilation, groups)
 
 
-def _batch_norm(layer: BatchNorm) -> Weighted:
+def _batch_norm(layer: BatchNorm) -> Run:
     eps = layer.eps
     scale, shift, mean, var = (f"{layer.name}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
 
@@ -214,17 +211,17 @@ def _batch_norm(layer: BatchNorm) -> Weighted:
     return run
 
 
-def _linear(layer: Linear) -> Weighted:
+def _linear(layer: Linear) -> Run:
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
     return lambda w, training, x: F.linear(x, w[weight], None if bias is None else w[bias])
 
 
-def _layer_norm(layer: LayerNorm) -> Weighted:
+def _layer_norm(layer: LayerNorm) -> Run:
     scale, shift, eps = f"{layer.name}.weight", f"{layer.name}.bias", layer.eps
     return lambda w, training, x: _layer_norm_of(x, w[scale], w[shift], eps)
 
 
-_WEIGHTED: dict[type[Layer], Callable[[Any], Weighted]] = {
+_WEIGHTED: dict[type[Layer], Callable[[Any], Run]] = {
     Conv: _conv,
     BatchNorm: _batch_norm,
     LayerNorm: _layer_norm,
@@ -235,51 +232,51 @@ _WEIGHTED: dict[type[Layer], Callable[[Any], Weighted]] = {
 # ── layers without weights
 
 
-def _activation(layer: Activation, block: Block) -> Function:
+def _activation(layer: Activation, block: Block) -> Run:
     # in place only where nobody else reads the tensor: a block's input may have other readers
     alone = layer.inputs[0] >= 0 and len(block.readers[layer.inputs[0]]) == 1
     function = (_IN_PLACE if alone else {}).get(layer.function) or _ACTIVATIONS[layer.function]
-    return lambda training, x: function(x)
+    return lambda w, training, x: function(x)
 
 
-def _pool(layer: Pool, block: Block) -> Function:
+def _pool(layer: Pool, block: Block) -> Run:
     even = layer.kernel % 2 == 0
     window = (layer.kernel, layer.stride, 0 if even else layer.kernel // 2)
     if layer.how == "max":
-        return lambda training, x: F.max_pool2d(x, *window, ceil_mode=even)
-    return lambda training, x: F.avg_pool2d(x, *window, ceil_mode=even, count_include_pad=False)
+        return lambda w, training, x: F.max_pool2d(x, *window, ceil_mode=even)
+    return lambda w, training, x: F.avg_pool2d(x, *window, ceil_mode=even, count_include_pad=False)
 
 
-def _matmul(layer: MatMul, block: Block) -> Function:
+def _matmul(layer: MatMul, block: Block) -> Run:
     scale = layer.scale
-    return lambda training, x, y: torch.matmul(x if scale == 1 else x * scale, y)
+    return lambda w, training, x, y: torch.matmul(x if scale == 1 else x * scale, y)
 
 
-def _permute(layer: Permute, block: Block) -> Function:
+def _permute(layer: Permute, block: Block) -> Run:
     order = (0, *(1 + place for place in layer.order))
-    return lambda training, x: x.permute(order)
+    return lambda w, training, x: x.permute(order)
 
 
-def _layout(training: bool, x: Tensor, images: Tensor) -> Tensor:
+def _layout(w: Tensors, training: bool, x: Tensor, images: Tensor) -> Tensor:
     """Channels last in training. Otherwise the images' format, or channels last where a single channel leaves it open:
     so logits equal other implementations' to the bit."""
     last = training or images.is_contiguous(memory_format=torch.channels_last)
     return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
-_FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Function]] = {
+_FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Run]] = {
     Activation: _activation,
-    Add: lambda layer, block: lambda training, x, y: x + y,
-    Multiply: lambda layer, block: lambda training, x, y: x * y,
-    Concat: lambda layer, block: lambda training, *parts: torch.cat(parts, 1),
+    Add: lambda layer, block: lambda w, training, x, y: x + y,
+    Multiply: lambda layer, block: lambda w, training, x, y: x * y,
+    Concat: lambda layer, block: lambda w, training, *parts: torch.cat(parts, 1),
     Pool: _pool,
-    GlobalPool: lambda layer, block: lambda training, x: x.mean((2, 3), keepdim=True),
-    Flatten: lambda layer, block: lambda training, x: x.flatten(1),
+    GlobalPool: lambda layer, block: lambda w, training, x: x.mean((2, 3), keepdim=True),
+    Flatten: lambda layer, block: lambda w, training, x: x.flatten(1),
     MatMul: _matmul,
     Permute: _permute,
-    Reshape: lambda layer, block: lambda training, x: x.reshape(len(x), *layer.to),
-    Softmax: lambda layer, block: lambda training, x: x.softmax(-1),
-    Shift: lambda layer, block: lambda training, x: x[:, :, 1:, 1:],
+    Reshape: lambda layer, block: lambda w, training, x: x.reshape(len(x), *layer.to),
+    Softmax: lambda layer, block: lambda w, training, x: x.softmax(-1),
+    Shift: lambda layer, block: lambda w, training, x: x[:, :, 1:, 1:],
     Layout: lambda layer, block: _layout,
 }
 

@@ -7,6 +7,12 @@ convolution and batch norm by their common prefix.
 import torch.nn.functional as F
 
 
+def deep_stem(x, op, weight, act, conv_bn):
+    x = act(conv_bn(x, "first.", 2))
+    x = x + act(conv_bn(x, "optional.")) if op.kernel else x
+    return F.max_pool2d(act(conv_bn(x, "last.")), 3, 2, 1)
+
+
 def plain(x, op, weight, act, conv_bn):
     return act(conv_bn(x, "project.", op.stride))
 
@@ -83,5 +89,5 @@ def conv(x, weight, name):
     return F.conv2d(x, weight(f"{name}.weight"), bias)
 
 
-PUBLISHED = (basic, bottleneck, fused_mbconv, convnext, mqa, transformer)
-KINDS = {"conv": plain, **{kind.__name__: kind for kind in PUBLISHED}}
+PUBLISHED = (deep_stem, basic, bottleneck, fused_mbconv, convnext, mqa, transformer)
+KINDS = {"conv": plain, "global_pool": lambda x, *_: x.mean((2, 3)), **{kind.__name__: kind for kind in PUBLISHED}}
