@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import ofa_deploy
+from ofa_deploy.blocks import BLOCKS
 from ofa_deploy.cli import cli
 from ofa_deploy.config import SpaceDocument, TargetProfile, TrainRecipe
 from ofa_deploy.differentiable import DartsRecipe
@@ -89,6 +90,12 @@ def test_every_key_is_in_the_reference_and_explained(site: Path, page: str) -> N
                 assert meanings.get(key), f"{document.__name__}.{key} has no meaning in its docstring"
                 keys += 1
     assert keys > 10
+
+
+def test_every_kind_of_block_is_in_the_reference_and_explained(site: Path) -> None:
+    shown = (site / "reference" / "recipes.html").read_text()
+    for kind in BLOCKS:
+        assert re.search(rf"<td><code>{kind}</code></td>\s*<td>\w", shown), kind
 
 
 def test_every_function_is_in_the_reference(site: Path) -> None:

@@ -24,6 +24,7 @@ from ofa_deploy.space import (
     elastic_kernels,
     load_space,
     network_macs,
+    op_counts,
     op_macs,
     supernet_params,
 )
@@ -191,6 +192,8 @@ def test_attention_counts_its_products_and_reduces_keys_of_large_images():
     assert any(shape[-1] == 64 and shape[0] == 1 for shape in small), "64 keys for 64 places"
     assert any(shape[-1] == 64 and shape[1] == 3 * 256 for shape in large), "64 keys for 256 places"
     op = space.block(1, 1, 32, 1.0, 3, 1.0)
+    # norm, query, reduction, key, value, two transposes, products, shares, mix, transpose, projection with the sum
+    assert op_counts(op)["kernels"] == 12
     convolutions = 64 * (48 * 48 + 48 * 9 + 2 * 48 * 16 + 48 * 48)
     assert op_macs(op) == convolutions + 2 * 3 * 64 * 64 * 16
 
