@@ -40,6 +40,17 @@ def test_values_and_gradients_are_those_of_torch(kernel, stride, size):
         assert torch.allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "size"), CASES)
+def test_a_bias_is_added_and_learns(kernel, stride, size):
+    x, weight = make(kernel, size)
+    bias = torch.randn(4, generator=torch.Generator().manual_seed(1), dtype=torch.float64, requires_grad=True)
+    assert torch.equal(
+        depthwise_conv(x, weight, stride, bias), F.conv2d(x, weight, bias, stride, kernel // 2, groups=4)
+    )
+    given = (x, weight, bias)
+    assert torch.autograd.gradcheck(lambda x, weight, bias: depthwise_conv(x, weight, stride, bias), given)
+
+
 def test_only_what_learns_gets_a_gradient():
     x, weight = make(5, (6, 6))
     depthwise_conv(x.detach(), weight, 1).sum().backward()
