@@ -21,9 +21,9 @@ class GenotypeCodec(PopulationCodec):
 
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
-        places = tuple(range(len(OPERATIONS)))
+        places = tuple(range(1, 1 + len(OPERATIONS)))  # numbers alone: nothing reads them as kernels
         stages = [
-            StageSpec(8, 1, "relu", depths=(1,), kernels=places, expands=tuple(range(node + 2 - edge)))
+            StageSpec(8, 1, "relu", depths=(1,), kernels=places, expands=tuple(range(1, node + 3 - edge)))
             for _ in KINDS
             for node in range(nodes)
             for edge in range(2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from ofa_deploy.space.spec import Arch, SearchSpace
 
 Population = np.ndarray
 GENE = np.int16  # a choice's place: one byte would do for 127 choices, and a space may list 1009 resolutions
+
+
+COMBINATIONS = 1_000_000  # of genes, most of which are of absent slots
 
 
 class PopulationCodec:
@@ -47,6 +51,13 @@ class PopulationCodec:
     def sample(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets, every gene uniform."""
         return self.canonicalise(rng.integers(0, self.choices, (count, len(self.choices))).astype(GENE))
+
+    def everything(self, most: int) -> Population | None:
+        """All subnets of the space; None where there are more than ``most``, or too many combinations of genes."""
+        if self.space.size > most or prod(self.choices.tolist()) > COMBINATIONS:
+            return None
+        places = np.stack(np.unravel_index(np.arange(prod(self.choices.tolist())), self.choices), axis=1)
+        return np.unique(self.canonicalise(places), axis=0)
 
     def stratified(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets spread evenly over the MACs of the space, after the smallest and the largest one; fewer than

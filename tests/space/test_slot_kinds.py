@@ -148,3 +148,23 @@ def test_a_training_begins_with_the_largest_and_ends_with_all_kinds(schedule):
         SPACE, resolutions=(16,), stages=(replace(SPACE.stages[1], widths=(), depths=(1,), kernels=(3,), expands=(1,)),)
     )
     assert plan(recipe, only, 5)[-1].space == only
+
+
+@pytest.mark.parametrize("name", ["kinds", "resnet"])
+def test_a_small_space_is_evaluated_whole_and_its_best_is_proven(name):
+    space = SPACE if name == "kinds" else replace(load_space("resnet_28"), resolutions=(20,))
+    codec = PopulationCodec(space)
+    rows = codec.everything(20_000)
+    assert len(rows) == space.size
+    assert codec.everything(len(rows) - 1) is None
+
+    def latency(population):
+        return codec.macs(population) / 1e6, np.zeros(len(population))
+
+    def accuracy(population):  # no sum over blocks
+        return 0.5 + 0.1 * np.sin(population.astype(float) @ np.arange(1, population.shape[1] + 1))
+
+    budget = float(np.quantile(latency(rows)[0], 0.5))
+    found = search(Problem(codec, accuracy, latency, Constraints(max_ms=budget)), 0, "exact", evaluations=20_000)
+    assert found.proven
+    assert found.best.accuracy == accuracy(rows)[latency(rows)[0] <= budget].max()

@@ -1,5 +1,5 @@
-"""The optimum with its proof where the accuracy is a sum over blocks; elsewhere the optimum of a sum that is fitted to
-what was evaluated, again and again."""
+"""The optimum with its proof, where the accuracy is a sum over blocks or the space is small enough to evaluate whole;
+elsewhere the optimum of a sum that is fitted to what was evaluated, again and again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ofa_deploy.search.exact import solve
+from ofa_deploy.search.exact import Solution, solve
 from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.tables import Separable, Sweep
 from ofa_deploy.space import Population
@@ -20,11 +20,26 @@ RATE = 0.05
 def exact(setting: Setting) -> Iterator[Population]:
     """Enumeration under a Lagrangian bound."""
     yield from proved(setting)
+    if setting.proof is None:
+        yield from exhausted(setting)
     while setting.proof is None:
         rows = setting.solved(setting.surrogate(), KEPT).rows
         best = setting.memory.best(KEPT // 2)
         near = setting.problem.codec.mutate(best[setting.rng.integers(0, len(best), KEPT)], RATE, setting.rng)
         yield np.concatenate([rows, setting.repaired(near)])
+
+
+def exhausted(setting: Setting) -> Iterator[Population]:
+    """All subnets of a space that has no more than may be evaluated: the best of them is the optimum."""
+    codec = setting.problem.codec
+    rows = codec.everything(setting.evaluations)
+    if rows is None:
+        return
+    yield rows
+    best = setting.elites()[0][:KEPT]
+    values = setting.memory.of(best)[:, 1]
+    if len(best):
+        setting.proof = Solution(best, values, float(values[0]), proven=True)
 
 
 def proved(setting: Setting) -> Iterator[Population]:
