@@ -13,7 +13,7 @@ from ofa_deploy.accuracy.objective import (
     read_predictor,
 )
 from ofa_deploy.accuracy.predictor import AccuracyPredictor
-from ofa_deploy.accuracy.published import PublishedPredictor, import_predictor
+from ofa_deploy.accuracy.published_predictor import PublishedPredictor, import_predictor
 
 __all__ = [
     "AccuracyPredictor",

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ofa_deploy.accuracy.predictor import HELDOUT, MEMBERS, AccuracyPredictor, kendall_of
-from ofa_deploy.accuracy.ranking import rise
+from ofa_deploy.accuracy.rank_agreement import rise
 from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import GENE, Arch, Population, PopulationCodec

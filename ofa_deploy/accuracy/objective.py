@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ofa_deploy.accuracy.predictor import AccuracyPredictor, read_card
-from ofa_deploy.accuracy.published import KIND, PublishedPredictor
+from ofa_deploy.accuracy.published_predictor import KIND, PublishedPredictor
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import GENE, Population, PopulationCodec, load_space

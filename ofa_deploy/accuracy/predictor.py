@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
 
-from ofa_deploy.accuracy.ranking import agreement
+from ofa_deploy.accuracy.rank_agreement import agreement
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PRESETS, Population, PopulationCodec, SearchSpace
 

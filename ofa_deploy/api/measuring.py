@@ -11,7 +11,7 @@ from ofa_deploy.api.common import Tell, Where, in_frame, opened, silent, targets
 from ofa_deploy.api.supernets import space_of
 from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.fleet.models import load_model, table_file
+from ofa_deploy.fleet.latency_models import load_model, table_file
 from ofa_deploy.latency import LatencyModel, LatencyTable, leave_one_out
 from ofa_deploy.space import CellSpace, SearchSpace
 
@@ -193,7 +193,7 @@ def audit(
     measuring = (statistic, Protocol(se=se, cap_s=cap_s), lambda p: progress(f"audit {target}", p))
     with Fleet.open(where) as fleet:
         if isinstance(chosen, CellSpace):
-            from ofa_deploy.deploy.cells import audit_cells
+            from ofa_deploy.deploy.cell_networks import audit_cells
 
             answer = audit_cells(fleet, where, found, chosen, networks, *measuring)
         else:

@@ -179,8 +179,8 @@ def _gradient(
     supernet: Subject | str | Path | None, space: str | None, accuracy: str | None, plan: Plan, workspace: Workspace
 ) -> Gradient:
     """What the strategy ``differentiable`` learns from."""
-    from ofa_deploy.deploy.gradient import gradient_of
     from ofa_deploy.deploy.subject import find_supernet, open_subject
+    from ofa_deploy.deploy.subject_gradient import gradient_of
 
     if space or (accuracy and supernet is None):
         raise UsageError(
@@ -292,7 +292,7 @@ class Front:
 
     def save(self, file: str | Path) -> None:
         """Write the front: as figures (.json), as a plot (.svg) or as a page (.html)."""
-        from ofa_deploy.report.front import front_svg, render_fronts
+        from ofa_deploy.report.front_plot import front_svg, render_fronts
 
         path = Path(file)
         render: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -305,7 +305,7 @@ class Front:
         write_atomic(path, render[path.suffix](self.answer).encode())
 
     def _repr_html_(self) -> str:
-        from ofa_deploy.report.front import render_fronts
+        from ofa_deploy.report.front_plot import render_fronts
 
         return in_frame(render_fronts(self.answer))
 

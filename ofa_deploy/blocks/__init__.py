@@ -24,7 +24,7 @@ from ofa_deploy.blocks.layers import (
     Softmax,
 )
 from ofa_deploy.blocks.network import Network, Unit
-from ofa_deploy.blocks.spec import BLOCKS, CELL_KINDS, OpSpec
+from ofa_deploy.blocks.op_spec import BLOCKS, CELL_KINDS, OpSpec
 from ofa_deploy.blocks.weights import check_weights, network_shapes, random_weights
 
 __all__ = [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ofa_deploy.blocks.layers import Shape
-from ofa_deploy.blocks.spec import OpSpec
+from ofa_deploy.blocks.op_spec import OpSpec
 from ofa_deploy.errors import UsageError
 
 INPUT = -1  # as a source: the network's input; a second one is -2

@@ -12,21 +12,21 @@ import click
 
 import ofa_deploy
 from ofa_deploy.cli import (
-    agents,
+    agent_commands,
     archs,
-    darts,
+    darts_commands,
     deploying,
-    finetuning,
+    finetune_command,
     fleet,
     fronts,
-    importing,
-    measuring,
+    import_commands,
+    measure_commands,
     pipelines,
     predictors,
-    scaling,
-    searching,
+    scale_command,
+    search_commands,
     spaces,
-    tables,
+    table_commands,
     training,
 )
 from ofa_deploy.errors import OfaDeployError
@@ -70,9 +70,9 @@ def cli(context: click.Context, workspace: Path | None) -> None:
 SECTIONS = {
     "Pipelines": (pipelines,),
     "Train a supernet": (training, predictors),
-    "Measure devices": (measuring, tables, fleet, agents),
-    "Search and extract": (deploying, finetuning, searching, fronts, archs),
-    "Search spaces": (spaces, scaling, darts, importing),
+    "Measure devices": (measure_commands, table_commands, fleet, agent_commands),
+    "Search and extract": (deploying, finetune_command, search_commands, fronts, archs),
+    "Search spaces": (spaces, scale_command, darts_commands, import_commands),
 }
 for group in (module for modules in SECTIONS.values() for module in modules):
     for command in group.COMMANDS:

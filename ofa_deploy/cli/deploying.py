@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.cells import CellChoice, cell_options, cell_subject
-from ofa_deploy.cli.measuring import protocol_options
+from ofa_deploy.cli.cell_options import CellChoice, cell_options, cell_subject
+from ofa_deploy.cli.measure_commands import protocol_options
 from ofa_deploy.cli.options import (
     BUDGET,
     FINETUNING,
@@ -23,7 +23,7 @@ from ofa_deploy.cli.options import (
     supernet_option,
 )
 from ofa_deploy.cli.output import emit, progress
-from ofa_deploy.cli.precision import precision_option, precisions_option
+from ofa_deploy.cli.precision_option import precision_option, precisions_option
 from ofa_deploy.cli.request import STRATEGY_NAMES, Request, check_space, plan_options, request_options
 from ofa_deploy.cli.spaces import read_arch
 
@@ -252,7 +252,7 @@ def export(
     """
     arch = read_arch(arch_file) if arch_file else None
     from ofa_deploy.api.supernets import load_supernet
-    from ofa_deploy.deploy.bundle import EXACT, MAX_DIFFERENCE
+    from ofa_deploy.deploy.bundling import EXACT, MAX_DIFFERENCE
     from ofa_deploy.deploy.subject import INHERITED
     from ofa_deploy.deploy.verification import embeddable
     from ofa_deploy.errors import GateFailed

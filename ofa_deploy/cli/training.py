@@ -111,7 +111,7 @@ def pack(workspace: Path | None, supernet: Path | None, output: Path, random: in
     """
     import json
 
-    from ofa_deploy.deploy.packing import pack as write
+    from ofa_deploy.deploy.giving_away import pack as write
     from ofa_deploy.deploy.subject import find_supernet, load_subject
     from ofa_deploy.store import Workspace
 

@@ -7,7 +7,7 @@ from math import floor, log10
 
 import numpy as np
 
-from ofa_deploy.deploy.cells import CellSubject
+from ofa_deploy.deploy.cell_networks import CellSubject
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow

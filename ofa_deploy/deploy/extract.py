@@ -18,13 +18,13 @@ from scipy.special import ndtri
 from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.deploy.answers import Earlier
 from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, fastest_of, holding, rounded_up
-from ofa_deploy.deploy.cells import CellSubject, ready_cells
+from ofa_deploy.deploy.cell_networks import CellSubject, ready_cells
+from ofa_deploy.deploy.earlier_answers import Earlier
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
-from ofa_deploy.deploy.gradient import gradient_of
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.deploy.subject_gradient import gradient_of
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OfaDeployError
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.gauge import FORECAST, Gauge

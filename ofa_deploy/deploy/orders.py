@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.deploy.answers import earlier_answers
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.budgets import Spread
-from ofa_deploy.deploy.bundle import build_bundle
-from ofa_deploy.deploy.cells import CellSubject
+from ofa_deploy.deploy.bundling import build_bundle
+from ofa_deploy.deploy.cell_networks import CellSubject
+from ofa_deploy.deploy.earlier_answers import earlier_answers
 from ofa_deploy.deploy.extract import BY_DEFAULT, Extraction, extract
 from ofa_deploy.deploy.finetuning import Progress, Tuning, tuning_of
 from ofa_deploy.deploy.precisions import extract_best

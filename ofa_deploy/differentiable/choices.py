@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ofa_deploy.search.tables import Separable, Slots
+from ofa_deploy.search.separable import Separable, Slots
 from ofa_deploy.space import Population
 
 PATHS = 2  # that are drawn of every choice (ProxylessNAS, §3.2)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ofa_deploy.differentiable.choices import Choices, Drawn, SumTable
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.search.gradient import Belief, GradientSettings
-from ofa_deploy.search.tables import Separable
+from ofa_deploy.search.separable import Separable
 
 RATE = 0.1  # of the logits
 LIKELY = 0.01  # probabilities below count as this in the natural gradient, whose noise would be boundless

@@ -15,7 +15,7 @@ from ofa_deploy.differentiable.choices import Choices, Drawn
 from ofa_deploy.differentiable.learning import Learning
 from ofa_deploy.differentiable.paths import Batch, MixedSupernet
 from ofa_deploy.search.gradient import Belief, Gradient, GradientSettings
-from ofa_deploy.search.tables import Separable
+from ofa_deploy.search.separable import Separable
 from ofa_deploy.supernet import Supernet
 from ofa_deploy.training import ALONE, Data, prepare
 from ofa_deploy.training.devices import choose_device

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ofa_deploy.differentiable.cell_search import check_same
 from ofa_deploy.differentiable.derivation import random_genotype
 from ofa_deploy.differentiable.genotypes import GenotypeCodec
 from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, SearchNetwork, Settings, edge_count, initialise
 from ofa_deploy.differentiable.recipe import DartsRecipe
-from ofa_deploy.differentiable.searching import check_same
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.search import Constraints, Problem, search

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ofa_deploy.blocks import OpSpec
 from ofa_deploy.differentiable.choices import Drawn, Option, mixed
-from ofa_deploy.search.tables import Slots
+from ofa_deploy.search.separable import Slots
 from ofa_deploy.supernet import Supernet
 
 Batch = tuple[Callable[[int], Tensor], Tensor]  # images at a resolution, and their labels

@@ -7,7 +7,7 @@ from ofa_deploy.export.provenance import PROVENANCE, git_commit, statement
 from ofa_deploy.export.runtime import parity, run_onnx, runner
 from ofa_deploy.export.smoke import noise_image, smoke_run
 from ofa_deploy.export.standalone import program
-from ofa_deploy.export.tensorrt import tensorrt_files
+from ofa_deploy.export.tensorrt_files import tensorrt_files
 
 __all__ = [
     "PROVENANCE",

@@ -12,8 +12,8 @@ from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.gauge import SHARED, Gauge
+from ofa_deploy.fleet.latency_models import load_model
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.models import load_model
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, Measurement, audit_summary

@@ -9,8 +9,15 @@ import numpy as np
 from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
+from ofa_deploy.fleet.latency_models import (
+    blocks_by_key,
+    export_table,
+    load_table,
+    op_keys,
+    other_devices,
+    prior_from_others,
+)
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.models import blocks_by_key, export_table, load_table, op_keys, other_devices, prior_from_others
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row

@@ -1,6 +1,6 @@
 """Latency tables with their provenance, and the model that says how long a network takes and how sure that is."""
 
-from ofa_deploy.latency.audit import audit_statistics, audit_summary, confidence_interval
+from ofa_deploy.latency.audit_statistics import audit_statistics, audit_summary, confidence_interval
 from ofa_deploy.latency.changes import aligned, difference, difference_in_time
 from ofa_deploy.latency.csv_tables import read_csv, write_csv
 from ofa_deploy.latency.importers import as_records, read_ofa_tables, read_table

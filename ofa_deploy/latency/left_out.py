@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.latency.audit import audit_statistics
+from ofa_deploy.latency.audit_statistics import audit_statistics
 from ofa_deploy.latency.model import LatencyModel, Level, calibration_of
 
 FEW = 8  # networks, below which each refit is cheap, and leaving one out changes what a closed form takes as given

@@ -11,7 +11,7 @@ from ofa_deploy.errors import GateFailed, OfaDeployError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.intervals import Z95, difference_error
 from ofa_deploy.pipeline.gates import Verdict
-from ofa_deploy.report.summary import render_junit, render_summary
+from ofa_deploy.report.ci_summary import render_junit, render_summary
 
 SURE = Z95  # standard errors: what a latency may differ from an earlier one by chance
 

@@ -27,11 +27,11 @@ from ofa_deploy.pipeline.document import (
     TrainStage,
     VerifyStage,
 )
-from ofa_deploy.pipeline.extracting import check_extract, extract_stage
+from ofa_deploy.pipeline.extract_stage import check_extract, extract_stage
 from ofa_deploy.pipeline.gates import judge
-from ofa_deploy.pipeline.measuring import audit_stage, cross, profile_stage
-from ofa_deploy.pipeline.memory import Begun
+from ofa_deploy.pipeline.measure_stages import audit_stage, cross, profile_stage
 from ofa_deploy.pipeline.outcome import Outcome, Unit
+from ofa_deploy.pipeline.remembered import Begun
 from ofa_deploy.report import render_comparison
 from ofa_deploy.store import Workspace
 from ofa_deploy.training import train_supernet

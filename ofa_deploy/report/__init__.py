@@ -1,12 +1,12 @@
 """Measured against predicted: the JSON of reports and audits in, Markdown and self-contained HTML out."""
 
-from ofa_deploy.report.audit import render_audit_html, render_audit_markdown
+from ofa_deploy.report.audit_page import render_audit_html, render_audit_markdown
 from ofa_deploy.report.comparison import render_comparison
-from ofa_deploy.report.facts import SIMULATED
 from ofa_deploy.report.html import render_html
 from ofa_deploy.report.markdown import render_markdown
-from ofa_deploy.report.ranking import render_ranking_html, render_ranking_markdown
-from ofa_deploy.report.scaling import render_scaling
+from ofa_deploy.report.ranking_page import render_ranking_html, render_ranking_markdown
+from ofa_deploy.report.scaling_page import render_scaling
+from ofa_deploy.report.wording import SIMULATED
 
 __all__ = [
     "SIMULATED",

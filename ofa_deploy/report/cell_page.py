@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ofa_deploy.report.cells import FIGURES, cells_svg, strips_svg
+from ofa_deploy.report.cell_pictures import FIGURES, cells_svg, strips_svg
 from ofa_deploy.report.html import note, page, table
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.text import get

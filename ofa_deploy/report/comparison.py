@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ofa_deploy.report import facts
+from ofa_deploy.report import wording
 from ofa_deploy.report.figures import band, card, front_points
 from ofa_deploy.report.html import ICONS, banner, page, table
 from ofa_deploy.report.markup import Child, Markup, element, link
@@ -69,7 +69,7 @@ def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
     """
     rows = [(False, _row(i + 1, report)) for i, report in enumerate(reports)]
     body = [
-        banner(any(map(facts.simulated, reports))),
+        banner(any(map(wording.simulated, reports))),
         element("header", element("p", "ofa-deploy comparison"), element("h1", title)),
         table(("", *COLUMNS), rows, "wide compared"),
         element("div", _plot(reports), class_="plots"),
@@ -79,8 +79,8 @@ def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
 
 
 def _row(place: int, report: dict[str, Any]) -> list[Child]:
-    answer, latency, found = facts.verdict(report), get(report, "latency"), get(report, "accuracy")
-    name = plain(get(report, "target.name")) + (" (SIMULATED)" if facts.simulated(report) else "")
+    answer, latency, found = wording.verdict(report), get(report, "latency"), get(report, "accuracy")
+    name = plain(get(report, "target.name")) + (" (SIMULATED)" if wording.simulated(report) else "")
     return [
         _badge(place),
         link(name, get(report, "links.report")),
@@ -90,12 +90,12 @@ def _row(place: int, report: dict[str, Any]) -> list[Child]:
         ms(get(latency, "predicted_ms"), "–"),
         signed_pct(get(latency, "error_pct"), "–"),
         accuracy(get(found, "measured"), get(found, "n")),
-        facts.expected(found),
+        wording.expected(found),
         predicted(get(found, "predicted"), get(found, "predictor_error"), "–"),
         count(get(report, "subnet.macs")),
         count(get(report, "subnet.params")),
         size(get(report, "size_bytes")),
-        facts.short(get(report, "subnet.key")),
+        wording.short(get(report, "subnet.key")),
     ]
 
 
@@ -135,7 +135,7 @@ def _megabytes(value: Any) -> str:
     return "–" if found is None else f"{found:.2f} MB"
 
 
-def _fits(answer: facts.Verdict) -> str:
+def _fits(answer: wording.Verdict) -> str:
     return {"fits": "fits", "over": "over"}.get(answer.status, answer.headline.lower())
 
 

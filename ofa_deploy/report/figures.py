@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from ofa_deploy.intervals import Z95
-from ofa_deploy.report import facts
+from ofa_deploy.report import wording
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
 from ofa_deploy.report.text import get, ms, number, predicted, predictor_std, rows, signed_pct
@@ -51,7 +51,7 @@ def scatter(report: dict[str, Any]) -> Markup:
     for share in BANDS:
         edges = ((low, 1 - share), (high, 1 - share), (high, 1 + share), (low, 1 + share))
         plot.area([(x, x * factor) for x, factor in edges], "band")
-    plot.axes(f"measured {facts.statistic(report)} (ms)", "predicted (ms)")
+    plot.axes(f"measured {wording.statistic(report)} (ms)", "predicted (ms)")
     plot.line([(low, low), (high, high)], "ideal")
     for point in points:
         _draw(plot, point)
@@ -69,7 +69,7 @@ def errors(report: dict[str, Any]) -> Markup:
     plot = Plot.over("errors", (low, high), (-reach, reach))
     for share in BANDS:
         plot.area([(low, -share), (high, -share), (high, share), (low, share)], "band")
-    plot.axes(f"measured {facts.statistic(report)} (ms)", "predicted − measured (%)", percent=True)
+    plot.axes(f"measured {wording.statistic(report)} (ms)", "predicted − measured (%)", percent=True)
     plot.line([(low, 0.0), (high, 0.0)], "ideal")
     for point, error in points:
         if point.std is not None:
@@ -89,7 +89,7 @@ def _timed(report: dict[str, Any]) -> list[Timed]:
         if measured and predicted is not None:
             role = next((role for role in ROLES if role == row.get("role")), "evidence")
             extra = number(row.get("table_ms")), number(row.get("std_ms"))
-            found.append(Timed(role, facts.short(row.get("key")), measured, predicted, *extra))
+            found.append(Timed(role, wording.short(row.get("key")), measured, predicted, *extra))
     return sorted(found, key=lambda point: list(ROLES).index(point.role))
 
 

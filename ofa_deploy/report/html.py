@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.report import facts, figures
+from ofa_deploy.report import figures, wording
 from ofa_deploy.report.blocks import render_blocks
 from ofa_deploy.report.course import render_course
 from ofa_deploy.report.markup import Child, Markup, element
@@ -28,12 +28,12 @@ def render_html(report: dict[str, Any]) -> str:
 
     title = f"{plain(get(report, 'target.name'))}: {_limit(report)}"
     body = [
-        banner(facts.simulated(report)),
+        banner(wording.simulated(report)),
         element("header", element("p", "ofa-deploy report"), element("h1", title)),
-        verdict_card(facts.verdict(report)),
+        verdict_card(wording.verdict(report)),
         header_facts(report),
-        [note(text) for text in facts.notes(report)],
-        element("dl", [_figure(*row) for row in facts.figures(report)], class_="figures"),
+        [note(text) for text in wording.notes(report)],
+        element("dl", [_figure(*row) for row in wording.figures(report)], class_="figures"),
         element("div", figures.scatter(report), figures.front(report) or figures.errors(report), class_="plots"),
         render_course(report),
         render_blocks(report),
@@ -41,8 +41,8 @@ def render_html(report: dict[str, Any]) -> str:
         _finalists(report),
         element(
             "div",
-            element("section", element("h2", "Conditions"), pairs(facts.conditions(report))),
-            element("section", element("h2", "Subnet"), pairs(facts.subnet(report))),
+            element("section", element("h2", "Conditions"), pairs(wording.conditions(report))),
+            element("section", element("h2", "Subnet"), pairs(wording.subnet(report))),
             class_="columns",
         ),
         _preprocessing(report),
@@ -71,7 +71,7 @@ def page(title: str, body: Child) -> str:
 
 def banner(simulated: bool) -> Markup | None:
     """What nobody may overlook."""
-    return element("p", facts.SIMULATED, class_="simulated", role="alert") if simulated else None
+    return element("p", wording.SIMULATED, class_="simulated", role="alert") if simulated else None
 
 
 def pairs(found: Iterable[tuple[str, str]]) -> Markup:
@@ -90,7 +90,7 @@ def table(head: Sequence[str], body: Iterable[tuple[bool, Sequence[Child]]], cla
     return element("div", element("table", titles, element("tbody", rows), class_=class_), class_="card scroll")
 
 
-def verdict_card(answer: facts.Verdict) -> Markup:
+def verdict_card(answer: wording.Verdict) -> Markup:
     """The answer, before anything else."""
     icon = element("span", ICONS[answer.status], class_="icon", aria_hidden="true")
     lines = [element("p", line) for line in answer.lines]
@@ -106,7 +106,7 @@ def header_facts(report: dict[str, Any]) -> Markup:
     """Under which conditions the answer holds, and the command that repeats the measurement."""
     command = get(report, "command")
     shown = element("pre", plain(command), class_="command") if command else None
-    return element("div", element("p", facts.condition_line(report)), shown, class_="repeat")
+    return element("div", element("p", wording.condition_line(report)), shown, class_="repeat")
 
 
 def note(text: str) -> Markup:
@@ -120,14 +120,14 @@ def _figure(name: str, value: str, remark: str) -> Markup:
 
 
 def _finalists(report: dict[str, Any]) -> Child:
-    found = facts.finalists(report)
+    found = wording.finalists(report)
     if not found:
         return None
-    return element("section", element("h2", "Measured finalists"), table(facts.FINALIST_COLUMNS, found))
+    return element("section", element("h2", "Measured finalists"), table(wording.FINALIST_COLUMNS, found))
 
 
 def _preprocessing(report: dict[str, Any]) -> Child:
-    steps = facts.preprocessing(report)
+    steps = wording.preprocessing(report)
     if not steps:
         return None
     listed = element("ol", [element("li", step) for step in steps], class_="card steps")

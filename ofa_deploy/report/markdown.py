@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ofa_deploy.report import blocks, facts
+from ofa_deploy.report import blocks, wording
 from ofa_deploy.report.text import get, plain
 
 ICONS = {"fits": "✅", "over": "❌", "open": "⚪"}
@@ -18,28 +18,28 @@ def render_markdown(report: dict[str, Any]) -> str:
     Args:
         report: ``report.json``; anything in it may be null.
     """
-    answer = facts.verdict(report)
+    answer = wording.verdict(report)
     parts = [f"# {quoted(plain(get(report, 'target.name')))}: {ICONS[answer.status]} {answer.headline.lower()}"]
-    parts += opening(report, answer, facts.notes(report))
-    parts.append(table(("figure", "value", ""), facts.figures(report)))
-    if found := facts.finalists(report):
+    parts += opening(report, answer, wording.notes(report))
+    parts.append(table(("figure", "value", ""), wording.figures(report)))
+    if found := wording.finalists(report):
         body = [[f"{cells[0]} ← chosen" if chosen else cells[0], *cells[1:]] for chosen, cells in found]
-        parts += ["## Measured finalists", table(facts.FINALIST_COLUMNS, body)]
+        parts += ["## Measured finalists", table(wording.FINALIST_COLUMNS, body)]
     if shown := blocks.blocks(report):
         body = [[*block.cells(), block.flags] for block in shown]
         parts += ["## Blocks", quoted(blocks.REMARK), table((*blocks.COLUMNS, "flags"), body)]
-    parts += ["## Conditions", table(("condition", "value"), facts.conditions(report))]
-    if steps := facts.preprocessing(report):
+    parts += ["## Conditions", table(("condition", "value"), wording.conditions(report))]
+    if steps := wording.preprocessing(report):
         parts += ["## Pre-processing", "\n".join(f"{i}. {quoted(step)}" for i, step in enumerate(steps, 1))]
-    parts += ["## Subnet", table(("gene", "value"), facts.subnet(report))]
+    parts += ["## Subnet", table(("gene", "value"), wording.subnet(report))]
     return "\n\n".join(parts) + "\n"
 
 
-def opening(report: dict[str, Any], answer: facts.Verdict, notes: Iterable[str]) -> list[str]:
+def opening(report: dict[str, Any], answer: wording.Verdict, notes: Iterable[str]) -> list[str]:
     """What comes first: the answer, its conditions, the command that repeats the measurement, the warnings."""
-    parts = [f"> # ⚠️ {facts.SIMULATED}"] if facts.simulated(report) else []
+    parts = [f"> # ⚠️ {wording.SIMULATED}"] if wording.simulated(report) else []
     parts.append("\n".join(f"- {quoted(line)}" for line in answer.lines))
-    parts.append(quoted(facts.condition_line(report)))
+    parts.append(quoted(wording.condition_line(report)))
     if command := get(report, "command"):
         parts.append(fenced(str(command)))
     return [*parts, *(f"> ⚠️ {quoted(note)}" for note in notes)]

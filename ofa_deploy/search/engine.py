@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.errors import InfeasibleBudget, OfaDeployError
+from ofa_deploy.search.assessed import Memory
 from ofa_deploy.search.feasible import explain_infeasible, nearest_feasible
 from ofa_deploy.search.gradient import GradientSettings
-from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Assessment, Problem
 from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.strategies import GRADIENT, find_strategy

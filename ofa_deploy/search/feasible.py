@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ofa_deploy.search.exact import least
+from ofa_deploy.search.branch_and_bound import least
 from ofa_deploy.search.problem import Problem
-from ofa_deploy.search.tables import Slots, separate
+from ofa_deploy.search.separable import Slots, separate
 from ofa_deploy.space import GENE, Population, PopulationCodec
 
 UNITS = {

@@ -17,9 +17,9 @@ from statistics import NormalDist
 import numpy as np
 
 from ofa_deploy.errors import InfeasibleBudget
+from ofa_deploy.search.assessed import Memory
 from ofa_deploy.search.engine import AskTell, Point, SearchResult
 from ofa_deploy.search.feasible import fastest
-from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Accuracy, Assessment, Constraints, Device, Latency, Problem
 from ofa_deploy.space import Arch, Population, PopulationCodec
 

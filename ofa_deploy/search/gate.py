@@ -20,7 +20,7 @@ from statistics import NormalDist
 import numpy as np
 
 from ofa_deploy.search.problem import Latency, Problem
-from ofa_deploy.search.tables import Separable, Slots, activations, block_counts, separate
+from ofa_deploy.search.separable import Separable, Slots, activations, block_counts, separate
 from ofa_deploy.space import Population
 from ofa_deploy.threads import one_thread
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ofa_deploy.config import Relaxation
-from ofa_deploy.search.tables import Separable
+from ofa_deploy.search.separable import Separable
 from ofa_deploy.space import Population
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ofa_deploy.search.tables import Slots
+from ofa_deploy.search.separable import Slots
 from ofa_deploy.space import GENE, Population
 
 DEPTH = 3  # changes that go together at most

@@ -11,9 +11,9 @@ import numpy as np
 
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.search.gradient import Gradient
-from ofa_deploy.search.tables import activations, block_counts
+from ofa_deploy.search.separable import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec
-from ofa_deploy.space.counts import VALUE_BYTES
+from ofa_deploy.space.totals import VALUE_BYTES
 
 BOUNDS = (
     "max_ms",

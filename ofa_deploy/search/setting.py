@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.search.exact import Solution, solve
+from ofa_deploy.search.assessed import Memory
+from ofa_deploy.search.branch_and_bound import Solution, solve
 from ofa_deploy.search.feasible import repair
 from ofa_deploy.search.gate import Gate
-from ofa_deploy.search.memory import Memory
 from ofa_deploy.search.problem import Problem
+from ofa_deploy.search.separable import Separable, Slots, separate
 from ofa_deploy.search.surrogate import ELITE, fit_surrogate
-from ofa_deploy.search.tables import Separable, Slots, separate
 from ofa_deploy.space import Population
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ofa_deploy.search.tables import Separable, Slots
+from ofa_deploy.search.separable import Separable, Slots
 from ofa_deploy.space import Population
 
 RIDGE = 0.01  # prior observations for each block, against its having an effect

@@ -2,7 +2,12 @@
 
 from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
-from ofa_deploy.space.counts import (
+from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
+from ofa_deploy.space.population import GENE, Population, PopulationCodec
+from ofa_deploy.space.presets import PRESETS, load_space
+from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
+from ofa_deploy.space.search_space import Arch, SearchSpace, StageSpec, elastic_kernels
+from ofa_deploy.space.totals import (
     arch_facts,
     network_macs,
     network_memory,
@@ -15,11 +20,6 @@ from ofa_deploy.space.counts import (
     supernet_params,
     unit_counts,
 )
-from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
-from ofa_deploy.space.population import GENE, Population, PopulationCodec
-from ofa_deploy.space.presets import PRESETS, load_space
-from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
-from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec, elastic_kernels
 
 __all__ = [
     "GENE",

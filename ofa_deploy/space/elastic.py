@@ -9,7 +9,7 @@ from typing import Any
 from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.config import ElasticDocument
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.spec import Arch, SearchSpace, StageSpec
+from ofa_deploy.space.search_space import Arch, SearchSpace, StageSpec
 
 
 def largest_alone(space: SearchSpace, name: str) -> SearchSpace:

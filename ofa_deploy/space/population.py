@@ -15,8 +15,8 @@ import numpy as np
 
 from ofa_deploy.blocks import OpSpec
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.counts import VALUE_BYTES, op_table
-from ofa_deploy.space.spec import Arch, SearchSpace
+from ofa_deploy.space.search_space import Arch, SearchSpace
+from ofa_deploy.space.totals import VALUE_BYTES, op_table
 
 Population = np.ndarray
 GENE = np.int16  # a choice's place: one byte would do for 127 choices, and a space may list 1009 resolutions

@@ -10,7 +10,7 @@ import numpy as np
 
 from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.spec import RESOLUTION_RANGE, SearchSpace
+from ofa_deploy.space.search_space import RESOLUTION_RANGE, SearchSpace
 
 WIDEST, DEEPEST = 1 << 14, 1 << 8  # channels, and blocks of a stage; EfficientNet-B7's largest are 3840 and 13
 

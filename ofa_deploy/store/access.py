@@ -10,7 +10,7 @@ from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import Session
 
 from ofa_deploy.store.database import reading, writing
-from ofa_deploy.store.models import CodeRow, DeviceRow, TokenRow, utc_now
+from ofa_deploy.store.schema import CodeRow, DeviceRow, TokenRow, utc_now
 
 
 class Access:

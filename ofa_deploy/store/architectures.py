@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.store.database import reading, writing
-from ofa_deploy.store.models import ArchitectureRow, ArtefactRow, Base, EvaluationRow, MeasurementRow
+from ofa_deploy.store.schema import ArchitectureRow, ArtefactRow, Base, EvaluationRow, MeasurementRow
 
 FIELDS = ("key", "space", "arch", "network", "macs", "params", "created_at")
 EVALUATION = ("supernet", "key", "split", "role", "state", "weights", "arch", "accuracy", "n", "created_at")

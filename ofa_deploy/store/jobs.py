@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from ofa_deploy.store.database import Encoded, reading, writing
-from ofa_deploy.store.models import (
+from ofa_deploy.store.rows import as_stored
+from ofa_deploy.store.schema import (
     ChunkRow,
     CodeRow,
     ItemRow,
@@ -22,7 +23,6 @@ from ofa_deploy.store.models import (
     TokenRow,
     utc_now,
 )
-from ofa_deploy.store.rows import as_stored
 
 RUN_S = 3600.0
 ARRIVING = "arriving"  # the state of a job that is being written

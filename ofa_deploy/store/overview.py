@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from ofa_deploy.store.database import reading
 from ofa_deploy.store.jobs import ARRIVING
-from ofa_deploy.store.models import ChunkRow, DeviceRow, ItemRow, JobRow, MeasurementRow, RunFactsRow, RunRow
+from ofa_deploy.store.schema import ChunkRow, DeviceRow, ItemRow, JobRow, MeasurementRow, RunFactsRow, RunRow
 
 NUMBERS = ("p50", "p90", "p99", "se")  # of a measurement record, as they are shown
 RECORD = MeasurementRow.record

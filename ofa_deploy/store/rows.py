@@ -11,7 +11,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from ofa_deploy.store.database import Encoded
-from ofa_deploy.store.models import MeasurementRow, RunFactsRow
+from ofa_deploy.store.schema import MeasurementRow, RunFactsRow
 
 OF_RUN = "facts"  # the field of a record that is equal for all records of a run
 VALUES_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.store.database import reading, writing
-from ofa_deploy.store.models import ChunkRow, ItemRow, JobRow, RunRow, utc_now
 from ofa_deploy.store.rows import NewRecords
+from ofa_deploy.store.schema import ChunkRow, ItemRow, JobRow, RunRow, utc_now
 
 MAX_ATTEMPTS = 3
 BEAT_S = 2.0  # a sign of life that brings nothing new is not written more often than this

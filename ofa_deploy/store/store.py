@@ -12,10 +12,10 @@ from ofa_deploy.store.access import Access, add_device
 from ofa_deploy.store.architectures import EVALUATION, Architectures, remember, upsert
 from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
-from ofa_deploy.store.models import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
 from ofa_deploy.store.overview import Overview
 from ofa_deploy.store.rows import VALUES_PER_QUERY, NewRecords, as_stored, condition_hash
 from ofa_deploy.store.runs import Runs
+from ofa_deploy.store.schema import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
 
 DEVICE_FIELDS = ("name", "profile", "facts", "created_at", "seen_at", "revoked_at")
 STORED = (MeasurementRow.id, MeasurementRow.run, MeasurementRow.record)  # what ``as_stored`` reads

@@ -13,7 +13,7 @@ from typing import Any
 from ofa_deploy.blocks import OpSpec, network_shapes
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import SearchSpace
-from ofa_deploy.supernet.published import check_finite, check_shapes, read_tensor_file, source_of
+from ofa_deploy.supernet.once_for_all import check_finite, check_shapes, read_tensor_file, source_of
 from ofa_deploy.supernet.supernet import Supernet
 
 NORM = ("weight", "bias", "running_mean", "running_var")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from ofa_deploy.accuracy.ranking import agreement, ceiling, ranking_audit
+from ofa_deploy.accuracy.rank_agreement import agreement, ceiling, ranking_audit
 
 
 def labels(noise, seeds=2, count=12):

@@ -16,7 +16,7 @@ import ofa_deploy
 from ofa_deploy.api.bundles import Bundle
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.pixels import read
-from ofa_deploy.report.front import REMARK
+from ofa_deploy.report.front_plot import REMARK
 
 NANO = "jetson_nano"
 SPACE = "tiny_16"

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.deploy.gradient import gradient_of
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import find_supernet, load_subject
+from ofa_deploy.deploy.subject_gradient import gradient_of
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.search import Constraints, GradientSettings, Problem, fastest, search
 from ofa_deploy.store import Workspace

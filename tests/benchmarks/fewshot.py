@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.latency.audit import audit_statistics
+from ofa_deploy.latency.audit_statistics import audit_statistics
 from ofa_deploy.latency.posterior import Posterior, Prior, additive_fit, calibration, choose, device_prior, fit
 
 POOL = 4000  # networks before this index may be measured, those from it on are tested

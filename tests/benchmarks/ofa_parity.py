@@ -21,7 +21,7 @@ from ofa_deploy.export import run_onnx
 from ofa_deploy.fleet import resolve_target
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import PopulationCodec, load_space
-from ofa_deploy.supernet.published import import_checkpoint
+from ofa_deploy.supernet.once_for_all import import_checkpoint
 from tests.supernet.ofa_checkpoints import NAMES, state, their_choices, their_supernet
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ofa_deploy.accuracy import AccuracyPredictor
 from ofa_deploy.accuracy.proxies import PROXIES, proxy_scores
-from ofa_deploy.accuracy.ranking import agreement
+from ofa_deploy.accuracy.rank_agreement import agreement
 from ofa_deploy.deploy.subject import Subject, open_subject
 from ofa_deploy.space import Arch
 from ofa_deploy.store import Workspace

@@ -39,7 +39,7 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.agents import AgentProcess
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.models import load_model
+from ofa_deploy.fleet.latency_models import load_model
 from ofa_deploy.fleet.profiling import network_item, profile
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer

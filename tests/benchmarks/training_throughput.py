@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from ofa_deploy.space import Arch, PopulationCodec, load_space
 from ofa_deploy.supernet import Supernet
-from ofa_deploy.supernet.published import import_checkpoint
+from ofa_deploy.supernet.once_for_all import import_checkpoint
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
 SPACE = load_space("ofa_mbv3_w1.0")

@@ -22,14 +22,14 @@ import numpy as np
 
 from ofa_deploy.config import read_document
 from ofa_deploy.deploy.audits import newest_audit
-from ofa_deploy.deploy.bundle import PARITY_IMAGES, build_bundle, build_report
+from ofa_deploy.deploy.bundling import PARITY_IMAGES, build_bundle, build_report
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.subject import load_subject
 from ofa_deploy.deploy.verification import tested
 from ofa_deploy.export import parity, runner, verify_bundle
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.models import load_model, load_table
+from ofa_deploy.fleet.latency_models import load_model, load_table
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, left_out
 from ofa_deploy.pipeline.document import PipelineDocument

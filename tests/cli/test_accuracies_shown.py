@@ -4,11 +4,11 @@ import pytest
 
 from ofa_deploy.cli.archs import _line, _lines
 from ofa_deploy.cli.deploying import summary
-from ofa_deploy.cli.finetuning import tuned_text
+from ofa_deploy.cli.finetune_command import tuned_text
 from ofa_deploy.cli.pipelines import _print
-from ofa_deploy.cli.ranking import ranking_text
+from ofa_deploy.cli.ranking_audit import ranking_text
 from ofa_deploy.pipeline.outcome import Outcome, _changes
-from ofa_deploy.report.summary import render_summary
+from ofa_deploy.report.ci_summary import render_summary
 from tests.report.test_report import REPORT
 
 SHOWN = "90.3 % ±3.5 (n 360)"

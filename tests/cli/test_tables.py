@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ofa_deploy.fleet.importing import import_table
+from ofa_deploy.fleet.table_files import import_table
 from ofa_deploy.latency import LatencyTable, Measurement, Row
 from ofa_deploy.latency.importers import ofa_entries
 from ofa_deploy.space import PopulationCodec, load_space, op_macs

@@ -11,7 +11,7 @@ import pytest
 from test_extract import SPACE, TARGET, MadeUpFleet, workspace  # noqa: F401
 
 from ofa_deploy.deploy.audits import audit_command, keep_audit, newest_audit
-from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.notes import _table_notes
 from ofa_deploy.deploy.subject import random_subject

@@ -11,10 +11,10 @@ import pytest
 from ofa_deploy.accuracy.belief import Belief, Validation
 from ofa_deploy.api.searching import pareto
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.deploy.answers import Earlier, earlier_answers
 from ofa_deploy.deploy.budgets import Spread
-from ofa_deploy.deploy.bundle import build_bundle
-from ofa_deploy.deploy.cells import audit_cells, family_subject, ready_cells
+from ofa_deploy.deploy.bundling import build_bundle
+from ofa_deploy.deploy.cell_networks import audit_cells, family_subject, ready_cells
+from ofa_deploy.deploy.earlier_answers import Earlier, earlier_answers
 from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
@@ -24,7 +24,7 @@ from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.gauge import FRESH_S, Gauge, fresh_session
-from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.fleet.profiling import block_item, profile
 from ofa_deploy.latency import LatencyModel, Measurement
 from ofa_deploy.search import Constraints

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from ofa_deploy.deploy.cells import family_subject
+from ofa_deploy.deploy.cell_networks import family_subject
 from ofa_deploy.differentiable import random_genotype
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.search import Constraints

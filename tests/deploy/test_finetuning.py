@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ofa_deploy.accuracy.belief import Belief, Validation, posterior
-from ofa_deploy.deploy.bundle import build_bundle
+from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.finetuning import Tuning
 from ofa_deploy.deploy.subject import load_subject, random_subject

@@ -9,7 +9,7 @@ import torch
 from ofa_deploy.accuracy import campaign
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.finetuning import Tuning, check_trainable
-from ofa_deploy.deploy.packing import pack
+from ofa_deploy.deploy.giving_away import pack
 from ofa_deploy.deploy.subject import load_subject
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.store import Workspace

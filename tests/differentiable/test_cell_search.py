@@ -15,9 +15,9 @@ from ofa_deploy.differentiable import (
     search_cells,
     train_network,
 )
-from ofa_deploy.differentiable import searching as searching_module
+from ofa_deploy.differentiable import cell_search as searching_module
 from ofa_deploy.differentiable.bilevel import dominant_eigenvalue, first_order, second_order
-from ofa_deploy.differentiable.guards import should_stop
+from ofa_deploy.differentiable.collapse import should_stop
 from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, SearchNetwork, Settings, edge_count, initialise
 from ofa_deploy.differentiable.recipe import CellSearch
 from ofa_deploy.errors import UsageError

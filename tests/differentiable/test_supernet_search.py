@@ -12,8 +12,8 @@ from ofa_deploy.differentiable.paths import MixedSupernet
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row
 from ofa_deploy.search import Constraints, GradientSettings, Problem, search
-from ofa_deploy.search.exact import solve
-from ofa_deploy.search.tables import Slots, separate
+from ofa_deploy.search.branch_and_bound import solve
+from ofa_deploy.search.separable import Slots, separate
 from ofa_deploy.space import Population, PopulationCodec, load_space, op_macs
 from ofa_deploy.supernet import Supernet, initialise
 from ofa_deploy.training import load_data

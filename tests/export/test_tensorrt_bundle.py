@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.export.tensorrt import RECIPE, RTX_ENGINE, rtx_engine, tensorrt_files
+from ofa_deploy.export.tensorrt_files import RECIPE, RTX_ENGINE, rtx_engine, tensorrt_files
 from ofa_deploy.fleet import resolve_target
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.space import PopulationCodec, load_space

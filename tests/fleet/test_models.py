@@ -6,7 +6,14 @@ import pytest
 from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OpNotProfiled
-from ofa_deploy.fleet.models import export_table, has_blocks, load_model, load_table, other_devices, predict_archs
+from ofa_deploy.fleet.latency_models import (
+    export_table,
+    has_blocks,
+    load_model,
+    load_table,
+    other_devices,
+    predict_archs,
+)
 from ofa_deploy.fleet.profiling import to_measure
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.latency.priors import table_prior

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.fleet.packing import pack_agent
+from ofa_deploy.fleet.agent_archive import pack_agent
 
 LARGEST = 200_000
 SOURCES = Path(__file__).parents[2] / "device_agents"

@@ -8,7 +8,7 @@ import pytest
 from ofa_deploy.errors import DeviceUnavailable, GateFailed, InfeasibleBudget
 from ofa_deploy.pipeline.gates import METRICS, judge
 from ofa_deploy.pipeline.outcome import Outcome, Unit
-from ofa_deploy.report.summary import render_junit, render_summary
+from ofa_deploy.report.ci_summary import render_junit, render_summary
 
 REPORT = {
     "folder": "local-ms2",

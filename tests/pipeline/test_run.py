@@ -11,9 +11,9 @@ import yaml
 from ofa_deploy.deploy import extract as extracting_one
 from ofa_deploy.deploy import orders
 from ofa_deploy.errors import InfeasibleBudget
-from ofa_deploy.pipeline.memory import Memory, digest
 from ofa_deploy.pipeline.outcome import Outcome
 from ofa_deploy.pipeline.question import read_pipeline
+from ofa_deploy.pipeline.remembered import Memory, digest
 from ofa_deploy.pipeline.runner import run_pipeline
 from ofa_deploy.store import Workspace
 

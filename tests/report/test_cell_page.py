@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 from ofa_deploy.report import render_html
 from ofa_deploy.report.cell_page import cells_section, render_cells
-from ofa_deploy.report.cells import strips_svg
+from ofa_deploy.report.cell_pictures import strips_svg
 
 CELL = [[["sep_conv_3x3", 0], ["skip_connect", 1]]]
 GENOTYPE = {"normal": CELL, "reduce": CELL}

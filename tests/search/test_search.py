@@ -7,7 +7,7 @@ import pytest
 
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.search import Constraints, Problem, fastest, search
-from ofa_deploy.search.tables import activations, block_counts
+from ofa_deploy.search.separable import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("tiny_16"))

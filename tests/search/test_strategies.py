@@ -8,7 +8,7 @@ import pytest
 
 from ofa_deploy.errors import InfeasibleBudget, OfaDeployError, UsageError
 from ofa_deploy.search import STRATEGIES, AskTell, Belief, Constraints, Device, Problem, compare, fastest, search
-from ofa_deploy.search.tables import Separable, separate
+from ofa_deploy.search.separable import Separable, separate
 from ofa_deploy.space import Population, PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("tiny_16"))

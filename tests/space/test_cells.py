@@ -6,7 +6,7 @@ import pytest
 from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import CellSpace, Genotype, network_macs, network_memory, network_params, unit_counts
-from ofa_deploy.space.counts import op_activations, op_weights
+from ofa_deploy.space.totals import op_activations, op_weights
 
 # the cells that DARTS published for CIFAR-10, found with the second-order search (Liu et al., ICLR 2019, figures 4, 5)
 DARTS_V2 = {

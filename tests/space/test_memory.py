@@ -12,7 +12,7 @@ from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph import write_onnx
 from ofa_deploy.space import PRESETS, PopulationCodec, load_space, network_memory, op_activations, op_weights
-from ofa_deploy.space.counts import VALUE_BYTES
+from ofa_deploy.space.totals import VALUE_BYTES
 
 SIZES = (*(f"b{i}" for i in range(1, 8)), *(f"lite{i}" for i in range(1, 5)))
 LARGE = {f"efficientnet_{size}" for size in SIZES}  # of the blocks of the smallest

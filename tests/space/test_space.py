@@ -25,7 +25,7 @@ from ofa_deploy.space import (
     op_weights,
     supernet_params,
 )
-from ofa_deploy.space.counts import op_table
+from ofa_deploy.space.totals import op_table
 
 ANCHORS = Path(__file__).parents[2] / ".." / "shared" / "anchors" / "ofa"
 

@@ -5,7 +5,7 @@ import pytest
 
 from ofa_deploy.store import StaleRun
 from ofa_deploy.store.jobs import insert
-from ofa_deploy.store.models import ItemRow
+from ofa_deploy.store.schema import ItemRow
 
 
 @pytest.fixture

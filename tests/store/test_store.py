@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from ofa_deploy.store import condition_hash
 from ofa_deploy.store.database import writing
-from ofa_deploy.store.models import MeasurementRow
+from ofa_deploy.store.schema import MeasurementRow
 
 
 def record(key="k", run=None, item=None, **changes):

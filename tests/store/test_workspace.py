@@ -7,7 +7,7 @@ import pytest
 from ofa_deploy.errors import UsageError
 from ofa_deploy.store import Store, Workspace
 from ofa_deploy.store.database import HEAD, MIGRATIONS, open_engine
-from ofa_deploy.store.models import Base
+from ofa_deploy.store.schema import Base
 
 
 def test_workspace_creates_its_folders_and_opens_again(tmp_path):

@@ -13,7 +13,7 @@ from ofa_deploy.blocks.kinds.kind import Kernel, StageKind
 from ofa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from ofa_deploy.blocks.spec import OpSpec
+    from ofa_deploy.blocks.op_spec import OpSpec
 
 KEY_WIDTH = 16  # channels of a head: those of the smallest LeViT (Graham et al., ICCV 2021), as stages here are narrow
 FEW_PLACES = 8  # up to this side, keys and values stay at every place: there are no more than 64

@@ -8,7 +8,7 @@ from ofa_deploy.blocks.block import INPUT, Builder
 from ofa_deploy.blocks.kinds.kind import StageKind
 
 if TYPE_CHECKING:
-    from ofa_deploy.blocks.spec import OpSpec
+    from ofa_deploy.blocks.op_spec import OpSpec
 
 
 class ConvNeXt(StageKind):

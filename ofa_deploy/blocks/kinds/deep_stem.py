@@ -9,7 +9,7 @@ from ofa_deploy.blocks.kinds.kind import Kernel, StageKind
 from ofa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from ofa_deploy.blocks.spec import OpSpec
+    from ofa_deploy.blocks.op_spec import OpSpec
 
 STRIDE = 4  # two of the first convolution, two of the pooling
 

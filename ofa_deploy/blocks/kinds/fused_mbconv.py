@@ -9,7 +9,7 @@ from ofa_deploy.blocks.kinds.kind import StageKind
 from ofa_deploy.blocks.kinds.mbconv import gate_acts
 
 if TYPE_CHECKING:
-    from ofa_deploy.blocks.spec import OpSpec
+    from ofa_deploy.blocks.op_spec import OpSpec
 
 
 class FusedMBConv(StageKind):

@@ -10,7 +10,7 @@ from ofa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from ofa_deploy.blocks.block import Builder
-    from ofa_deploy.blocks.spec import OpSpec
+    from ofa_deploy.blocks.op_spec import OpSpec
 
 STEM, STAGE, HEAD, CELL, WHOLE = ROLES = ("stem", "stage", "head", "cell", "whole")
 

@@ -9,7 +9,7 @@ from ofa_deploy.blocks.kinds.kind import Kernel, Kind, SpeltKind, StageKind
 from ofa_deploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from ofa_deploy.blocks.spec import OpSpec
+    from ofa_deploy.blocks.op_spec import OpSpec
 
 
 def gate_acts(act: str) -> tuple[str, str]:

@@ -15,9 +15,9 @@ from ofa_deploy.search.strategies.evolution import evolution
 from ofa_deploy.search.strategies.exact import exact
 from ofa_deploy.search.strategies.guided import guided
 from ofa_deploy.search.strategies.nsga2 import nsga2
+from ofa_deploy.search.strategies.random_sampling import sampling
 from ofa_deploy.search.strategies.regularized import regularized
 from ofa_deploy.search.strategies.reinforce import reinforce
-from ofa_deploy.search.strategies.sampling import sampling
 from ofa_deploy.space import Population
 
 STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {

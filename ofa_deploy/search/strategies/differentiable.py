@@ -16,9 +16,9 @@ import numpy as np
 from ofa_deploy.errors import UsageError
 from ofa_deploy.search.gradient import Belief
 from ofa_deploy.search.moves import Moves
+from ofa_deploy.search.separable import Separable
 from ofa_deploy.search.setting import Setting
 from ofa_deploy.search.strategies.evolution import combined
-from ofa_deploy.search.tables import Separable
 from ofa_deploy.space import Population
 
 SAMPLED = 64  # random subnets that show by how much bounds exceed the sums over blocks

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ofa_deploy.search.exact import Solution, solve
+from ofa_deploy.search.branch_and_bound import Solution, solve
+from ofa_deploy.search.separable import Separable, Sweep
 from ofa_deploy.search.setting import Setting
-from ofa_deploy.search.tables import Separable, Sweep
 from ofa_deploy.space import Population
 
 KEPT = 64  # near-optimal subnets that are evaluated at a time

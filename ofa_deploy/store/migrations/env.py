@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from ofa_deploy.store.models import Base
+from ofa_deploy.store.schema import Base
 
 # the caller has begun the transaction, so that two processes cannot migrate at once
 context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)

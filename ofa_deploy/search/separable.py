@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from ofa_deploy.space import GENE, Population, PopulationCodec
-from ofa_deploy.space.counts import op_table
+from ofa_deploy.space.totals import op_table
 
 LARGE_KERNEL = 5  # a kernel is large if it is larger than this
 ADDITIVE = 1e-6  # a function is a sum over blocks if it differs from one by no more, as a fraction of its range

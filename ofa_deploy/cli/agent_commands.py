@@ -39,7 +39,7 @@ def pack(output: Path, as_json: bool) -> None:
       ssh phone python3 ofa-agent.pyz --server URL --code CODE
     """
     from device_agents import VERSION
-    from ofa_deploy.fleet.packing import pack_agent
+    from ofa_deploy.fleet.agent_archive import pack_agent
 
     packed = pack_agent(output)
     answer = {"file": str(output), "bytes": len(packed), "sha256": hashlib.sha256(packed).hexdigest()}

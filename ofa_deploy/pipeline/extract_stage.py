@@ -8,19 +8,19 @@ from math import inf
 from typing import Any
 
 from ofa_deploy.config import TargetProfile, read_document
-from ofa_deploy.deploy.answers import answers_of
 from ofa_deploy.deploy.budgets import Spread
+from ofa_deploy.deploy.earlier_answers import answers_of
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.orders import Order
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
 from ofa_deploy.fleet.gauge import fresh_session
-from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.latency import differences
 from ofa_deploy.pipeline.context import Context, shared
 from ofa_deploy.pipeline.document import ExtractStage
-from ofa_deploy.pipeline.memory import Begun
+from ofa_deploy.pipeline.remembered import Begun
 from ofa_deploy.search import Constraints, GradientSettings, Plan
 from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.search.strategies import find_strategy

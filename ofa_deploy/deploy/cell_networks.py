@@ -26,7 +26,7 @@ from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.auditing import compared, evenly
 from ofa_deploy.fleet.gauge import SHARED, Gauge
-from ofa_deploy.fleet.models import export_table, load_table
+from ofa_deploy.fleet.latency_models import export_table, load_table
 from ofa_deploy.fleet.profiling import Progress, network_item, unit_item
 from ofa_deploy.latency import LatencyModel, LatencyTable
 from ofa_deploy.search import Constraints, Point, SearchResult

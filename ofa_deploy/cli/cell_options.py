@@ -15,7 +15,7 @@ from ofa_deploy.cli.output import Tell
 from ofa_deploy.cli.request import Request
 
 if TYPE_CHECKING:
-    from ofa_deploy.deploy.cells import CellSubject
+    from ofa_deploy.deploy.cell_networks import CellSubject
     from ofa_deploy.differentiable import DartsRecipe
     from ofa_deploy.store import Workspace
 
@@ -93,8 +93,8 @@ def cell_family(workspace: Workspace, choice: CellChoice, seed: int = 0) -> tupl
     """The recipe, and the networks of its cells in every size, with random weights."""
     from dataclasses import replace
 
-    from ofa_deploy.cli.darts import read_genotype, read_recipe, search_course
-    from ofa_deploy.deploy.cells import family_subject
+    from ofa_deploy.cli.darts_commands import read_genotype, read_recipe, search_course
+    from ofa_deploy.deploy.cell_networks import family_subject
     from ofa_deploy.training import load_data
 
     recipe = read_recipe(choice.config)
@@ -122,7 +122,7 @@ def cell_subject(
         measuring: how the sizes are measured: ``may_profile``, ``se`` and ``cap_s``.
     """
     from ofa_deploy.api.common import targets_in
-    from ofa_deploy.deploy.cells import trained_subject
+    from ofa_deploy.deploy.cell_networks import trained_subject
     from ofa_deploy.deploy.orders import Order
     from ofa_deploy.differentiable import train_network
     from ofa_deploy.errors import UsageError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ofa_deploy.report import facts
+from ofa_deploy.report import wording
 from ofa_deploy.report.figures import card
 from ofa_deploy.report.html import page, table, verdict_card
 from ofa_deploy.report.markdown import ICONS, fenced, quoted
@@ -58,7 +58,7 @@ def _title(audit: dict[str, Any]) -> str:
     return f"{plain(get(audit, 'name'))}: how far to trust the ranking"
 
 
-def _verdict(audit: dict[str, Any]) -> facts.Verdict:
+def _verdict(audit: dict[str, Any]) -> wording.Verdict:
     tau, most = number(get(audit, "scores.inherited.tau")), number(get(audit, "ceiling.tau"))
     gap = {name: _points(get(audit, f"gap.{name}")) for name in ("mean", "least", "most")}
     lines = [
@@ -68,10 +68,10 @@ def _verdict(audit: dict[str, Any]) -> facts.Verdict:
         f"epochs each, on {plain(get(audit, 'images'))} held-out images of the training split",
     ]
     if tau is None or most is None:
-        return facts.Verdict("open", "the ranking has no ceiling to be compared with", lines)
+        return wording.Verdict("open", "the ranking has no ceiling to be compared with", lines)
     if tau >= most - NEAR:
-        return facts.Verdict("fits", "the supernet ranks like one more training of each network", lines)
-    return facts.Verdict("over", "the supernet ranks less well than training each network", lines)
+        return wording.Verdict("fits", "the supernet ranks like one more training of each network", lines)
+    return wording.Verdict("over", "the supernet ranks less well than training each network", lines)
 
 
 def _ranked(audit: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
@@ -94,7 +94,7 @@ def _networks(audit: dict[str, Any]) -> list[list[str]]:
     images = get(audit, "images")
     return [
         [
-            facts.short(row.get("key")),
+            wording.short(row.get("key")),
             ", ".join(accuracy(value, images) for value in _alone(row)),
             accuracy(get(row, "scores.inherited"), images),
             _points(_difference(row)),
@@ -121,7 +121,7 @@ def _against(audit: dict[str, Any]) -> Markup:
         mean = sum(seeds) / len(seeds)
         plot.line([(100 * min(seeds), inherited), (100 * max(seeds), inherited)], "spread")
         n = get(audit, "images")
-        name = f"{facts.short(row.get('key'))}: alone {accuracy(mean, n)}, inherited {accuracy(inherited, n)}"
+        name = f"{wording.short(row.get('key'))}: alone {accuracy(mean, n)}, inherited {accuracy(inherited, n)}"
         plot.marker(100 * mean, inherited, "evidence", name)
     meaning = [("evidence", "dot", "a network, mean of its seeds"), ("spread", "line", "its seeds")]
     return card(title, ALONE, plot.svg("Inherited accuracy over that of training alone"), legend(meaning))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ofa_deploy.report import facts, figures
+from ofa_deploy.report import figures, wording
 from ofa_deploy.report.html import banner, header_facts, note, page, pairs, table, verdict_card
 from ofa_deploy.report.markdown import ICONS, opening, quoted
 from ofa_deploy.report.markdown import table as markdown_table
@@ -47,7 +47,7 @@ def render_audit_html(audit: dict[str, Any]) -> str:
     report, answer = _as_report(audit), _verdict(audit)
     title = f"{plain(get(audit, 'target'))}: how far to trust predictions"
     body = [
-        banner(facts.simulated(report)),
+        banner(wording.simulated(report)),
         element("header", element("p", "ofa-deploy audit"), element("h1", title)),
         verdict_card(answer),
         header_facts(report),
@@ -55,7 +55,7 @@ def render_audit_html(audit: dict[str, Any]) -> str:
         element("section", element("h2", "Error of predictions"), element("p", REMARK, class_="remark")),
         table(STATISTIC_COLUMNS, [(False, cells) for cells in _statistics(audit)], "wide statistics"),
         element("div", figures.errors(report), figures.scatter(report), class_="plots"),
-        element("section", element("h2", "Conditions"), pairs(facts.conditions(report))),
+        element("section", element("h2", "Conditions"), pairs(wording.conditions(report))),
         element("section", element("h2", "Networks, worst prediction first")),
         table(NETWORK_COLUMNS, [(False, cells) for cells in _networks(audit)]),
     ]
@@ -68,7 +68,7 @@ def render_audit_markdown(audit: dict[str, Any]) -> str:
     parts = [f"# {quoted(plain(get(audit, 'target')))}: {ICONS[answer.status]} {answer.headline.lower()}"]
     parts += opening(report, answer, _notes(audit))
     parts += ["## Error of predictions", markdown_table(STATISTIC_COLUMNS, _statistics(audit)), REMARK]
-    parts += ["## Conditions", markdown_table(("condition", "value"), facts.conditions(report))]
+    parts += ["## Conditions", markdown_table(("condition", "value"), wording.conditions(report))]
     parts += ["## Networks, worst prediction first", markdown_table(NETWORK_COLUMNS, _networks(audit))]
     return "\n\n".join(parts) + "\n"
 
@@ -90,7 +90,7 @@ def _as_report(audit: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _verdict(audit: dict[str, Any]) -> facts.Verdict:
+def _verdict(audit: dict[str, Any]) -> wording.Verdict:
     status = get(audit, "status")
     kind, headline = HEADLINES.get(status if isinstance(status, str) else "", ("open", "Not audited"))
     where = f"{plain(get(audit, 'space'))} at {plain(get(audit, 'resolutions'))} px"
@@ -102,7 +102,7 @@ def _verdict(audit: dict[str, Any]) -> facts.Verdict:
     lines = [said.partition(": ")[2] or said, how]  # the headline says the rest
     if level := level_in_words(audit):
         lines.append(level)
-    return facts.Verdict(kind, headline, lines)
+    return wording.Verdict(kind, headline, lines)
 
 
 def level_in_words(audit: dict[str, Any]) -> str:
@@ -134,7 +134,7 @@ def _networks(audit: dict[str, Any]) -> list[list[str]]:
 
 def _network(row: dict[str, Any]) -> list[str]:
     return [
-        facts.short(row.get("key")),
+        wording.short(row.get("key")),
         ms(row.get("measured_ms")),
         ms(row.get("predicted_ms"), "–"),
         signed_pct(_percent(_error(row, "predicted_ms")), "–"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.fleet.models import export_table, load_table
+from ofa_deploy.fleet.latency_models import export_table, load_table
 from ofa_deploy.fleet.targets import new_table_name, resolve_target
 from ofa_deploy.latency import LatencyTable, as_records, read_csv, read_table
 from ofa_deploy.space import PopulationCodec, SearchSpace

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from ofa_deploy.search.tables import Separable, Slots
+from ofa_deploy.search.separable import Separable, Slots
 from ofa_deploy.space import GENE, Population
 
 BISECTIONS = 24

@@ -23,8 +23,8 @@ resolution_type = click.IntRange(16, 320)
 def the_table(workspace: Workspace, source: str, space_name: str | None) -> LatencyTable:
     """The table of a target, or the one in a file."""
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.importing import read_file
-    from ofa_deploy.fleet.models import load_table
+    from ofa_deploy.fleet.latency_models import load_table
+    from ofa_deploy.fleet.table_files import read_file
 
     if source.endswith(FILES):
         return read_file(Path(source), optional_space(space_name))
@@ -142,7 +142,7 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
       ofa-deploy lut diff before.json local
     """
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.models import measurements
+    from ofa_deploy.fleet.latency_models import measurements
     from ofa_deploy.latency import difference, difference_in_time
     from ofa_deploy.store import Workspace
 
@@ -257,7 +257,7 @@ def import_file(
     Example:
       ofa-deploy lut import phone.csv --name phone --space ofa_mbv3_w1.0
     """
-    from ofa_deploy.fleet.importing import read_file
+    from ofa_deploy.fleet.table_files import read_file
     from ofa_deploy.store import Workspace
 
     space = optional_space(space_name)
@@ -266,7 +266,7 @@ def import_file(
 
 def keep_table(workspace: Workspace, table: LatencyTable, name: str, space: SearchSpace | None, as_json: bool) -> None:
     """Keep an imported table as that of a new target, and print what it covers."""
-    from ofa_deploy.fleet.importing import covered, import_table
+    from ofa_deploy.fleet.table_files import covered, import_table
 
     kept = import_table(workspace, table, name)
     found = covered(kept, space) if space else {}

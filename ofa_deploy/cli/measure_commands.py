@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ofa_deploy.cli.cells import CellChoice, cell_family, cell_options
+from ofa_deploy.cli.cell_options import CellChoice, cell_family, cell_options
 from ofa_deploy.cli.options import (
     BUDGET,
     MEASURING,
@@ -21,8 +21,8 @@ from ofa_deploy.cli.options import (
     space_option,
 )
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout, slower
-from ofa_deploy.cli.precision import precision_option
-from ofa_deploy.cli.ranking import RankingRequest, audit_ranking, ranking_options
+from ofa_deploy.cli.precision_option import precision_option
+from ofa_deploy.cli.ranking_audit import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
 
 
@@ -253,7 +253,7 @@ def audit(
 
 def audit_text(answer: dict[str, Any]) -> str:
     """Describe an audit in a few lines."""
-    from ofa_deploy.report.audit import level_in_words
+    from ofa_deploy.report.audit_page import level_in_words
 
     lines = [f"{SIMULATED}{answer['target']}"] if answer["simulated"] else []
     for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
@@ -313,7 +313,7 @@ def predict(
     """
     from ofa_deploy.api.supernets import space_of
     from ofa_deploy.fleet import in_precision, resolve_target
-    from ofa_deploy.fleet.models import predict_archs
+    from ofa_deploy.fleet.latency_models import predict_archs
     from ofa_deploy.space import PRESETS
     from ofa_deploy.store import Workspace
 

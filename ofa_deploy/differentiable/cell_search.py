@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ofa_deploy.differentiable.bilevel import Batch, dominant_eigenvalue, first_order, second_order
+from ofa_deploy.differentiable.collapse import Stop, should_stop
 from ofa_deploy.differentiable.derivation import derive, derive_nodes
-from ofa_deploy.differentiable.guards import Stop, should_stop
 from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, SearchNetwork, Settings, edge_count, initialise
 from ofa_deploy.differentiable.recipe import DartsRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError

@@ -9,7 +9,7 @@ import click
 
 from ofa_deploy.cli.options import json_option, option, output_option
 from ofa_deploy.cli.output import emit
-from ofa_deploy.cli.tables import keep_table
+from ofa_deploy.cli.table_commands import keep_table
 
 if TYPE_CHECKING:
     from ofa_deploy.supernet import Supernet
@@ -70,7 +70,7 @@ def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> 
     """
     from ofa_deploy.space import load_space
     from ofa_deploy.supernet import save_supernet
-    from ofa_deploy.supernet.published import import_checkpoint
+    from ofa_deploy.supernet.once_for_all import import_checkpoint
 
     supernet, summary = import_checkpoint(file, load_space(space_name))
     save_supernet(output, supernet, summary)

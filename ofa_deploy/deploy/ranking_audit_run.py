@@ -17,7 +17,7 @@ import torch
 import ofa_deploy
 from ofa_deploy.accuracy.campaign import Campaign
 from ofa_deploy.accuracy.proxies import PROXIES, proxy_scores
-from ofa_deploy.accuracy.ranking import ranking_audit
+from ofa_deploy.accuracy.rank_agreement import ranking_audit
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.subject import Subject

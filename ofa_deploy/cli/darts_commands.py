@@ -180,7 +180,7 @@ def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path |
       ofa-deploy darts derive .ofa/darts/darts_digits --max-skips 1 -o cells.json
     """
     from ofa_deploy.differentiable import derive as run
-    from ofa_deploy.differentiable.searching import read_search
+    from ofa_deploy.differentiable.cell_search import read_search
     from ofa_deploy.errors import UsageError
     from ofa_deploy.files import write_atomic
 
@@ -261,7 +261,7 @@ def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> N
     """
     from ofa_deploy.files import write_atomic
     from ofa_deploy.report.cell_page import render_cells
-    from ofa_deploy.report.cells import cells_svg
+    from ofa_deploy.report.cell_pictures import cells_svg
 
     data, genotype = _read(cells), read_genotype(cells)
     history = data.get("history", [])

@@ -15,7 +15,7 @@ from ofa_deploy.cli.options import RANKING, option, supernet_option, with_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
-    from ofa_deploy.deploy.ranking import Plan, RankingAudit
+    from ofa_deploy.deploy.ranking_audit_run import Plan, RankingAudit
     from ofa_deploy.deploy.subject import Subject
 
 NETWORKS = 12
@@ -86,7 +86,7 @@ def audit_ranking(
     """Run the audit, keep its answer, and print it."""
     from ofa_deploy.api.supernets import load_supernet
     from ofa_deploy.deploy.audits import keep_ranking
-    from ofa_deploy.deploy.ranking import Plan, RankingAudit
+    from ofa_deploy.deploy.ranking_audit_run import Plan, RankingAudit
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)

@@ -12,7 +12,7 @@ import click
 
 from ofa_deploy.cli.options import OUTPUT, SEARCH, command, now_option, option, output_option, space_option
 from ofa_deploy.cli.output import emit, picture, progress, shout, slower, write_picture
-from ofa_deploy.cli.precision import precisions_option
+from ofa_deploy.cli.precision_option import precisions_option
 from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
-from ofa_deploy.fleet.models import load_table
+from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.latency.table import full_condition
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import Arch

@@ -16,8 +16,8 @@ import onnxruntime
 import ofa_deploy
 from ofa_deploy.accuracy.belief import Posterior, Validation
 from ofa_deploy.blocks import Network
-from ofa_deploy.deploy.answers import ran_under
 from ofa_deploy.deploy.audits import audit_command
+from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
 from ofa_deploy.deploy.subject import subject_facts

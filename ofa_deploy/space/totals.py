@@ -11,7 +11,7 @@ import numpy as np
 
 from ofa_deploy.blocks import Network, OpSpec, Unit, counts
 from ofa_deploy.blocks.network import INPUT
-from ofa_deploy.space.spec import Arch, SearchSpace, elastic_kernels
+from ofa_deploy.space.search_space import Arch, SearchSpace, elastic_kernels
 
 VALUE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # of a weight or an activation, by precision
 

@@ -124,7 +124,7 @@ def import_predictor(path: Path, space: SearchSpace) -> PublishedPredictor:
         raise UsageError(
             f"once-for-all published this predictor for {SPACE}, not for {space.name}; give --space {SPACE}"
         )
-    from ofa_deploy.supernet.published import check_finite, check_shapes, read_tensor_file, source_of
+    from ofa_deploy.supernet.once_for_all import check_finite, check_shapes, read_tensor_file, source_of
 
     state = read_tensor_file(path)
     names = {name: f"{2 * int(name[0])}{name[1:]}" for name in shapes()}  # activations between the layers count, there
