@@ -126,7 +126,7 @@ def search(
       ofa-deploy darts search -c pipelines/darts_digits.yaml \\
         --strategy gradient --strategy evolution
     """
-    from ofa_deploy.cli.cell_search import compare_strategies
+    from ofa_deploy.cli.compare_strategies import compare_strategies
 
     recipe = read_recipe(config)
     folder = _folder(workspace, output, recipe.name)

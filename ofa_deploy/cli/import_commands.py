@@ -125,7 +125,7 @@ def efficientnet_pytorch_checkpoint(file: Path, space_name: str, output: Path, a
     \b
     Example:
       ofa-deploy import efficientnet-pytorch-checkpoint \\
-        efficientnet-lite0-57934424.pth --space efficientnet_lite0 -o lite0.safetensors
+        lite0.pth --space efficientnet_lite0 -o lite0.safetensors
     """
     from ofa_deploy.space import load_space
     from ofa_deploy.supernet import save_supernet
