@@ -92,7 +92,7 @@ def _finish(result: Outcome) -> None:
 @json_option
 @click.pass_obj
 def quickstart(workspace: Path | None, as_json: bool) -> None:
-    """Run the whole walk on this machine, in a minute or two on idle cores.
+    """Run the whole walk on this machine, in about a minute on two idle cores.
 
     The command trains a small supernet, measures this machine, and extracts a network for each of three latency
     budgets. Everything is real, only small. A page at the end shows the results.
