@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from ofa_deploy.cli.output import emit
 from ofa_deploy.cli.table_commands import keep_table
 
 if TYPE_CHECKING:
+    from ofa_deploy.space import SearchSpace
     from ofa_deploy.supernet import Supernet
 
 
@@ -68,13 +70,9 @@ def ofa_checkpoint(file: Path, space_name: str, output: Path, as_json: bool) -> 
       ofa-deploy import ofa-checkpoint ofa_mbv3_d234_e346_k357_w1.0 \\
         --space ofa_mbv3_w1.0 -o ofa.safetensors
     """
-    from ofa_deploy.space import load_space
-    from ofa_deploy.supernet import save_supernet
     from ofa_deploy.supernet.once_for_all import import_checkpoint
 
-    supernet, summary = import_checkpoint(file, load_space(space_name))
-    save_supernet(output, supernet, summary)
-    _tell_supernet(output, supernet, summary, as_json)
+    _import_supernet(import_checkpoint, file, space_name, output, as_json)
 
 
 @import_group.command("torchvision-checkpoint")
@@ -97,13 +95,9 @@ def torchvision_checkpoint(file: Path, space_name: str, output: Path, as_json: b
       ofa-deploy import torchvision-checkpoint efficientnet_b0.pth \\
         --space efficientnet_b0 -o b0.safetensors
     """
-    from ofa_deploy.space import load_space
-    from ofa_deploy.supernet import save_supernet
     from ofa_deploy.supernet.pretrained import import_torchvision
 
-    supernet, summary = import_torchvision(file, load_space(space_name))
-    save_supernet(output, supernet, summary)
-    _tell_supernet(output, supernet, summary, as_json)
+    _import_supernet(import_torchvision, file, space_name, output, as_json)
 
 
 @import_group.command("efficientnet-pytorch-checkpoint")
@@ -127,13 +121,9 @@ def efficientnet_pytorch_checkpoint(file: Path, space_name: str, output: Path, a
       ofa-deploy import efficientnet-pytorch-checkpoint \\
         lite0.pth --space efficientnet_lite0 -o lite0.safetensors
     """
-    from ofa_deploy.space import load_space
-    from ofa_deploy.supernet import save_supernet
     from ofa_deploy.supernet.pretrained import import_efficientnet_pytorch
 
-    supernet, summary = import_efficientnet_pytorch(file, load_space(space_name))
-    save_supernet(output, supernet, summary)
-    _tell_supernet(output, supernet, summary, as_json)
+    _import_supernet(import_efficientnet_pytorch, file, space_name, output, as_json)
 
 
 @import_group.command("ofa-accuracy")
@@ -164,6 +154,22 @@ def ofa_accuracy(workspace: Path | None, file: Path, name: str, space_name: str,
         return
     click.echo(f"{path}: {predictor.summary()}")
     click.echo(f"next: ofa-deploy search --accuracy {name} --target … --max-ms …")
+
+
+def _import_supernet(
+    read: Callable[[Path, SearchSpace], tuple[Supernet, dict[str, Any]]],
+    file: Path,
+    space_name: str,
+    output: Path,
+    as_json: bool,
+) -> None:
+    """Read a file as the supernet of a space, write it, and say what it is."""
+    from ofa_deploy.space import load_space
+    from ofa_deploy.supernet import save_supernet
+
+    supernet, summary = read(file, load_space(space_name))
+    save_supernet(output, supernet, summary)
+    _tell_supernet(output, supernet, summary, as_json)
 
 
 def _tell_supernet(output: Path, supernet: Supernet, summary: dict[str, Any], as_json: bool) -> None:
