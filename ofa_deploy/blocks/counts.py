@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ofa_deploy.blocks.block import Block
-from ofa_deploy.blocks.folding import foldings
+from ofa_deploy.blocks.folding import foldings, folds
 from ofa_deploy.blocks.layers import (
     Activation,
     Add,
@@ -67,16 +67,12 @@ def shipped_weights(block: Block) -> int:
     folded = foldings(block)
     total = 0
     for i, layer in enumerate(block.layers):
-        if _folds(block, layer):
+        if folds(block, layer):
             continue
         total += sum(map(prod, layer.weights(*block.sources(layer)).values()))
         if i in folded and isinstance(layer, Conv) and not layer.bias:
             total += layer.out
     return total
-
-
-def _folds(block: Block, layer: Layer) -> bool:
-    return isinstance(layer, BatchNorm) and any(folding.norm == layer for folding in foldings(block).values())
 
 
 def values_read(block: Block) -> int:
@@ -98,7 +94,7 @@ def kernels(block: Block) -> list[Kernel]:
         kernel = of.get(layer.inputs[0])
         if isinstance(layer, Add):
             kernel = _adding(block, layer, of)
-        elif not (isinstance(layer, FREE) or _folds(block, layer) or _fuses(block, layer)):
+        elif not (isinstance(layer, FREE) or folds(block, layer) or _fuses(block, layer)):
             kernel = None
         elif kernel is None:
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ofa_deploy.blocks.block import Block
-from ofa_deploy.blocks.layers import BatchNorm, Concat, Conv
+from ofa_deploy.blocks.layers import BatchNorm, Concat, Conv, Layer
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,11 @@ class Folding:
 
     norm: BatchNorm
     channels: slice
+
+
+def folds(block: Block, layer: Layer) -> bool:
+    """Whether a layer is a batch norm that folds."""
+    return isinstance(layer, BatchNorm) and any(folding.norm == layer for folding in foldings(block).values())
 
 
 @lru_cache(maxsize=65536)

@@ -31,7 +31,7 @@ from ofa_deploy.blocks import (
     Shift,
     Softmax,
 )
-from ofa_deploy.blocks.folding import foldings
+from ofa_deploy.blocks.folding import foldings, folds
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError
 
@@ -188,7 +188,7 @@ def write_block(out: NodeList, block: Block, name: str, *inputs: str) -> str:
                 scale, bias = out.affine(f"{name}.{folding.norm.name}", folding.norm.eps)
                 affine = scale[folding.channels], bias[folding.channels]
             values[i] = out.conv(read[0], full, layer, block.sources(layer)[0], affine)
-        elif isinstance(layer, BatchNorm) and any(folding.norm == layer for folding in folded.values()):
+        elif folds(block, layer):
             values[i] = read[0]
         elif (rule := _RULES.get(type(layer))) is not None:
             values[i] = rule(out, layer, full, read, block.sources(layer))

@@ -38,7 +38,6 @@ class PopulationCodec:
     def __init__(self, space: SearchSpace, per_resolution: bool = False) -> None:
         self.space, self.per_resolution = space, per_resolution
         self.choices = np.array([len(gene.choices) for gene in space.genes])
-        self._present = [np.array(place.present) for place in space.places]
         optional = [place for place in space.places if place.depth is not None]
         self._depth_genes = np.array([place.depth for place in optional])
         # which slots exist at which depth, and for the slots' own genes which slot's each is
@@ -166,14 +165,14 @@ class PopulationCodec:
         genes = np.ascontiguousarray(population.T).astype(np.intp)
         ids = np.empty((len(tables), len(population)), dtype=np.int32)
         shared = dict[tuple[int, ...], np.ndarray]()  # most places depend on the same size
+        slots = iter(self._needs)  # in the order of the places that have a depth
         for i, (place, table) in enumerate(zip(self.space.places, tables, strict=True)):
             if place.size not in shared:
                 shared[place.size] = _number(genes, place.size, table.shape)
             at = _number(genes, place.own, table.shape[len(place.size) :], shared[place.size])
             ids[i] = table.ravel().take(at)
             if place.depth is not None:
-                present = self._present[i].take(genes[place.depth])
-                ids[i] = np.where(present, ids[i], len(ops))
+                ids[i] = np.where(next(slots).take(genes[place.depth]), ids[i], len(ops))
         return ids
 
     def _count(self, population: Population, count: str) -> np.ndarray:

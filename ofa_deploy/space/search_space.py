@@ -101,13 +101,23 @@ class StageSpec:
             raise UsageError(f"block is {self.block}; it must be one of kinds, which are {', '.join(self.kinds)}")
         if self.widths and max(self.widths) != self.width:
             raise UsageError(f"width is {self.width}; it must be the largest of widths, which is {max(self.widths)}")
-        kinds = [stage_kind(name) for name in self.kinds or (self.block,)]
+        kinds = [stage_kind(name) for name in self.all_kinds]
         if self.key_width and not any(kind.attends for kind in kinds):
             raise UsageError(f"{self.block} blocks have no attention; remove key_width")
         for kind in kinds:
             # an expansion that is another kind's choice means nothing for this one
             expands = self.expands if kind.expands or not self.kinds else (1.0,)
             kind.check_stage(self.kernels, expands, self.stride, self.se)
+
+    @property
+    def all_kinds(self) -> tuple[str, ...]:
+        """The kinds that its blocks can have."""
+        return self.kinds or (self.block,)
+
+    @property
+    def all_widths(self) -> tuple[int, ...]:
+        """The widths that it can have."""
+        return self.widths or (self.width,)
 
 
 @dataclass(frozen=True)
@@ -252,7 +262,7 @@ class SearchSpace:
         found = {}
         for s, b in self.slots:
             stage = self.stages[s]
-            for kind in stage.kinds or (stage.block,):
+            for kind in stage.all_kinds:
                 found[self.block_name(s, b, kind)] = (s, b, kind)
         return found
 
@@ -276,7 +286,7 @@ class SearchSpace:
         spec = self.stages[stage]
         if position or spec.stride == 1:
             return spec.kernels
-        kinds = [stage_kind(kind) for kind in spec.kinds or (spec.block,)]
+        kinds = [stage_kind(kind) for kind in spec.all_kinds]
         return tuple(kernel for kernel in spec.kernels if all(kind.strides(kernel) for kind in kinds))
 
     @cached_property
@@ -284,7 +294,7 @@ class SearchSpace:
         """How many different subnets there are."""
         total, place = prod(len(gene.choices) for gene in self.genes[: self.size_genes]), 0
         for stage in self.stages:
-            kinds = map(stage_kind, stage.kinds or (stage.block,))
+            kinds = map(stage_kind, stage.all_kinds)
             expands = sum(len(stage.expands) if kind.expands else 1 for kind in kinds)
             choices = [len(self.kernels(place + b)) * expands for b in range(max(stage.depths))]
             total *= sum(prod(choices[:depth]) for depth in stage.depths)
@@ -309,7 +319,7 @@ class SearchSpace:
                 "depths": [pick(stage.depths) for stage in self.stages],
                 "kernels": [pick(self.kernels(i), key=_size) for i in range(len(self.slots))],
                 "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
-                "channels": [pick(stage.widths or (stage.width,)) for stage in self.stages if self.elastic_stages],
+                "channels": [pick(stage.all_widths) for stage in self.stages if self.elastic_stages],
                 "kinds": [self._kind(s, pick) for s, _ in self.slots if self.mixed_slots],
             }
         )
@@ -382,7 +392,7 @@ class SearchSpace:
             if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
                 raise UsageError(f"arch of {self.name}: {name} needs a list of {length} values")
         for i, channels in enumerate(data["channels"]):
-            self._member(f"channels[{i}]", channels, self.stages[i].widths or (self.stages[i].width,))
+            self._member(f"channels[{i}]", channels, self.stages[i].all_widths)
         kernels = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in data["kernels"]]
         expands, kinds = list(data["expands"]), list(data["kinds"])
         for i, stage in enumerate(self.stages):
@@ -392,9 +402,9 @@ class SearchSpace:
             if b >= data["depths"][s]:
                 kernels[i], expands[i] = self.kernels(i)[0], stage.expands[0]
                 if kinds:
-                    kinds[i] = (stage.kinds or (stage.block,))[0]
+                    kinds[i] = stage.all_kinds[0]
             if kinds:
-                self._member(f"kinds[{i}]", kinds[i], stage.kinds or (stage.block,))
+                self._member(f"kinds[{i}]", kinds[i], stage.all_kinds)
                 if stage.kinds and not stage_kind(kinds[i]).expands:
                     expands[i] = stage.expands[0]  # it means nothing
             self._member(f"kernels[{i}]", kernels[i], self.kernels(i))
@@ -489,8 +499,7 @@ class SearchSpace:
             kind = arch.kinds[i] if arch.kinds else ""
             genes = (arch.resolution, arch.width, arch.kernels[i], arch.expands[i], arch.channels)
             blocks[self.block_name(s, b, kind)] = self.block(s, b, *genes, kind)
-        names = (*["stem", "first"][: len(before)], *blocks, "head", "classifier")
-        return Network((*before, *blocks.values(), *after), names)
+        return _chain(before, blocks, after)
 
     @cached_property
     def whole(self) -> Network:
@@ -502,8 +511,7 @@ class SearchSpace:
             slot = self.slots.index((s, b))
             genes = (largest.resolution, largest.width, largest.kernels[slot], max(self.stages[s].expands))
             blocks[name] = self.with_shortcut(s, b, self.block(s, b, *genes, largest.channels, kind))
-        names = (*["stem", "first"][: len(before)], *blocks, "head", "classifier")
-        return Network((*before, *blocks.values(), *after), names)
+        return _chain(before, blocks, after)
 
     def with_shortcut(self, stage: int, position: int, op: OpSpec) -> OpSpec:
         """A block with the weights of its shortcut, where it needs none and narrower ones of the same slot do: those
@@ -540,6 +548,12 @@ def elastic_kernels(space: SearchSpace, block: str) -> dict[str, tuple[int, ...]
             if isinstance(layer, Conv) and layer.elastic:
                 sizes.setdefault(layer.name, set()).add(layer.kernel)
     return {name: tuple(sorted(found, reverse=True)) for name, found in sizes.items()}
+
+
+def _chain(before: Sequence[OpSpec], blocks: Mapping[str, OpSpec], after: Sequence[OpSpec]) -> Network:
+    """The stages' blocks, by their names, between what comes before and after them."""
+    names = (*["stem", "first"][: len(before)], *blocks, "head", "classifier")
+    return Network((*before, *blocks.values(), *after), names)
 
 
 def _not_empty(part: StageSpec | SearchSpace, *names: str) -> None:

@@ -147,7 +147,7 @@ def _trained_blocks(space: SearchSpace, name: str) -> list[Block]:
     """The block of that name in the subnets of a space, for every number of channels that it has there."""
     stage, position, kind = space.blocks[name]
     spec, resolution = space.stages[stage], max(space.resolutions)
-    channels = [(one.widths if abs(s - stage) < 2 else ()) or (one.width,) for s, one in enumerate(space.stages)]
+    channels = [one.all_widths if abs(s - stage) < 2 else (one.width,) for s, one in enumerate(space.stages)]
     choices = product(space.widths, spec.expands, product(*channels))
     return [
         space.block(stage, position, resolution, width, max(spec.kernels), expand, widths, kind).block
