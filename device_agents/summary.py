@@ -150,8 +150,8 @@ def summarise(timings, used, cpu=(), switches=(), switch_ms=0.0):
     disturbs the device, and ``best_se`` its relative standard error; ``p50 / best`` shows how busy the device was.
 
     Where processor time and context switches of the bursts are known, ``best`` is of their work (see ``work``, also for
-    ``switch_ms``), and
-    ``work_ms`` is the median of that, ``waiting_ms`` what ``p50`` has beyond it: waiting for a core.
+    ``switch_ms``). ``work_ms`` is the median of that, and ``waiting_ms`` what ``p50`` has beyond it: waiting for a
+    core.
     """
     rounds = [median(timings[i]) for i in used]
     bursts = [value for i in used for value in timings[i]]

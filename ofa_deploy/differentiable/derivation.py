@@ -53,7 +53,7 @@ def _table(kind: str, weights: Sequence[Sequence[float]]) -> np.ndarray:
     return table
 
 
-_EDGES = {nodes * (nodes + 3) // 2: nodes for nodes in range(1, 8)}  # how many nodes have so many edges
+_EDGES = {nodes * (nodes + 3) // 2: nodes for nodes in range(1, 8)}  # number of edges of a cell: number of its nodes
 
 
 def _cell(table: np.ndarray) -> list[list[tuple[str, int, int]]]:

@@ -13,7 +13,7 @@ from ofa_deploy.search.setting import Setting
 from ofa_deploy.space import Population
 
 KEPT = 64  # near-optimal subnets that are evaluated at a time
-ASKED = 4  # a sweep may take one of so many evaluations
+ASKED = 4  # a sweep may use at most a quarter of the evaluations
 RATE = 0.05
 
 
