@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, UniqueConstraint
+import sqlalchemy
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ofa_deploy.json_types import JSON
 
 
 def utc_now(ahead_s: float = 0.0) -> str:
@@ -18,7 +20,7 @@ def utc_now(ahead_s: float = 0.0) -> str:
 class Base(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {dict[str, Any]: JSON, str: String, float: Float, int: Integer}  # noqa: RUF012
+    type_annotation_map = {dict[str, JSON]: sqlalchemy.JSON, str: String, float: Float, int: Integer}  # noqa: RUF012
 
 
 class DeviceRow(Base):
@@ -27,8 +29,8 @@ class DeviceRow(Base):
     __tablename__ = "devices"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    facts: Mapped[dict[str, Any]]
-    profile: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    facts: Mapped[dict[str, JSON]]
+    profile: Mapped[dict[str, JSON] | None] = mapped_column(sqlalchemy.JSON(none_as_null=True))
     created_at: Mapped[str] = mapped_column(default=utc_now)
     seen_at: Mapped[str | None]  # None: it was registered, and nothing was heard of it yet
     revoked_at: Mapped[str | None]
@@ -73,8 +75,8 @@ class JobRow(Base):
     device: Mapped[str] = mapped_column(index=True)
     queue: Mapped[str]
     state: Mapped[str] = mapped_column(default="active")  # arriving, active, done, cancelled
-    request: Mapped[dict[str, Any]]
-    reference: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    request: Mapped[dict[str, JSON]]
+    reference: Mapped[dict[str, JSON] | None] = mapped_column(default=None)
     created_at: Mapped[str] = mapped_column(default=utc_now)
     start_by: Mapped[str | None]  # a job of which nothing was taken until then fails
     run_s: Mapped[float]  # limit of one run
@@ -114,8 +116,8 @@ class ItemRow(Base):
     position: Mapped[int]
     state: Mapped[str] = mapped_column(default="waiting")  # waiting, done, failed
     blob: Mapped[str]  # sha256 of the model
-    payload: Mapped[dict[str, Any]]
-    error: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    payload: Mapped[dict[str, JSON]]
+    error: Mapped[dict[str, JSON] | None] = mapped_column(default=None)
 
 
 class RunRow(Base):
@@ -129,7 +131,7 @@ class RunRow(Base):
     device: Mapped[str]
     attempt: Mapped[int]
     state: Mapped[str] = mapped_column(default="running")  # running, done, returned, expired, cancelled
-    progress: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    progress: Mapped[dict[str, JSON] | None] = mapped_column(default=None)
     digest: Mapped[str | None] = mapped_column(default=None)
     claimed_at: Mapped[str] = mapped_column(default=utc_now)
     expires_at: Mapped[str]
@@ -154,7 +156,7 @@ class MeasurementRow(Base):
     measured_at: Mapped[str]
     run: Mapped[str | None]
     item: Mapped[str | None] = mapped_column(index=True)
-    record: Mapped[dict[str, Any]]
+    record: Mapped[dict[str, JSON]]
 
 
 class RunFactsRow(Base):
@@ -163,7 +165,7 @@ class RunFactsRow(Base):
     __tablename__ = "run_facts"
 
     run: Mapped[str] = mapped_column(primary_key=True)
-    facts: Mapped[dict[str, Any]]
+    facts: Mapped[dict[str, JSON]]
 
 
 class ArchitectureRow(Base):
@@ -173,7 +175,7 @@ class ArchitectureRow(Base):
 
     key: Mapped[str] = mapped_column(primary_key=True)
     space: Mapped[str] = mapped_column(index=True)
-    arch: Mapped[dict[str, Any]]
+    arch: Mapped[dict[str, JSON]]
     network: Mapped[str | None] = mapped_column(index=True)
     macs: Mapped[int | None] = mapped_column(BigInteger)
     params: Mapped[int | None] = mapped_column(BigInteger)
@@ -197,7 +199,7 @@ class EvaluationRow(Base):
     role: Mapped[str]
     state: Mapped[str]
     weights: Mapped[str]
-    arch: Mapped[dict[str, Any]]
+    arch: Mapped[dict[str, JSON]]
     accuracy: Mapped[float]
     n: Mapped[int]
     created_at: Mapped[str] = mapped_column(default=utc_now)
@@ -212,7 +214,7 @@ class ArtefactRow(Base):
     kind: Mapped[str] = mapped_column(index=True)
     path: Mapped[str]
     sha256: Mapped[str]
-    meta: Mapped[dict[str, Any]]
+    meta: Mapped[dict[str, JSON]]
     created_at: Mapped[str] = mapped_column(default=utc_now)
 
 
