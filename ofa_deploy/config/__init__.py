@@ -1,0 +1,46 @@
+"""The YAML documents as pydantic models; an unknown key is an error that names the file and the line."""
+
+from ofa_deploy.config.data_config import Augmentation, DataConfig, Normalisation
+from ofa_deploy.config.shipped_files import find_file, shipped_folder
+from ofa_deploy.config.space_document import ElasticDocument, SpaceDocument
+from ofa_deploy.config.target_profile import BROWSER, LOCAL, PUBLISHED, SIMULATED, TargetProfile
+from ofa_deploy.config.train_recipe import AccuracyConfig, PhaseConfig, Proxy, TrainRecipe
+from ofa_deploy.config.yaml_document import (
+    Bound,
+    Document,
+    Fraction,
+    Positive,
+    Relaxation,
+    Some,
+    key_lines,
+    line_of,
+    read_document,
+)
+
+__all__ = [
+    "BROWSER",
+    "LOCAL",
+    "PUBLISHED",
+    "SIMULATED",
+    "AccuracyConfig",
+    "Augmentation",
+    "Bound",
+    "DataConfig",
+    "Document",
+    "ElasticDocument",
+    "Fraction",
+    "Normalisation",
+    "PhaseConfig",
+    "Positive",
+    "Proxy",
+    "Relaxation",
+    "Some",
+    "SpaceDocument",
+    "TargetProfile",
+    "TrainRecipe",
+    "find_file",
+    "key_lines",
+    "line_of",
+    "read_document",
+    "shipped_folder",
+]
