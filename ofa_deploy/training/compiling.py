@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ofa_deploy.config import TrainRecipe
+from ofa_deploy.notices import note
 from ofa_deploy.space import Arch
 from ofa_deploy.supernet import Supernet
-from ofa_deploy.training.damage import note
 from ofa_deploy.training.devices import computing_in, device_of
 
 Forward = Callable[[Tensor, Arch], Tensor]

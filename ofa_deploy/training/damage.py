@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
-from functools import cache
 
 from ofa_deploy.errors import UsageError
-
-
-@cache
-def note(text: str) -> None:
-    """Tell people something on stderr, once in a process."""
-    print(f"ofa-deploy: {' '.join(text.split())}", file=sys.stderr, flush=True)
+from ofa_deploy.notices import note
 
 
 class Damage:

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ofa_deploy.config import DataConfig, Normalisation
 from ofa_deploy.errors import UsageError
+from ofa_deploy.notices import note
 from ofa_deploy.training import sources
 from ofa_deploy.training.arrays import TensorImages
 from ofa_deploy.training.augmentation import check_channels
-from ofa_deploy.training.damage import note
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.images import prepare
 from ofa_deploy.training.loading import FolderImages, NumberedReader, Reader, stream

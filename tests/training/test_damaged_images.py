@@ -17,8 +17,9 @@ from PIL import Image
 
 from ofa_deploy.config import DataConfig, TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.notices import note
 from ofa_deploy.training import batches, load_data
-from ofa_deploy.training.damage import Damage, note
+from ofa_deploy.training.damage import Damage
 from ofa_deploy.training.decoding import decode
 from ofa_deploy.training.loading import Reader, stream
 from ofa_deploy.training.sampling import train_batches
