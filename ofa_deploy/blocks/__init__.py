@@ -21,6 +21,7 @@ from ofa_deploy.blocks.layers import (
     Reshape,
     Shape,
     Shift,
+    Slice,
     Softmax,
 )
 from ofa_deploy.blocks.network import Network, Unit
@@ -53,6 +54,7 @@ __all__ = [
     "Reshape",
     "Shape",
     "Shift",
+    "Slice",
     "Softmax",
     "Unit",
     "Value",

@@ -27,6 +27,7 @@ from ofa_deploy.blocks.layers import (
     Reshape,
     Shape,
     Shift,
+    Slice,
     Softmax,
     read,
 )
@@ -194,6 +195,10 @@ class Builder:
     def concat(self, values: tuple[Value, ...], name: str = "") -> Value:
         """Channels side by side."""
         return self._add(Concat(name, values))
+
+    def slice(self, x: Value, name: str, first: int, end: int) -> Value:
+        """The channels from ``first`` on, without ``end`` and those after it."""
+        return self._add(Slice(name, (x,), first, end))
 
     def pool(self, x: Value, how: str, kernel: int, stride: int, name: str = "") -> Value:
         """Average (``avg``) or maximum (``max``) pooling."""

@@ -22,12 +22,13 @@ from ofa_deploy.blocks.layers import (
     Multiply,
     Permute,
     Reshape,
+    Slice,
     Softmax,
 )
 
 Axis = tuple[str, int]  # a weight's name, and its dimension
 # What puts channels to other places: which of its channels are whose is not followed any further.
-MOVING = (Concat, Flatten, MatMul, Permute, Reshape, Softmax)
+MOVING = (Concat, Flatten, MatMul, Permute, Reshape, Slice, Softmax)
 
 
 @dataclass

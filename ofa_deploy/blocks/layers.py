@@ -167,6 +167,17 @@ class Concat(Layer):
 
 
 @dataclass(frozen=True)
+class Slice(Layer):
+    """The channels from ``first`` on, without ``end`` and those after it."""
+
+    first: int
+    end: int
+
+    def shape(self, *inputs: Shape) -> Shape:
+        return self.end - self.first, *inputs[0][1:]
+
+
+@dataclass(frozen=True)
 class Pool(Layer):
     """Average or maximum pooling, padded by half of an odd kernel; one of 2 pads the end of an odd height or width.
     Padding counts in no mean."""

@@ -29,6 +29,7 @@ from ofa_deploy.blocks import (
     Reshape,
     Shape,
     Shift,
+    Slice,
     Softmax,
 )
 from ofa_deploy.blocks.folding import foldings, folds
@@ -165,6 +166,18 @@ class NodeList:
             return self.add("ReduceMean", name, [x, self.integers(f"{name}.axes", [1])], keepdims=1)
         return self.add("ReduceMean", name, [x], axes=[1], keepdims=1)
 
+    def cut(
+        self, x: str, name: str, starts: list[int], ends: list[int], axes: list[int], within: str | None = None
+    ) -> str:
+        """A part of a tensor.
+
+        Args:
+            within: how the names of the constants begin; by default as the node is called.
+        """
+        places = (("starts", starts), ("ends", ends), ("axes", axes))
+        constants = [self.integers(f"{within or name}.{part}", values) for part, values in places]
+        return self.add("Slice", name, [x, *constants])
+
     def reshape(self, x: str, name: str, to: Shape) -> str:
         """The same values in another shape, the batch first."""
         return self.add("Reshape", name, [x, self.integers(f"{name}.shape", [self._target.batch, *to])])
@@ -218,8 +231,7 @@ def _pool(out: NodeList, layer: Pool, name: str, read: list[str], sources: list[
 def _shift(out: NodeList, layer: Shift, name: str, read: list[str], sources: list[Shape]) -> str:
     _, h, w = sources[0]
     within = name.removesuffix(f".{layer.name}")
-    places = (("starts", [1, 1]), ("ends", [h, w]), ("axes", [2, 3]))
-    return out.add("Slice", name, [*read, *(out.integers(f"{within}.{part}", values) for part, values in places)])
+    return out.cut(read[0], name, [1, 1], [h, w], [2, 3], within)
 
 
 def _matmul(out: NodeList, layer: MatMul, name: str, read: list[str], sources: list[Shape]) -> str:
@@ -249,5 +261,6 @@ _RULES: dict[type[Layer], Callable[[NodeList, Any, str, list[str], list[Shape]],
     Pool: _pool,
     Reshape: lambda out, layer, name, read, sources: out.reshape(read[0], name, layer.to),
     Shift: _shift,
+    Slice: lambda out, layer, name, read, sources: out.cut(read[0], name, [layer.first], [layer.end], [1]),
     Softmax: lambda out, layer, name, read, sources: out.add("Softmax", name, read, axis=-1),
 }

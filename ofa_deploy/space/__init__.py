@@ -3,6 +3,7 @@
 from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
+from ofa_deploy.space.handpicked import handpicked
 from ofa_deploy.space.population import GENE, Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
@@ -38,6 +39,7 @@ __all__ = [
     "elastic_kernels",
     "frozen",
     "grid",
+    "handpicked",
     "largest_alone",
     "load_space",
     "make_divisible",

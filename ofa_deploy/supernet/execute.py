@@ -30,6 +30,7 @@ from ofa_deploy.blocks import (
     Pool,
     Reshape,
     Shift,
+    Slice,
     Softmax,
 )
 from ofa_deploy.supernet.depthwise import depthwise_conv
@@ -277,6 +278,7 @@ _FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Run]] = {
     Reshape: lambda layer, block: lambda w, training, x: x.reshape(len(x), *layer.to),
     Softmax: lambda layer, block: lambda w, training, x: x.softmax(-1),
     Shift: lambda layer, block: lambda w, training, x: x[:, :, 1:, 1:],
+    Slice: lambda layer, block: lambda w, training, x: x[:, layer.first : layer.end],
     Layout: lambda layer, block: _layout,
 }
 

@@ -4,6 +4,7 @@ Each takes the block's input, its spec, a function that gives a weight by its na
 convolution and batch norm by their common prefix.
 """
 
+import torch
 import torch.nn.functional as F
 
 
@@ -11,6 +12,19 @@ def deep_stem(x, op, weight, act, conv_bn):
     x = act(conv_bn(x, "first.", 2))
     x = x + act(conv_bn(x, "optional.")) if op.kernel else x
     return F.max_pool2d(act(conv_bn(x, "last.")), 3, 2, 1)
+
+
+def pooled_stem(x, op, weight, act, conv_bn):
+    return F.max_pool2d(act(conv_bn(x, "", 2)), 3, 2, 1)
+
+
+def shuffle(x, op, weight, act, conv_bn):
+    if op.skip:
+        beside, x = x.chunk(2, 1)
+    else:
+        beside = act(conv_bn(conv_bn(x, "beside.depthwise.", op.stride, op.cin), "beside.project."))
+    y = conv_bn(act(conv_bn(x, "reduce.")), "depthwise.", op.stride, op.mid)
+    return F.channel_shuffle(torch.cat([beside, act(conv_bn(y, "project."))], 1), 2)
 
 
 def plain(x, op, weight, act, conv_bn):
@@ -89,5 +103,5 @@ def conv(x, weight, name):
     return F.conv2d(x, weight(f"{name}.weight"), bias)
 
 
-PUBLISHED = (deep_stem, basic, bottleneck, fused_mbconv, convnext, mqa, transformer)
+PUBLISHED = (deep_stem, pooled_stem, shuffle, basic, bottleneck, fused_mbconv, convnext, mqa, transformer)
 KINDS = {"conv": plain, "global_pool": lambda x, *_: x.mean((2, 3)), **{kind.__name__: kind for kind in PUBLISHED}}

@@ -19,6 +19,7 @@ from ofa_deploy.space import PRESETS
 OPS = [
     OpSpec("bottleneck", 9, 8, 16, 8, 24, 3, 2, "relu"),
     OpSpec("convnext", 9, 7, 16, 32, 16, 7, 1, "gelu", skip=True),
+    OpSpec("shuffle", 9, 7, 16, 8, 16, 3, 1, "relu", skip=True),
     OpSpec("mqa", 9, 9, 16, 32, 16, 3, 1, "relu", skip=True, heads=2, key_width=16),
     OpSpec("mqa", 9, 9, 16, 32, 24, 5, 2, "hswish", heads=2, key_width=16),
     OpSpec("transformer", 7, 7, 16, 32, 16, 3, 1, "gelu", skip=True, heads=2, key_width=8),

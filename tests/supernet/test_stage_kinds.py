@@ -32,7 +32,8 @@ from ofa_deploy.supernet import Subnet, Supernet, initialise, load_supernet
 from ofa_deploy.training import load_data, specialise, train_supernet
 
 # those that any stage can be made of: a beginning with its own stride is tested with the networks that have it
-NAMES = [name for name, kind in KINDS.items() if isinstance(kind, StageKind) and name != "deep_stem"]
+BEGINNINGS = ("deep_stem", "pooled_stem")
+NAMES = [name for name, kind in KINDS.items() if isinstance(kind, StageKind) and name not in BEGINNINGS]
 
 
 def space_of(name: str) -> SearchSpace:

@@ -1,4 +1,4 @@
-"""The beginning of residual networks since ResNet-D, as a stage, so that a search can choose what it is like."""
+"""Beginnings of networks that reduce an image to a quarter of its side, as stages: so a search can choose among them."""
 
 from __future__ import annotations
 
@@ -41,4 +41,25 @@ class DeepStem(StageKind):
             raise UsageError(f"deep_stem blocks have the stride {STRIDE}, and kernels 3, or 0 for none")
 
 
-KINDS = (DeepStem(),)
+class PooledStem(StageKind):
+    """k×k convolution of stride 2, batch norm, activation, maximum pooling of stride 2 (ResNet, He et al., CVPR 2016,
+    §3.3; with a kernel of 3 ShuffleNetV2, Ma et al., ECCV 2018, table 5)."""
+
+    name, expands = "pooled_stem", False
+
+    def build(self, b: Builder, op: OpSpec) -> None:
+        x = b.conv_bn(INPUT, "", op.cout, op.kernel, 2, act=op.act)
+        b.layout(b.pool(x, "max", 3, 2, "pool"), INPUT)
+
+    def check(self, op: OpSpec) -> None:
+        super().check(op)
+        if op.stride != STRIDE:
+            raise UsageError(f"{op.key}: a pooled_stem has the stride {STRIDE}")
+
+    def check_stage(self, kernels: tuple[Kernel, ...], expands: tuple[float, ...], stride: int, se: bool) -> None:
+        super().check_stage(kernels, expands, stride, se)
+        if stride != STRIDE:
+            raise UsageError(f"pooled_stem blocks have the stride {STRIDE}; set stride: {STRIDE}")
+
+
+KINDS = (DeepStem(), PooledStem())
