@@ -3,7 +3,7 @@
 from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
-from ofa_deploy.space.handpicked import handpicked
+from ofa_deploy.space.handpicked import MULTIPLIERS, families, handpicked, handpicked_subnet, picked_name
 from ofa_deploy.space.population import GENE, Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
@@ -24,6 +24,7 @@ from ofa_deploy.space.totals import (
 
 __all__ = [
     "GENE",
+    "MULTIPLIERS",
     "PRESETS",
     "Arch",
     "CellArch",
@@ -37,9 +38,11 @@ __all__ = [
     "arch_facts",
     "compound",
     "elastic_kernels",
+    "families",
     "frozen",
     "grid",
     "handpicked",
+    "handpicked_subnet",
     "largest_alone",
     "load_space",
     "make_divisible",
@@ -52,6 +55,7 @@ __all__ = [
     "op_macs",
     "op_params",
     "op_weights",
+    "picked_name",
     "rescale",
     "supernet_params",
     "unit_counts",

@@ -7,9 +7,10 @@ up to 64 pixels the first convolution does not stride, as is usual there; for la
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.errors import UsageError
@@ -41,14 +42,28 @@ def handpicked(name: str, resolution: int, in_channels: int, num_classes: int) -
     if not 0 < width <= 4:
         raise UsageError(f"{name}: the width multiplier must be above 0 and at most 4")
     space = _made(base, width, resolution <= SMALL)
-    fitted = {"resolutions": (resolution,), "in_channels": in_channels, "num_classes": num_classes}
     called = f"{Path(base).stem if base.endswith(('.yaml', '.yml')) else base}{f'@{width:g}' if width != 1 else ''}"
-    return replace(space, name=f"{called}-c{in_channels}-n{num_classes}", **fitted)
+    return _for_images(replace(space, resolutions=(resolution,)), called, in_channels, num_classes)
 
 
-def handpicked_arch(space: SearchSpace, arch: dict[str, object], in_channels: int, num_classes: int) -> SearchSpace:
-    """A subnet that was picked by hand from a space, as a space of its own, for other images."""
-    return replace(frozen(space, space.canonical(arch)), in_channels=in_channels, num_classes=num_classes)
+def handpicked_subnet(space: SearchSpace, arch: Mapping[str, Any], in_channels: int, num_classes: int) -> SearchSpace:
+    """A subnet that was picked by hand from a space, as a space of one subnet; its resolution stays.
+
+    Raises:
+        UsageError: it is no subnet of the space.
+    """
+    alone = frozen(space, space.canonical(arch))
+    return _for_images(alone, alone.name, in_channels, num_classes)
+
+
+def _for_images(space: SearchSpace, called: str, in_channels: int, num_classes: int) -> SearchSpace:
+    name = f"{called}-c{in_channels}-n{num_classes}"
+    return replace(space, name=name, in_channels=in_channels, num_classes=num_classes)
+
+
+def picked_name(space: SearchSpace) -> str:
+    """What a person calls a hand-picked network: its space's name without the images."""
+    return space.name.removesuffix(f"-c{space.in_channels}-n{space.num_classes}")
 
 
 def _made(base: str, width: float, small: bool) -> SearchSpace:

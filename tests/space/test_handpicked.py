@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import handpicked, network_macs, network_params
+from ofa_deploy.space import handpicked, handpicked_subnet, load_space, network_macs, network_params, picked_name
 from ofa_deploy.supernet import Subnet
 from ofa_deploy.training.torchvision_shim import torchvision_module
 
@@ -91,6 +91,15 @@ def test_every_network_takes_small_images(name):
     assert space.size == 1
     subnet = Subnet(space.network(space.largest)).eval()
     assert subnet(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
+
+
+def test_a_subnet_of_a_space_can_be_picked():
+    base = load_space("resnet_28")
+    space = handpicked_subnet(base, base.smallest.to_json(), 3, 7)
+    network = space.network(space.largest)
+    assert (space.size, network.input_shape, network.ops[-1].cout) == (1, (3, 20, 20), 7)
+    assert network_macs(network) > network_macs(base.network(base.smallest)), "three channels instead of one"
+    assert picked_name(space) == f"resnet_28-{base.smallest.key[:12]}"
 
 
 def test_names_tell_networks_apart():

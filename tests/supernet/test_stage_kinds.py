@@ -154,7 +154,7 @@ def test_a_supernet_of_each_kind_learns_digits(name, tmp_path):
             "name": name,
             "space": space_of(name).to_json(),
             "data": {"name": "digits", "valid": 200},
-            "epochs": 1,
+            "epochs": 2 if name == "shuffle" else 1,  # half of its channels pass as they are, and it learns later
             "batch_size": 64,
             "lr": 0.05,
             "threads": 1,

@@ -1,4 +1,4 @@
-"""Beginnings of networks that reduce an image to a quarter of its side, as stages: so a search can choose among them."""
+"""Beginnings that leave a quarter of an image's side, as stages, so that a search can choose what they are like."""
 
 from __future__ import annotations
 
