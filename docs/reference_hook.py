@@ -3,7 +3,8 @@
 A line ``<!-- keys: MODULE:CLASS -->`` becomes tables of a document's keys, and ``<!-- kinds of blocks -->`` a table of
 those that stages can be made of; notes for the tests are left out. Notebooks become pages.
 
-Keys, types, bounds and defaults are those of the pydantic model; what a key means is in its docstring.
+Keys, types, bounds and defaults are those of the pydantic model; what a key means is in its description there, or in
+the docstring.
 """
 
 from __future__ import annotations
@@ -136,8 +137,8 @@ def summary(document: type[BaseModel]) -> str:
 
 
 def meanings(document: type[BaseModel]) -> dict[str, str]:
-    """What the docstrings of the model and its bases say of each key."""
-    found: dict[str, str] = {}
+    """What the fields' descriptions, or the docstrings of the model and its bases, say of each key."""
+    found = {n: text[0].lower() + text[1:] for n, f in document.model_fields.items() if (text := f.description)}
     for cls in reversed(document.__mro__):
         if issubclass(cls, BaseModel) and "Attributes:" in (cls.__doc__ or ""):
             text = inspect.cleandoc(cls.__doc__ or "")

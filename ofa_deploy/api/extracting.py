@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +106,7 @@ def extract(
             targets=tuple(targets),
             constraints=constraints,
             seed=seed,
-            plan=replace(plan or Plan(), strategy=strategy),
+            plan=(plan or Plan()).model_copy(update={"strategy": strategy}),
             protocol=Protocol(se=se, cap_s=cap_s),
             finetune=finetune,
             finetune_epochs=finetune_epochs,

@@ -20,8 +20,17 @@ from ofa_deploy.fleet import resolve_target
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.report.text import predictor_std
-from ofa_deploy.search import GRADIENT, Constraints, FrontPoint, Fronts, Plan, Problem, SearchResult, find_fronts
-from ofa_deploy.search import search as run
+from ofa_deploy.search import (
+    GRADIENT,
+    Constraints,
+    FrontPoint,
+    Fronts,
+    Plan,
+    Problem,
+    SearchResult,
+    find_fronts,
+    planned,
+)
 from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
@@ -188,7 +197,7 @@ def _gradient(
         )
     if supernet is None or isinstance(supernet, (str, Path)):
         supernet = open_subject(workspace, find_supernet(workspace, Path(supernet) if supernet else None))
-    return gradient_of(supernet, plan.gradient)
+    return gradient_of(supernet, plan)
 
 
 def search(
@@ -258,11 +267,12 @@ def search(
 
 def answered(asked: Question, strategy: str, plan: Plan | None, seed: int) -> Found:
     """Search in each precision; of equal answers the first counts."""
+    planned_so = (plan or Plan()).model_copy(update={"strategy": strategy})
     results: dict[str, SearchResult] = {}
     refused: dict[str, InfeasibleBudget] = {}
     for precision, problem in asked.problems.items():
         try:
-            results[precision] = run(problem, seed, strategy, **(plan or Plan()).limits)
+            results[precision] = planned(problem, planned_so, seed)
         except InfeasibleBudget as error:
             refused[precision] = error
     if not results:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import CELLS, option, with_options
+from ofa_deploy.cli.options import CELLS, gathered, option
 from ofa_deploy.cli.output import Tell
 from ofa_deploy.cli.request import Request
 
@@ -73,20 +71,17 @@ class CellChoice:
         ]
 
 
-def cell_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a ``CellChoice``. The command gets it as its argument ``cells``; None without --family."""
+def _choice(values: dict[str, Any]) -> CellChoice | None:
+    family = values.pop("family")
+    if family is None and any(values.values()):
+        raise click.UsageError("--config, --genotype, --cells and --channels need --family darts")
+    if family is not None and not values["config"]:
+        raise click.UsageError("--family darts needs the recipe of the cell search: give -c FILE")
+    return CellChoice(**values) if family else None
 
-    @wraps(command)
-    def collected(*arguments: Any, **options: Any) -> Any:
-        family = options.pop("family")
-        given = {name: options.pop(name) for name in ("config", "genotype", "cells", "channels")}
-        if family is None and any(given.values()):
-            raise click.UsageError("--config, --genotype, --cells and --channels need --family darts")
-        if family is not None and not given["config"]:
-            raise click.UsageError("--family darts needs the recipe of the cell search: give -c FILE")
-        return command(*arguments, cells=CellChoice(**given) if family else None, **options)
 
-    return with_options(collected, OPTIONS)
+# the command's argument ``cells``: a ``CellChoice``; None without --family
+cell_options = gathered("cells", OPTIONS, _choice)
 
 
 def cell_family(workspace: Workspace, choice: CellChoice, seed: int = 0) -> tuple[DartsRecipe, CellSubject]:

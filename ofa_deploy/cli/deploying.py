@@ -24,7 +24,7 @@ from ofa_deploy.cli.options import (
 )
 from ofa_deploy.cli.output import emit, progress
 from ofa_deploy.cli.precision_option import precision_option, precisions_option
-from ofa_deploy.cli.request import STRATEGY_NAMES, Request, check_space, plan_options, request_options
+from ofa_deploy.cli.request import Request, check_space, plan_options, request_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 
 @command(first=("target", "max_ms", "supernet", "precisions", "finetune", "output"))
 @request_options
-@option(
-    "--strategy",
-    default="evolution",
-    show_default=True,
-    group=SEARCH,
-    help=f"Search strategy: {', '.join(STRATEGY_NAMES)}.",
-)
 @plan_options
 @option(
     "--no-profile",
@@ -83,7 +76,6 @@ if TYPE_CHECKING:
 def extract(
     workspace: Path | None,
     request: Request,
-    strategy: str,
     plan: Plan,
     no_profile: bool,
     se: float,
@@ -117,10 +109,8 @@ def extract(
     """
     from ofa_deploy.api.extracting import extract as run
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.search.strategies import find_strategy
     from ofa_deploy.store import Workspace
 
-    find_strategy(strategy)
     if finetune_epochs and not finetune:
         raise click.UsageError("--finetune-epochs needs --finetune")
     if cells and len(precisions) > 1:
@@ -140,7 +130,7 @@ def extract(
             request.target,
             **{"seed": request.seed, **subject},
             precision=precisions,
-            strategy=strategy,
+            strategy=plan.strategy,
             plan=plan,
             front=_front(front, request.target) if front else None,
             finetune=finetune or 0,

@@ -14,15 +14,6 @@ from ofa_deploy.cli.request import Request, front_options
 
 @command(first=("targets", "points", "supernet", "statistic", "output", "as_json"))
 @option(
-    "--target",
-    "targets",
-    multiple=True,
-    default=("local",),
-    show_default=True,
-    group=BUDGET,
-    help="Device to search for. Repeat the option for several.",
-)
-@option(
     "--points",
     type=click.IntRange(1, 200),
     default=12,
@@ -36,7 +27,6 @@ from ofa_deploy.cli.request import Request, front_options
 @click.pass_obj
 def pareto(
     workspace: Path | None,
-    targets: tuple[str, ...],
     points: int,
     request: Request,
     now: bool,
@@ -57,7 +47,7 @@ def pareto(
 
     with progress() as tell:
         found = run(
-            targets,
+            request.targets,
             points=points,
             now=now,
             **request.subject,

@@ -19,6 +19,7 @@ from ofa_deploy.cli.options import (
     option,
     output_option,
     space_option,
+    term_option,
 )
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout, slower
 from ofa_deploy.cli.precision_option import precision_option
@@ -170,14 +171,7 @@ def profile(
     group=MEASURING,
     help="Number of networks to measure; with --ranking, to train.  [default: 40; with --ranking 12]",
 )
-@option(
-    "--statistic",
-    default="p50",
-    show_default=True,
-    type=click.Choice(["p50", "p90", "p99"]),
-    group=MEASURING,
-    help="Latency percentile to predict and to measure.",
-)
+@term_option("statistic", MEASURING, "Latency percentile to predict and to measure.")
 @option("--seed", default=0, show_default=True, group=MEASURING, help="Random seed of the choice of networks.")
 @precision_option
 @protocol_options

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
+
+from ofa_deploy.terms import TERMS
 
 FEW = 8  # a command with no more options than this shows them in one list
 
@@ -94,11 +97,49 @@ def command(name: str | None = None, first: tuple[str, ...] = (), **settings: An
     return click.command(name, cls=Command, first=first, **settings)
 
 
-def with_options(function: Callable[..., Any], options: Iterable[Callable[[Any], Any]]) -> Callable[..., Any]:
-    """A command's function with these options, which `--help` lists in this order."""
-    for add in reversed(tuple(options)):
-        function = add(function)
-    return function
+def gathered(
+    argument: str, options: Sequence[Callable[[Any], Any]], make: Callable[[dict[str, Any]], Any]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add options to a command, which gets them as one argument.
+
+    Args:
+        argument: its name.
+        options: in the order in which `--help` lists them.
+        make: from the options' values, by name, to the argument's.
+    """
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        names: list[str] = []
+
+        @wraps(command)
+        def collected(*arguments: Any, **values: Any) -> Any:
+            made = make({name: values.pop(name) for name in names})
+            return command(*arguments, **{argument: made}, **values)
+
+        others, whole = parameters(command), collected
+        for one in reversed(options):
+            whole = one(whole)
+        names += [one.name for one in parameters(whole) if one.expose_value and one.name and one not in others]
+        return whole
+
+    return add
+
+
+def parameters(command: Callable[..., Any]) -> list[click.Parameter]:
+    """The options and arguments that were added to a command's function so far."""
+    return [*getattr(command, "__click_params__", ())]
+
+
+def term_option(name: str, group: str, meaning: str | None = None) -> Callable[[Any], Any]:
+    """The option of a term that can be asked for; with a ``meaning`` of its own for `--help`."""
+    term = TERMS[name]
+    ranges: dict[type, click.ParamType] = {int: click.IntRange(min=term.least), float: click.FLOAT, str: click.STRING}
+    settings: dict[str, Any] = {"type": click.Choice(term.choices) if term.choices else ranges.get(term.kind)}
+    if term.kind is bool:
+        settings = {"is_flag": True}
+    elif term.default is not None:
+        settings |= {"default": term.default, "show_default": True}
+    return option(f"--{name.replace('_', '-')}", group=group, help=meaning or term.meaning, **settings)
 
 
 def output_option(text: str, **settings: Any) -> Callable[[Any], Any]:

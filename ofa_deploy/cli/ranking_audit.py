@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import RANKING, option, supernet_option, with_options
+from ofa_deploy.cli.options import RANKING, gathered, option, supernet_option
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
@@ -65,19 +63,15 @@ class RankingRequest:
     dry_run: bool
 
 
-def ranking_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of `--ranking`. The command gets them as its argument ``ranking``; None without it."""
+def _request(values: dict[str, Any]) -> RankingRequest | None:
+    asked = values.pop("ranking")
+    if not asked and (named := [name for name, value in values.items() if value]):
+        raise click.UsageError(f"--{named[0].replace('_', '-')} needs --ranking")
+    return RankingRequest(**{**values, "seeds": values["seeds"] or 2}) if asked else None
 
-    @wraps(command)
-    def collected(*arguments: Any, **options: Any) -> Any:
-        asked = options.pop("ranking")
-        given = {name: options.pop(name) for name in RankingRequest.__dataclass_fields__}
-        if not asked and (named := [name for name, value in given.items() if value]):
-            raise click.UsageError(f"--{named[0].replace('_', '-')} needs --ranking")
-        request = RankingRequest(**{**given, "seeds": given["seeds"] or 2}) if asked else None
-        return command(*arguments, ranking=request, **options)
 
-    return with_options(collected, OPTIONS)
+# the command's argument ``ranking``: a ``RankingRequest``; None without --ranking
+ranking_options = gathered("ranking", OPTIONS, _request)
 
 
 def audit_ranking(

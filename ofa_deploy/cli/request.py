@@ -1,157 +1,46 @@
-"""The options that `search`, `extract` and `pareto` share; they arrive as one object."""
+"""The options that `search`, `extract`, `pareto` and `gate` share; they arrive as one object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import wraps
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.options import BUDGET, SEARCH, SUBJECT, json_option, option, supernet_option, with_options
+from ofa_deploy.cli.options import (
+    BUDGET,
+    SEARCH,
+    SUBJECT,
+    gathered,
+    json_option,
+    option,
+    supernet_option,
+    term_option,
+)
+from ofa_deploy.terms import CONSTRAINTS, PLAN
 
 if TYPE_CHECKING:
-    from ofa_deploy.search import Constraints
-
-STRATEGY_NAMES = (  # here too, because the list of strategies itself takes long to load
-    "evolution",
-    "exact",
-    "nsga2",
-    "predictor-guided",
-    "random",
-    "regularized",
-    "reinforce",
-    "differentiable",
-)
-
-BUDGET_OPTIONS = (
-    option("--target", default="local", show_default=True, group=BUDGET, help="Device that must meet the budget."),
-    option("--max-ms", type=float, group=BUDGET, help="Latency budget in milliseconds."),
-)
-BOUND_OPTIONS = (
-    option(
-        "--statistic",
-        default="p50",
-        show_default=True,
-        type=click.Choice(["p50", "p90", "p99"]),
-        group=BUDGET,
-        help="Latency percentile that the budget limits.",
-    ),
-    option(
-        "--confidence",
-        default=0.95,
-        show_default=True,
-        group=BUDGET,
-        help="Probability with which the predicted latency must stay within the budget.",
-    ),
-    option("--max-macs", type=float, group=BUDGET, help="Maximum number of multiply-accumulates, for example 2e6."),
-    option("--max-params", type=float, group=BUDGET, help="Maximum number of parameters."),
-    option(
-        "--max-memory-mb",
-        type=float,
-        group=BUDGET,
-        help="Maximum memory for weights and live activations, in MB (1e6 bytes).",
-    ),
-    option("--max-layers", type=float, group=BUDGET, help="Maximum number of blocks, with stem, head and classifier."),
-    option(
-        "--max-large-kernels", type=float, group=BUDGET, help="Maximum number of blocks with a kernel larger than 5×5."
-    ),
-    option("--min-macs", type=float, group=BUDGET, help="Minimum number of multiply-accumulates."),
-    option("--min-params", type=float, group=BUDGET, help="Minimum number of parameters."),
-    option(
-        "--max-energy-mj",
-        type=float,
-        group=BUDGET,
-        help="Maximum energy in millijoules. Not available yet: no runtime measures energy.",
-    ),
-)
-QUESTION = option(
-    "--question",
-    type=click.Path(path_type=Path, dir_okay=False),
-    is_eager=True,
-    expose_value=False,
-    callback=lambda context, _, file: _take(context, file),
-    group=BUDGET,
-    help="YAML file with constraints and search strategy. Options on the command line override it.",
-)
-SUBJECT_OPTIONS = (
-    option("--seed", default=0, show_default=True, group=SEARCH, help="Random seed of the search."),
-    supernet_option(),
-    option(
-        "--accuracy",
-        group=SUBJECT,
-        help="Name of an imported accuracy predictor.  [default: the supernet's own]",
-    ),
-    option("--space", "space_name", group=SUBJECT, help="Search space for --random-weights: preset or YAML file."),
-    option(
-        "--random-weights", is_flag=True, group=SUBJECT, help="Use random weights, to study latency without training."
-    ),
-    json_option,
-)
-
-
-PLAN_OPTIONS = (
-    option("--time-limit", type=float, group=SEARCH, help="Stop the search after this many seconds."),
-    option("--evaluations", type=click.IntRange(min=1), group=SEARCH, help="Stop the search after this many subnets."),
-    option(
-        "--population",
-        type=click.IntRange(min=2),
-        group=SEARCH,
-        help="Number of subnets that the strategy keeps, or proposes at a time.",
-    ),
-    option(
-        "--relaxation",
-        default="binary",
-        show_default=True,
-        type=click.Choice(["binary", "gumbel", "softmax"]),
-        group=SEARCH,
-        help="How --strategy differentiable relaxes discrete choices.",
-    ),
-    option(
-        "--gradient-steps",
-        type=click.IntRange(min=1),
-        default=200,
-        show_default=True,
-        group=SEARCH,
-        help="Gradient steps of --strategy differentiable; each uses one batch.",
-    ),
-    option(
-        "--train-weights",
-        is_flag=True,
-        group=SEARCH,
-        help="With --strategy differentiable: also train a copy of the supernet's weights.",
-    ),
-)
-
-
-def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a ``search.Plan``, except the strategy. The command gets them as its argument ``plan``."""
-
-    @wraps(command)
-    def collected(*arguments: Any, **options: Any) -> Any:
-        from ofa_deploy.search import GradientSettings, Plan
-
-        gradient = GradientSettings(*(options.pop(name) for name in ("relaxation", "gradient_steps", "train_weights")))
-        limits = {name: options.pop(name) for name in ("evaluations", "population", "time_limit")}
-        return command(*arguments, plan=Plan(**limits, gradient=gradient), **options)
-
-    return with_options(collected, PLAN_OPTIONS)
+    from ofa_deploy.config import Constraints, Plan
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to search, for which device, and under which constraints."""
+    """What to search, for which devices, and under which constraints."""
 
     constraints: Constraints
-    target: str
+    targets: tuple[str, ...]
     seed: int
     supernet: Path | None
     accuracy: str | None
     space_name: str | None
     random_weights: bool
     as_json: bool
+
+    @property
+    def target(self) -> str:
+        """The only device, or the first."""
+        return self.targets[0]
 
     @property
     def subject(self) -> dict[str, Any]:
@@ -164,6 +53,14 @@ class Request:
         return {"supernet": self.supernet, "space": self.space_name, "accuracy": self.accuracy, "seed": self.seed}
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """A device, and the constraints of what runs there."""
+
+    target: str
+    constraints: Constraints
+
+
 def check_space(space: str | None, random_weights: bool) -> None:
     """Refuse ``--space`` or ``--random-weights`` alone."""
     from ofa_deploy.errors import UsageError
@@ -172,34 +69,7 @@ def check_space(space: str | None, random_weights: bool) -> None:
         raise UsageError("--space and --random-weights go together: give both, or neither (a supernet has a space)")
 
 
-def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a ``Request``. The command gets the checked ``Request`` as its argument ``request``."""
-
-    @wraps(command)
-    def collected(*arguments: Any, **options: Any) -> Any:
-        return command(*arguments, request=_request(_checked(_constraints(options)), options), **options)
-
-    return with_options(collected, (QUESTION, *BUDGET_OPTIONS, *BOUND_OPTIONS, *SUBJECT_OPTIONS))
-
-
-def front_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a command with several ``targets`` and no budget. The request's target is the first of them."""
-
-    @wraps(command)
-    def collected(*arguments: Any, targets: tuple[str, ...], **options: Any) -> Any:
-        options |= {"max_ms": None, "target": targets[0]}
-        return command(*arguments, targets=targets, request=_request(_constraints(options), options), **options)
-
-    return with_options(collected, (*BOUND_OPTIONS, *SUBJECT_OPTIONS))
-
-
-def _request(constraints: Constraints, options: dict[str, Any]) -> Request:
-    """Take a request out of a command's options."""
-    names = [field.name for field in fields(Request) if field.name != "constraints"]
-    return Request(constraints, **{name: options.pop(name) for name in names})
-
-
-def _take(context: click.Context, file: Path | None) -> None:
+def _take(context: click.Context, _: click.Parameter, file: Path | None) -> None:
     """Use what a YAML file asks as the defaults of the options."""
     if file is None:
         return
@@ -217,28 +87,86 @@ def _take(context: click.Context, file: Path | None) -> None:
     }
 
 
-def constraint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--target`` and the bounds. The command gets them as its arguments ``target`` and ``constraints``."""
+def _constraints(values: dict[str, Any]) -> Constraints:
+    """Take the constraints out of the values of options."""
+    from ofa_deploy.config import Constraints
 
-    @wraps(command)
-    def collected(*arguments: Any, **options: Any) -> Any:
-        return command(*arguments, constraints=_checked(_constraints(options)), **options)
-
-    return with_options(collected, (*BUDGET_OPTIONS, *BOUND_OPTIONS))
+    return Constraints.model_validate({name: values.pop(name) for name in CONSTRAINTS if name in values})
 
 
-def _constraints(options: dict[str, Any]) -> Constraints:
-    """Take the bounds out of a command's options."""
-    from ofa_deploy.search import Constraints
-
-    return Constraints(**{field.name: options.pop(field.name) for field in fields(Constraints)})
-
-
-def _checked(constraints: Constraints) -> Constraints:
+def _bounded(values: dict[str, Any]) -> Constraints:
+    """The same; one bound at least must be given."""
     from ofa_deploy.errors import UsageError
 
+    constraints = _constraints(values)
     if not constraints.bounds:
         raise UsageError(
             "no budget: give a budget with --max-ms, --max-macs, --max-params, --max-memory-mb or another bound"
         )
     return constraints
+
+
+def _plan(values: dict[str, Any]) -> Plan:
+    from ofa_deploy.config import Plan
+
+    return Plan.model_validate(values)
+
+
+question_option = option(
+    "--question",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=_take,
+    group=BUDGET,
+    help="YAML file with constraints and search strategy. Options on the command line override it.",
+)
+target_option = option(
+    "--target", default="local", show_default=True, group=BUDGET, help="Device that must meet the budget."
+)
+targets_option = option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("local",),
+    show_default=True,
+    group=BUDGET,
+    help="Device to search for. Repeat the option for several.",
+)
+CONSTRAINT_OPTIONS = tuple(term_option(name, BUDGET) for name in CONSTRAINTS)
+WITHOUT_LATENCY = tuple(term_option(name, BUDGET) for name in CONSTRAINTS if name != "max_ms")
+SUBJECT_OPTIONS = (
+    option("--seed", default=0, show_default=True, group=SEARCH, help="Random seed of the search."),
+    supernet_option(),
+    option(
+        "--accuracy",
+        group=SUBJECT,
+        help="Name of an imported accuracy predictor.  [default: the supernet's own]",
+    ),
+    option("--space", "space_name", group=SUBJECT, help="Search space for --random-weights: preset or YAML file."),
+    option(
+        "--random-weights", is_flag=True, group=SUBJECT, help="Use random weights, to study latency without training."
+    ),
+    json_option,
+)
+
+# for a command with one target and at least one bound: ``request``, a ``Request``
+request_options = gathered(
+    "request",
+    (question_option, target_option, *CONSTRAINT_OPTIONS, *SUBJECT_OPTIONS),
+    lambda values: Request(_bounded(values), (values.pop("target"),), **values),
+)
+# for a command with several targets and no latency budget: the same
+front_options = gathered(
+    "request",
+    (targets_option, *WITHOUT_LATENCY, *SUBJECT_OPTIONS),
+    lambda values: Request(_constraints(values), **values),
+)
+# for a command that judges what it is given: ``bounded``, a ``Bounded``
+constraint_options = gathered(
+    "bounded", (target_option, *CONSTRAINT_OPTIONS), lambda values: Bounded(values["target"], _bounded(values))
+)
+# how to search: ``plan``, a ``Plan``
+plan_options = gathered("plan", tuple(term_option(name, SEARCH) for name in PLAN), _plan)
+# the same for a command that takes several strategies
+limit_options = gathered("plan", tuple(term_option(name, SEARCH) for name in PLAN if name != "strategy"), _plan)

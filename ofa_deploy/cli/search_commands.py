@@ -13,7 +13,8 @@ import click
 from ofa_deploy.cli.options import OUTPUT, SEARCH, command, now_option, option, output_option, space_option
 from ofa_deploy.cli.output import emit, picture, progress, shout, slower, write_picture
 from ofa_deploy.cli.precision_option import precisions_option
-from ofa_deploy.cli.request import STRATEGY_NAMES, Request, constraint_options, plan_options, request_options
+from ofa_deploy.cli.request import Bounded, Request, constraint_options, limit_options, request_options
+from ofa_deploy.terms import STRATEGY_NAMES
 
 if TYPE_CHECKING:
     from ofa_deploy.api.searching import Found
@@ -32,7 +33,7 @@ EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
     group=SEARCH,
     help=f"Search strategy: {', '.join(STRATEGY_NAMES)}. Repeat the option with --compare.  [default: evolution]",
 )
-@plan_options
+@limit_options
 @precisions_option
 @option(
     "--compare",
@@ -153,8 +154,7 @@ def gate(
     workspace: Path | None,
     archs: IO[str],
     space_name: str | None,
-    target: str,
-    constraints: Constraints,
+    bounded: Bounded,
     as_json: bool,
 ) -> None:
     """Check many subnets against constraints.
@@ -167,7 +167,7 @@ def gate(
     Example:
       ofa-deploy gate archs.jsonl --target local --max-ms 2 --max-params 2e6
     """
-    judge = _Judge(workspace, target, constraints, space_name)
+    judge = _Judge(workspace, bounded.target, bounded.constraints, space_name)
     counts: dict[str, int] = {"subnets": 0, "feasible": 0, "errors": 0}
     answers: list[dict[str, Any]] = []
     lines = ((number, line) for number, line in enumerate(archs, 1) if line.strip())

@@ -1,5 +1,6 @@
 """The YAML documents as pydantic models; an unknown key is an error that names the file and the line."""
 
+from ofa_deploy.config.asked import GRADIENT, Constraints, OtherConstraints, Plan, PlanTerms, known_strategy, term
 from ofa_deploy.config.data_config import Augmentation, DataConfig, Normalisation
 from ofa_deploy.config.shipped_files import find_file, shipped_folder
 from ofa_deploy.config.space_document import ElasticDocument, SpaceDocument
@@ -10,7 +11,6 @@ from ofa_deploy.config.yaml_document import (
     Document,
     Fraction,
     Positive,
-    Relaxation,
     Some,
     key_lines,
     line_of,
@@ -19,28 +19,34 @@ from ofa_deploy.config.yaml_document import (
 
 __all__ = [
     "BROWSER",
+    "GRADIENT",
     "LOCAL",
     "PUBLISHED",
     "SIMULATED",
     "AccuracyConfig",
     "Augmentation",
     "Bound",
+    "Constraints",
     "DataConfig",
     "Document",
     "ElasticDocument",
     "Fraction",
     "Normalisation",
+    "OtherConstraints",
     "PhaseConfig",
+    "Plan",
+    "PlanTerms",
     "Positive",
     "Proxy",
-    "Relaxation",
     "Some",
     "SpaceDocument",
     "TargetProfile",
     "TrainRecipe",
     "find_file",
     "key_lines",
+    "known_strategy",
     "line_of",
     "read_document",
     "shipped_folder",
+    "term",
 ]

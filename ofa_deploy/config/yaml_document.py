@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,7 +17,6 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 ItemT = TypeVar("ItemT")
 Some = Annotated[tuple[ItemT, ...], Field(min_length=1)]  # a list that cannot be empty
-Relaxation = Literal["binary", "gumbel", "softmax"]  # see ``search.GradientSettings``
 
 
 class Document(BaseModel):
@@ -51,11 +50,19 @@ def read_document(
     except ValidationError as error:
         first = error.errors()[0]
         path = tuple(str(part) for part in first["loc"])
-        known = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
-        at = f"{where}:{known}" if known else where
+        at = f"{where}:{line}" if (line := _nearest(lines, path)) else where
         known_types = {"extra_forbidden": "unknown key", "too_short": "the list is empty; give at least one value"}
         what = known_types.get(first["type"], first["msg"].removeprefix("Value error, "))
         raise UsageError(f"{at}: {'.'.join(path) or 'document'}: {what}") from error
+
+
+def _nearest(lines: Mapping[tuple[str, ...], int], path: tuple[str, ...]) -> int | None:
+    """The line of the key where an error is, or of the innermost key around it. A path also names the kinds of
+    documents that it leads through."""
+    here: tuple[str, ...] = ()
+    for part in path:
+        here = (*here, part) if (*here, part) in lines else here
+    return lines.get(here)
 
 
 def line_of(source: str | Path | Mapping[str, Any], *key: str) -> str:

@@ -26,8 +26,8 @@ from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import PROVENANCE, git_commit, parity, runner, statement, tensorrt_files, write_bundle
 from ofa_deploy.latency import Measurement, Row, left_out
 from ofa_deploy.report import SIMULATED, render_html, render_markdown
-from ofa_deploy.search.problem import BOUNDS
 from ofa_deploy.space import network_macs, network_memory, network_params
+from ofa_deploy.terms import BOUNDS
 
 PARITY_IMAGES = 64
 MAX_DIFFERENCE = 1e-3  # of a logit between torch and the exported file

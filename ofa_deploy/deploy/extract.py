@@ -41,7 +41,7 @@ from ofa_deploy.search import (
     Problem,
     SearchResult,
     pick,
-    search,
+    planned,
 )
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
@@ -188,7 +188,7 @@ def extract(
     """
     if tuning is not None:
         check_trainable(subject, tuning)
-    gradient = gradient_of(subject, plan.gradient) if plan.strategy == GRADIENT and not front else None
+    gradient = gradient_of(subject, plan) if plan.strategy == GRADIENT and not front else None
     fleet.fetch(target)
     device = fleet if may_profile else None
     ready = ready_cells if isinstance(subject, CellSubject) else ready_model
@@ -206,13 +206,13 @@ def extract(
     for attempt in range(TRIES if spread else 1):
         if spread:
             budget = spread.budget(subject, model, codec, constraints.confidence)
-            asked = replace(asked, constraints=replace(constraints, max_ms=budget))
+            asked = replace(asked, constraints=constraints.within(budget))
         try:
             found = _answer(bench, asked, model, codec, workspace, refreshed if device else None)
             missed = _missed(bench, found) if spread else None
             if missed is None:
                 return found
-            met = replace(constraints, max_ms=rounded_up(APART * missed.measured_ms))
+            met = constraints.within(rounded_up(APART * missed.measured_ms))
             return _conclude(bench, replace(asked, constraints=met), model, workspace, (), found.recalled)
         except (GateFailed, InfeasibleBudget) as error:
             model = _learn(model, bench.finalists).at(bench.look() if spread else bench.level)
@@ -221,7 +221,7 @@ def extract(
             if attempt + 1 == TRIES and not bench.finalists:
                 raise
     nearest = min(bench.finalists, key=lambda finalist: finalist.measured_ms)
-    met = replace(constraints, max_ms=rounded_up(APART * max(nearest.measured_ms, spread.above if spread else 0.0)))
+    met = constraints.within(rounded_up(APART * max(nearest.measured_ms, spread.above if spread else 0.0)))
     return _conclude(bench, replace(asked, constraints=met), model, workspace, (), frozenset())
 
 
@@ -356,14 +356,14 @@ def _search(
 
     def under(bounds: Constraints) -> SearchResult:
         problem = Problem(codec, accuracy, latency, bounds, target.batch, target.precision, gradient=asked.gradient)
-        return pick(problem, covered) if front else search(problem, seed, plan.strategy, **plan.limits)
+        return pick(problem, covered) if front else planned(problem, plan, seed)
 
     try:
         return under(constraints)
     except InfeasibleBudget:
         if constraints.max_ms is None or constraints.confidence <= EVEN:
             raise
-        return under(replace(constraints, confidence=EVEN))
+        return under(constraints.model_copy(update={"confidence": EVEN}))
 
 
 def _learn(model: LatencyModel, finalists: list[Finalist]) -> LatencyModel:
@@ -408,7 +408,7 @@ def _meeting(
     covered = [arch for arch in different if arch.resolution in codec.space.resolutions]
     if not covered:
         return []
-    bounds = replace(constraints, max_ms=None)
+    bounds = constraints.within(None)
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
     try:
         return pick(Problem(codec, accuracy, latency, bounds, target.batch, target.precision), covered, None).finalists

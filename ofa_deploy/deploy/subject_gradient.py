@@ -5,10 +5,10 @@ from __future__ import annotations
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.differentiable.on_images import gradient_on_images
 from ofa_deploy.errors import UsageError
-from ofa_deploy.search import Gradient, GradientSettings
+from ofa_deploy.search import Gradient, Plan
 
 
-def gradient_of(subject: Subject, settings: GradientSettings) -> Gradient:
+def gradient_of(subject: Subject, plan: Plan) -> Gradient:
     """Learning on the subject's images.
 
     Raises:
@@ -20,4 +20,4 @@ def gradient_of(subject: Subject, settings: GradientSettings) -> Gradient:
         raise UsageError(f"{needs}, and {subject.name} has none: give --supernet, or another --strategy")
     if subject.data is None or subject.recipe is None:
         raise UsageError(f"{needs}: {subject.name}: {subject.data_error}; choose another --strategy")
-    return gradient_on_images(subject.supernet, subject.data, subject.recipe, settings)
+    return gradient_on_images(subject.supernet, subject.data, subject.recipe, plan)

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofa_deploy.config import Plan
 from ofa_deploy.differentiable.choices import Choices, Drawn, SumTable
 from ofa_deploy.errors import OfaDeployError
-from ofa_deploy.search.gradient import Belief, GradientSettings
+from ofa_deploy.search.gradient import Belief
 from ofa_deploy.search.separable import Separable
 
 RATE = 0.1  # of the logits
@@ -44,7 +45,7 @@ Loss = Callable[[Choices, Drawn], Tensor]
 class Learning:
     """One course of learning; ``beliefs`` runs it."""
 
-    def __init__(self, cost: Separable, loss: Loss, settings: GradientSettings, seed: int) -> None:
+    def __init__(self, cost: Separable, loss: Loss, plan: Plan, seed: int) -> None:
         """Prepare.
 
         Args:
@@ -53,7 +54,7 @@ class Learning:
         """
         self.choices, self.table = Choices(cost.slots), SumTable(cost)
         self.task = Choices(cost.slots)  # the task's part of the logits
-        self.loss, self.settings = loss, settings
+        self.loss, self.plan = loss, plan
         self.generator = torch.Generator().manual_seed(seed)
         self.prices = torch.zeros(cost.constant.shape[1])
         self.costs = [_size(self._natural(excess)) for excess in self.choices.expected(self.table)]
@@ -63,7 +64,7 @@ class Learning:
 
     def beliefs(self) -> Iterator[Belief]:
         """Learn, and say what is believed every few steps and at the end."""
-        steps, losses = self.settings.steps, []
+        steps, losses = self.plan.gradient_steps, []
         for step in range(steps):
             losses.append(self._step(step))
             if step + 1 == steps:
@@ -73,9 +74,9 @@ class Learning:
                 losses.clear()
 
     def _step(self, step: int) -> float:
-        done = step / self.settings.steps
+        done = step / self.plan.gradient_steps
         heat = HEAT[0] * (HEAT[1] / HEAT[0]) ** done
-        task = self.loss(self.choices, Drawn(self.choices, self.settings.relaxation, heat, self.generator))
+        task = self.loss(self.choices, Drawn(self.choices, self.plan.relaxation, heat, self.generator))
         if not torch.isfinite(task):
             raise OfaDeployError(
                 f"search by gradient: the loss is not finite in step {step + 1}; is the supernet trained?"

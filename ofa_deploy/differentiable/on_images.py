@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ofa_deploy.config import TrainRecipe
+from ofa_deploy.config import Plan, TrainRecipe
 from ofa_deploy.differentiable.choices import Choices, Drawn
 from ofa_deploy.differentiable.learning import Learning
 from ofa_deploy.differentiable.paths import Batch, MixedSupernet
-from ofa_deploy.search.gradient import Belief, Gradient, GradientSettings
+from ofa_deploy.search.gradient import Belief, Gradient
 from ofa_deploy.search.separable import Separable
 from ofa_deploy.supernet import Supernet
 from ofa_deploy.training import ALONE, Data, prepare
@@ -28,7 +28,7 @@ SLOWER = 0.02  # the weights' learning rate, as a share of the supernet's own
 CLIP = 5.0
 
 
-def gradient_on_images(supernet: Supernet, data: Data, recipe: TrainRecipe, settings: GradientSettings) -> Gradient:
+def gradient_on_images(supernet: Supernet, data: Data, recipe: TrainRecipe, plan: Plan) -> Gradient:
     """What teaches the strategy ``differentiable``.
 
     Args:
@@ -39,7 +39,7 @@ def gradient_on_images(supernet: Supernet, data: Data, recipe: TrainRecipe, sett
     threads = recipe.threads or torch.get_num_threads()  # the engine leaves numpy, and so torch, one
 
     def learn(cost: Separable, seed: int) -> Iterator[Belief]:
-        beliefs = Learning(cost, _Images(supernet, data, recipe, settings, cost, seed), settings, seed).beliefs()
+        beliefs = Learning(cost, _Images(supernet, data, recipe, plan, cost, seed), plan, seed).beliefs()
         while True:
             with torch_settings(threads):
                 belief = next(beliefs, None)
@@ -58,18 +58,18 @@ class _Images:
         supernet: Supernet,
         data: Data,
         recipe: TrainRecipe,
-        settings: GradientSettings,
+        plan: Plan,
         cost: Separable,
         seed: int,
     ) -> None:
         self.device = choose_device(recipe.device, ALONE)
         self.data = data
         self.supernet = copy.deepcopy(supernet).to(self.device)
-        self.supernet.requires_grad_(settings.train_weights)
+        self.supernet.requires_grad_(plan.train_weights)
         self.mixed = MixedSupernet(self.supernet, cost.slots)
         plain = recipe.data.model_copy(update={"augment": ()})
         self.valid = self._stream(data.valid, recipe.model_copy(update={"data": plain}), seed)
-        self.train = self._stream(data.train, recipe, seed) if settings.train_weights else None
+        self.train = self._stream(data.train, recipe, seed) if plan.train_weights else None
         self.sgd = torch.optim.SGD(self.supernet.parameters(), SLOWER * recipe.lr, recipe.momentum)
         self.generator = torch.Generator().manual_seed(seed)
 

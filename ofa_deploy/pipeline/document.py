@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from ofa_deploy.config import Bound, Document, Positive, Relaxation, Some, TrainRecipe
+from ofa_deploy.config import Bound, Document, OtherConstraints, PlanTerms, Positive, Some, TrainRecipe, term
 from ofa_deploy.errors import UsageError
 from ofa_deploy.pipeline.gates import parse_check
+from ofa_deploy.terms import Statistic
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 PARAMETER = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -87,18 +88,17 @@ class AuditStage(OnTargets):
         stage: ``audit``.
         networks: networks to measure.
         seed: of their choice.
-        statistic: the latency that is compared.
         protocol: measurement settings that differ from the defaults.
     """
 
     stage: Literal["audit"]
     networks: Positive = 12
     seed: Annotated[int, Field(ge=0)] = 0
-    statistic: Literal["p50", "p90", "p99"] = "p50"
+    statistic: Statistic = term("statistic", "Latency percentile that is compared.")
     protocol: dict[str, Any] = Field(default_factory=dict)
 
 
-class ExtractStage(OnTargets):
+class ExtractStage(PlanTerms, OtherConstraints, OnTargets):
     """Extract a subnet for each latency budget: those given, or ``spread`` of them over the feasible range; or a single
     one under the other bounds alone.
 
@@ -106,24 +106,7 @@ class ExtractStage(OnTargets):
         stage: ``extract``.
         max_ms: latency budgets in ms.
         spread: chooses this many budgets over the feasible range, instead of ``max_ms``.
-        max_macs: bound on multiply-accumulates.
-        max_params: bound on parameters.
-        max_memory_mb: bound on the peak memory in MB of 10⁶ bytes.
-        max_energy_mj: refused, because no runtime here measures energy.
-        max_layers: bound on the number of blocks, the stem and the head included.
-        max_large_kernels: bound on the number of blocks whose kernel is larger than 5×5.
-        min_macs: lower bound on multiply-accumulates.
-        min_params: lower bound on parameters.
-        statistic: the latency that the budgets bound.
-        confidence: probability with which a predicted latency must hold its budget.
         seed: of the search.
-        strategy: the search strategy.
-        evaluations: subnets the search looks at, at most.
-        population: population size, for strategies that have one.
-        time_limit: seconds the search may take.
-        relaxation: relaxation of ``strategy: differentiable``.
-        gradient_steps: steps of ``strategy: differentiable``.
-        train_weights: whether ``strategy: differentiable`` trains a copy of the weights meanwhile.
         finetune: fine-tunes this many of the finalists that fit before the choice.
         finetune_epochs: epochs of fine-tuning; default: a quarter of the recipe's.
         embed_preprocessing: adds a model file that takes images as they are read.
@@ -133,24 +116,7 @@ class ExtractStage(OnTargets):
     stage: Literal["extract"]
     max_ms: tuple[Bound, ...] = ()
     spread: Annotated[int, Field(ge=0)] = 0
-    max_macs: Bound | None = None
-    max_params: Bound | None = None
-    max_memory_mb: Bound | None = None
-    max_energy_mj: Bound | None = None
-    max_layers: Bound | None = None
-    max_large_kernels: Annotated[float, Field(ge=0)] | None = None
-    min_macs: Bound | None = None
-    min_params: Bound | None = None
-    statistic: Literal["p50", "p90", "p99"] = "p50"
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     seed: int = 0
-    strategy: str = "evolution"
-    evaluations: Positive | None = None
-    population: Annotated[int, Field(ge=2)] | None = None
-    time_limit: Bound | None = None
-    relaxation: Relaxation = "binary"
-    gradient_steps: Positive = 200
-    train_weights: bool = False
     finetune: Annotated[int, Field(ge=0)] = 0
     finetune_epochs: Positive | None = None
     embed_preprocessing: bool = False

@@ -21,9 +21,7 @@ from ofa_deploy.latency import differences
 from ofa_deploy.pipeline.context import Context, shared
 from ofa_deploy.pipeline.document import ExtractStage
 from ofa_deploy.pipeline.remembered import Begun
-from ofa_deploy.search import Constraints, GradientSettings, Plan
-from ofa_deploy.search.problem import BOUNDS
-from ofa_deploy.search.strategies import find_strategy
+from ofa_deploy.search import Constraints
 from ofa_deploy.store import Workspace
 
 
@@ -41,7 +39,7 @@ def extract_stage(run: Context, stage: ExtractStage) -> None:
 
 def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: float | None) -> None:
     """One bundle, for a budget that was given."""
-    constraints = _constraints(stage, budget)
+    constraints = stage.constraints(budget)
     folder = "-".join([target.name, *constraints.names])
     answers = _answers(run, target, budget)
     outputs = run.unit(
@@ -65,7 +63,7 @@ def _derived(run: Context, stage: ExtractStage, target: TargetProfile, spread: S
         f"extract {target.name} {spread.place + 1} of {spread.count}",
         target.name,
         lambda: _inputs(run, stage, target, {"spread": [spread.place, spread.count, spread.above]}, answers),
-        lambda begun: _bundle(run, stage, target, _constraints(stage, None), begun, answers, spread),
+        lambda begun: _bundle(run, stage, target, stage.constraints(None), begun, answers, spread),
         lambda outputs: not changed_files(run.folder / outputs["folder"]),
     )
     if not outputs:
@@ -111,7 +109,7 @@ def _bundle(
         targets=(target,),
         constraints=constraints,
         seed=stage.seed,
-        plan=_plan(stage),
+        plan=stage.plan,
         protocol=read_document(Protocol, stage.protocol),
         finetune=stage.finetune,
         finetune_epochs=stage.finetune_epochs,
@@ -135,20 +133,9 @@ def _bundle(
     return {"folder": folder, "budget": extraction.constraints.max_ms}
 
 
-def _plan(stage: ExtractStage) -> Plan:
-    gradient = GradientSettings(stage.relaxation, stage.gradient_steps, stage.train_weights)
-    return Plan(stage.strategy, stage.evaluations, stage.population, stage.time_limit, gradient)
-
-
-def _constraints(stage: ExtractStage, budget: float | None) -> Constraints:
-    bounds = stage.model_dump(include=set(BOUNDS) - {"max_ms"})
-    return Constraints(max_ms=budget, confidence=stage.confidence, statistic=stage.statistic, **bounds)
-
-
 def check_extract(stage: ExtractStage) -> None:
     """Before anything slow happens."""
-    others = _constraints(stage, None).bounds
+    others = stage.constraints(None).bounds
     if not (stage.max_ms or stage.spread or others):
         where = ", ".join(stage.named) or "all targets"
         raise UsageError(f"extract for {where}: give max_ms, spread, max_macs, max_params or max_memory_mb")
-    find_strategy(stage.strategy)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -19,20 +19,20 @@ from ofa_deploy.config import (
     DataConfig,
     Document,
     Positive,
-    Relaxation,
     TrainRecipe,
     key_lines,
+    known_strategy,
     line_of,
     read_document,
+    term,
 )
 from ofa_deploy.errors import UsageError
 from ofa_deploy.pipeline.document import PipelineDocument, filling
-from ofa_deploy.search import STRATEGIES
 from ofa_deploy.space import PRESETS, SearchSpace, rescale
+from ofa_deploy.terms import PLAN, Relaxation, Statistic
 
 HEADS = ("classifier",)
 MILLION = 1e6
-PLANNED = ("evaluations", "relaxation", "gradient_steps", "train_weights")
 
 
 class Backbone(Document):
@@ -90,47 +90,30 @@ class LatencyQuestion(Document):
 
     Attributes:
         target_device: a registered device or a kind of device.
-        max_ms: the budget in ms.
-        statistic: the latency that the budget bounds.
-        confidence: probability with which a predicted latency must hold the budget.
     """
 
     target_device: str = "local"
-    max_ms: Bound | None = None
-    statistic: Literal["p50", "p90", "p99"] = "p50"
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    max_ms: float | None = term("max_ms")
+    statistic: Statistic = term("statistic")
+    confidence: float = term("confidence")
 
 
 class SizeQuestion(Document):
-    """Bounds on parameters and memory.
+    """Bounds on parameters and memory."""
 
-    Attributes:
-        max_params_m: parameters in millions, at most.
-        min_params_m: parameters in millions, at least.
-        max_memory_mb: peak memory in MB of 10⁶ bytes, at most.
-    """
-
-    max_params_m: Bound | None = None
-    min_params_m: Bound | None = None
-    max_memory_mb: Bound | None = None
+    max_params_m: float | None = term("max_params", "Maximum number of parameters in millions.")
+    min_params_m: float | None = term("min_params", "Minimum number of parameters in millions.")
+    max_memory_mb: float | None = term("max_memory_mb")
 
 
 class ComputeQuestion(Document):
-    """Bounds on multiply-accumulates and blocks.
+    """Bounds on multiply-accumulates and blocks."""
 
-    Attributes:
-        max_macs_m: multiply-accumulates in millions, at most.
-        min_macs_m: multiply-accumulates in millions, at least.
-        max_layers: blocks at most, the stem and the head included.
-        max_large_kernels: blocks with a kernel larger than 5×5, at most.
-        max_energy_mj: refused, because no runtime here measures energy.
-    """
-
-    max_macs_m: Bound | None = None
-    min_macs_m: Bound | None = None
-    max_layers: Bound | None = None
-    max_large_kernels: Annotated[float, Field(ge=0)] | None = None
-    max_energy_mj: Bound | None = None
+    max_macs_m: float | None = term("max_macs", "Maximum number of multiply-accumulates in millions.")
+    min_macs_m: float | None = term("min_macs", "Minimum number of multiply-accumulates in millions.")
+    max_layers: float | None = term("max_layers")
+    max_large_kernels: float | None = term("max_large_kernels")
+    max_energy_mj: float | None = term("max_energy_mj")
 
 
 class ConstraintsQuestion(Document):
@@ -151,35 +134,26 @@ class StrategyQuestion(Document):
     """How the supernet is trained and searched.
 
     Attributes:
-        algorithm: the search strategy.
         supernet_epochs: epochs of the supernet's training; ``run`` needs it.
         finetune_epochs: epochs for which the best finalist is fine-tuned; none if left out.
-        population_size: population size, for strategies that have one.
-        evaluations: subnets the search looks at, at most.
-        time_limit_s: seconds the search may take.
-        relaxation: relaxation of ``algorithm: differentiable``.
-        gradient_steps: steps of ``algorithm: differentiable``.
-        train_weights: whether ``algorithm: differentiable`` trains a copy of the weights meanwhile.
         seed: of training and search.
     """
 
-    algorithm: str = "evolution"
+    algorithm: str = term("strategy")
     supernet_epochs: Positive | None = None
     finetune_epochs: Positive | None = None
-    population_size: Annotated[int, Field(ge=2)] | None = None
-    evaluations: Positive | None = None
-    time_limit_s: Bound | None = None
-    relaxation: Relaxation | None = None
-    gradient_steps: Positive | None = None
-    train_weights: bool | None = None
+    population_size: int | None = term("population")
+    evaluations: int | None = term("evaluations")
+    time_limit_s: float | None = term("time_limit")
+    relaxation: Relaxation | None = term("relaxation", optional=True)
+    gradient_steps: int | None = term("gradient_steps", optional=True)
+    train_weights: bool | None = term("train_weights", optional=True)
     seed: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("algorithm")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in STRATEGIES:
-            raise ValueError(f"there is no algorithm {name!r}; there are {', '.join(STRATEGIES)}")
-        return name
+        return known_strategy(name, "algorithm")
 
 
 class Question(Document):
@@ -203,17 +177,17 @@ class Question(Document):
 
     @property
     def bounds(self) -> dict[str, Any]:
-        """The bounds under the names of ``search.Constraints``; those that are given."""
+        """The bounds under the names of ``Constraints``; those that are given."""
         size, compute = self.constraints.size, self.constraints.compute
         found = {**size.model_dump(exclude_none=True), **compute.model_dump(exclude_none=True)}
         return {k.removesuffix("_m"): v * MILLION if k.endswith("_m") else v for k, v in found.items()}
 
     @property
     def plan(self) -> dict[str, Any]:
-        """How it is searched, under the names of ``search.Plan``; what is given."""
+        """How it is searched, under the names of ``Plan``; what is given."""
         names = {"algorithm": "strategy", "population_size": "population", "time_limit_s": "time_limit"}
         given = self.strategy.model_dump(exclude_none=True)
-        return {names.get(k, k): v for k, v in given.items() if k in (*names, *PLANNED)}
+        return {names.get(k, k): v for k, v in given.items() if k in {*names, *PLAN}}
 
 
 def read_pipeline(path: Path, parameters: Mapping[str, str] = MappingProxyType({})) -> PipelineDocument:

@@ -1,16 +1,16 @@
 """The best subnet under constraints. No I/O: latency and accuracy come in as functions of whole populations."""
 
+from ofa_deploy.config import GRADIENT, Constraints, Plan
 from ofa_deploy.search.compare import Compared, Interval, compare
-from ofa_deploy.search.engine import AskTell, Plan, Point, SearchResult, Step, search
+from ofa_deploy.search.engine import AskTell, Point, SearchResult, Step, planned, search
 from ofa_deploy.search.feasible import fastest, nearest_feasible
 from ofa_deploy.search.front import FrontPoint, Fronts, find_fronts, pick
 from ofa_deploy.search.gate import Gate, Verdicts
-from ofa_deploy.search.gradient import Belief, Gradient, GradientSettings
-from ofa_deploy.search.problem import BOUNDS, Assessment, Constraints, Device, Latency, Problem
-from ofa_deploy.search.strategies import GRADIENT, STRATEGIES
+from ofa_deploy.search.gradient import Belief, Gradient
+from ofa_deploy.search.problem import Assessment, Device, Latency, Problem
+from ofa_deploy.search.strategies import STRATEGIES
 
 __all__ = [
-    "BOUNDS",
     "GRADIENT",
     "STRATEGIES",
     "AskTell",
@@ -23,7 +23,6 @@ __all__ = [
     "Fronts",
     "Gate",
     "Gradient",
-    "GradientSettings",
     "Interval",
     "Latency",
     "Plan",
@@ -37,5 +36,6 @@ __all__ = [
     "find_fronts",
     "nearest_feasible",
     "pick",
+    "planned",
     "search",
 ]

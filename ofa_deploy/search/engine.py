@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ofa_deploy.config import Plan
 from ofa_deploy.errors import InfeasibleBudget, OfaDeployError
 from ofa_deploy.search.assessed import Memory
 from ofa_deploy.search.feasible import explain_infeasible, nearest_feasible
-from ofa_deploy.search.gradient import GradientSettings
 from ofa_deploy.search.problem import Assessment, Problem
 from ofa_deploy.search.setting import Setting
-from ofa_deploy.search.strategies import GRADIENT, find_strategy
+from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.space import Arch, Population
 from ofa_deploy.threads import one_thread
 
@@ -79,33 +79,6 @@ class SearchResult:
     def regret(self) -> float:
         """By how much the best may fall short of the best possible."""
         return max(self.bound - self.best.accuracy, 0.0)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to search; see ``search``."""
-
-    strategy: str = "evolution"
-    evaluations: int | None = None
-    population: int | None = None
-    time_limit: float | None = None
-    gradient: GradientSettings = field(default_factory=GradientSettings)
-
-    @property
-    def limits(self) -> dict[str, Any]:
-        """The arguments of ``search`` but for the strategy."""
-        return {"evaluations": self.evaluations, "population": self.population, "time_limit": self.time_limit}
-
-    @property
-    def options(self) -> list[str]:
-        """The words of a command that searches alike."""
-        given = {name.replace("_", "-"): value for name, value in self.limits.items()}
-        words = [] if self.strategy == Plan.strategy else ["--strategy", self.strategy]
-        words += [word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))]
-        if self.strategy == GRADIENT:
-            words += ["--relaxation", self.gradient.relaxation, "--gradient-steps", str(self.gradient.steps)]
-            words += ["--train-weights"] if self.gradient.train_weights else []
-        return words
 
 
 class AskTell:
@@ -197,6 +170,13 @@ def search(
             if clock.over:
                 break
         return _result(asking.setting, strategy, finalists, clock)
+
+
+def planned(problem: Problem, plan: Plan, seed: int = 0) -> SearchResult:
+    """Search as a plan says; see ``search``."""
+    return search(
+        problem, seed, plan.strategy, plan.evaluations, time_limit=plan.time_limit, population=plan.population
+    )
 
 
 @dataclass

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
+from ofa_deploy.config import Constraints
 from ofa_deploy.errors import InfeasibleBudget
 from ofa_deploy.search.assessed import Memory
 from ofa_deploy.search.engine import AskTell, Point, SearchResult
 from ofa_deploy.search.feasible import fastest
-from ofa_deploy.search.problem import Accuracy, Assessment, Constraints, Device, Latency, Problem
+from ofa_deploy.search.problem import Accuracy, Assessment, Device, Latency, Problem
 from ofa_deploy.space import Arch, Population, PopulationCodec
 
 POINTS = 12
@@ -92,7 +93,7 @@ def find_fronts(
         InfeasibleBudget: no subnet meets the other constraints.
     """
     started, names = time.monotonic(), list(latencies)
-    others = replace(constraints, max_ms=None)
+    others = constraints.within(None)
     budgets = {name: _budgets(Problem(codec, accuracy, latencies[name], others), points) for name in names}
     seen = Memory(len(codec.choices))
     rows = [{name: budgets[name][i] for name in names} for i in reversed(range(points))]
@@ -123,7 +124,7 @@ def _problem(
 ) -> Problem:
     first, *rest = budgets
     devices = [Device(name, latencies[name], budgets[name], constraints.confidence) for name in rest]
-    return Problem(codec, accuracy, latencies[first], replace(constraints, max_ms=budgets[first]), others=devices)
+    return Problem(codec, accuracy, latencies[first], constraints.within(budgets[first]), others=devices)
 
 
 def _search(seen: Memory, problem: Problem, seed: int, evaluations: int) -> None:

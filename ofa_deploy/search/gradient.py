@@ -10,26 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ofa_deploy.config import Relaxation
 from ofa_deploy.search.separable import Separable
 from ofa_deploy.space import Population
-
-
-@dataclass(frozen=True)
-class GradientSettings:
-    """How choices are learned.
-
-    Attributes:
-        relaxation: ``binary``: of every choice two paths are drawn, one of which runs (ProxylessNAS, Cai et al., ICLR
-            2019, §3.2); ``gumbel``: all run, mixed with noise that cools down (FBNet, Wu et al., CVPR 2019);
-            ``softmax``: all run, mixed by their probabilities (DARTS, Liu et al., ICLR 2019).
-        steps: of the architecture, a batch each.
-        train_weights: whether a copy of the supernet's weights is trained between them, on the training split.
-    """
-
-    relaxation: Relaxation = "binary"
-    steps: int = 200
-    train_weights: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,88 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from statistics import NormalDist
 
 import numpy as np
 
+from ofa_deploy.config import Constraints
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.search.gradient import Gradient
 from ofa_deploy.search.separable import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec
 from ofa_deploy.space.totals import VALUE_BYTES
 
-BOUNDS = (
-    "max_ms",
-    "max_macs",
-    "max_params",
-    "max_memory_mb",
-    "max_energy_mj",
-    "max_layers",
-    "max_large_kernels",
-    "min_macs",
-    "min_params",
-)
 INFEASIBLE = -1e6  # fitness of what violates the constraints lies below it
 Accuracy = Callable[[Population], np.ndarray]
 Latency = Callable[[Population], tuple[np.ndarray, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What a subnet must meet; None: no bound.
-
-    Attributes:
-        max_ms: bound on the latency in ms, held with probability ``confidence``.
-        statistic: which latency is meant: ``p50``, ``p90`` or ``p99`` of a network's timings.
-        max_macs, max_params: bounds on multiply-accumulates and parameters.
-        max_memory_mb: bound on the peak memory in MB (1e6 bytes) as ``space.network_memory`` counts it.
-        max_energy_mj: bound on the energy of an inference in mJ; refused, because no runtime here measures energy.
-        max_layers: bound on the blocks of a network, the fixed ones (stem, head, classifier) counted.
-        max_large_kernels: bound on the blocks whose kernel is larger than 5×5.
-        min_macs, min_params: lower bounds, for who wants a network of at least a size.
-    """
-
-    max_ms: float | None = None
-    confidence: float = 0.95
-    max_macs: float | None = None
-    max_params: float | None = None
-    statistic: str = "p50"
-    max_memory_mb: float | None = None
-    max_energy_mj: float | None = None
-    max_layers: float | None = None
-    max_large_kernels: float | None = None
-    min_macs: float | None = None
-    min_params: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in self.bounds.items():
-            if not (isfinite(value) and (value > 0 or (value == 0 and name == "max_large_kernels"))):
-                raise UsageError(f"{name.replace('_', '-')} must be a positive number, not {value}")
-        if self.max_energy_mj is not None:
-            raise UsageError(
-                "max-energy-mj cannot be promised: no runtime here measures energy; bound the time with --max-ms or "
-                "the work with --max-macs"
-            )
-        if not 0 < self.confidence < 1:
-            raise UsageError(f"confidence must lie between 0 and 1, not {self.confidence}")
-
-    @property
-    def bounds(self) -> dict[str, float]:
-        """The bounds that were asked for."""
-        return {name: value for name in BOUNDS if (value := getattr(self, name)) is not None}
-
-    @property
-    def names(self) -> list[str]:
-        """The bounds for a file's name: ``ms2``, ``macs2000000``."""
-        return [f"{name.removeprefix('max_').replace('_', '')}{value:.12g}" for name, value in self.bounds.items()]
-
-    @property
-    def options(self) -> list[str]:
-        """The words of a command that asks for the same."""
-        given = {**self.bounds, "statistic": self.statistic, "confidence": self.confidence}
-        texts = {name: value if isinstance(value, str) else f"{value:.12g}" for name, value in given.items()}
-        return [word for name, text in texts.items() for word in (f"--{name.replace('_', '-')}", text)]
 
 
 @dataclass(frozen=True)

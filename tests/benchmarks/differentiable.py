@@ -21,7 +21,7 @@ from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import find_supernet, load_subject
 from ofa_deploy.deploy.subject_gradient import gradient_of
 from ofa_deploy.fleet import Fleet, resolve_target
-from ofa_deploy.search import Constraints, GradientSettings, Problem, fastest, search
+from ofa_deploy.search import Constraints, Plan, Problem, fastest, search
 from ofa_deploy.store import Workspace
 
 SHARES = (0.15, 0.35, 0.6)  # of the way from the fastest subnet's upper bound to the largest's
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, default=2000)
     parser.add_argument("--relaxation", default="binary")
-    parser.add_argument("--steps", type=int, default=GradientSettings.steps)
+    parser.add_argument("--steps", type=int, default=Plan().gradient_steps)
     parser.add_argument("--train-weights", action="store_true")
     options = parser.parse_args()
     workspace = Workspace.open(options.workspace)
@@ -44,7 +44,7 @@ def main() -> None:
     target = resolve_target(options.target, workspace)
     with Fleet.open(workspace) as fleet:
         model, codec = ready_model(fleet, workspace, target, subject.space, "p50")
-    settings = GradientSettings(options.relaxation, options.steps, options.train_weights)
+    settings = Plan(relaxation=options.relaxation, gradient_steps=options.steps, train_weights=options.train_weights)
     given = (codec, subject.accuracy(codec), model.bind(codec).predict)
     low = fastest(Problem(*given, Constraints(confidence=0.95)))[1]
     high = float(Problem(*given, Constraints(confidence=0.95)).upper(codec.encode([codec.space.largest]))[0])

@@ -13,7 +13,7 @@ import pytest
 
 from ofa_deploy.cli import cli
 from ofa_deploy.cli.options import FEW, GROUPS
-from ofa_deploy.cli.request import STRATEGY_NAMES
+from ofa_deploy.terms import STRATEGY_NAMES
 
 
 def test_space_show_json(ofa_deploy, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ STAGES = [
     ("max_ms: [1], max_energy_mj: 2", "no runtime here measures energy"),
     ("confidence: 0.9", "extract for all targets: give max_ms, spread, max_macs, max_params or max_memory_mb"),
     ("max_memory_mb: 0", "max_memory_mb: Input should be greater than 0"),
-    ("max_memory_mb: .inf", "max-memory-mb must be a positive number"),
+    ("max_memory_mb: .inf", "max_memory_mb: Input should be a finite number"),
 ]
 
 

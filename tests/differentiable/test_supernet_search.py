@@ -11,7 +11,7 @@ from ofa_deploy.differentiable.on_images import gradient_on_images
 from ofa_deploy.differentiable.paths import MixedSupernet
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row
-from ofa_deploy.search import Constraints, GradientSettings, Problem, search
+from ofa_deploy.search import Constraints, Plan, Problem, search
 from ofa_deploy.search.branch_and_bound import solve
 from ofa_deploy.search.separable import Slots, separate
 from ofa_deploy.space import Population, PopulationCodec, load_space, op_macs
@@ -93,7 +93,7 @@ def toy(share: float, seed: int = 0, steps: int = 300):
     bound = MACS[0] + share * (MACS[1] - MACS[0])
     problem = Problem(CODEC, worth, None, Constraints(max_macs=bound))
     cost, table = separate(SLOTS, problem.additive), SumTable(score)
-    task = Learning(cost, lambda c, _: -c.expected(table)[0], GradientSettings(steps=steps), seed)
+    task = Learning(cost, lambda c, _: -c.expected(table)[0], Plan(gradient_steps=steps), seed)
     return list(task.beliefs()), cost, search(problem, strategy="exact").best
 
 
@@ -118,7 +118,7 @@ def test_a_budget_that_steps_leave_exceeded_is_met_in_the_end() -> None:
 
 def first_act(loss, guard: str) -> dict:
     cost = separate(SLOTS, Problem(CODEC, worth, None, Constraints(max_macs=2 * MACS[1])).additive)
-    beliefs = Learning(cost, loss, GradientSettings(steps=400), 0).beliefs()
+    beliefs = Learning(cost, loss, Plan(gradient_steps=400), 0).beliefs()
     acted = [record for _, belief in zip(range(20), beliefs, strict=False) for record in belief.acted]
     return next(record for record in acted if record["guard"] == guard)
 
@@ -139,7 +139,7 @@ def test_the_guard_against_skips_leaves_a_tight_budget_alone() -> None:
 
 def test_a_loss_that_is_not_finite_is_one_clear_error() -> None:
     cost = separate(SLOTS, Problem(CODEC, worth, None, Constraints(max_macs=MACS[1])).additive)
-    learning = Learning(cost, lambda c, _: c.entropy() * float("nan"), GradientSettings(), 0)
+    learning = Learning(cost, lambda c, _: c.entropy() * float("nan"), Plan(), 0)
     with pytest.raises(OfaDeployError, match="the loss is not finite in step 1"):
         next(learning.beliefs())
 
@@ -190,7 +190,7 @@ def test_on_images_seeds_repeat_the_budget_holds_and_the_supernet_is_not_changed
     train_weights: bool, supernet: Supernet, digits
 ) -> None:
     before = {name: value.clone() for name, value in supernet.state_dict().items()}
-    settings = GradientSettings(steps=12, train_weights=train_weights)
+    settings = Plan(gradient_steps=12, train_weights=train_weights)
     gradient = gradient_on_images(supernet, *digits, settings)
     bounds = Constraints(max_ms=0.3)
     latency = a_latency().bind(CODEC).predict
@@ -208,7 +208,7 @@ def test_on_images_seeds_repeat_the_budget_holds_and_the_supernet_is_not_changed
 
 
 def test_the_course_stops_where_time_is_over(supernet: Supernet, digits) -> None:
-    gradient = gradient_on_images(supernet, *digits, GradientSettings(steps=100_000))
+    gradient = gradient_on_images(supernet, *digits, Plan(gradient_steps=100_000))
     bounds = Constraints(max_macs=MACS.mean())
     problem = Problem(CODEC, lambda rows: 1 - np.exp(-worth(rows)), None, bounds, gradient=gradient)
     found = search(problem, 0, "differentiable", time_limit=0.5)

@@ -87,7 +87,7 @@ def test_every_key_is_in_the_reference_and_explained(site: Path, page: str) -> N
             meanings = reference_hook.meanings(document)
             for key in document.model_fields:
                 assert f"<td><code>{key}</code></td>" in shown, f"{where}.{key}"
-                assert meanings.get(key), f"{document.__name__}.{key} has no meaning in its docstring"
+                assert meanings.get(key), f"{document.__name__}.{key} has no meaning"
                 keys += 1
     assert keys > 10
 

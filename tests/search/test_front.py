@@ -1,7 +1,5 @@
 """Whole fronts: no worse than a search for each budget, for one device and for several."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -50,7 +48,7 @@ def test_the_front_of_a_sum_over_blocks_is_optimal_at_every_budget() -> None:
     assert len(found.joint) == 5
     for row in found.joint:
         budget = row.budgets_ms["phone"]
-        proven = search(Problem(CODEC, accuracy, PHONE, replace(EVEN, max_ms=budget)), strategy="exact")
+        proven = search(Problem(CODEC, accuracy, PHONE, EVEN.within(budget)), strategy="exact")
         assert proven.proven
         assert row.best.accuracy == pytest.approx(proven.bound, abs=1e-9)
         assert best_within(found.fronts["phone"], "phone", budget) == row.best.accuracy
@@ -61,7 +59,7 @@ def test_no_worse_than_separate_searches_where_nothing_adds_up() -> None:
     found = find_fronts(CODEC, curved, {"phone": PHONE}, sure, points=4, seed=1)
     assert len(found.joint) == 4
     for row in found.joint:
-        alone = search(Problem(CODEC, curved, PHONE, replace(sure, max_ms=row.budgets_ms["phone"])), seed=1)
+        alone = search(Problem(CODEC, curved, PHONE, sure.within(row.budgets_ms["phone"])), seed=1)
         assert row.best.accuracy >= alone.best.accuracy - 1e-4
         assert CODEC.macs(CODEC.encode([row.best.arch]))[0] <= 1.5e6
 
@@ -84,12 +82,12 @@ def test_several_devices_in_one_search() -> None:
     assert len(found.joint) == 3
     for row in found.joint:
         mine, other = row.budgets_ms["phone"], row.budgets_ms["pi"]
-        both = Problem(CODEC, accuracy, PHONE, replace(EVEN, max_ms=mine), others=[Device("pi", PI, other, 0.5)])
+        both = Problem(CODEC, accuracy, PHONE, EVEN.within(mine), others=[Device("pi", PI, other, 0.5)])
         assert row.best.accuracy == pytest.approx(search(both, strategy="exact").bound, abs=1e-9)
         assert row.best.upper_ms["pi"] <= other
         for name, model in (("phone", PHONE), ("pi", PI)):
             budget = row.budgets_ms[name]
-            alone = search(Problem(CODEC, accuracy, model, replace(EVEN, max_ms=budget)), strategy="exact")
+            alone = search(Problem(CODEC, accuracy, model, EVEN.within(budget)), strategy="exact")
             assert best_within(found.fronts[name], name, budget) == pytest.approx(alone.bound, abs=1e-9)
 
 

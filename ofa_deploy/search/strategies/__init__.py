@@ -31,8 +31,6 @@ STRATEGIES: dict[str, Callable[[Setting], Iterator[Population]]] = {
     "differentiable": differentiable,
 }
 
-GRADIENT = "differentiable"  # the one that needs more than functions of populations: ``Problem.gradient``
-
 
 def find_strategy(name: str) -> Callable[[Setting], Iterator[Population]]:
     """A strategy by its name.
