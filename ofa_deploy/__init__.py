@@ -8,6 +8,7 @@ Everything below is loaded when it is first used, so that ``import ofa_deploy`` 
 ``search``         find the best subnet by prediction
 ``pareto``         find the best subnet at every latency, by prediction
 ``extract``        search, measure, choose and export: a bundle
+``baseline``       train hand-picked networks, and measure them beside ours
 ``load_bundle``    open a bundle: its report, and predictions on images
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ofa_deploy.api.bundles import load_bundle as load_bundle
+    from ofa_deploy.api.comparing import baseline as baseline
     from ofa_deploy.api.extracting import extract as extract
     from ofa_deploy.api.measuring import audit as audit
     from ofa_deploy.api.measuring import profile as profile
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from ofa_deploy.api.supernets import load_supernet as load_supernet
 
 __version__ = "0.1.0"
-__all__ = ["audit", "extract", "load_bundle", "load_supernet", "pareto", "profile", "search"]
+__all__ = ["audit", "baseline", "extract", "load_bundle", "load_supernet", "pareto", "profile", "search"]
 
 _WHERE = {
     "load_supernet": "ofa_deploy.api.supernets",
@@ -38,6 +40,7 @@ _WHERE = {
     "search": "ofa_deploy.api.searching",
     "pareto": "ofa_deploy.api.searching",
     "extract": "ofa_deploy.api.extracting",
+    "baseline": "ofa_deploy.api.comparing",
     "load_bundle": "ofa_deploy.api.bundles",
 }
 

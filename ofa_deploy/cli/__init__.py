@@ -14,6 +14,7 @@ import ofa_deploy
 from ofa_deploy.cli import (
     agent_commands,
     archs,
+    baseline_command,
     darts_commands,
     deploying,
     finetune_command,
@@ -71,7 +72,7 @@ SECTIONS = {
     "Pipelines": (pipelines,),
     "Train a supernet": (training, predictors),
     "Measure devices": (measure_commands, table_commands, fleet, agent_commands),
-    "Search and extract": (deploying, finetune_command, search_commands, fronts, archs),
+    "Search and extract": (deploying, finetune_command, search_commands, fronts, baseline_command, archs),
     "Search spaces": (spaces, scale_command, darts_commands, import_commands),
 }
 for group in (module for modules in SECTIONS.values() for module in modules):
