@@ -57,7 +57,7 @@ def objective(codec: PopulationCodec, predictor: Predictor | None) -> Callable[[
         return lambda population: codec.macs(population) / largest
     space, its = codec.space, predictor.codec.space
     unknown = sorted(set(space.resolutions) - set(its.resolutions))
-    if (space.name, space.stages, space.widths) != (its.name, its.stages, its.widths) or unknown:
+    if not its.alike(space) or unknown:
         what = f"{space.name} at {unknown[0]} pixels" if unknown else space.name
         raise UsageError(
             f"the accuracy predictor was fitted on {its.name} and does not know {what}; choose another with --accuracy"

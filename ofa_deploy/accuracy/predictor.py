@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from ofa_deploy.accuracy.rank_agreement import agreement
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import PRESETS, Population, PopulationCodec, SearchSpace
+from ofa_deploy.space import PRESETS, Family, Population, PopulationCodec
 
 HIDDEN = (24,)
 MEMBERS = 5
@@ -224,7 +224,7 @@ def _member(member: int, inputs: np.ndarray, targets: np.ndarray, seed: int) -> 
     return weights | {f"{member}.{layer}.bias": bias for layer, (_, bias) in layers}
 
 
-def space_card(space: SearchSpace) -> Any:
+def space_card(space: Family) -> Any:
     """A space as a predictor's file names it: a preset by its name, another one in full; ``load_space`` reads both."""
     return space.name if PRESETS.get(space.name) == space else space.to_json()
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ofa_deploy.accuracy.proxies import proxy_scores
 from ofa_deploy.config import Proxy
-from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.supernet import Subnet, initialise
 from ofa_deploy.training import Data, batches
 
@@ -27,7 +27,7 @@ class ProxyScores:
     thousands that a search looks at.
     """
 
-    def __init__(self, space: SearchSpace, data: Data, names: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, space: Family, data: Data, names: Sequence[str], seed: int = 0) -> None:
         self._space, self._data, self._names, self._seed = space, data, tuple(names), seed
 
     def __call__(self, archs: Sequence[Arch]) -> np.ndarray:

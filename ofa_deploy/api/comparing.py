@@ -83,7 +83,8 @@ def baseline(
             "which networks fit depends on the budget: give --max-ms, name networks such as resnet-16-32-64, or run "
             f"ofa-deploy extract --target {target} --max-ms … first"
         )
-    spaces = candidates(names or NAMES, resolution, data, budgets, subject.space if subject else None)
+    ours = subject.supernet.space if subject and subject.supernet else None
+    spaces = candidates(names or NAMES, resolution, data, budgets, ours)
     with Fleet.open(where) as fleet:
         protocol = Protocol(se=se, cap_s=cap_s)
         return compare(fleet, where, found, how, data, spaces, budgets, subject, epochs, seed, protocol, progress)

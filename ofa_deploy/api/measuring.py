@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ofa_deploy.api.common import Tell, Where, in_frame, opened, silent, targets_in
 from ofa_deploy.api.supernets import space_of
 from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
+from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.latency_models import load_model, table_file
 from ofa_deploy.latency import LatencyModel, LatencyTable, leave_one_out
-from ofa_deploy.space import CellSpace, SearchSpace
+from ofa_deploy.space import CellSpace, Family
 
 if TYPE_CHECKING:
     from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.store import Workspace
 
 NETWORKS = 40  # networks that an audit measures
 
@@ -61,9 +63,9 @@ class Audit:
         return in_frame((self.folder / "audit.html").read_text(encoding="utf-8"))
 
 
-def _space(supernet: Subject | None, space: Any, resolutions: Sequence[int], where: Any, progress: Tell) -> Any:
-    if isinstance(space, CellSpace):
-        return space
+def _space(
+    supernet: Subject | None, space: str | Family | None, resolutions: Sequence[int], where: Workspace, progress: Tell
+) -> Family:
     return space_of(supernet.space if supernet else space, tuple(resolutions), where, progress)
 
 
@@ -71,7 +73,7 @@ def profile(
     target: str = "local",
     *,
     supernet: Subject | None = None,
-    space: str | SearchSpace | None = None,
+    space: str | Family | None = None,
     resolutions: Sequence[int] = (),
     networks: int = 20,
     few: int | None = None,
@@ -139,7 +141,7 @@ def audit(
     target: str = "local",
     *,
     supernet: Subject | None = None,
-    space: str | SearchSpace | CellSpace | None = None,
+    space: str | Family | None = None,
     resolutions: Sequence[int] = (),
     networks: int = NETWORKS,
     statistic: str = "p50",
@@ -192,14 +194,12 @@ def audit(
     command = audit_command(found, chosen, statistic, asked)
     measuring = (statistic, Protocol(se=se, cap_s=cap_s), lambda p: progress(f"audit {target}", p))
     with Fleet.open(where) as fleet:
-        if isinstance(chosen, CellSpace):
-            from ofa_deploy.deploy.cell_networks import audit_cells
+        from ofa_deploy.fleet.auditing import audit as measured
 
-            answer = audit_cells(fleet, where, found, chosen, networks, *measuring)
-        else:
-            from ofa_deploy.fleet.auditing import audit as measured
-
-            answer = measured(fleet, where, found, chosen, networks, seed, *measuring)
+        if isinstance(chosen, CellSpace):  # no other command measures cells
+            ready_model(fleet, where, found, chosen, *measuring)
+        answer = measured(fleet, where, found, chosen, networks, seed, *measuring)
+        answer |= {"genotype": chosen.genotype.to_json()} if isinstance(chosen, CellSpace) else {}
     answer["command"] = command
     keep_audit(where, answer, folder)
     return Audit(answer, folder)

@@ -32,7 +32,7 @@ from ofa_deploy.search import (
     planned,
 )
 from ofa_deploy.search.strategies import find_strategy
-from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:  # it loads torch
@@ -125,7 +125,7 @@ class Question:
         levels: for each precision whose level now was measured, how the answer tells it of a subnet.
     """
 
-    space: SearchSpace
+    space: Family
     predictor: Predictor | None
     problems: dict[str, Problem]
     simulated: bool
@@ -180,7 +180,7 @@ def _level_now(
         return look(codec.space, model)
 
 
-def _told(model: LatencyModel, level: LevelNow, space: SearchSpace, arch: Arch) -> dict[str, Any]:
+def _told(model: LatencyModel, level: LevelNow, space: Family, arch: Arch) -> dict[str, Any]:
     return level.to_json(float(model.undisturbed([space.network(arch)])[0]))
 
 
@@ -400,7 +400,7 @@ def pareto(
 
 
 def _devices(
-    workspace: Workspace, statistic: str, names: tuple[str, ...], space: SearchSpace
+    workspace: Workspace, statistic: str, names: tuple[str, ...], space: Family
 ) -> tuple[PopulationCodec, dict[str, LatencyModel]]:
     """The part of a space that every device's table covers, and the latency models."""
     ready = {name: ready_model(None, workspace, resolve_target(name, workspace), space, statistic) for name in names}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ofa_deploy.accuracy import Predictor, load_predictor
 from ofa_deploy.api.common import Tell, Where, opened, silent
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import SearchSpace, load_space
+from ofa_deploy.space import Family, load_space
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:  # it loads torch
@@ -91,7 +91,7 @@ def question_of(
     seed: int,
     workspace: Workspace,
     progress: Tell,
-) -> tuple[SearchSpace, Predictor | None, str | None]:
+) -> tuple[Family, Predictor | None, str | None]:
     """The space to search, its predictor, and the supernet's sha256 if there is one.
 
     A named predictor brings its own space if nothing else is named; torch is not loaded then.
@@ -104,14 +104,13 @@ def question_of(
     return subject.space, subject.predictor, subject.sha256
 
 
-def space_of(
-    space: str | SearchSpace | None, resolutions: tuple[int, ...], workspace: Workspace, progress: Tell
-) -> SearchSpace:
+def space_of(space: str | Family | None, resolutions: tuple[int, ...], workspace: Workspace, progress: Tell) -> Family:
     """A space by name or file, or that of the newest supernet; with ``resolutions``, restricted to these."""
-    if isinstance(space, SearchSpace):
-        found = space
-    elif space:
+    found: Family
+    if isinstance(space, (str, Path)):
         found = load_space(space)
+    elif space:
+        found = space
     else:
         from ofa_deploy.deploy.subject import find_supernet
         from ofa_deploy.supernet import read_summary

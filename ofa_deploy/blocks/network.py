@@ -71,10 +71,10 @@ class Network:
         found, at = [], 0
         for name, first, end in (*self.wholes, ("", len(self.ops), len(self.ops))):
             single = range(at, first)
-            found += [Unit(self.names[i], self.ops[i], Network.single(self.ops[i])) for i in single]
+            found += [Unit(self.ops[i], name=self.names[i]) for i in single]
             if first < end:
                 part = self._part(name, first, end)
-                found.append(Unit(name, part._as_one(), part))
+                found.append(Unit(part._as_one(), part, name))
             at = end
         return tuple(found)
 
@@ -141,12 +141,23 @@ class Unit:
 
     Attributes:
         op: the block, or what stands for the cell.
-        network: that alone; a cell's has two inputs, where it reads two tensors.
+        cell: the blocks that a cell is made of, alone; None for a block.
+        name: of the block or cell in its network.
     """
 
-    name: str
     op: OpSpec
-    network: Network
+    cell: Network | None = None
+    name: str = ""
+
+    @property
+    def ops(self) -> tuple[OpSpec, ...]:
+        """The blocks that it is made of."""
+        return self.cell.ops if self.cell else (self.op,)
+
+    @property
+    def network(self) -> Network:
+        """It alone; a cell's has two inputs, where it reads two tensors."""
+        return self.cell or Network.single(self.op)
 
 
 def _sha256(parts: Sequence[str]) -> str:

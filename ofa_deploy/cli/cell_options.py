@@ -133,7 +133,7 @@ def cell_subject(
     order = Order(family, tuple(targets), request.constraints, request.seed, protocol=protocol)
     with Fleet.open(workspace) as fleet:
         sized = order.extraction(fleet, workspace, may_profile, lambda p: tell(f"measure on {request.target}", p))
-    arch, genotype = sized.chosen.point.arch.to_json(), family.family.genotype
+    arch, genotype = sized.chosen.point.arch.to_json(), family.space.genotype
     size = {name: arch[name] for name in ("cells", "channels")}
     click.echo(f"training the network that fits: {size['cells']} cells of {size['channels']} channels", err=True)
     fitting = recipe.model_copy(update={"train": recipe.train.model_copy(update=size)})
@@ -142,7 +142,7 @@ def cell_subject(
     )
     trained = train_network(fitting, genotype, folder, True, lambda p: tell(f"train {recipe.name}", p))
     subject = trained_subject(fitting, trained)
-    subject.found, subject.options, subject.sizes = family.found, family.options, family.family
+    subject.found, subject.options, subject.sizes = family.found, family.options, family.space
     return subject
 
 

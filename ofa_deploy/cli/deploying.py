@@ -30,7 +30,7 @@ from ofa_deploy.cli.spaces import read_arch
 if TYPE_CHECKING:
     from ofa_deploy.api.searching import Front
     from ofa_deploy.search import Plan
-    from ofa_deploy.space import Arch, SearchSpace
+    from ofa_deploy.space import Arch, Family
 
 
 @command(first=("target", "max_ms", "supernet", "precisions", "finetune", "output"))
@@ -292,7 +292,7 @@ def export(
         )
 
 
-def _only(space: SearchSpace) -> Arch:
+def _only(space: Family) -> Arch:
     if space.largest != space.smallest:
         raise click.UsageError(f"{space.name} has more than one subnet: choose one with --arch FILE")
     return space.largest

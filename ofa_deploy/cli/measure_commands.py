@@ -226,7 +226,7 @@ def audit(
     with progress() as tell:
         done = run(
             target,
-            space=cell_family(opened, cells)[1].family if cells else space_name,
+            space=cell_family(opened, cells)[1].space if cells else space_name,
             resolutions=resolutions,
             networks=networks or NETWORKS,
             statistic=statistic,

@@ -18,7 +18,7 @@ from ofa_deploy.report import (
     render_ranking_html,
     render_ranking_markdown,
 )
-from ofa_deploy.space import PRESETS, CellSpace, SearchSpace
+from ofa_deploy.space import PRESETS, Family
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:  # it loads torch, which an audit does not need
@@ -87,7 +87,7 @@ def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any]
 
 
 def audit_command(
-    target: TargetProfile, space: SearchSpace | CellSpace, statistic: str, options: Mapping[str, object] | None = None
+    target: TargetProfile, space: Family, statistic: str, options: Mapping[str, object] | None = None
 ) -> str:
     """The command that audits a target's predictions for a space; a space that is no preset is the supernet's.
 
@@ -95,9 +95,7 @@ def audit_command(
         options: further ones, by name; None leaves one out, a list repeats it.
     """
     preset = PRESETS.get(space.name)
-    known = (
-        isinstance(space, SearchSpace) and preset is not None and preset == space.with_resolutions(preset.resolutions)
-    )
+    known = preset is not None and preset == space.with_resolutions(preset.resolutions)
     given = {"target": target.name, "space": space.name if known else None, "statistic": statistic, **(options or {})}
     words = ["ofa-deploy", "audit"]
     for name, value in given.items():

@@ -7,7 +7,6 @@ from math import floor, log10
 
 import numpy as np
 
-from ofa_deploy.deploy.cell_networks import CellSubject
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
@@ -56,8 +55,6 @@ def holding(subject: Subject, model: LatencyModel, codec: PopulationCodec, confi
 
 def fastest_of(subject: Subject, model: LatencyModel, codec: PopulationCodec, confidence: float) -> tuple[Arch, float]:
     """The subnet with the lowest upper bound, and that bound in ms."""
-    if isinstance(subject, CellSubject):
-        return subject.fastest(model, confidence)
     row, upper = fastest(unbounded(subject, model, codec, confidence))
     return codec.decode(row[None])[0], float(upper)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -19,7 +19,6 @@ from ofa_deploy.accuracy.belief import Belief, Posterior, Validation, posterior
 from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, fastest_of, holding, rounded_up
-from ofa_deploy.deploy.cell_networks import CellSubject, ready_cells
 from ofa_deploy.deploy.earlier_answers import Earlier
 from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.ready import ready_model
@@ -43,7 +42,7 @@ from ofa_deploy.search import (
     pick,
     planned,
 )
-from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, PopulationCodec
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
 
@@ -191,16 +190,14 @@ def extract(
     gradient = gradient_of(subject, plan) if plan.strategy == GRADIENT and not front else None
     fleet.fetch(target)
     device = fleet if may_profile else None
-    ready = ready_cells if isinstance(subject, CellSubject) else ready_model
-    model, codec = ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
-    measured = cast(SearchSpace, subject.sizes or subject.space) if isinstance(subject, CellSubject) else codec.space
-    gauge = Gauge(workspace, target, measured, model)
+    model, codec = ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)
+    gauge = Gauge(workspace, target, subject.sizes or codec.space, model)
     bench = _Bench(fleet, subject, target, protocol, progress, gauge)
     bench.earlier = {one.arch.key: one.measured_ms for one in reversed(earlier)}
     model = model.at(bench.look(session))
 
     def refreshed() -> LatencyModel:
-        return ready(device, workspace, target, subject.space, constraints.statistic, protocol, progress)[0]
+        return ready_model(device, workspace, target, subject.space, constraints.statistic, protocol, progress)[0]
 
     asked = _Asked(constraints, seed, front, plan, gradient, earlier, tuning, tuned)
     for attempt in range(TRIES if spread else 1):
@@ -349,8 +346,6 @@ def _search(
 ) -> SearchResult:
     """Under the upper bound; where nothing is sure to fit, by the mean: the measurement will tell."""
     constraints, front, plan = asked.constraints, asked.front, asked.plan
-    if isinstance(subject, CellSubject):
-        return subject.search(model, target, constraints)
     latency, accuracy = model.bind(codec).predict, subject.accuracy(codec)
     covered = [arch for arch in front if arch.resolution in codec.space.resolutions]
 

@@ -12,7 +12,7 @@ from typing import Any
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.space import Arch, arch_facts, frozen
+from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, as_supernet, load_supernet, save_supernet
 from ofa_deploy.training import (
@@ -98,14 +98,14 @@ def finetune(
         UsageError: there is no supernet or no recipe, or the recipe's images are not such as the supernet sees.
     """
     supernet, recipe, data = _trainable(subject, tuning)
-    alone = _recipe(recipe, subject, arch, tuning)
+    alone = _recipe(recipe, supernet.space, subject, arch, tuning)
     identity = training_id(alone, data, subject.sha256, str(tuning.scratch))
     folder = workspace.root / "finetuned" / identity[:16]
     inherited = specialise(supernet, arch, data, recipe.accuracy.recalibration_images)
     if not tuning.scratch:
         init = folder / "inherited.safetensors"
         if not init.exists():
-            save_supernet(init, as_supernet(inherited, frozen(subject.space, arch)), {})
+            save_supernet(init, as_supernet(inherited, frozen(supernet.space, arch)), {})
         alone = alone.model_copy(update={"init": init})
     file = train_supernet(alone, folder, resume=True, report=progress)
     subnet = as_subnet(load_supernet(file)[0], subject.space.network(arch))
@@ -131,10 +131,10 @@ def finetune(
     return Tuned(subnet, file, facts)
 
 
-def _recipe(recipe: TrainRecipe, subject: Subject, arch: Arch, tuning: Tuning) -> TrainRecipe:
+def _recipe(recipe: TrainRecipe, space: SearchSpace, subject: Subject, arch: Arch, tuning: Tuning) -> TrainRecipe:
     lr = recipe.lr * (1.0 if tuning.scratch else GENTLE) if tuning.lr is None else tuning.lr
     teacher = subject.path.absolute() if tuning.teacher and subject.path else None
-    return alone_recipe(recipe, subject.space, arch, tuning.epochs, tuning.seed, lr, teacher=teacher)
+    return alone_recipe(recipe, space, arch, tuning.epochs, tuning.seed, lr, teacher=teacher)
 
 
 def _trainable(subject: Subject, tuning: Tuning) -> tuple[Supernet, TrainRecipe, Data]:

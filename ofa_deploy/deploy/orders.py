@@ -12,7 +12,6 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundling import build_bundle
-from ofa_deploy.deploy.cell_networks import CellSubject
 from ofa_deploy.deploy.earlier_answers import earlier_answers
 from ofa_deploy.deploy.extract import BY_DEFAULT, Extraction, extract
 from ofa_deploy.deploy.finetuning import Progress, Tuning, tuning_of
@@ -87,7 +86,6 @@ class Order:
         """
 
         def one(target: TargetProfile) -> Extraction:
-            cells = isinstance(self.subject, CellSubject)
             asked = (workspace, self.subject, target, self.constraints, answers)
             return extract(
                 fleet,
@@ -103,7 +101,7 @@ class Order:
                 self.finetune,
                 self.front,
                 self.plan,
-                [] if cells else earlier_answers(*asked),
+                earlier_answers(*asked),
                 self.spread,
                 fresh_session(workspace, target.name) if session is None else session,
             )

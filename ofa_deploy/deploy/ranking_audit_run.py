@@ -22,7 +22,7 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import Arch, arch_facts, frozen
+from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, initialise, read_summary
 from ofa_deploy.training import Data, alone_recipe, batches, expected_seconds, train_supernet, training_id
@@ -74,7 +74,7 @@ class RankingAudit:
 
     def __init__(self, workspace: Workspace, subject: Subject, plan: Plan) -> None:
         self._workspace, self._subject, self._plan = workspace, subject, plan
-        self._recipe, self._campaign, self._data = _trained_here(subject)
+        self._recipe, self._campaign, self._data, self._space = _trained_here(subject)
         self.epochs = max(1, self._recipe.epochs // 4) if plan.epochs is None else plan.epochs
         self.archs = networks(subject, plan)
         repeated = _spread(len(self.archs), plan.repeat)
@@ -91,14 +91,14 @@ class RankingAudit:
         return min(self._recipe.accuracy.images, len(self._data.valid))
 
     def _label(self, arch: Arch, seed: int) -> Label:
-        return Label(arch, seed, alone_recipe(self._recipe, self._subject.space, arch, self.epochs, seed))
+        return Label(arch, seed, alone_recipe(self._recipe, self._space, arch, self.epochs, seed))
 
     def expected(self) -> list[float]:
         """About how many seconds each label takes, from a few steps that are timed now; 0 where none is missing."""
         if not self.missing():
             return [0.0] * len(self.labels)
         recipe = self._recipe.model_copy(update={"epochs": self.epochs})
-        seconds = expected_seconds(recipe, self._subject.space, self.archs, self._data)
+        seconds = expected_seconds(recipe, self._space, self.archs, self._data)
         known = dict(zip((arch.key for arch in self.archs), seconds, strict=True))
         return [known[label.arch.key] for label in self.labels]
 
@@ -220,9 +220,9 @@ class RankingAudit:
         return scorers
 
     def _untrained(self, arch: Arch) -> Subnet:
-        single = Supernet(frozen(self._subject.space, arch))
+        single = Supernet(frozen(self._space, arch))
         initialise(single, self._plan.seed)
-        return as_subnet(single, self._subject.space.network(arch))
+        return as_subnet(single, self._space.network(arch))
 
     def _proxy(self, name: str, subnets: Sequence[Subnet]) -> list[float]:
         data, scores = self._data, []
@@ -247,13 +247,13 @@ def networks(subject: Subject, plan: Plan) -> list[Arch]:
     return different
 
 
-def _trained_here(subject: Subject) -> tuple[TrainRecipe, Campaign, Data]:
-    if subject.recipe is None or subject.campaign is None or subject.data is None:
+def _trained_here(subject: Subject) -> tuple[TrainRecipe, Campaign, Data, SearchSpace]:
+    if subject.recipe is None or subject.campaign is None or subject.data is None or subject.supernet is None:
         raise UsageError(
             f"{subject.name} cannot be audited: its networks are trained alone by its own recipe, on its images "
             f"({subject.data_error or 'its weights are random'})"
         )
-    return subject.recipe, subject.campaign, subject.data
+    return subject.recipe, subject.campaign, subject.data, subject.supernet.space
 
 
 def _spread(count: int, chosen: int | None) -> set[int]:

@@ -9,23 +9,26 @@ from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.latency_models import has_blocks, load_model, load_table
 from ofa_deploy.latency import LatencyModel, LatencyTable
-from ofa_deploy.space import PopulationCodec, SearchSpace
+from ofa_deploy.space import Family, PopulationCodec
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:
     from ofa_deploy.fleet.profiling import Progress
+
+NETWORKS = 20  # whole networks that are measured beside the blocks
+OF_CELLS = 8  # beside whole cells, which tell more of a network than small blocks do
 
 
 def ready_model(
     fleet: Fleet | None,
     workspace: Workspace,
     target: TargetProfile,
-    space: SearchSpace,
+    space: Family,
     statistic: str = "p50",
     protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> tuple[LatencyModel, PopulationCodec]:
-    """The target's latency model, and the part of a space that its table covers; profiles where nothing is covered.
+    """The target's latency model, and the part of a family that its table covers; profiles where nothing is covered.
 
     Args:
         fleet: None forbids to profile.
@@ -50,14 +53,13 @@ def ready_model(
             raise OpNotProfiled(f"{target.name} has no latency table; run: ofa-deploy profile --target {target.name}")
         from ofa_deploy.fleet.profiling import profile  # and with it ONNX
 
-        table, covered = (
-            profile(fleet, workspace, target, space, protocol=protocol, progress=progress),
-            list(space.resolutions),
-        )
+        networks = NETWORKS if any(place.own for place in space.places) else OF_CELLS
+        table = profile(fleet, workspace, target, space, networks, protocol=protocol, progress=progress)
+        covered = list(space.resolutions)
     return LatencyModel(table, statistic=statistic), PopulationCodec(space.with_resolutions(tuple(covered)))
 
 
-def _measured_whole(table: LatencyTable, space: SearchSpace) -> tuple[int, ...]:
+def _measured_whole(table: LatencyTable, space: Family) -> tuple[int, ...]:
     """The resolutions at which only whole networks of a space were measured, by ``profile --few``."""
     known = [set(row.ops) for row in table.networks.values()]
 
@@ -68,5 +70,5 @@ def _measured_whole(table: LatencyTable, space: SearchSpace) -> tuple[int, ...]:
     return tuple(resolution for resolution in space.resolutions if some(resolution))
 
 
-def _missing(table: LatencyTable, space: SearchSpace, resolution: int) -> list[str]:
+def _missing(table: LatencyTable, space: Family, resolution: int) -> list[str]:
     return table.missing(PopulationCodec(space.with_resolutions((resolution,)), table.per_resolution).op_keys)

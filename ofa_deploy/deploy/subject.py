@@ -26,7 +26,7 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
 from ofa_deploy.pixels import MODES
-from ofa_deploy.space import Arch, Population, PopulationCodec, SearchSpace, load_space
+from ofa_deploy.space import Arch, Family, Population, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, load_supernet
 from ofa_deploy.training import ALONE, Data, World, batches, load_data, read_sample, trained_data
@@ -55,10 +55,11 @@ class Subject:
         data: its images; None where they cannot be found, with the reason in ``data_error``.
         predictor: None where no accuracy is known; search then prefers more MACs.
         found: of cells, the search that found them, for the report's pictures.
+        sizes: of one trained network, the family that it was chosen from: its measurements tell the device's level.
         sha256: of the supernet's file, or of the space and seed.
     """
 
-    space: SearchSpace
+    space: Family
     name: str
     sha256: str
     supernet: Supernet | None = None
@@ -71,6 +72,7 @@ class Subject:
     campaign: Campaign | None = None
     seed: int = 0
     found: dict[str, Any] | None = None
+    sizes: Family | None = None
 
     @property
     def random_weights(self) -> bool:

@@ -23,7 +23,7 @@ class MixedSupernet:
 
     def __init__(self, supernet: Supernet, slots: Slots) -> None:
         self.supernet, self.slots = supernet, slots
-        self.space = slots.codec.space
+        self.space = supernet.space.with_resolutions(slots.codec.space.resolutions)
 
     def loss(self, batch: Batch, drawn: Drawn) -> Tensor:
         """Expected cross-entropy over the sizes that are drawn."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,7 +23,7 @@ from scipy.special import ndtri
 from device_agents.summary import summarise
 from ofa_deploy.accuracy import Predictor, objective, read_predictor
 from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
-from ofa_deploy.blocks import Network
+from ofa_deploy.blocks import Network, counts
 from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.export.answers import bundle_answers
@@ -35,13 +35,12 @@ from ofa_deploy.latency.level import Curve
 from ofa_deploy.space import (
     Arch,
     CellSpace,
+    Family,
     PopulationCodec,
-    SearchSpace,
     load_space,
     network_macs,
     network_memory,
     network_params,
-    op_weights,
 )
 
 # How far a figure may be from its recomputation, relative and absolute: records round latencies to seven digits, which
@@ -99,11 +98,11 @@ class Bundle:
         return model
 
     @cached_property
-    def space(self) -> SearchSpace:
+    def space(self) -> Family:
         """The space as the report's provenance describes it, or the preset that the arch names."""
         described = self.report["provenance"].get("space")
-        if described and "genotype" in described:  # a family of cell networks answers as a space does here
-            return cast(SearchSpace, CellSpace.from_json(described))
+        if described and "genotype" in described:
+            return CellSpace.from_json(described)
         return load_space(described or str(self._named.get("space")))
 
     @cached_property
@@ -183,7 +182,7 @@ def _model(bundle: Bundle) -> Figures:
     network: batch norm leaves one bias a channel."""
     weights = [c for c in bundle.model.graph.initializer if c.dims and c.data_type != onnx.TensorProto.INT64]  # places
     held = sum(prod(c.dims) for c in weights if not c.name.endswith(NO_WEIGHTS))
-    needed = sum(map(op_weights, bundle.network.ops))
+    needed = sum(counts.shipped_weights(op.block) for op in bundle.network.ops)
     if held != needed:
         raise Damaged(f"model.onnx holds {held} weights, the network of arch.json needs {needed}")
     return {"size_bytes": (bundle.folder / "model.onnx").stat().st_size}

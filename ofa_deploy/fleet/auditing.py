@@ -17,7 +17,7 @@ from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, Measurement, audit_summary
-from ofa_deploy.space import Arch, Population, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Family, Population, PopulationCodec
 from ofa_deploy.store import Workspace
 
 POOL = 4096  # random subnets from which an audit's networks are drawn
@@ -43,7 +43,7 @@ def audit(
     fleet: Fleet,
     workspace: Workspace,
     target: TargetProfile,
-    space: SearchSpace,
+    space: Family,
     networks: int = 40,
     seed: int = 0,
     statistic: str = "p50",
@@ -74,7 +74,7 @@ def compared(
     fleet: Fleet,
     target: TargetProfile,
     model: LatencyModel,
-    space: SearchSpace,
+    space: Family,
     archs: Sequence[Arch],
     protocol: Protocol | None = None,
     progress: Progress | None = None,

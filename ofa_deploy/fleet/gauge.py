@@ -21,7 +21,7 @@ from ofa_deploy.fleet.profiling import Progress, network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, Measurement, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
-from ofa_deploy.space import Arch, SearchSpace
+from ofa_deploy.space import Arch, Family
 from ofa_deploy.store import Workspace
 
 ANCHORS = 7  # networks, from the fastest to the slowest that were profiled
@@ -48,7 +48,7 @@ class Gauge:
         self,
         workspace: Workspace,
         target: TargetProfile,
-        space: SearchSpace,
+        space: Family,
         model: LatencyModel,
         count: int = ANCHORS,
     ) -> None:
@@ -180,12 +180,12 @@ def fresh_session(workspace: Workspace, device: str, at: datetime | None = None)
 @contextmanager
 def looking(
     workspace: Workspace, target: TargetProfile, progress: Progress | None = None
-) -> Iterator[Callable[[SearchSpace, LatencyModel], LevelNow | None]]:
+) -> Iterator[Callable[[Family, LatencyModel], LevelNow | None]]:
     """Within it, a function that measures a target's level now by the networks of a space that its model knows."""
     with ExitStack() as stack:
         opened: list[Fleet] = []
 
-        def look(space: SearchSpace, model: LatencyModel) -> LevelNow | None:
+        def look(space: Family, model: LatencyModel) -> LevelNow | None:
             gauge = Gauge(workspace, target, space, model)
             if not gauge:
                 return None

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.blocks import Network, OpSpec
+from ofa_deploy.blocks import Network, Unit
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.latency import LatencyModel, LatencyTable, Measurement, differences
 from ofa_deploy.latency.level import LevelNow
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
 from ofa_deploy.latency.table import block_key
-from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.store import Store, Workspace
 
 TYPICAL = 256  # random networks of a space whose median latency is the unit in which devices are compared
@@ -73,7 +73,7 @@ def has_blocks(workspace: Workspace, target: TargetProfile) -> bool:
 
 
 def load_model(
-    workspace: Workspace, target: TargetProfile, space: SearchSpace, statistic: str = "p50", strict: bool = False
+    workspace: Workspace, target: TargetProfile, space: Family, statistic: str = "p50", strict: bool = False
 ) -> LatencyModel:
     """What predicts the networks of a space on a target, from the best that is known.
 
@@ -101,11 +101,11 @@ def load_model(
 def predict_archs(
     workspace: Workspace,
     target: TargetProfile,
-    archs: Sequence[tuple[SearchSpace, Arch]],
+    archs: Sequence[tuple[Family, Arch]],
     confidence: float,
     strict: bool = False,
     explain: bool = False,
-    look: Callable[[SearchSpace, LatencyModel], LevelNow | None] | None = None,
+    look: Callable[[Family, LatencyModel], LevelNow | None] | None = None,
 ) -> list[dict[str, Any]]:
     """The predictions of subnets, each with its space: ``key``, ``mean_ms``, ``std_ms``, ``upper_ms``, ``simulated``.
 
@@ -120,7 +120,7 @@ def predict_archs(
     Raises:
         OpNotProfiled: see ``load_model``.
     """
-    answers, models, levels = [], dict[SearchSpace, LatencyModel](), dict[SearchSpace, LevelNow | None]()
+    answers, models, levels = [], dict[Family, LatencyModel](), dict[Family, LevelNow | None]()
     for space, arch in archs:
         network, at = space.network(arch), space.with_resolutions((arch.resolution,))
         if at not in models:
@@ -139,7 +139,7 @@ def predict_archs(
     return answers
 
 
-def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpace) -> list[OtherDevice]:
+def other_devices(workspace: Workspace, target: TargetProfile, space: Family) -> list[OtherDevice]:
     """What a space's blocks cost on the other devices of the workspace that know most of them, in their newest tables.
 
     What a device does not know is interpolated from what it does. A simulated device says nothing of a real one, nor a
@@ -155,12 +155,12 @@ def other_devices(workspace: Workspace, target: TargetProfile, space: SearchSpac
     return found
 
 
-def _effects(table: LatencyTable, wanted: Mapping[str, OpSpec]) -> dict[str, float]:
+def _effects(table: LatencyTable, wanted: Mapping[str, Unit]) -> dict[str, float]:
     """Every block's contribution to a network on a device; interpolated where a wanted one is unknown there."""
     model, known = LatencyModel(table), dict[str, list[float]]()
     for key, effect in model.effects.items():  # a published table may have a row for every resolution
         known.setdefault(block_key(key), []).append(max(effect, 0.1 * table.rows[key].best))
-    missing = {key: op for key, op in wanted.items() if key not in known}
+    missing = {key: unit for key, unit in wanted.items() if key not in known}
     effects = {key: float(np.mean(values)) for key, values in known.items()}
     if missing:
         guess, _ = interpolate(list(table.rows.values()), missing)
@@ -177,9 +177,9 @@ def prior_from_others(others: list[OtherDevice], codec: PopulationCodec) -> Bloc
     return prior_from_devices(blocks, others, counts)
 
 
-def blocks_by_key(codec: PopulationCodec) -> dict[str, OpSpec]:
-    """A space's blocks by the keys of their rows in a latency table, in the codec's order."""
-    return dict(zip(codec.op_keys, codec.ops, strict=True))
+def blocks_by_key(codec: PopulationCodec) -> dict[str, Unit]:
+    """A family's blocks and cells by the keys of their rows in a latency table, in the codec's order."""
+    return dict(zip(codec.op_keys, codec.units, strict=True))
 
 
 def op_keys(network: Network) -> list[str]:

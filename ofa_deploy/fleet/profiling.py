@@ -23,7 +23,7 @@ from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row
 from ofa_deploy.latency.posterior import choose, design
 from ofa_deploy.latency.priors import BlockPrior, table_prior
-from ofa_deploy.space import Arch, PopulationCodec, SearchSpace
+from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.store import Workspace
 
 Progress = Callable[[dict], None]
@@ -56,7 +56,7 @@ def profile(
     fleet: Fleet,
     workspace: Workspace,
     target: TargetProfile,
-    space: SearchSpace,
+    space: Family,
     networks: int = 20,
     refresh: bool = False,
     seed: int = 0,
@@ -64,7 +64,7 @@ def profile(
     progress: Progress | None = None,
     few: bool = False,
 ) -> LatencyTable:
-    """Measure the blocks of a space that a target's table lacks, and whole networks beside them in the same rounds.
+    """Measure the blocks and cells that a target's table lacks, and whole networks beside them in the same rounds.
 
     Args:
         space: its resolutions are the ones that are measured.
@@ -78,8 +78,8 @@ def profile(
     fleet.fetch(target)
     codec, table = PopulationCodec(space), load_table(workspace, target)
     for _ in range(2):  # again where the device's condition has changed since, so that its older rows do not count
-        ops = codec.ops if refresh else [op for op in codec.ops if op.key not in table.rows]
-        items = [] if few else [block_item(op, target) for op in ops]
+        units = codec.units if refresh else [unit for unit in codec.units if unit.op.key not in table.rows]
+        items = [] if few else [unit_item(unit.network, target) for unit in units]
         prior = _prior_before(workspace, target, codec, table)
         archs = to_measure(codec, prior, {} if refresh else table.networks, networks, seed)
         items += [network_item(space.network(arch), arch, target) for arch in archs]

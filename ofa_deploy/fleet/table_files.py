@@ -8,7 +8,7 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.latency_models import export_table, load_table
 from ofa_deploy.fleet.targets import new_table_name, resolve_target
 from ofa_deploy.latency import LatencyTable, as_records, read_csv, read_table
-from ofa_deploy.space import PopulationCodec, SearchSpace
+from ofa_deploy.space import Family, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 
 
@@ -52,7 +52,7 @@ def read_file(
     return read_csv(path, name or path.stem, space, resolution)
 
 
-def covered(table: LatencyTable, space: SearchSpace) -> dict[int, dict[str, float]]:
+def covered(table: LatencyTable, space: Family) -> dict[int, dict[str, float]]:
     """The resolutions at which a table has every block of a space, each with two sums in ms: a look at them shows a
     table in a wrong unit, which nothing inside the table can."""
     found = {}

@@ -11,13 +11,13 @@ from uuid import uuid4
 
 import yaml
 
-from ofa_deploy.blocks import OpSpec
+from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.measurement import Measurement
 from ofa_deploy.latency.plausible import Claim, moved_values, refuse_implausible
 from ofa_deploy.latency.table import LatencyTable, Row
-from ofa_deploy.space import PopulationCodec, SearchSpace, op_macs
+from ofa_deploy.space import PopulationCodec, SearchSpace
 
 
 def published_condition(per_resolution: bool, statistic: str) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def ofa_entries(op: OpSpec) -> dict[str, tuple[int, int]]:
         For each the multiply-accumulates and the moved values.
     """
     (oh, ow), source = op.out_hw, f"input:{op.h}x{op.w}x{op.cin}"
-    whole = (op_macs(op), moved_values(op))
+    whole = (counts.macs(op.block), moved_values(op))
     if op.kind == "stem":
         return {f"Conv-{source}-output:{oh}x{ow}x{op.cout}": whole}
     if op.kind == "head":

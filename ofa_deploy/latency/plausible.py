@@ -23,7 +23,6 @@ from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.blocks.kinds.kind import WHOLE
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import Row
-from ofa_deploy.space import op_macs, op_params
 
 LIMITS_MS = (1e-4, 1e6)  # no runtime is called in less than 100 ns; nobody waits a quarter of an hour for one answer
 FASTEST = 1e13  # multiply-accumulates a second for one image; its many small blocks keep large GPUs below
@@ -55,12 +54,12 @@ class Claim:
         """What is claimed of a block, or of a network of blocks."""
         if any(op.definition.role == WHOLE for op in ops):
             return cls(where, row, 0, 0, len(ops))
-        return cls(where, row, sum(map(op_macs, ops)), sum(map(moved_values, ops)), len(ops))
+        return cls(where, row, sum(counts.macs(op.block) for op in ops), sum(map(moved_values, ops)), len(ops))
 
 
 def moved_values(op: OpSpec) -> int:
     """Values that a block reads and writes for one image, and its parameters."""
-    return counts.values_moved(op.block) + op_params(op)
+    return counts.values_moved(op.block) + counts.params(op.block)
 
 
 def refuse_implausible(claims: Sequence[Claim]) -> None:

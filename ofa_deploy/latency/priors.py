@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.blocks import OpSpec, counts
+from ofa_deploy.blocks import OpSpec, Unit, counts
 from ofa_deploy.blocks.kinds import KINDS
 from ofa_deploy.blocks.kinds.kind import HEAD, STAGE, STEM
 from ofa_deploy.latency.mixture import Prior, Term
 from ofa_deploy.latency.posterior import device_prior
 from ofa_deploy.latency.table import LatencyTable, Row
-from ofa_deploy.space import op_macs, op_params
 
 # Ranges of the prior's scales, and the noise of a network around the sum, all as fractions of latencies:
 FACTOR = (0.05, 0.3)  # common to all blocks
@@ -99,22 +98,23 @@ class OtherDevice:
 
 
 def table_prior(
-    table: LatencyTable, needed: Mapping[str, OpSpec] | None = None, others: Sequence[OtherDevice] = ()
+    table: LatencyTable, needed: Mapping[str, Unit] | None = None, others: Sequence[OtherDevice] = ()
 ) -> BlockPrior:
     """The device's own table as a prior; needed blocks that it lacks are interpolated.
 
     Args:
-        needed: blocks by the keys of their rows.
+        needed: blocks and cells by the keys of their rows.
         others: what the missing blocks cost elsewhere helps to guess what they cost here.
     """
     rows = list(table.rows.values())
-    missing = {key: op for key, op in (needed or {}).items() if key not in table.rows}
+    missing = {key: unit for key, unit in (needed or {}).items() if key not in table.rows}
     t = np.array([row.best for row in rows])
     error = np.array([row.best_se for row in rows])
     if missing:
         guess, unsure = interpolate(rows, missing, others)
         t, error = np.concatenate([t, guess]), np.concatenate([error, unsure])
-    keys, ops = [*(row.key for row in rows), *missing], [*(row.block for row in rows), *missing.values()]
+    keys = [*(row.key for row in rows), *missing]
+    ops = [*(row.block for row in rows), *(unit.op for unit in missing.values())]
     origin = ["measured"] * len(rows) + ["interpolated"] * len(missing)
     return BlockPrior(tuple(keys), _sum_of_blocks(ops, t, error), tuple(origin))
 
@@ -137,9 +137,11 @@ def _standardised(values: np.ndarray) -> np.ndarray:
     return (values - values.mean(0)) / np.where(values.std(0) > 0, values.std(0), 1.0) if len(values) else values
 
 
-def costs(op: OpSpec) -> list[float]:
-    """MACs, values moved, weights, and one launch."""
-    return [float(op_macs(op)), float(counts.values_moved(op.block)), float(op_params(op)), 1.0]
+def costs(unit: Unit) -> list[float]:
+    """MACs, values moved, weights, and one launch, which counts for a cell as for a block."""
+    macs = sum(counts.macs(op.block) for op in unit.ops)
+    moved = sum(counts.values_moved(op.block) for op in unit.ops)
+    return [float(macs), float(moved), float(sum(counts.params(op.block) for op in unit.ops)), 1.0]
 
 
 def traits(op: OpSpec) -> list[float]:
@@ -154,7 +156,7 @@ def traits(op: OpSpec) -> list[float]:
 
 
 def interpolate(
-    rows: Sequence[Row], missing: Mapping[str, OpSpec], others: Sequence[OtherDevice] = ()
+    rows: Sequence[Row], missing: Mapping[str, Unit], others: Sequence[OtherDevice] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
     """Latency in ms and relative error of blocks that were not measured, from rows of blocks that were.
 
@@ -170,10 +172,10 @@ def interpolate(
     from sklearn.linear_model import Ridge
 
     # no block is like a whole cell, and what pools or adds tells nothing of what multiplies
-    rows = [row for row in rows if row.block.kind != "cell" and op_macs(row.block)]
-    blocks = {**{row.key: row.block for row in rows}, **missing}
+    rows = [row for row in rows if row.block.kind != "cell" and counts.macs(row.block.block)]
+    blocks = {**{row.key: Unit(row.block) for row in rows}, **missing}
     trend = _standardised(_log_costs(blocks, others))
-    where = np.array([traits(op) for op in blocks.values()])
+    where = np.array([traits(unit.op) for unit in blocks.values()])
     y, n = np.log([row.best for row in rows]), len(rows)
     linear = Ridge(alpha=0.1).fit(trend[:n], y)
     rest = y - linear.predict(trend[:n])
@@ -185,8 +187,8 @@ def interpolate(
     return np.exp(linear.predict(trend[n:]) + mean), np.maximum(std, LEAST_GUESS)
 
 
-def _log_costs(blocks: Mapping[str, OpSpec], others: Sequence[OtherDevice]) -> np.ndarray:
-    columns = [np.log(np.maximum([costs(op)[:3] for op in blocks.values()], 1.0))]  # pooling has no MACs or weights
+def _log_costs(blocks: Mapping[str, Unit], others: Sequence[OtherDevice]) -> np.ndarray:
+    columns = [np.log(np.maximum([costs(unit)[:3] for unit in blocks.values()], 1.0))]  # pooling has no MACs or weights
     columns += [np.log([[other.effects[key]] for key in blocks]) for other in others if _knows(other, blocks)]
     return np.concatenate(columns, axis=1)
 
@@ -195,26 +197,26 @@ def _knows(other: OtherDevice, keys: Iterable[str]) -> bool:
     return all(other.effects.get(key, 0.0) > 0 for key in keys)
 
 
-def prior_from_devices(blocks: Mapping[str, OpSpec], others: Sequence[OtherDevice], networks: np.ndarray) -> BlockPrior:
+def prior_from_devices(blocks: Mapping[str, Unit], others: Sequence[OtherDevice], networks: np.ndarray) -> BlockPrior:
     """The prior for a device of which no block was measured.
 
     Args:
-        blocks: by the keys of their rows.
+        blocks: and cells, by the keys of their rows.
         others: devices that know all of them; with none, the prior rests on the made-up devices alone.
         networks: counts ``[N, J]`` of blocks in typical networks; their median latency is the unit.
     """
-    keys, ops = list(blocks), list(blocks.values())
-    analytic = np.array([costs(op) for op in ops]).T
+    keys, units = list(blocks), list(blocks.values())
+    analytic = np.array([costs(unit) for unit in units]).T
     analytic /= np.median(networks @ analytic.T, axis=0)[:, None]
     known = [other for other in others if _knows(other, keys)]
     effects = np.array([[other.effects[key] for key in keys] for other in known])
     levels = np.median(networks @ effects.T, axis=0) if known else np.ones(1)
     devices = effects / levels[:, None] if known else analytic.mean(0)[None]
-    prior = device_prior(devices, None, analytic, np.array([traits(op) for op in ops]))
+    prior = device_prior(devices, None, analytic, np.array([traits(unit.op) for unit in units]))
     return BlockPrior(
         tuple(keys),
         prior,
-        ("other devices",) * len(ops),
+        ("other devices",) * len(units),
         relative=True,
         level=float(np.exp(np.log(levels).mean())),
         devices=tuple(other.name for other in known),

@@ -112,7 +112,7 @@ class _Losses:
 
     def best(self) -> Population:
         """The subnet that loses nothing, for every resolution and width."""
-        depths = np.stack([depth.argmin(axis=1) for depth in self.depth], axis=1)
+        depths = np.array([depth.argmin(axis=1) for depth in self.depth], dtype=int).reshape(-1, len(self.bounds)).T
         rows = self.slots.rows(self.slot.argmin(axis=2), depths)
         rows[:, : self.slots.depth0] = self.slots.size_genes(np.arange(len(rows)))
         return self.slots.codec.canonicalise(rows)

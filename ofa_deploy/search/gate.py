@@ -19,8 +19,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from ofa_deploy.search.problem import Latency, Problem
-from ofa_deploy.search.separable import Separable, Slots, activations, block_counts, separate
+from ofa_deploy.search.problem import COUNTED, Latency, Problem
+from ofa_deploy.search.separable import Separable, Slots, separate
 from ofa_deploy.space import Population
 from ofa_deploy.threads import one_thread
 
@@ -234,7 +234,7 @@ def _count(problem: Problem, name: str, constraint: str | None) -> Column:
     """A count of the blocks; a lower bound is an upper bound of the negative count."""
     what, sign = name.removeprefix("max_").removeprefix("min_"), -1.0 if name.startswith("min_") else 1.0
     scale = sign * (problem.value_bytes / 1e6 if what == "memory_mb" else 1.0)
-    table = scale * block_counts(problem.codec, what)
+    table = scale * problem.codec.counts(COUNTED[what])
 
     def total(_: Population, ids: np.ndarray) -> np.ndarray:
         return table.take(ids).sum(axis=0)
@@ -252,11 +252,11 @@ def _count(problem: Problem, name: str, constraint: str | None) -> Column:
 
 def _peaks(problem: Problem) -> tuple[float, float]:
     """Between which bounds the working set of any subnet's activations lies, in MB."""
-    needs, codec = activations(problem.codec), problem.codec
-    always = [t for t, place in zip(codec.tables, codec.space.places, strict=True) if place.depth is None]
-    least = np.max([needs[table].reshape(*table.shape[:2], -1).min(axis=2) for table in always], axis=0)
+    codec = problem.codec
+    always = [t for t, place in zip(codec.peaks, codec.space.places, strict=True) if place.depth is None]
+    least = np.max([table.reshape(*table.shape[:2], -1).min(axis=2) for table in always], axis=0)
     unit = problem.value_bytes * problem.batch / 1e6
-    return unit * float(least.min()), unit * float(needs.max())
+    return unit * float(least.min()), unit * max(float(table.max()) for table in codec.peaks)
 
 
 def _rounded(sure: float, possible: float) -> tuple[float, float]:
@@ -264,7 +264,9 @@ def _rounded(sure: float, possible: float) -> tuple[float, float]:
 
 
 def _groups(slots: Slots) -> Iterator[list[int]]:
-    """Slots of one stage, as many together as a table may have entries."""
+    """Slots of one stage, as many together as a table may have entries; no slots where only the size is chosen."""
+    if not slots.stages:
+        yield []
     for stage, members in enumerate(slots.stages):
         room = ENTRIES // (slots.sizes * int(slots.codec.choices[slots.depth0 + stage]))
         group: list[int] = []
@@ -284,7 +286,8 @@ def _weights(slots: Slots, group: list[int]) -> np.ndarray:
         for gene, choices in zip(reversed(slot.genes), reversed(slot.sizes), strict=True):
             weights[gene] = unit
             unit *= choices
-    for gene in (slots.depth0 + slots.all[group[0]].stage, *reversed(range(slots.depth0))):
+    depth = [slots.depth0 + slots.all[i].stage for i in group[:1]]
+    for gene in (*depth, *reversed(range(slots.depth0))):
         weights[gene] = unit
         unit *= int(slots.codec.choices[gene])
     return weights
@@ -293,7 +296,7 @@ def _weights(slots: Slots, group: list[int]) -> np.ndarray:
 def _table(sums: Separable, group: list[int], width: int, first: bool) -> np.ndarray:
     """``float32[entries, width]``: what a group's blocks add; the first group's has what all subnets share, too."""
     slots = [sums.slots.all[i] for i in group]
-    depths, columns = len(slots[0].present), sums.constant.shape[1]
+    depths, columns = len(slots[0].present) if slots else 1, sums.constant.shape[1]
     total = np.zeros((len(sums.constant), depths, columns))
     if first:
         total += sums.constant[:, None]

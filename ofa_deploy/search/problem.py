@@ -8,13 +8,19 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ofa_deploy.blocks.network_counts import VALUE_BYTES
 from ofa_deploy.config import Constraints
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.search.gradient import Gradient
-from ofa_deploy.search.separable import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec
-from ofa_deploy.space.totals import VALUE_BYTES
 
+COUNTED = {  # what ``PopulationCodec.counts`` calls what is bounded; of the memory, it adds up the weights
+    "macs": "macs",
+    "params": "params",
+    "memory_mb": "weights",
+    "layers": "layers",
+    "large_kernels": "large_kernels",
+}
 INFEASIBLE = -1e6  # fitness of what violates the constraints lies below it
 Accuracy = Callable[[Population], np.ndarray]
 Latency = Callable[[Population], tuple[np.ndarray, np.ndarray]]
@@ -165,11 +171,11 @@ class Problem:
         return {name: self._count(name, population) for name in self.counted}
 
     def _count(self, name: str, population: Population, peak: bool = True) -> np.ndarray:
-        ids, what = self.codec.op_ids(population), name.split("_", 1)[1]
-        total = block_counts(self.codec, what).take(ids).sum(axis=0)
-        if what != "memory_mb":
+        what = COUNTED[name.split("_", 1)[1]]
+        total = self.codec.counts(what).take(self.codec.op_ids(population)).sum(axis=0)
+        if what != COUNTED["memory_mb"]:
             return total
-        most = activations(self.codec).take(ids).max(axis=0) if peak else 0.0
+        most = self.codec.peak(population) if peak else 0.0
         return self.value_bytes * (total + self.batch * most) / 1e6
 
     def means(self, population: Population) -> np.ndarray:

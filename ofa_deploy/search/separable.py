@@ -12,43 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from math import prod
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from ofa_deploy.space import GENE, Population, PopulationCodec
-from ofa_deploy.space.totals import op_table
 
-LARGE_KERNEL = 5  # a kernel is large if it is larger than this
 ADDITIVE = 1e-6  # a function is a sum over blocks if it differs from one by no more, as a fraction of its range
-
-
-_KNOWN: WeakKeyDictionary[PopulationCodec, dict[str, np.ndarray]] = WeakKeyDictionary()  # as long as a codec is used
-
-
-def block_counts(codec: PopulationCodec, what: str) -> np.ndarray:
-    """``float64[M + 1]``: what every block of ``codec.ops`` adds to a network, and 0 for the empty slot.
-
-    Args:
-        what: ``macs``, ``params``, ``memory_mb`` (its weights, in values), ``layers`` or ``large_kernels``.
-    """
-    known = _KNOWN.setdefault(codec, {})
-    if what not in known:
-        known[what] = _counted(codec, what)
-    return known[what]
-
-
-def _counted(codec: PopulationCodec, what: str) -> np.ndarray:
-    if what == "layers":
-        return np.array([1.0] * len(codec.ops) + [0.0])
-    if what == "large_kernels":
-        return np.array([float(np.max(op.kernel) > LARGE_KERNEL) for op in codec.ops] + [0.0])
-    return op_table(codec.ops, "weights" if what == "memory_mb" else what)
-
-
-def activations(codec: PopulationCodec) -> np.ndarray:
-    """``float64[M + 1]``: values that must be in memory at once to run every block, and 0 for the empty slot."""
-    return block_counts(codec, "activations")
 
 
 @dataclass(frozen=True)
@@ -94,29 +63,30 @@ class Slot:
 
 
 class Slots:
-    """The genes of a space, slot by slot. ``C`` is the most choices that a slot has; choice C is an absent block.
+    """The genes of a family, slot by slot. ``C`` is the most choices that a slot has; choice C is an absent block.
 
     Attributes:
         depth0: number of the first stage's depth among the genes; those before it make up a network's size.
+        stages: for every depth the slots that it decides on; none of a family whose genes all make up the size.
         shape: their numbers of choices.
     """
 
     def __init__(self, codec: PopulationCodec) -> None:
-        space = codec.space
-        self.codec, self.depth0 = codec, space.size_genes
-        self.kernel0 = self.depth0 + len(space.stages)
+        slots = [(place, place.depth) for place in codec.space.places if place.depth is not None]
+        depths = sorted({depth for _, depth in slots})
+        self.codec, self.depth0 = codec, depths[0] if depths else len(codec.choices)
+        self.kernel0 = self.depth0 + len(depths)
         self.shape = tuple(int(count) for count in codec.choices[: self.depth0])
         self.all: list[Slot] = []
-        for place in space.places:
-            if place.depth is not None:
-                sizes = tuple(int(codec.choices[gene]) for gene in place.own)
-                self.all.append(Slot(place.depth - self.depth0, place.own, sizes, place.present, place.silent))
-        self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(space.stages))]
-        self.C = max(slot.choices for slot in self.all)
+        for place, depth in slots:
+            sizes = tuple(int(codec.choices[gene]) for gene in place.own)
+            self.all.append(Slot(depth - self.depth0, place.own, sizes, place.present, place.silent))
+        self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(depths))]
+        self.C = max((slot.choices for slot in self.all), default=1)
         self._units = np.array(_units(self.shape))
         # the slots' own genes, position by position: of which slots, which genes, what a step counts, how many choices
         self._digits = []
-        for position in range(max(len(slot.genes) for slot in self.all)):
+        for position in range(max((len(slot.genes) for slot in self.all), default=0)):
             having = [i for i, slot in enumerate(self.all) if len(slot.genes) > position]
             genes = [self.all[i].genes[position] for i in having]
             counts = [self.all[i].sizes[position] for i in having]

@@ -1,26 +1,22 @@
 """What can be built: spaces, subnets, and their counts. numpy only; knows no torch and no device."""
 
 from ofa_deploy.blocks.kinds import make_divisible
+from ofa_deploy.blocks.network_counts import (
+    network_macs,
+    network_memory,
+    network_params,
+    op_counts,
+    unit_counts,
+)
 from ofa_deploy.space.cells import CellArch, CellSpace, Genotype
 from ofa_deploy.space.elastic import frozen, largest_alone, make_elastic
+from ofa_deploy.space.family import Arch, Family, Gene, Place
 from ofa_deploy.space.handpicked import MULTIPLIERS, families, handpicked, handpicked_subnet, picked_name
 from ofa_deploy.space.population import GENE, Population, PopulationCodec
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import Scaling, compound, grid, rescale
-from ofa_deploy.space.search_space import Arch, SearchSpace, StageSpec, elastic_kernels
-from ofa_deploy.space.totals import (
-    arch_facts,
-    network_macs,
-    network_memory,
-    network_params,
-    op_activations,
-    op_counts,
-    op_macs,
-    op_params,
-    op_weights,
-    supernet_params,
-    unit_counts,
-)
+from ofa_deploy.space.search_space import ChainArch, SearchSpace, StageSpec, elastic_kernels
+from ofa_deploy.space.totals import arch_facts, supernet_params
 
 __all__ = [
     "GENE",
@@ -29,7 +25,11 @@ __all__ = [
     "Arch",
     "CellArch",
     "CellSpace",
+    "ChainArch",
+    "Family",
+    "Gene",
     "Genotype",
+    "Place",
     "Population",
     "PopulationCodec",
     "Scaling",
@@ -50,11 +50,7 @@ __all__ = [
     "network_macs",
     "network_memory",
     "network_params",
-    "op_activations",
     "op_counts",
-    "op_macs",
-    "op_params",
-    "op_weights",
     "picked_name",
     "rescale",
     "supernet_params",

@@ -13,15 +13,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import permutations
+from math import prod
 from typing import Any
 
 from ofa_deploy.blocks import Network, OpSpec, Unit
 from ofa_deploy.blocks.network import INPUT
+from ofa_deploy.blocks.network_counts import unit_peaks
 from ofa_deploy.errors import UsageError
+from ofa_deploy.space.family import Arch, Family, Gene, Place
 
 KERNELS = {  # operations of an edge, but for the skip: kind and kernel
     "sep_conv_3x3": ("sep_conv", 3),
@@ -167,28 +170,73 @@ class CellSpace:
                 raise UsageError(f"space {self.name}: {name} needs whole numbers from {least} on{multiple}")
 
     @property
+    def genes(self) -> tuple[Gene, ...]:
+        """Its three choices. All of them change every cell."""
+        return (Gene("resolution", self.resolutions), Gene("channels", self.channels), Gene("cells", self.cells))
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """The stem, the cells, the pooling and the classifier. Where the reductions stand, and so the channels of every
+        cell, depends on how many cells there are."""
+        return (Place((0, 1)), *[Place((0, 1, 2))] * max(self.cells), Place((0, 1)), Place((0, 1)))
+
+    @property
+    def size(self) -> int:
+        """How many different networks there are."""
+        return prod(len(set(gene.choices)) for gene in self.genes)
+
+    @property
     def largest(self) -> CellArch:
         """The network with every choice at its maximum."""
-        return CellArch(self.name, max(self.resolutions), max(self.channels), max(self.cells))
+        return self.arch([max(gene.choices) for gene in self.genes])
 
     @property
     def smallest(self) -> CellArch:
         """The network with every choice at its minimum."""
-        return CellArch(self.name, min(self.resolutions), min(self.channels), min(self.cells))
+        return self.arch([min(gene.choices) for gene in self.genes])
 
-    @property
-    def archs(self) -> list[CellArch]:
-        """All of its networks."""
-        sizes = ((r, c, n) for r in self.resolutions for c in self.channels for n in self.cells)
-        return [CellArch(self.name, *size) for size in sizes]
+    def values(self, arch: Arch | Mapping[str, Any]) -> list[int]:
+        """What a network chose: resolution, channels, cells."""
+        known = self.canonical(arch)
+        return [known.resolution, known.channels, known.cells]
 
-    def canonical(self, arch: CellArch | Mapping[str, Any]) -> CellArch:
+    def arch(self, values: Sequence[int]) -> CellArch:
+        """The network that chose so."""
+        return CellArch(self.name, *values)
+
+    def unit_at(self, place: int, values: Mapping[int, int]) -> Unit | None:
+        """The block or cell at a place; None for a cell that the network does not have."""
+        network, at = self._at(place, values)
+        return None if at is None else network.units[at]
+
+    def peak_at(self, place: int, values: Mapping[int, int]) -> int:
+        """Values in memory at once while that runs, with the tensors that later cells read."""
+        network, at = self._at(place, values)
+        return 0 if at is None else unit_peaks(network)[at]
+
+    def _at(self, place: int, values: Mapping[int, int]) -> tuple[Network, int | None]:
+        """A network that chose so, and which of its units stands at a place."""
+        cells, most = values.get(2, min(self.cells)), max(self.cells)
+        network = _built(self, self.arch([values[0], values[1], cells]))
+        if place > most:
+            return network, place - most + cells
+        return network, place if place <= cells else None
+
+    def alike(self, other: Family) -> bool:
+        """Whether another family has the same cells and sizes under the same name."""
+        return isinstance(other, CellSpace) and replace(other, resolutions=self.resolutions) == self
+
+    def with_resolutions(self, resolutions: tuple[int, ...]) -> CellSpace:
+        """The same family at other input sizes."""
+        return replace(self, resolutions=tuple(sorted(set(resolutions))))
+
+    def canonical(self, arch: Arch | Mapping[str, Any]) -> CellArch:
         """Check a network against this family.
 
         Raises:
             UsageError: names the first field that does not belong to it.
         """
-        data = arch.to_json() if isinstance(arch, CellArch) else dict(arch)
+        data = dict(arch if isinstance(arch, Mapping) else arch.to_json())
         fields = {"resolution": self.resolutions, "channels": self.channels, "cells": self.cells}
         if set(data) != {"space", *fields}:
             raise UsageError(f"arch of {self.name}: its keys are space, {', '.join(fields)}, not {sorted(data)}")
@@ -199,23 +247,9 @@ class CellSpace:
                 raise UsageError(f"arch of {self.name}: {name} is {data[name]!r}; the space has {list(choices)}")
         return CellArch(**data)
 
-    def network(self, arch: CellArch | Mapping[str, Any]) -> Network:
+    def network(self, arch: Arch | Mapping[str, Any]) -> Network:
         """The graph of blocks that one of its networks is."""
-        arch = self.canonical(arch)
-        made = _Builder(self.bn_eps)
-        side, channels = arch.resolution, arch.channels
-        stem = made.add("stem", OpSpec("stem", side, side, self.in_channels, 0, STEM * channels, 3, 1, "none"), INPUT)
-        before, last, reduced = stem, stem, False
-        for i in range(arch.cells):
-            reduces = i in reductions(arch.cells)
-            channels *= 2 if reduces else 1
-            cell = self.genotype.reduce if reduces else self.genotype.normal
-            before, last = last, made.cell(i, cell, channels, before, last, reduced, 2 if reduces else 1)
-            reduced = reduces
-        width, h, w = made.ops[last].output_shape
-        pooled = made.add("pool", OpSpec("global_pool", h, w, width, 0, width, act="none"), last)
-        made.add("classifier", OpSpec("classifier", 1, 1, width, 0, self.num_classes, act="none"), pooled)
-        return made.network()
+        return _built(self, self.canonical(arch))
 
     def to_json(self) -> dict[str, Any]:
         """The family as a JSON object; ``from_json`` reads it back."""
@@ -235,6 +269,25 @@ class CellSpace:
             return cls(**{**fields, "genotype": Genotype.of(data["genotype"])})
         except (KeyError, TypeError) as error:
             raise UsageError(f"not a family of cell networks: {error}") from error
+
+
+@lru_cache(maxsize=1024)  # a population asks for every size, place by place
+def _built(space: CellSpace, arch: CellArch) -> Network:
+    """The graph of blocks that one of its networks is."""
+    made = _Builder(space.bn_eps)
+    side, channels = arch.resolution, arch.channels
+    stem = made.add("stem", OpSpec("stem", side, side, space.in_channels, 0, STEM * channels, 3, 1, "none"), INPUT)
+    before, last, reduced = stem, stem, False
+    for i in range(arch.cells):
+        reduces = i in reductions(arch.cells)
+        channels *= 2 if reduces else 1
+        cell = space.genotype.reduce if reduces else space.genotype.normal
+        before, last = last, made.cell(i, cell, channels, before, last, reduced, 2 if reduces else 1)
+        reduced = reduces
+    width, h, w = made.ops[last].output_shape
+    pooled = made.add("pool", OpSpec("global_pool", h, w, width, 0, width, act="none"), last)
+    made.add("classifier", OpSpec("classifier", 1, 1, width, 0, space.num_classes, act="none"), pooled)
+    return made.network()
 
 
 def reductions(cells: int) -> tuple[int, int]:
@@ -303,8 +356,3 @@ def is_edge(name: str) -> bool:
 def output_of(cell: int) -> str:
     """Name of the block that is a cell's output."""
     return f"c{cell}_out"
-
-
-def distinct_units(networks: Iterable[Network]) -> list[Unit]:
-    """Everything of some networks that is measured as one, once, in the order of their first place."""
-    return list({unit.op.key: unit for network in networks for unit in network.units}.values())

@@ -1,22 +1,23 @@
 """A population as one integer array, so that search, latency and accuracy work on all of its members at once.
 
-Row of an ``int16[N, G]`` population: the place of what was chosen in every gene's choices, in the order of the space's
-genes. Canonical rows hold 0 in the genes of slots beyond a stage's depth.
+Row of an ``int16[N, G]`` population: the place of what was chosen in every gene's choices, in the order of the family's
+genes. Canonical rows hold 0 in the genes that mean nothing, as those of slots beyond a stage's depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ofa_deploy.blocks import OpSpec
+from ofa_deploy.blocks import OpSpec, Unit
+from ofa_deploy.blocks.network_counts import VALUE_BYTES
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.search_space import Arch, SearchSpace
-from ofa_deploy.space.totals import VALUE_BYTES, op_table
+from ofa_deploy.space.family import Arch, Family
+from ofa_deploy.space.totals import unit_table
 
 Population = np.ndarray
 GENE = np.int16  # a choice's place: one byte would do for 127 choices, and a space may list 1009 resolutions
@@ -26,25 +27,27 @@ COMBINATIONS = 1_000_000  # of genes, most of which are of absent slots
 
 
 class PopulationCodec:
-    """Vectorised operations on populations of one space.
+    """Vectorised operations on populations of one family of networks.
 
     Attributes:
-        space: the space whose subnets are encoded.
+        space: the family whose members are encoded.
         choices: number of choices of every gene, ``int64[G]``.
         per_resolution: whether a block has a number of its own at every resolution of the network, as latency tables
             need that were measured so; the encoding of populations is the same.
     """
 
-    def __init__(self, space: SearchSpace, per_resolution: bool = False) -> None:
+    def __init__(self, space: Family, per_resolution: bool = False) -> None:
         self.space, self.per_resolution = space, per_resolution
         self.choices = np.array([len(gene.choices) for gene in space.genes])
         optional = [place for place in space.places if place.depth is not None]
-        self._depth_genes = np.array([place.depth for place in optional])
+        self._depth_genes = np.array([place.depth for place in optional], dtype=int)
         # which slots exist at which depth, and for the slots' own genes which slot's each is
-        most = max(len(place.present) for place in optional)
-        self._needs = np.array([(*place.present, *[False] * (most - len(place.present))) for place in optional])
+        most = max((len(place.present) for place in optional), default=1)
+        present = [(*place.present, *[False] * (most - len(place.present))) for place in optional]
+        self._needs = np.array(present, dtype=bool).reshape(-1, most)
         owned = [(gene, i) for i, place in enumerate(optional) for gene in place.own]
-        self._own, self._owner = np.array(owned).T
+        self._own, self._owner = np.array(owned, dtype=int).reshape(-1, 2).T
+        self._known: dict[str, np.ndarray] = {}
         self._silent = [silent for place in optional for silent in place.silent]
 
     def sample(self, count: int, rng: np.random.Generator) -> Population:
@@ -109,12 +112,11 @@ class PopulationCodec:
             UsageError: a subnet of another space, or at a resolution that this space does not list.
         """
         rows = []
-        for arch in map(self.space.canonical, archs):
-            if arch.resolution not in self.space.resolutions:
+        for chosen in map(self.space.values, archs):
+            if chosen[0] not in self.space.resolutions:
                 listed = list(self.space.resolutions)
-                raise UsageError(f"resolution {arch.resolution} is not one of {self.space.name}'s {listed}")
-            chosen = zip(self.space.genes, self.space.values(arch), strict=True)
-            rows.append([gene.choices.index(value) for gene, value in chosen])
+                raise UsageError(f"resolution {chosen[0]} is not one of {self.space.name}'s {listed}")
+            rows.append([gene.choices.index(value) for gene, value in zip(self.space.genes, chosen, strict=True)])
         return self.canonicalise(np.array(rows, dtype=GENE).reshape(-1, len(self.choices)))
 
     def decode(self, population: Population) -> list[Arch]:
@@ -124,59 +126,110 @@ class PopulationCodec:
         return [self.space.arch([values[i] for values, i in zip(choices, row, strict=True)]) for row in rows]
 
     @cached_property
-    def _index(self) -> tuple[tuple[tuple[OpSpec, int | None], ...], tuple[np.ndarray, ...]]:
-        """Every distinct block of the space, with its resolution where that counts; and for every place the number of
-        its block, ``int32[choices of its genes]``."""
-        space, found = self.space, list[tuple[tuple[int, ...], int, tuple[OpSpec, int | None]]]()
+    def _index(self) -> tuple[tuple[tuple[Unit, int | None], ...], tuple[np.ndarray, ...]]:
+        """Everything distinct that is measured as one, with its resolution where that counts; and for every place the
+        number of what stands there, ``int32[choices of its genes]``."""
+        places, found = self.space.places, list[tuple[tuple[int, ...], int, Unit | None, int | None]]()
         tables = []
-        for i, place in enumerate(space.places):
-            choices = [space.genes[gene].choices for gene in place.genes]
-            tables.append(np.empty([len(values) for values in choices], dtype=np.int32))
-            for at in np.ndindex(tables[i].shape):
-                chosen = {gene: values[j] for gene, values, j in zip(place.genes, choices, at, strict=True)}
-                op = space.op_at(i, chosen)
-                found.append((at, i, (op, chosen[0] if self.per_resolution else None)))
+        for i in range(len(places)):
+            tables.append(np.empty(self._shape(i), dtype=np.int32))
+            for at, chosen in self._chosen(i):
+                resolution = chosen[0] if self.per_resolution else None
+                found.append((at, i, self.space.unit_at(i, chosen), resolution))
         # numbered size by size, what has no depth first: so tables of one space are in one order
-        found.sort(key=lambda one: (one[0][:2], space.places[one[1]].depth is not None, one[1], one[0]))
-        numbers = dict[tuple[OpSpec, int | None], int]()
-        for at, i, block in found:
-            tables[i][at] = numbers.setdefault(block, len(numbers))
-        return tuple(numbers), tuple(tables)
+        found.sort(key=lambda one: (one[0][:2], places[one[1]].depth is not None, one[1], one[0]))
+        numbers, units = dict[tuple[OpSpec, int | None], int](), list[tuple[Unit, int | None]]()
+        for at, i, unit, resolution in found:
+            if unit is None:
+                tables[i][at] = -1
+                continue
+            if (unit.op, resolution) not in numbers:
+                numbers[unit.op, resolution] = len(units)
+                units.append((unit, resolution))
+            tables[i][at] = numbers[unit.op, resolution]
+        for table in tables:
+            table[table < 0] = len(units)
+        return tuple(units), tuple(tables)
+
+    def _shape(self, place: int) -> list[int]:
+        """How many choices each gene of a place has."""
+        return [int(self.choices[gene]) for gene in self.space.places[place].genes]
+
+    def _chosen(self, place: int) -> Iterator[tuple[tuple[int, ...], dict[int, Any]]]:
+        """Every combination of what the genes of a place can choose: where it is in a table, and the values."""
+        genes = self.space.places[place].genes
+        for at in np.ndindex(*self._shape(place)):
+            yield at, {gene: self.space.genes[gene].choices[j] for gene, j in zip(genes, at, strict=True)}
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """Everything distinct that is measured as one and that any member can have: blocks and cells; M of them."""
+        return tuple(unit for unit, _ in self._index[0])
 
     @cached_property
     def ops(self) -> tuple[OpSpec, ...]:
-        """Every distinct block that any subnet of the space can have; M of them."""
-        return tuple(op for op, _ in self._index[0])
+        """The blocks, or what stands for a cell, of ``units``."""
+        return tuple(unit.op for unit in self.units)
 
     @cached_property
     def op_keys(self) -> tuple[str, ...]:
         """The keys of the blocks' rows in a latency table, in the order of ``ops``."""
-        return tuple(op.key_at(resolution) for op, resolution in self._index[0])
+        return tuple(unit.op.key_at(resolution) for unit, resolution in self._index[0])
 
     @property
     def tables(self) -> tuple[np.ndarray, ...]:
-        """For every place of the space the number of its block, its position in ``ops``: ``int32[choices of its
-        genes]``."""
+        """For every place the number of what stands there, its position in ``ops``, M for nothing: ``int32[choices of
+        its genes]``."""
         return self._index[1]
 
+    @cached_property
+    def peaks(self) -> tuple[np.ndarray, ...]:
+        """For every place the values in memory at once while that runs, 0 for nothing: ``float64[choices of its
+        genes]``."""
+        tables = []
+        for i in range(len(self.space.places)):
+            tables.append(np.empty(self._shape(i)))
+            for at, chosen in self._chosen(i):
+                tables[i][at] = self.space.peak_at(i, chosen)
+        return tuple(tables)
+
     def op_ids(self, population: Population) -> np.ndarray:
-        """Which blocks each subnet has: ``int32[places, N]``, positions in ``ops``, M for an absent slot."""
-        ops, tables = self._index
-        genes = np.ascontiguousarray(population.T).astype(np.intp)
-        ids = np.empty((len(tables), len(population)), dtype=np.int32)
-        shared = dict[tuple[int, ...], np.ndarray]()  # most places depend on the same size
-        slots = iter(self._needs)  # in the order of the places that have a depth
-        for i, (place, table) in enumerate(zip(self.space.places, tables, strict=True)):
-            if place.size not in shared:
-                shared[place.size] = _number(genes, place.size, table.shape)
-            at = _number(genes, place.own, table.shape[len(place.size) :], shared[place.size])
-            ids[i] = table.ravel().take(at)
-            if place.depth is not None:
-                ids[i] = np.where(next(slots).take(genes[place.depth]), ids[i], len(ops))
+        """Which blocks each member has: ``int32[places, N]``, positions in ``ops``, M for an absent one."""
+        ids = np.empty((len(self.tables), len(population)), dtype=np.int32)
+        for i, (at, present) in enumerate(self._looked_up(population)):
+            ids[i] = self.tables[i].ravel().take(at)
+            if present is not None:
+                ids[i] = np.where(present, ids[i], len(self.ops))
         return ids
 
+    def _looked_up(self, population: Population) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """For every place, in its table flattened, the position that each member has; and whether anything is there,
+        where a gene says so."""
+        genes = np.ascontiguousarray(population.T).astype(np.intp)
+        shared = dict[tuple[int, ...], np.ndarray]()  # most places depend on the same size
+        slots = iter(self._needs)  # in the order of the places that have a depth
+        for place in self.space.places:
+            sizes = self.choices[list(place.genes)].tolist()
+            if place.size not in shared:
+                shared[place.size] = _number(genes, place.size, sizes)
+            at = _number(genes, place.own, sizes[len(place.size) :], shared[place.size])
+            yield at, None if place.depth is None else next(slots).take(genes[place.depth])
+
+    def peak(self, population: Population) -> np.ndarray:
+        """Values in memory at once while each member runs for one image, weights not counted: ``float64[N]``."""
+        most = np.zeros(len(population))
+        for table, (at, present) in zip(self.peaks, self._looked_up(population), strict=True):
+            most = np.maximum(most, table.ravel().take(at) * (True if present is None else present))
+        return most
+
+    def counts(self, what: str) -> np.ndarray:
+        """``unit_table`` of ``units``: ``float64[M + 1]``."""
+        if what not in self._known:  # to look it up there takes as long as many a question of a search
+            self._known[what] = unit_table(self.units, what)
+        return self._known[what]
+
     def _count(self, population: Population, count: str) -> np.ndarray:
-        table, total = op_table(self.ops, count), np.zeros(len(population))
+        table, total = self.counts(count), np.zeros(len(population))
         for row in self.op_ids(population):
             total += table.take(row)
         return total
@@ -190,11 +243,8 @@ class PopulationCodec:
         return self._count(population, "params")
 
     def memory(self, population: Population, batch: int = 1, precision: str = "fp32") -> np.ndarray:
-        """Peak memory of every subnet in bytes, as ``counts.network_memory`` defines it: ``float64[N]``."""
-        table, most = op_table(self.ops, "activations"), np.zeros(len(population))
-        for row in self.op_ids(population):
-            most = np.maximum(most, table.take(row))
-        return VALUE_BYTES[precision] * (self._count(population, "weights") + batch * most)
+        """Peak memory of every subnet in bytes, as ``network_memory`` defines it: ``float64[N]``."""
+        return VALUE_BYTES[precision] * (self._count(population, "weights") + batch * self.peak(population))
 
 
 def _number(

@@ -14,50 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ofa_deploy.blocks import Conv, Network, OpSpec
-from ofa_deploy.blocks.counts import params
+from ofa_deploy.blocks import Conv, Network, OpSpec, Unit
+from ofa_deploy.blocks.counts import params, peak_activations
 from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
 from ofa_deploy.errors import UsageError
+from ofa_deploy.space.family import Arch, Family, Gene, Place
 
 RESOLUTION_RANGE = (16, 1024)
-
-
-@dataclass(frozen=True)
-class Gene:
-    """One choice of a space.
-
-    Attributes:
-        name: ``resolution``, ``width``, ``channels[1]``, ``depths[0]``, ``kernels[3]`` or ``expands[3]``: the field of
-            an ``Arch`` that holds it, and the place there.
-        choices: its values.
-    """
-
-    name: str
-    choices: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a subnet may have a block.
-
-    Attributes:
-        size, own: numbers of the genes that decide which: those that many blocks share, and the block's own, which mean
-            nothing where it is absent.
-        depth: number of the gene that decides whether it is there; None where it always is.
-        present: for each choice of that gene whether it is.
-        silent: what means nothing beside another choice: (the gene that chose, its choice, the gene without a meaning).
-    """
-
-    size: tuple[int, ...]
-    own: tuple[int, ...] = ()
-    depth: int | None = None
-    present: tuple[bool, ...] = ()
-    silent: tuple[tuple[int, int, int], ...] = ()
-
-    @property
-    def genes(self) -> tuple[int, ...]:
-        """All that decide which block stands here."""
-        return self.size + self.own
 
 
 @dataclass(frozen=True)
@@ -121,7 +84,7 @@ class StageSpec:
 
 
 @dataclass(frozen=True)
-class Arch:
+class ChainArch:
     """A genotype: one subnet of a space. Build it through ``SearchSpace.canonical`` so that equal networks are equal.
 
     Attributes:
@@ -246,6 +209,14 @@ class SearchSpace:
         before, after = self.fixed_ops(resolution, width, channels)
         return [*before, *after][place - len(self.slots)]
 
+    def unit_at(self, place: int, values: Mapping[int, Any]) -> Unit:
+        """``op_at`` as what is measured."""
+        return Unit(self.op_at(place, values))
+
+    def peak_at(self, place: int, values: Mapping[int, Any]) -> int:
+        """Values in memory at once while the block at a place runs."""
+        return _peak(self.op_at(place, values))
+
     @cached_property
     def elastic_stages(self) -> tuple[int, ...]:
         """The stages that have a choice of their width."""
@@ -302,16 +273,16 @@ class SearchSpace:
         return total
 
     @property
-    def largest(self) -> Arch:
+    def largest(self) -> ChainArch:
         """The subnet with every choice at its maximum."""
         return self._uniform(max)
 
     @property
-    def smallest(self) -> Arch:
+    def smallest(self) -> ChainArch:
         """The subnet with every choice at its minimum."""
         return self._uniform(min)
 
-    def _uniform(self, pick: Any) -> Arch:
+    def _uniform(self, pick: Any) -> ChainArch:
         return self.canonical(
             {
                 "resolution": pick(self.resolutions),
@@ -336,13 +307,14 @@ class SearchSpace:
         }
         return min(spec.kinds, key=sizes.__getitem__)
 
-    def values(self, arch: Arch) -> list[Any]:
+    def values(self, arch: Arch | Mapping[str, Any]) -> list[Any]:
         """What a subnet chose of every gene."""
+        arch = self.canonical(arch)
         channels = [arch.channels[s] for s in self.elastic_stages]
         kinds = [arch.kinds[i] for i in self.mixed_slots]
         return [arch.resolution, arch.width, *channels, *arch.depths, *arch.kernels, *arch.expands, *kinds]
 
-    def arch(self, values: Sequence[Any]) -> Arch:
+    def arch(self, values: Sequence[Any]) -> ChainArch:
         """The subnet that chose so; genes of absent slots must hold their first choice."""
         slots = len(self.slots)
         counts = [2, len(self.elastic_stages), len(self.stages), slots, slots, len(self.mixed_slots)]
@@ -353,13 +325,18 @@ class SearchSpace:
         channels = [stage.width for stage in self.stages] if chosen else []
         for stage, count in zip(self.elastic_stages, chosen, strict=True):
             channels[stage] = count
-        return Arch(self.name, values[0], values[1], depths, kernels, expands, tuple(channels), tuple(kinds))
+        return ChainArch(self.name, values[0], values[1], depths, kernels, expands, tuple(channels), tuple(kinds))
+
+    def alike(self, other: Family) -> bool:
+        """Whether another space has the same stages and widths under the same name."""
+        same = (self.name, self.stages, self.widths)
+        return isinstance(other, SearchSpace) and same == (other.name, other.stages, other.widths)
 
     def with_resolutions(self, resolutions: tuple[int, ...]) -> SearchSpace:
         """The same space at other input sizes."""
         return replace(self, resolutions=tuple(sorted(set(resolutions))))
 
-    def canonical(self, arch: Arch | Mapping[str, Any]) -> Arch:
+    def canonical(self, arch: Arch | Mapping[str, Any]) -> ChainArch:
         """Check a subnet against this space and normalise its unused slots.
 
         Any resolution in ``RESOLUTION_RANGE`` is accepted, for counting; ``width`` may be absent where there is one.
@@ -367,14 +344,14 @@ class SearchSpace:
         Raises:
             UsageError: names the first field that does not belong to this space.
         """
-        data = dict(arch.to_json() if isinstance(arch, Arch) else arch)
+        data = dict(arch if isinstance(arch, Mapping) else arch.to_json())
         if data.setdefault("space", self.name) != self.name:
             raise UsageError(f"the arch belongs to space {data['space']!r}, not to {self.name!r}")
         data.setdefault("width", self.widths[0] if len(self.widths) == 1 else None)
         data.setdefault("channels", [stage.width for stage in self.stages if self.elastic_stages])
         data.setdefault("kinds", [self.stages[s].block for s, _ in self.slots if self.mixed_slots])
-        unknown = set(data) - set(Arch.__dataclass_fields__)
-        missing = set(Arch.__dataclass_fields__) - set(data)
+        unknown = set(data) - set(ChainArch.__dataclass_fields__)
+        missing = set(ChainArch.__dataclass_fields__) - set(data)
         if unknown or missing:
             raise UsageError(f"arch of {self.name}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
         low, high = RESOLUTION_RANGE
@@ -409,8 +386,8 @@ class SearchSpace:
                     expands[i] = stage.expands[0]  # it means nothing
             self._member(f"kernels[{i}]", kernels[i], self.kernels(i))
             self._member(f"expands[{i}]", expands[i], stage.expands)
-        blocks = (tuple(data["depths"]), tuple(kernels), tuple(expands))
-        return Arch(self.name, data["resolution"], float(data["width"]), *blocks, tuple(data["channels"]), tuple(kinds))
+        blocks = (tuple(data["depths"]), tuple(kernels), tuple(expands), tuple(data["channels"]), tuple(kinds))
+        return ChainArch(self.name, data["resolution"], float(data["width"]), *blocks)
 
     def _member(self, field: str, value: Any, choices: tuple[Any, ...]) -> None:
         if value not in choices:
@@ -469,7 +446,7 @@ class SearchSpace:
         """The block at one slot, for one choice of its genes.
 
         Args:
-            channels: as an ``Arch`` has them; the stages' widths by default.
+            channels: as a ``ChainArch`` has them; the stages' widths by default.
             block: its kind; the stage's by default.
         """
         spec, first = self.stages[stage], position == 0
@@ -486,7 +463,7 @@ class SearchSpace:
         fields |= {"eps": self.bn_eps, "same": self.same_padding}
         return OpSpec(kind.name, side, side, cin, cout=cout, stride=stride, act=spec.act, **fields)
 
-    def active_slots(self, arch: Arch) -> Iterator[tuple[int, int, int]]:
+    def active_slots(self, arch: ChainArch) -> Iterator[tuple[int, int, int]]:
         """(slot, stage, position) of every block that the subnet has."""
         return ((i, s, b) for i, (s, b) in enumerate(self.slots) if b < arch.depths[s])
 
@@ -565,3 +542,8 @@ def _not_empty(part: StageSpec | SearchSpace, *names: str) -> None:
 def _size(kernel: Kernel) -> Kernel:
     """What kernels are ordered by: the depthwise on the expanded channels costs more."""
     return kernel[::-1] if isinstance(kernel, tuple) else kernel
+
+
+@lru_cache(maxsize=65536)  # most places can hold the same blocks
+def _peak(op: OpSpec) -> int:
+    return peak_activations(op.block)

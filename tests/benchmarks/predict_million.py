@@ -14,14 +14,17 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space
 
 
 def made_up_table(codec: PopulationCodec, networks: int) -> LatencyTable:
     """A table with a row for every block, and measured networks near their sums."""
     rng = np.random.default_rng(0)
-    rows = {op.key: Row(op.key, (op.key,), *[0.01 + op_macs(op) / 1e7] * 3, 72, 0.02, 0.01) for op in codec.ops}
+    rows = {
+        op.key: Row(op.key, (op.key,), *[0.01 + counts.macs(op.block) / 1e7] * 3, 72, 0.02, 0.01) for op in codec.ops
+    }
     measured = {}
     for arch in codec.decode(codec.sample(networks, rng)):
         network = codec.space.network(arch)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.config import read_document
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundling import PARITY_IMAGES, build_bundle, build_report
@@ -36,7 +37,7 @@ from ofa_deploy.pipeline.document import PipelineDocument
 from ofa_deploy.pipeline.runner import run_pipeline
 from ofa_deploy.report import render_html, render_markdown
 from ofa_deploy.search import Constraints
-from ofa_deploy.space import PopulationCodec, SearchSpace, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet.checkpoint import load_supernet
 
@@ -66,7 +67,7 @@ class Clock:
 def made_up(space: SearchSpace, networks: int) -> LatencyTable:
     """A table of a device that exists nowhere: its blocks' latencies, and networks measured in sessions."""
     codec, rng = PopulationCodec(space), np.random.default_rng(0)
-    true = {op.key: (0.005 + op_macs(op) / 4e8) * rng.lognormal(0, 0.2) for op in codec.ops}
+    true = {op.key: (0.005 + counts.macs(op.block) / 4e8) * rng.lognormal(0, 0.2) for op in codec.ops}
 
     def row(key: str, ops: tuple[str, ...], ms: float, at: str) -> Row:
         return Row(key, ops, 1.02 * ms, 1.05 * ms, 1.1 * ms, 72, 0.02, 0.005, (), at, ms, 0.005)

@@ -18,7 +18,7 @@ from ofa_deploy.blocks.kinds.kind import by_name
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.graph import write_onnx
-from ofa_deploy.space import SearchSpace, StageSpec, op_activations, op_counts, op_macs, op_params, op_weights
+from ofa_deploy.space import SearchSpace, StageSpec, op_counts
 from ofa_deploy.supernet import Subnet, Supernet, initialise
 from ofa_deploy.supernet.execute import run_block
 
@@ -127,13 +127,13 @@ def check_everywhere(op):
         (found,) = session.run(None, {"input": x[0].numpy()})
         assert np.abs(found - answer.detach().numpy()).max() < 1e-4
         constants = [c for c in model.graph.initializer if c.data_type == TensorProto.FLOAT and c.dims]
-        assert op_weights(op) == sum(np.prod(constant.dims) for constant in constants)
+        assert counts.shipped_weights(op.block) == sum(np.prod(constant.dims) for constant in constants)
 
-    assert op_params(op) == sum(parameter.numel() for parameter in subnet.parameters())
+    assert counts.params(op.block) == sum(parameter.numel() for parameter in subnet.parameters())
     amounts = op_counts(op)
-    assert amounts["dense_macs"] + amounts["depthwise_macs"] == op_macs(op)
+    assert amounts["dense_macs"] + amounts["depthwise_macs"] == counts.macs(op.block)
     assert amounts["output"] == prod(op.output_shape)
-    assert op_activations(op) >= max(prod(op.input_shape), prod(op.output_shape))
+    assert counts.peak_activations(op.block) >= max(prod(op.input_shape), prod(op.output_shape))
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.key)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import yaml
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.fleet.table_files import import_table
 from ofa_deploy.latency import LatencyTable, Measurement, Row
 from ofa_deploy.latency.importers import ofa_entries
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 
 SPACE = load_space("tiny_16")
@@ -19,7 +20,9 @@ CONDITION = {"runtime": "onnxruntime", "runtime_version": "1", "precision": "fp3
 
 def a_table(scale: float = 1.0, seed: int = 0, **condition) -> LatencyTable:
     rng = np.random.default_rng(seed)
-    times = {op.key: scale * (0.005 + op_macs(op) / 4e7) * rng.normal(1, 0.01) for op in PopulationCodec(SPACE).ops}
+    times = {
+        op.key: scale * (0.005 + counts.macs(op.block) / 4e7) * rng.normal(1, 0.01) for op in PopulationCodec(SPACE).ops
+    }
     rows = {key: Row(key, (key,), ms, ms, ms, 72, 0.02, 0.01) for key, ms in times.items()}
     return LatencyTable("made-up", {**CONDITION, **condition}, rows)
 

@@ -10,13 +10,15 @@ import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation
 from ofa_deploy.api.searching import pareto
+from ofa_deploy.blocks import counts
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundling import build_bundle
-from ofa_deploy.deploy.cell_networks import audit_cells, family_subject, ready_cells
+from ofa_deploy.deploy.cell_networks import family_subject
 from ofa_deploy.deploy.earlier_answers import Earlier, earlier_answers
 from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
 from ofa_deploy.deploy.precisions import extract_best
+from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.differentiable import random_genotype
@@ -28,7 +30,7 @@ from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.fleet.profiling import block_item, profile
 from ofa_deploy.latency import LatencyModel, Measurement
 from ofa_deploy.search import Constraints
-from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
@@ -53,7 +55,9 @@ class MadeUpFleet:
         records = []
         self.factor = next(self.factors, self.factor)
         for item in items:
-            blocks = self.quicker.get(target.precision, 1.0) * sum(0.01 + op_macs(op) / 1e7 for op in item.network.ops)
+            blocks = self.quicker.get(target.precision, 1.0) * sum(
+                0.01 + counts.macs(op.block) / 1e7 for op in item.network.ops
+            )
             ms = blocks if item.kind == "op" else self.factor * blocks * self.slower(item)
             records.append(
                 {
@@ -210,9 +214,9 @@ def test_an_audit_of_cells_judges_at_the_level_of_its_rounds(workspace: Workspac
     space = CellSpace(
         "cells", random_genotype(2, np.random.default_rng(0)), (16,), tuple(range(4, 24, 2)), (3, 5), 1, 10
     )
-    ready_cells(fleet, workspace, TARGET, space)
+    ready_model(fleet, workspace, TARGET, space)
     fleet.factor = 1.4
-    found = audit_cells(fleet, workspace, TARGET, space)
+    found = audit(fleet, workspace, TARGET, space)
     assert found["level"]["factor"] == pytest.approx(1.4, rel=0.01)
     assert found["mape"] < 0.02 < 0.25 < found["as_profiled"]["mape"]
 
@@ -389,7 +393,7 @@ def test_earlier_answers_are_those_to_the_same_question(workspace: Workspace, tm
 
 
 def op_macs_of(arch) -> int:
-    return sum(map(op_macs, SPACE.network(arch).ops))
+    return sum(counts.macs(op.block) for op in SPACE.network(arch).ops)
 
 
 def test_a_changed_condition_is_profiled_whole(workspace: Workspace) -> None:
@@ -456,7 +460,10 @@ def test_networks_reach_from_the_smallest_to_the_largest(workspace: Workspace) -
     table = profile(fleet, workspace, TARGET, SPACE, networks=8)
     measured = np.array([row.p50 for row in table.networks.values()])
     assert len(measured) == 8
-    ends = [sum(0.01 + op_macs(op) / 1e7 for op in SPACE.network(arch).ops) for arch in (SPACE.smallest, SPACE.largest)]
+    ends = [
+        sum(0.01 + counts.macs(op.block) / 1e7 for op in SPACE.network(arch).ops)
+        for arch in (SPACE.smallest, SPACE.largest)
+    ]
     assert [measured.min(), measured.max()] == pytest.approx(ends)
 
 
@@ -481,8 +488,8 @@ def test_an_audit_finds_a_level_that_differs_over_latency(workspace: Workspace) 
     """Beside others a large network loses its caches, too, so that even its undisturbed latency seems to be longer."""
     fleet = MadeUpFleet(workspace, factor=1.0)
     profile(fleet, workspace, TARGET, SPACE, networks=12)
-    largest = sum(op_macs(op) for op in SPACE.network(SPACE.largest).ops)
-    fleet.slower = lambda item: 1.0 + 0.5 * sum(op_macs(op) for op in item.network.ops) / largest
+    largest = sum(counts.macs(op.block) for op in SPACE.network(SPACE.largest).ops)
+    fleet.slower = lambda item: 1.0 + 0.5 * sum(counts.macs(op.block) for op in item.network.ops) / largest
     answer = audit(fleet, workspace, TARGET, SPACE, networks=20, seed=1)
     assert abs(answer["bias"]) < 0.01
     assert answer["mape"] < 0.02

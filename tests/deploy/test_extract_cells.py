@@ -3,11 +3,11 @@ import json
 import numpy as np
 import pytest
 
-from ofa_deploy.deploy.cell_networks import family_subject
 from ofa_deploy.differentiable import random_genotype
-from ofa_deploy.errors import InfeasibleBudget, UsageError
-from ofa_deploy.search import Constraints
-from ofa_deploy.space import CellSpace, network_macs
+from ofa_deploy.errors import InfeasibleBudget
+from ofa_deploy.search import Constraints, Problem, search
+from ofa_deploy.search.strategies import GRADIENT, STRATEGIES
+from ofa_deploy.space import CellSpace, PopulationCodec, network_macs, network_memory
 
 RECIPE = """
 name: cells
@@ -19,42 +19,47 @@ train: {cells: 3, channels: 4, epochs: 1, batch_size: 256, lr: 0.05}
 """
 
 
-class Linear:
-    """A latency model by MACs."""
+@pytest.fixture
+def codec():
+    genotype = random_genotype(2, np.random.default_rng(0))
+    return PopulationCodec(CellSpace("cells", genotype, (16, 32), (4, 8, 16), (3, 5), 1, 10))
 
-    def predict(self, networks):
-        mean = np.array([network_macs(network) for network in networks]) / 1e6
+
+def problem(codec, **bounds):
+    """The largest network by MACs is the best one, and takes a millisecond for a million of them."""
+    largest = codec.macs(codec.encode([codec.space.largest]))[0]
+
+    def latency(population):
+        mean = codec.macs(population) / 1e6
         return mean, 0.01 * mean
 
-
-@pytest.fixture
-def subject():
-    genotype = random_genotype(2, np.random.default_rng(0))
-    return family_subject(CellSpace("cells", genotype, (16,), (4, 8, 16), (3, 5), 1, 10))
+    return Problem(codec, lambda population: codec.macs(population) / largest, latency, Constraints(**bounds))
 
 
-def test_the_largest_network_that_fits_is_chosen(subject):
-    archs = subject.family.archs
-    macs = {arch.key: network_macs(subject.family.network(arch)) / 1e6 for arch in archs}
-    budget = float(np.median(list(macs.values())))
-    found = subject.search(Linear(), _target(), Constraints(max_ms=budget))
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {GRADIENT}))
+def test_every_strategy_finds_the_largest_network_that_fits(codec, strategy):
+    macs = codec.macs(codec.everything(100)) / 1e6
+    budget = float(np.median(macs))
+    found = search(problem(codec, max_ms=budget), strategy=strategy, evaluations=400)
+    fitting = macs[macs * (1 + 0.01 * 1.6449) <= budget]
+    assert network_macs(codec.space.network(found.best.arch)) / 1e6 == pytest.approx(fitting.max())
     assert found.best.upper_ms <= budget
-    fitting = [value for value in macs.values() if value * (1 + 0.01 * 1.6449) <= budget]
-    assert macs[found.best.arch.key] == max(fitting)
     assert [p.accuracy for p in found.finalists] == sorted((p.accuracy for p in found.finalists), reverse=True)
 
 
-def test_what_cannot_be_met_says_what_could(subject):
-    with pytest.raises(InfeasibleBudget, match="the fastest, 3 cells of 4 channels, needs"):
-        subject.search(Linear(), _target(), Constraints(max_ms=1e-6))
-    with pytest.raises(UsageError, match="--max-layers is not for networks of cells"):
-        subject.search(Linear(), _target(), Constraints(max_layers=3))
+def test_what_cannot_be_met_says_what_could(codec):
+    with pytest.raises(InfeasibleBudget, match="no subnet of cells runs in 1e-06 ms: the fastest needs"):
+        search(problem(codec, max_ms=1e-6))
 
 
-def _target():
-    from ofa_deploy.config import TargetProfile
-
-    return TargetProfile(name="bench", description="a test's", runtime="onnxruntime")
+def test_blocks_inside_cells_and_memory_between_them_are_bounded(codec):
+    archs = codec.decode(codec.everything(100))
+    memory = {arch: network_memory(codec.space.network(arch)) / 1e6 for arch in archs}
+    blocks = {arch: len(codec.space.network(arch).ops) for arch in archs}
+    budget, most = float(np.median([*memory.values()])), max(blocks.values()) - 1
+    found = search(problem(codec, max_memory_mb=budget, max_layers=most)).best.arch
+    fitting = [arch for arch in archs if memory[arch] <= budget and blocks[arch] <= most]
+    assert found == max(fitting, key=lambda arch: network_macs(codec.space.network(arch)))
 
 
 @pytest.mark.parametrize("weights", [["--random-weights"], []], ids=["random", "trained"])
@@ -101,7 +106,7 @@ def test_predictions_of_cells_are_audited_on_sizes_that_were_not_measured(ofa_de
     assert answer["mape"] < 0.1
     again = ofa_deploy("audit", *family, *sizes, cwd=tmp_path)
     assert again.returncode == 2
-    assert "all 12 networks of cells were measured already: give more --cells" in again.stderr
+    assert "every network of cells was measured already" in again.stderr
 
     budget = ["--max-ms", "100", "--random-weights", "-o", "bundle", "--json"]
     report = json.loads(ofa_deploy("extract", *family, *sizes[:4], *budget, cwd=tmp_path).stdout)

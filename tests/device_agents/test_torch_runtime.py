@@ -11,7 +11,6 @@ from device_agents.runtimes import RuntimeRefused, open_runtime
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.profiling import network_item, unit_item
 from ofa_deploy.space import CellSpace, Genotype, PopulationCodec, load_space
-from ofa_deploy.space.cells import distinct_units
 
 ASKED = {"precision": "fp32", "batch": 1, "threads": 1}
 TWO = [("torch", "cpu"), ("onnxruntime", "CPUExecutionProvider")]
@@ -53,7 +52,7 @@ def test_a_network_of_cells_and_each_of_its_cells_equal_onnx_runtimes(cells):
     target = resolve_target("local")
     items = [
         network_item(network, arch, target),
-        *(unit_item(unit.network, target) for unit in distinct_units([network])),
+        *(unit_item(unit.network, target) for unit in network.units),
     ]
     used = {node.op_type for item in items for node in onnx.load_from_string(item.model).graph.node}
     assert used >= {"Concat", "Slice", "MaxPool", "AveragePool"}

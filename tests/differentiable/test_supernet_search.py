@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.config import DataConfig, TrainRecipe
 from ofa_deploy.differentiable.choices import Choices, Drawn, SumTable
 from ofa_deploy.differentiable.learning import Learning
@@ -14,7 +15,7 @@ from ofa_deploy.latency import LatencyModel, LatencyTable, Row
 from ofa_deploy.search import Constraints, Plan, Problem, search
 from ofa_deploy.search.branch_and_bound import solve
 from ofa_deploy.search.separable import Slots, separate
-from ofa_deploy.space import Population, PopulationCodec, load_space, op_macs
+from ofa_deploy.space import Population, PopulationCodec, load_space
 from ofa_deploy.supernet import Supernet, initialise
 from ofa_deploy.training import load_data
 
@@ -31,7 +32,7 @@ def worth(population: Population) -> np.ndarray:
 
 
 def a_latency() -> LatencyModel:
-    rows = {op.key: 0.005 + op_macs(op) / 4e6 for op in CODEC.ops}
+    rows = {op.key: 0.005 + counts.macs(op.block) / 4e6 for op in CODEC.ops}
     table = {key: Row(key, (key,), ms, ms, ms, 72, 0.02, 0.01) for key, ms in rows.items()}
     return LatencyModel(LatencyTable("made-up", {"runtime": "onnxruntime"}, table, {}))
 

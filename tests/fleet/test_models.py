@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ofa_deploy.blocks import Network
+from ofa_deploy.blocks import Network, counts
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OpNotProfiled
 from ofa_deploy.fleet.latency_models import (
@@ -17,7 +17,7 @@ from ofa_deploy.fleet.latency_models import (
 from ofa_deploy.fleet.profiling import to_measure
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.latency.priors import table_prior
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
@@ -56,7 +56,7 @@ def a_record(device: str, network: Network, ms: float, kind: str) -> dict:
 
 
 def block_ms(op, speed: float) -> float:
-    return speed * (0.01 + op_macs(op) / 1e7)
+    return speed * (0.01 + counts.macs(op.block) / 1e7)
 
 
 def measure(workspace: Workspace, device: str, speed: float, networks: int = 8, without: int = 0) -> None:

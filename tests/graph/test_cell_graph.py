@@ -9,7 +9,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.export import parity
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import CellSpace, Genotype
-from ofa_deploy.space.cells import OPERATIONS, distinct_units
+from ofa_deploy.space.cells import OPERATIONS
 from ofa_deploy.supernet import Subnet
 
 # every operation, in normal cells and at stride 2
@@ -66,7 +66,6 @@ def test_cells_measured_alone_are_those_that_ship(network):
         before, last = last, answer
         before = last if unit.name == "stem" else before
     np.testing.assert_allclose(last, run(write_onnx(network, weights, TARGET), [image.astype(np.float32)]), rtol=1e-4)
-    assert len(distinct_units([network, network])) == len(network.units)
 
 
 def run(model, inputs):

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency import LatencyTable, Row, read_csv, write_csv
 from ofa_deploy.latency.csv_tables import COLUMNS
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space
 
 HEADER = "hardware_id,op_type,input_h,input_w,channels_in,channels_out,kernel,expand,stride,latency_micros,energy_mj"
 SPACE = load_space("small_28")
@@ -14,7 +15,7 @@ def a_table(space=SPACE, resolution=None, energy=None):
     rng = np.random.default_rng(0)
     rows = {}
     for op in PopulationCodec(space).ops:
-        key, ms = op.key_at(resolution), (0.005 + op_macs(op) / 4e7) * rng.lognormal(0, 0.1)
+        key, ms = op.key_at(resolution), (0.005 + counts.macs(op.block) / 4e7) * rng.lognormal(0, 0.1)
         rows[key] = Row(key, (key,), ms, 1.1 * ms, 1.2 * ms, 72, 0.02, 0.01, energy_mj=energy, specs=(op,))
     return LatencyTable("phone", {"per_resolution": True} if resolution else {}, rows)
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import (
     LatencyModel,
@@ -20,7 +21,7 @@ from ofa_deploy.latency import (
 )
 from ofa_deploy.latency.model import Level
 from ofa_deploy.latency.posterior import fit
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("small_28"))
 CONDITION = {"runtime": "onnxruntime", "runtime_version": "1", "threads": 1}
@@ -33,7 +34,7 @@ def a_row(key: str, ms: float, ops: tuple[str, ...] = (), se: float = 0.01) -> R
 def a_device(seed: int, networks: int, scale: float = 1.07, boundary: float = -0.002):
     """A made-up device: true block times, a table with errors, networks that are not quite the sum of blocks."""
     rng = np.random.default_rng(seed)
-    true = {op.key: (0.005 + op_macs(op) / 4e6) * rng.lognormal(0, 0.2) for op in CODEC.ops}
+    true = {op.key: (0.005 + counts.macs(op.block) / 4e6) * rng.lognormal(0, 0.2) for op in CODEC.ops}
     rows = {key: a_row(key, ms * rng.normal(1, 0.02)) for key, ms in true.items()}
     population = CODEC.sample(networks, rng)
     measured = {}

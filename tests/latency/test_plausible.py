@@ -3,16 +3,17 @@ import math
 import numpy as np
 import pytest
 
+from ofa_deploy.blocks import counts
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency import Row
 from ofa_deploy.latency.plausible import Claim, moved_values, refuse_implausible
-from ofa_deploy.space import PopulationCodec, load_space, op_macs
+from ofa_deploy.space import PopulationCodec, load_space
 
 
 def honest_ms(op, device, rng):
     """Made-up devices: a phone, a CPU on which tiny blocks cost little but the call, a GPU on which all cost that."""
     call, macs, values = {"phone": (0.02, 1e7, 1e6), "cpu": (0.004, 4e7, 4e6), "gpu": (0.03, 1e9, 1e8)}[device]
-    return (call + op_macs(op) / macs + moved_values(op) / values) * rng.lognormal(0, 0.2)
+    return (call + counts.macs(op.block) / macs + moved_values(op) / values) * rng.lognormal(0, 0.2)
 
 
 def a_row(key, ms, **changes):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ofa_deploy.blocks import OpSpec
+from ofa_deploy.blocks import OpSpec, Unit
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row
 from ofa_deploy.latency.priors import (
@@ -22,7 +22,7 @@ from ofa_deploy.space import PopulationCodec, load_space
 
 SPACE = load_space("ofa_mbv3_w1.0").with_resolutions((160,))
 CODEC = PopulationCodec(SPACE)
-BLOCKS = dict(zip(CODEC.op_keys, CODEC.ops, strict=True))
+BLOCKS = dict(zip(CODEC.op_keys, CODEC.units, strict=True))
 KEYS = list(BLOCKS)
 
 
@@ -67,7 +67,9 @@ def test_a_block_between_measured_ones_is_interpolated_and_knows_its_error() -> 
 def test_a_block_far_from_all_others_is_less_sure() -> None:
     rows = [a_row(key, ms) for key, ms in a_device(0).items()]
     near, far = CODEC.ops[40], OpSpec("mbconv", 224, 224, 512, 3072, 640, 7, 1, "relu")
-    _, (sure, unsure) = interpolate([row for row in rows if row.key != near.key], {near.key: near, far.key: far})
+    _, (sure, unsure) = interpolate(
+        [row for row in rows if row.key != near.key], {near.key: Unit(near), far.key: Unit(far)}
+    )
     assert unsure > 2 * sure
 
 
@@ -77,7 +79,7 @@ def test_blocks_of_other_kinds_are_far_and_guessed_with_doubt() -> None:
     same = replace(ops["uib"], start=0, kernel=3)
     assert traits(same) == traits(replace(same, kind="mbconv")), "an inverted bottleneck is one, whatever its kind"
     rows = [a_row(key, ms) for key, ms in a_device(0).items() if key != CODEC.ops[40].key]
-    _, (near, far) = interpolate(rows, {op.key: op for op in (CODEC.ops[40], ops["mqa"])})
+    _, (near, far) = interpolate(rows, {op.key: Unit(op) for op in (CODEC.ops[40], ops["mqa"])})
     assert far > 2 * near
 
 
@@ -86,10 +88,10 @@ def test_blocks_without_weights_or_macs_do_not_break_the_trend(kind: str) -> Non
     pooled = OpSpec(kind, 8, 8, 16, 0, 16, 1, 1, "none")
     rows = [a_row(key, ms) for key, ms in a_device(0).items()]
     row = replace(a_row(pooled.key, 0.01), specs=(pooled,))
-    missing = {CODEC.ops[40].key: CODEC.ops[40]}
+    missing = {CODEC.ops[40].key: CODEC.units[40]}
     others = [one for one in rows if one.key not in missing]
     assert interpolate([row, *others], missing) == interpolate(others, missing)
-    guess, std = interpolate(others, {**missing, pooled.key: pooled})
+    guess, std = interpolate(others, {**missing, pooled.key: Unit(pooled)})
     assert np.isfinite([*guess, *std]).all()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.blocks import OpSpec
+from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.blocks.kinds import KINDS
 from ofa_deploy.blocks.kinds.kind import StageKind
 from ofa_deploy.errors import UsageError
@@ -16,7 +16,7 @@ from ofa_deploy.fleet.latency_models import blocks_by_key, load_model, other_dev
 from ofa_deploy.fleet.targets import resolve_target
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, as_records, read_csv, read_table, write_csv
 from ofa_deploy.latency.priors import interpolate
-from ofa_deploy.space import PopulationCodec, SearchSpace, StageSpec, op_macs
+from ofa_deploy.space import PopulationCodec, SearchSpace, StageSpec
 
 KEPT = Path(__file__).parent / "kept" / "table.json"
 CONDITION = {
@@ -48,7 +48,7 @@ def space(monkeypatch):
 
 def a_table(space, blocks=True):
     codec, rng = PopulationCodec(space), np.random.default_rng(0)
-    cost = {op.key: (0.005 + op_macs(op) / 4e6) * rng.lognormal(0, 0.05) for op in codec.ops}
+    cost = {op.key: (0.005 + counts.macs(op.block) / 4e6) * rng.lognormal(0, 0.05) for op in codec.ops}
     rows = {op.key: a_row(op.key, cost[op.key], (op,)) for op in codec.ops if blocks}
     networks = {}
     for arch in codec.decode(codec.sample(8, rng)):
@@ -78,7 +78,7 @@ def test_a_table_of_a_new_kind_moves_as_json_and_as_records(space, blocks, tmp_p
 
 def test_blocks_of_a_new_kind_are_interpolated_and_predicted(space):
     table, blocks = a_table(space), blocks_by_key(PopulationCodec(space))
-    hidden = dict([(key, op) for key, op in blocks.items() if op.kind == "plain"][3:6])
+    hidden = dict([(key, unit) for key, unit in blocks.items() if unit.op.kind == "plain"][3:6])
     rows = [row for key, row in table.rows.items() if key not in hidden]
     guess, _ = interpolate(rows, hidden)
     assert np.abs(np.log(guess / [table.rows[key].best for key in hidden])).max() < 0.7

@@ -7,7 +7,6 @@ import pytest
 
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.search import Constraints, Problem, fastest, search
-from ofa_deploy.search.separable import activations, block_counts
 from ofa_deploy.space import Population, PopulationCodec, load_space
 
 CODEC = PopulationCodec(load_space("tiny_16"))
@@ -151,9 +150,9 @@ def test_time_limit_still_answers() -> None:
 
 def test_what_is_counted_of_a_space_goes_with_its_codec() -> None:
     codec = PopulationCodec(load_space("tiny_16"))
-    counted = block_counts(codec, "macs")
-    assert block_counts(codec, "macs") is counted
-    assert activations(codec) is block_counts(codec, "activations")
+    counted = codec.counts("macs")
+    assert codec.counts("macs") is counted
+    assert codec.peaks is codec.peaks
     gone = weakref.ref(codec)
     del codec
     gc.collect()

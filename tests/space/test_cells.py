@@ -3,10 +3,18 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ofa_deploy.blocks import Network, OpSpec, random_weights
+from ofa_deploy.blocks import Network, OpSpec, counts, random_weights
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space import CellSpace, Genotype, network_macs, network_memory, network_params, unit_counts
-from ofa_deploy.space.totals import op_activations, op_weights
+from ofa_deploy.space import (
+    CellSpace,
+    Genotype,
+    PopulationCodec,
+    load_space,
+    network_macs,
+    network_memory,
+    network_params,
+    unit_counts,
+)
 
 # the cells that DARTS published for CIFAR-10, found with the second-order search (Liu et al., ICLR 2019, figures 4, 5)
 DARTS_V2 = {
@@ -91,8 +99,8 @@ def test_counts_follow_the_weights():
 def test_memory_counts_the_tensors_that_wait():
     network = add_network(True)
     values = 4 * 8 * 8
-    weights = sum(map(op_weights, network.ops))
-    assert max(map(op_activations, network.ops)) == 3 * values
+    weights = sum(counts.shipped_weights(op.block) for op in network.ops)
+    assert max(counts.peak_activations(op.block) for op in network.ops) == 3 * values
     # while the second branch runs the first one's result waits
     assert network_memory(network) == 4 * (weights + 3 * values)
     longer = dataclasses.replace(network, sources=((-1,), (-1,), (1, -1)))
@@ -128,8 +136,37 @@ def test_a_family_checks_its_choices_and_its_archs():
     with pytest.raises(UsageError, match="channels is 8"):
         space().canonical({"space": "cells", "resolution": 32, "channels": 8, "cells": 20})
     assert CellSpace.from_json(space().to_json()) == space()
-    assert len(space(channels=(4, 8), cells=(3, 4, 5)).archs) == 6
-    assert np.unique([arch.key for arch in space(channels=(4, 8)).archs]).size == 2
+
+
+def test_a_population_of_cell_networks_is_one_of_genes():
+    family = space(resolutions=(16, 32), channels=(4, 8), cells=(3, 4, 6))
+    codec = PopulationCodec(family)
+    everything = codec.everything(100)
+    archs = codec.decode(everything)
+    assert family.size == len({arch.key for arch in archs}) == 12
+    assert (codec.encode(archs) == everything).all()
+    assert {family.smallest, family.largest} <= set(archs)
+    networks = [family.network(arch) for arch in archs]
+    ids = codec.op_ids(everything)
+    absent = len(codec.ops)
+    for network, column in zip(networks, ids.T, strict=True):
+        assert [codec.op_keys[i] for i in column if i != absent] == network.unit_keys
+    for count, of in ((codec.macs, network_macs), (codec.params, network_params)):
+        assert count(everything).tolist() == [of(network) for network in networks]
+    assert codec.memory(everything, 2).tolist() == [network_memory(network, 2) for network in networks]
+    assert codec.counts("layers")[ids].sum(axis=0).tolist() == [len(network.ops) for network in networks]
+    near = codec.decode(codec.neighbours(codec.encode([family.smallest])[0]))
+    assert len(near) == 1 + 1 + 1 + 2, "itself, another resolution, other channels, other cells"
+
+
+def test_families_that_differ_in_their_resolutions_are_alike():
+    family = space(cells=(3, 4))
+    assert family.alike(family.with_resolutions((16, 64)))
+    assert not family.alike(space(cells=(3,)))
+    assert not family.alike(load_space("tiny_16"))
+    assert not load_space("tiny_16").alike(family)
+    with pytest.raises(UsageError, match="resolution is 64"):
+        PopulationCodec(family).encode([{"space": "cells", "resolution": 64, "channels": 36, "cells": 3}])
 
 
 def test_a_whole_cell_is_one_row_of_its_place():

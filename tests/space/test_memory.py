@@ -8,11 +8,11 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from ofa_deploy.blocks import Network, OpSpec, random_weights
+from ofa_deploy.blocks import Network, OpSpec, counts, random_weights
+from ofa_deploy.blocks.network_counts import VALUE_BYTES
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.graph import write_onnx
-from ofa_deploy.space import PRESETS, PopulationCodec, load_space, network_memory, op_activations, op_weights
-from ofa_deploy.space.totals import VALUE_BYTES
+from ofa_deploy.space import PRESETS, PopulationCodec, load_space, network_memory
 
 SIZES = (*(f"b{i}" for i in range(1, 8)), *(f"lite{i}" for i in range(1, 5)))
 LARGE = {f"efficientnet_{size}" for size in SIZES}  # of the blocks of the smallest
@@ -68,7 +68,9 @@ def random_population(space, count):
 def test_every_form_of_a_block(mid: int, cout: int, se: int, skip: bool) -> None:
     stride = 1 if skip else 2
     op = OpSpec("mbconv", 9, 9, 16, mid, 16 if skip else cout, 3, stride, "relu", se, skip)
-    assert (4 * op_weights(op), 4 * BATCH * op_activations(op)) == brute_force(Network.single(op))
+    assert (4 * counts.shipped_weights(op.block), 4 * BATCH * counts.peak_activations(op.block)) == brute_force(
+        Network.single(op)
+    )
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -81,13 +83,15 @@ def test_every_form_of_a_universal_bottleneck(
     if stride > 1 and not start + kernel:
         return  # there is no such block
     op = OpSpec("uib", 9, 9, 16, mid, cout, kernel, stride, "relu", skip=skip, start=start)
-    assert (4 * op_weights(op), 4 * BATCH * op_activations(op)) == brute_force(Network.single(op))
+    assert (4 * counts.shipped_weights(op.block), 4 * BATCH * counts.peak_activations(op.block)) == brute_force(
+        Network.single(op)
+    )
 
 
 def test_a_block_by_hand() -> None:
     op = OpSpec("mbconv", 8, 8, 4, 24, 4, 3, 1, "relu", skip=True)
-    assert op_activations(op) == 64 * (4 + 24 + 24)  # the depthwise convolution, while the skip waits
-    assert op_weights(op) == 4 * 24 + 24 + 9 * 24 + 24 + 24 * 4 + 4
+    assert counts.peak_activations(op.block) == 64 * (4 + 24 + 24)  # the depthwise convolution, while the skip waits
+    assert counts.shipped_weights(op.block) == 4 * 24 + 24 + 9 * 24 + 24 + 24 * 4 + 4
 
 
 @pytest.mark.parametrize("name", PRESETS)

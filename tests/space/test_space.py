@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_deploy.blocks import OpSpec, check_weights, random_weights
+from ofa_deploy.blocks import OpSpec, check_weights, counts, random_weights
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import (
     GENE,
     PRESETS,
-    Arch,
+    ChainArch,
     PopulationCodec,
     SearchSpace,
     StageSpec,
@@ -19,13 +19,10 @@ from ofa_deploy.space import (
     make_divisible,
     network_macs,
     network_params,
-    op_activations,
     op_counts,
-    op_macs,
-    op_weights,
     supernet_params,
 )
-from ofa_deploy.space.totals import op_table
+from ofa_deploy.space.totals import unit_table
 
 ANCHORS = Path(__file__).parents[2] / ".." / "shared" / "anchors" / "ofa"
 
@@ -242,7 +239,7 @@ def test_make_divisible_never_loses_a_tenth() -> None:
 
 def test_arch_is_hashable_and_immutable() -> None:
     arch = load_space("small_28").largest
-    assert isinstance(arch, Arch)
+    assert isinstance(arch, ChainArch)
     with pytest.raises(AttributeError):
         arch.width = 2  # type: ignore[misc]
 
@@ -280,15 +277,15 @@ def test_blocks_numbered_per_resolution() -> None:
 def test_counts_of_a_block_add_up() -> None:
     space = load_space("ofa_mbv3_w1.0")
     for op in space.network(space.largest).ops:
-        counts = op_counts(op)
-        assert counts["dense_macs"] + counts["depthwise_macs"] == op_macs(op)
-        assert counts["output"] == prod(op.output_shape)
-        assert counts["kernels"] >= 1
+        amounts = op_counts(op)
+        assert amounts["dense_macs"] + amounts["depthwise_macs"] == counts.macs(op.block)
+        assert amounts["output"] == prod(op.output_shape)
+        assert amounts["kernels"] >= 1
     plain = OpSpec("mbconv", 8, 8, 4, 16, 4, 3, 1, "relu", skip=True)
     assert op_counts(plain) == {
         "dense_macs": 64 * 4 * 16 * 2,
         "depthwise_macs": 64 * 16 * 9,
-        "weights": op_weights(plain),
+        "weights": counts.shipped_weights(plain.block),
         "input": 2 * 64 * 4,
         "inside": 2 * 64 * 16,
         "output": 64 * 4,
@@ -303,19 +300,19 @@ def test_counts_of_a_block_add_up() -> None:
     assert op_counts(halved) == {
         "dense_macs": 16 * 4 * 6,
         "depthwise_macs": 0,
-        "weights": op_weights(halved),
+        "weights": counts.shipped_weights(halved.block),
         "input": 64 * 4,
         "inside": 2 * 16 * 3,
         "output": 16 * 6,
         "kernels": 3,
     }
-    assert op_activations(halved) == 64 * 4 + 16 * 6, "both convolutions read the input"
+    assert counts.peak_activations(halved.block) == 64 * 4 + 16 * 6, "both convolutions read the input"
 
 
 def test_a_table_of_counts_is_made_once_and_not_written_to() -> None:
     codec = PopulationCodec(load_space("tiny_16"))
-    table = op_table(codec.ops, "macs")
-    assert op_table(PopulationCodec(load_space("tiny_16")).ops, "macs") is table
-    assert table.tolist() == [*map(op_macs, codec.ops), 0]
+    table = unit_table(codec.units, "macs")
+    assert unit_table(PopulationCodec(load_space("tiny_16")).units, "macs") is table
+    assert table.tolist() == [*(counts.macs(op.block) for op in codec.ops), 0]
     with pytest.raises(ValueError, match="read-only"):
         table[0] = 1

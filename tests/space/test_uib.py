@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 import pytest
 
-from ofa_deploy.blocks import OpSpec
+from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import (
     PopulationCodec,
@@ -17,9 +17,6 @@ from ofa_deploy.space import (
     network_macs,
     network_params,
     op_counts,
-    op_macs,
-    op_params,
-    op_weights,
 )
 
 PAIRS = ((0, 0), (3, 0), (0, 5), (3, 5))
@@ -155,24 +152,26 @@ def test_counts_by_hand(start: int, kernel: int, stride: int) -> None:
     after = 64 // stride**2
     inside = 64 if kernel else after
     depthwise = inside * 4 * start**2 + after * 16 * kernel**2
-    counts = op_counts(op)
-    assert counts == {
+    amounts = op_counts(op)
+    assert amounts == {
         "dense_macs": inside * 4 * 16 + after * 16 * 6,
         "depthwise_macs": depthwise,
-        "weights": op_weights(op),
+        "weights": counts.shipped_weights(op.block),
         "input": 4 * 64,
         "inside": inside * 4 * (start > 0) + inside * 16 + after * 16 * (kernel > 0),
         "output": 6 * after,
         "kernels": 2 + (start > 0) + (kernel > 0),
     }
-    assert op_macs(op) == counts["dense_macs"] + depthwise
+    assert counts.macs(op.block) == amounts["dense_macs"] + depthwise
     batch_norm = 2 * (4 * (start > 0) + 16 + 16 * (kernel > 0) + 6)
-    assert op_params(op) == 4 * start**2 + 4 * 16 + 16 * kernel**2 + 16 * 6 + batch_norm
-    assert counts["output"] == prod(op.output_shape)
-    assert op_counts(replace(op, act="hswish"))["kernels"] == counts["kernels"] + 1 + (kernel > 0)
+    assert counts.params(op.block) == 4 * start**2 + 4 * 16 + 16 * kernel**2 + 16 * 6 + batch_norm
+    assert amounts["output"] == prod(op.output_shape)
+    assert op_counts(replace(op, act="hswish"))["kernels"] == amounts["kernels"] + 1 + (kernel > 0)
 
 
 def test_an_inverted_bottleneck_counts_the_same_as_either_kind() -> None:
     uib = OpSpec("uib", 9, 9, 8, 32, 16, 5, 2, "relu")
-    for count in (op_macs, op_params, op_weights, op_counts):
-        assert count(uib) == count(replace(uib, kind="mbconv"))
+    mbconv = replace(uib, kind="mbconv")
+    for count in (counts.macs, counts.params, counts.shipped_weights):
+        assert count(uib.block) == count(mbconv.block)
+    assert op_counts(uib) == op_counts(mbconv)
