@@ -10,6 +10,7 @@ Everything below is loaded when it is first used, so that ``import ofa_deploy`` 
 ``extract``        search, measure, choose and export: a bundle
 ``baseline``       train hand-picked networks, and measure them beside ours
 ``load_bundle``    open a bundle: its report, and predictions on images
+``compare_spaces`` compare search spaces on a device, before anything is trained
 """
 
 from __future__ import annotations
@@ -28,10 +29,21 @@ if TYPE_CHECKING:
     from ofa_deploy.api.measuring import profile as profile
     from ofa_deploy.api.searching import pareto as pareto
     from ofa_deploy.api.searching import search as search
+    from ofa_deploy.api.spaces import compare_spaces as compare_spaces
     from ofa_deploy.api.supernets import load_supernet as load_supernet
 
 __version__ = "0.1.0"
-__all__ = ["audit", "baseline", "extract", "load_bundle", "load_supernet", "pareto", "profile", "search"]
+__all__ = [
+    "audit",
+    "baseline",
+    "compare_spaces",
+    "extract",
+    "load_bundle",
+    "load_supernet",
+    "pareto",
+    "profile",
+    "search",
+]
 
 _WHERE = {
     "load_supernet": "ofa_deploy.api.supernets",
@@ -42,6 +54,7 @@ _WHERE = {
     "extract": "ofa_deploy.api.extracting",
     "baseline": "ofa_deploy.api.comparing",
     "load_bundle": "ofa_deploy.api.bundles",
+    "compare_spaces": "ofa_deploy.api.spaces",
 }
 
 

@@ -19,13 +19,28 @@ SUBJECT = "Supernet and search space"
 SEARCH = "Search"
 MEASURING = "Measuring"
 FINETUNING = "Fine-tuning"
+TRAINING = "Short trainings"
 CELLS = "Networks of cells (--family darts)"
 RANKING = "Audit of the accuracy ranking (--ranking)"
 GRID = "Grid search (--grid)"
 NETWORK = "Address and encryption"
 OUTPUT = "Output"
 OTHER = "Other options"
-GROUPS = (MOST_USED, BUDGET, SUBJECT, SEARCH, MEASURING, FINETUNING, CELLS, RANKING, GRID, NETWORK, OUTPUT, OTHER)
+GROUPS = (
+    MOST_USED,
+    BUDGET,
+    SUBJECT,
+    SEARCH,
+    MEASURING,
+    FINETUNING,
+    TRAINING,
+    CELLS,
+    RANKING,
+    GRID,
+    NETWORK,
+    OUTPUT,
+    OTHER,
+)
 
 PLACEHOLDERS: dict[type[click.ParamType], str] = {
     click.IntRange: "N",

@@ -1,4 +1,4 @@
-"""`space`: list the search spaces, and count their parameters and MACs."""
+"""`space`: list the search spaces, count their parameters and MACs, and compare them on a device."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import click
 
 from ofa_deploy.cli.options import json_option, option
 from ofa_deploy.cli.output import emit
+from ofa_deploy.cli.space_choice import compare
 
 
 @click.group()
 def space() -> None:
-    """List and show search spaces.
+    """List, show and compare search spaces.
 
     \b
     Example:
@@ -97,5 +98,7 @@ def read_arch(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: the file must hold a JSON object")
     return data
 
+
+space.add_command(compare)
 
 COMMANDS = (space,)

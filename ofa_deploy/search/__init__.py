@@ -2,6 +2,7 @@
 
 from ofa_deploy.config import GRADIENT, Constraints, Plan
 from ofa_deploy.search.compare import Compared, Interval, compare
+from ofa_deploy.search.edge import Edge, edge_of
 from ofa_deploy.search.engine import AskTell, Point, SearchResult, Step, planned, search
 from ofa_deploy.search.feasible import fastest, nearest_feasible
 from ofa_deploy.search.front import FrontPoint, Fronts, find_fronts, pick
@@ -19,6 +20,7 @@ __all__ = [
     "Compared",
     "Constraints",
     "Device",
+    "Edge",
     "FrontPoint",
     "Fronts",
     "Gate",
@@ -32,6 +34,7 @@ __all__ = [
     "Step",
     "Verdicts",
     "compare",
+    "edge_of",
     "fastest",
     "find_fronts",
     "nearest_feasible",

@@ -39,6 +39,7 @@ REASONS = {
     "busy": ["ARCH.json is yours"],
     "bounds": ["a minute each", "minutes", "ARCHS.jsonl is yours"],
     "cells": ["minutes", "minutes", "minutes"],
+    "choose-space": ["measures for a minute", "trains networks"],
     "docker": ["needs Docker", "needs Docker"],
     "finetune": ["trains"],
     "fleet": ["two shells", "needs a certificate"],
