@@ -7,11 +7,11 @@ from ofa_deploy.errors import InfeasibleBudget
 from ofa_deploy.search import Constraints, Problem, edge_of
 from ofa_deploy.search.edge import FEW, NEAR
 from ofa_deploy.space import PopulationCodec, load_space
-from ofa_deploy.space.totals import op_table
 
 CODEC = PopulationCodec(load_space("tiny_16"))
-NOISE = np.append(np.random.default_rng(0).uniform(0.5, 1.5, len(CODEC.ops)), 0.0)
-TABLE = NOISE * (op_table(CODEC.ops, "macs") / 1e7 + 0.01)  # more work takes longer, but not in proportion
+NOISE = np.random.default_rng(0).uniform(0.5, 1.5, len(CODEC.ops) + 1)
+TABLE = NOISE * (CODEC.counts("macs") / 1e7 + 0.01)  # more work takes longer, but not in proportion
+TABLE[-1] = 0.0  # an absent block
 ALL = CODEC.everything(100_000)
 
 
