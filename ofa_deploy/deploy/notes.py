@@ -8,7 +8,7 @@ from typing import Any
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED
-from ofa_deploy.errors import OpNotProfiled
+from ofa_deploy.deploy.unused_budget import unused_notes
 from ofa_deploy.latency import Measurement, Row, differences
 from ofa_deploy.report.text import accuracy
 
@@ -56,7 +56,7 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         )
     notes += _level_notes(extraction, chosen)
     notes += _table_notes(extraction, chosen)
-    notes += _slack(extraction, chosen)
+    notes += unused_notes(extraction, chosen)
     if extraction.precisions:
         notes.append(_over_precisions(extraction))
     if extraction.fp32 is not None:
@@ -101,21 +101,6 @@ def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
         f"{count} finalists were trained {how} for {facts['epochs']} epochs after the search, and this one was best on "
         f"held-out images: {', '.join(changes)}. Latency was measured with inherited weights: the graph is the same."
     )
-
-
-def _slack(extraction: Extraction, chosen: Finalist) -> list[str]:
-    """Whether the budget binds at all."""
-    space, budget = extraction.subject.space, extraction.constraints.max_ms
-    try:
-        (largest,), _ = chosen.predictor.predict([space.network(space.largest)])
-    except OpNotProfiled:  # measured at lower resolutions only
-        return []
-    if budget is None or largest > budget:
-        return []
-    return [
-        f"The budget does not bind: the largest subnet of {space.name} takes {largest:.3g} ms of {budget:g} ms "
-        "(predicted). The slack is for a larger supernet."
-    ]
 
 
 def _level_notes(extraction: Extraction, chosen: Finalist) -> list[str]:
