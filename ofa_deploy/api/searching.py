@@ -14,6 +14,8 @@ from ofa_deploy.api.common import Tell, Where, in_frame, opened, silent, targets
 from ofa_deploy.api.supernets import question_of
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.ready import ready_model
+from ofa_deploy.documents.fronts_document import FrontsFound
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import resolve_target
@@ -93,7 +95,7 @@ class Found:
             "precision": self.precision,
             "arch": best.arch.to_json(),
             "accuracy": self.accuracy,
-            "accuracy_std": predictor_std(self.judge),
+            "accuracy_std": predictor_std(PredictorError.read(self.judge)),
             "latency_ms": best.latency_ms,
             "upper_ms": best.upper_ms,
             "evaluations": result.evaluations,
@@ -307,8 +309,8 @@ class Front:
         path = Path(file)
         render: dict[str, Callable[[dict[str, Any]], str]] = {
             ".json": lambda figures: json.dumps(figures, indent=1),
-            ".svg": front_svg,
-            ".html": render_fronts,
+            ".svg": lambda figures: front_svg(FrontsFound.read(figures)),
+            ".html": lambda figures: render_fronts(FrontsFound.read(figures)),
         }
         if path.suffix not in render:
             raise UsageError(f"{path}: the file name must end in {', '.join(render)}")
@@ -317,7 +319,7 @@ class Front:
     def _repr_html_(self) -> str:
         from ofa_deploy.report.front_plot import render_fronts
 
-        return in_frame(render_fronts(self.answer))
+        return in_frame(render_fronts(FrontsFound.read(self.answer)))
 
 
 def pareto(

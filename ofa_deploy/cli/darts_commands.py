@@ -259,18 +259,17 @@ def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> N
     Example:
       ofa-deploy darts show .ofa/darts/darts_digits -o cells.html
     """
+    from ofa_deploy.documents.cells_document import CellsFound
     from ofa_deploy.files import write_atomic
     from ofa_deploy.report.cell_page import render_cells
     from ofa_deploy.report.cell_pictures import cells_svg
 
     data, genotype = _read(cells), read_genotype(cells)
-    history = data.get("history", [])
+    history, found = data.get("history", []), CellsFound.read({**genotype.to_json(), **data})
     if svg is not None:
-        write_atomic(
-            svg, cells_svg(data.get("nodes", genotype.to_json()), history, data.get("candidates", [])).encode()
-        )
+        write_atomic(svg, cells_svg(found).encode())
     if output is not None:
-        write_atomic(output, render_cells({**genotype.to_json(), **data}, f"Cells of {cells.stem}").encode())
+        write_atomic(output, render_cells(found, f"Cells of {cells.stem}").encode())
     if as_json:
         course = [{k: v for k, v in record.items() if k != "weights"} for record in history]
         emit({"genotype": genotype.to_json(), "skips": genotype.skips, "acted": data.get("acted"), "history": course})

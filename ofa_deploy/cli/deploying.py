@@ -265,9 +265,9 @@ def export(
         images = subject.calibration(one) if found.precision == "int8" else None
         content = model_file(subject.space.network(one), subnet.weights(), found, images)
         checked = parity(subnet, content, subject.images(one, 8))
-    if found.precision in EXACT and checked["max_abs"] > MAX_DIFFERENCE:
+    if found.precision in EXACT and checked.max_abs > MAX_DIFFERENCE:
         raise GateFailed(
-            f"the ONNX graph and PyTorch differ by {checked['max_abs']:.2g} in a logit, more than "
+            f"the ONNX graph and PyTorch differ by {checked.max_abs:.2g} in a logit, more than "
             f"{MAX_DIFFERENCE:g}; no file was written"
         )
     how = subject.preprocessing(one)
@@ -281,15 +281,13 @@ def export(
                 "key": one.key,
                 "bytes": len(content),
                 "precision": found.precision,
-                "max_abs": checked["max_abs"],
+                "max_abs": checked.max_abs,
                 "preprocessing": preprocessing(how, found.batch),
                 "takes": kind or "the program's tensors",
             }
         )
     else:
-        click.echo(
-            f"{output}: {len(content):,} bytes; logits differ from PyTorch's by at most {checked['max_abs']:.2g}"
-        )
+        click.echo(f"{output}: {len(content):,} bytes; logits differ from PyTorch's by at most {checked.max_abs:.2g}")
 
 
 def _only(space: Family) -> Arch:
@@ -308,13 +306,14 @@ def report(bundle: Path, as_json: bool) -> None:
     Example:
       ofa-deploy report .ofa/bundles/local-ms2
     """
+    from ofa_deploy.documents.report_document import Report
     from ofa_deploy.report import render_markdown
 
     data = read_arch(bundle / "report.json")
     if as_json:
         emit(data)
     else:
-        click.echo(render_markdown(data))
+        click.echo(render_markdown(Report.read(data)))
 
 
 @command()

@@ -71,16 +71,17 @@ def pareto(
 
 def _table(answer: dict[str, Any], names: list[str]) -> list[str]:
     """One line for each row of budgets: the best subnet that meets them."""
+    from ofa_deploy.documents.predictor_error import PredictorError
     from ofa_deploy.report.text import predicted
 
-    lines = []
+    lines, error = [], PredictorError.read(answer["predictor_error"])
     for row in answer["joint"]:
         within = "  ".join(
             f"{shout(answer['targets'][name]['simulated'])}{name} {row['latency_ms'][name]:.4g} ms, budget "
             f"{row['budgets_ms'][name]:.4g} ms"
             for name in names
         )
-        judged = predicted(row["accuracy"], answer["predictor_error"]) if answer["predicted"] else "accuracy unknown"
+        judged = predicted(row["accuracy"], error) if answer["predicted"] else "accuracy unknown"
         lines.append(f"{judged}  {within}  {row['macs'] / 1e6:.2f} M MACs  {row['key'][:12]}")
     sizes = ", ".join(f"{len(answer['fronts'][name])} on {name}'s front" for name in names)
     return [*lines, f"predicted: {answer['evaluations']} subnets assessed in {answer['seconds']:.1f} s; {sizes}"]

@@ -247,6 +247,7 @@ def audit(
 
 def audit_text(answer: dict[str, Any]) -> str:
     """Describe an audit in a few lines."""
+    from ofa_deploy.documents.audit_document import Audit
     from ofa_deploy.report.audit_page import level_in_words
 
     lines = [f"{SIMULATED}{answer['target']}"] if answer["simulated"] else []
@@ -259,7 +260,7 @@ def audit_text(answer: dict[str, Any]) -> str:
                 f"{ranks}95 % bound held: {100 * part['coverage_95']:.0f} %"
             )
     lines.append(f"{answer['n_heldout']} networks, fitted on {answer['n_fit']} others: {answer['verdict']}")
-    lines += filter(None, [level_in_words(answer)])
+    lines += filter(None, [level_in_words(Audit.read(answer))])
     return "\n".join(lines)
 
 

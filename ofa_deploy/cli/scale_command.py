@@ -146,6 +146,7 @@ def _grid(
     workspace: Path | None, config: str, step: float, tolerance: float, output: Path | None, as_json: bool
 ) -> None:
     from ofa_deploy.config import TrainRecipe, find_file, read_document
+    from ofa_deploy.documents.scaling_document import ScalingPoint
     from ofa_deploy.files import write_atomic
     from ofa_deploy.report import render_scaling
     from ofa_deploy.space import grid
@@ -159,7 +160,9 @@ def _grid(
     with progress() as tell:
         points = search_scaling(recipe, scalings, folder, lambda p: tell(f"train network {p['network']}", p))
     html = output or folder / "grid.html"
-    write_atomic(html, render_scaling(points, f"Compound scaling of {recipe.name}").encode())
+    write_atomic(
+        html, render_scaling(list(map(ScalingPoint.read, points)), f"Compound scaling of {recipe.name}").encode()
+    )
     if as_json:
         emit({"networks": points, "page": str(html)})
         return

@@ -107,13 +107,16 @@ def search(
 
 def _tell_best(found: Found, request: Request) -> None:
     """Print the best of the precisions' answers. Without a predictor, no accuracy."""
+    from ofa_deploy.documents.predictor_error import PredictorError
     from ofa_deploy.report.text import predicted
 
     result, best = found.best, found.best.best
     if request.as_json:
         emit(found.to_json())
         return
-    accuracy = f"accuracy {predicted(best.accuracy, found.judge)}" if found.judged else "accuracy unknown"
+    accuracy = (
+        f"accuracy {predicted(best.accuracy, PredictorError.read(found.judge))}" if found.judged else "accuracy unknown"
+    )
     click.echo(
         f"{shout(found.simulated)}predicted in {found.precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "
         f"{100 * request.constraints.confidence:g} % confidence below {best.upper_ms:.4g} ms "
@@ -125,17 +128,19 @@ def _tell_best(found: Found, request: Request) -> None:
 
 
 def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:
+    from ofa_deploy.documents.strategies_document import StrategiesFound
     from ofa_deploy.report.strategies import render_strategies, strategies_svg
     from ofa_deploy.report.text import pct, predicted
 
     answer = {**facts, "strategies": [one.to_json() for one in found]}
+    read = StrategiesFound.read(answer)
     if output is not None:
-        write_picture(output, answer, strategies_svg, render_strategies)
+        write_picture(output, answer, lambda _: strategies_svg(read), lambda _: render_strategies(read))
     if request.as_json:
         emit(answer)
         return
     for one in sorted(found, key=lambda compared: -compared.best.mean):
-        best = predicted(one.best.mean, facts["predictor_error"])
+        best = predicted(one.best.mean, read.predictor_error)
         interval = f"{best}, mean over seeds {pct(one.best.low)} to {pct(one.best.high)}"
         gain = "" if one.gain is None else "  beats random" if one.beats_random else "  does not beat random"
         volume = "" if one.hypervolume is None else f"  hypervolume {one.hypervolume.mean:.3f}"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.documents.audit_document import Audit
+from ofa_deploy.documents.ranking_document import Ranking
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.report import (
@@ -46,8 +48,9 @@ def keep_audit(workspace: Workspace, answer: dict[str, Any], folder: Path) -> No
     """
     content = (json.dumps(answer, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
     write_atomic(folder / "audit.json", content)
-    write_atomic(folder / "audit.md", render_audit_markdown(answer).encode())
-    write_atomic(folder / "audit.html", render_audit_html(answer).encode())
+    audit = Audit.read(answer)
+    write_atomic(folder / "audit.md", render_audit_markdown(audit).encode())
+    write_atomic(folder / "audit.html", render_audit_html(audit).encode())
     digest = hashlib.sha256(content).hexdigest()
     workspace.store.add_artefact("audit", str(folder / "audit.json"), digest, answer)
 
@@ -65,8 +68,9 @@ def keep_ranking(workspace: Workspace, answer: dict[str, Any], file: Path | None
     kept = audit_folder(workspace.audits / f"ranking-{answer['name']}") / "ranking.json"
     for path in filter(None, (kept, file)):
         write_atomic(path, content)
-    write_atomic(kept.with_suffix(".md"), render_ranking_markdown(answer).encode())
-    write_atomic(kept.with_suffix(".html"), render_ranking_html(answer).encode())
+    ranking = Ranking.read(answer)
+    write_atomic(kept.with_suffix(".md"), render_ranking_markdown(ranking).encode())
+    write_atomic(kept.with_suffix(".html"), render_ranking_html(ranking).encode())
     workspace.store.add_artefact("ranking", str(kept), hashlib.sha256(content).hexdigest(), answer)
     return kept
 

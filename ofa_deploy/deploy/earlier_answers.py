@@ -13,6 +13,7 @@ from typing import Any
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.latency.table import full_condition
 from ofa_deploy.search import Constraints
@@ -43,27 +44,27 @@ def ran_under(condition: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def answers_of(report: Mapping[str, Any], supernet: str | None) -> list[dict[str, Any]]:
+def answers_of(report: Report, supernet: str | None) -> list[dict[str, Any]]:
     """What later extractions have to know of a bundle: its network, and the finalists beside it.
 
     Args:
         supernet: sha256 of the supernet, or of what stands in for it.
     """
-    statistic, weights = report["budget"]["statistic"], report["provenance"]["weights"]
+    statistic, weights = report.budget.statistic, report.provenance.weights
     shared = {
         "supernet": supernet,
-        "target": {name: value for name, value in report["target"].items() if name != "facts"},
+        "target": {name: value for name, value in report.target.to_json().items() if name != "facts"},
         "statistic": statistic,
     }
     answer = {
-        "arch": report["subnet"]["arch"],
-        "measured_ms": report["latency"]["measured_ms"][statistic],
+        "arch": report.subnet.arch,
+        "measured_ms": report.latency.measured(statistic),
         "tuned": {name: weights[name] for name in TUNING} if weights else None,
     }
     beside = [
-        {"arch": row["arch"], "measured_ms": row["measured_ms"], "tuned": None}
-        for row in report["finalists"]
-        if row["arch"] != answer["arch"]
+        {"arch": row.arch, "measured_ms": row.measured_ms, "tuned": None}
+        for row in report.finalists
+        if row.arch != report.subnet.arch
     ]
     return [shared | one for one in (answer, *beside)]
 

@@ -18,6 +18,7 @@ from ofa_deploy.deploy.finetuning import Progress, Tuning, tuning_of
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.gauge import fresh_session
 from ofa_deploy.latency import Measurement
@@ -114,7 +115,7 @@ class Order:
         workspace: Workspace,
         folder: Path,
         audited: dict[str, Any] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Report:
         """Write the bundle, and remember it in the workspace.
 
         Args:

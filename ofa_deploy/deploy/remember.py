@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ofa_deploy.deploy.earlier_answers import answers_of
 from ofa_deploy.deploy.extract import Extraction
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.store import Workspace
 from ofa_deploy.store.store import ONE_SHOT
 
 
-def remember_bundle(workspace: Workspace, extraction: Extraction, report: dict[str, Any], folder: Path) -> None:
+def remember_bundle(workspace: Workspace, extraction: Extraction, report: Report, folder: Path) -> None:
     """Add a bundle to what is known of its architecture."""
     store, subject, chosen = workspace.store, extraction.subject, extraction.chosen
     meta = {"target": extraction.target.name, "answers": answers_of(report, subject.sha256)}
-    store.add_artefact("bundle", str(folder), report["subnet"]["key"], meta)
-    found, arch = report["accuracy"], chosen.point.arch
-    if found["measured"] is not None and chosen.tuned is None:  # training on has kept its own
-        args = (subject.sha256, arch.to_json(), arch.key, found["measured"], found["n"], found["split"])
+    store.add_artefact("bundle", str(folder), chosen.point.arch.key, meta)
+    found, arch = report.accuracy, chosen.point.arch
+    if found.measured is not None and found.n and found.split and chosen.tuned is None:  # training on has kept its own
+        args = (subject.sha256, arch.to_json(), arch.key, found.measured, found.n, found.split)
         store.add_evaluation(*args, "bundle", ONE_SHOT)

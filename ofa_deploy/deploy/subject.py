@@ -22,6 +22,7 @@ from ofa_deploy.accuracy.predictor import FEWEST
 from ofa_deploy.accuracy.proxy_gate import ProxyGate
 from ofa_deploy.blocks import Network, random_weights
 from ofa_deploy.config import AccuracyConfig, TrainRecipe, read_document, shipped_folder
+from ofa_deploy.documents.preprocessing_document import Framing
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
@@ -154,7 +155,7 @@ class Subject:
         """The classes' names; their numbers where they are not known."""
         return list(self.data.classes) if self.data else [str(number) for number in range(self.space.num_classes)]
 
-    def preprocessing(self, arch: Arch) -> dict[str, Any]:
+    def preprocessing(self, arch: Arch) -> Framing:
         """How an image file becomes what a subnet takes: ``how`` of ``pixels``."""
         channels, height, width = self.space.network(arch).input_shape
         mean, std = self.normalisation

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,15 +15,19 @@ from PIL import Image
 from ofa_deploy.config import BROWSER, SIMULATED, TargetProfile
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.preprocessing_document import Framing, Preprocessing
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import described, embed, noise_image, preprocessing, program, runner, smoke_run
-from ofa_deploy.export.preprocessing import Kind
+from ofa_deploy.export.evidence import Test
+from ofa_deploy.export.preprocessing import EMBEDDED, Kind
 from ofa_deploy.export.runtime import run_torch
 from ofa_deploy.files import short_hash
 from ofa_deploy.fleet.auditing import evenly
 from ofa_deploy.graph import onnx_bytes
+from ofa_deploy.json_types import JSON
 from ofa_deploy.pixels import MODES, read
-from ofa_deploy.report.text import accuracy
+from ofa_deploy.report.text import accuracy, plain
 from ofa_deploy.training.loading import FolderImages
 
 ACCURACY_DROP = {"fp32": 0.0005, "fp16": 0.001, "bf16": 0.001, "int8": 0.01}  # from torch's, either way
@@ -32,11 +36,23 @@ SAMPLES = 8  # test images in a bundle
 Run = Callable[[bytes, Iterable[np.ndarray]], np.ndarray]
 
 
-def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> dict[str, list[Any]] | None:
-    """Labels of a split, and what the file and the torch module make of it; None without data.
+@dataclass(frozen=True)
+class Runnable:
+    """What a bundle is run with.
 
-    Of a folder of images, ``files`` are their paths below it, and ``sha256`` the first 32 digits of their hashes.
+    Attributes:
+        files: by name.
+        answers: the classes that the model finds in the test images among them.
+        preprocessing: what ``preprocessing.json`` says.
     """
+
+    files: dict[str, bytes]
+    answers: dict[str, int]
+    preprocessing: Preprocessing
+
+
+def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> Test | None:
+    """Labels of a split, and what the file and the torch module make of it; None without data."""
     arch = chosen.point.arch
     found = subject.test(lambda batches: run(chosen.onnx, batches), arch, split)
     torch_found = subject.test(
@@ -44,10 +60,12 @@ def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> dict[str
     )
     if not found or not torch_found:
         return None
-    found["torch"] = torch_found["predicted"]
-    if subject.data and subject.data.root and "files" in found:
-        found["sha256"] = [short_hash((subject.data.root / name).read_bytes()) for name in found["files"]]
-    return found
+    answers: Test = {"labels": found["labels"], "predicted": found["predicted"], "torch": torch_found["predicted"]}
+    if "files" in found:
+        answers["files"] = found["files"]
+        if subject.data and subject.data.root:
+            answers["sha256"] = [short_hash((subject.data.root / name).read_bytes()) for name in found["files"]]
+    return answers
 
 
 def allowed_drop(precision: str, images: int) -> float:
@@ -55,31 +73,28 @@ def allowed_drop(precision: str, images: int) -> float:
     return max(ACCURACY_DROP[precision], 1.001 / images)
 
 
-def check_accuracy(report: dict[str, Any], precision: str) -> None:
+def check_accuracy(report: Report, precision: str) -> None:
     """Hold the file's accuracy against torch's.
 
     Raises:
         GateFailed: it is further off than its precision explains.
     """
-    found = report["accuracy"]
-    if found["drop"] is None:
+    found = report.accuracy
+    if found.drop is None or not found.n:
         return
-    bound = allowed_drop(precision, found["n"])
-    if abs(found["drop"]) > bound:
-        file, torch = (accuracy(found[name], found["n"]) for name in ("measured", "torch"))
+    bound = allowed_drop(precision, found.n)
+    if abs(found.drop) > bound:
+        file, torch = accuracy(found.measured, found.n), accuracy(found.torch, found.n)
         raise GateFailed(
-            f"the {precision} file of {report['subnet']['key'][:12]} has {file} on the test split, torch {torch}: more "
-            f"than {100 * bound:.2g} points apart on the same images; no bundle was written; extract with another "
+            f"the {precision} file of {plain(report.subnet.key)[:12]} has {file} on the test split, torch {torch}: "
+            f"more than {100 * bound:.2g} points apart on the same images; no bundle was written; extract with another "
             "--precision"
         )
 
 
-def runnable(extraction: Extraction, embedded: bool) -> tuple[dict[str, bytes], dict[str, int]]:
+def runnable(extraction: Extraction, embedded: bool) -> Runnable:
     """The files that a bundle is run with, once they have run: the model, labels, pre-processing, a program, a few of
     the test images where their licence allows it, and if asked the model with the pre-processing inside.
-
-    Returns:
-        The files by name, and the classes that the model finds in the test images among them.
 
     Raises:
         GateFailed: the program fails in a process that has only the runtime, or answers otherwise than the model.
@@ -92,26 +107,27 @@ def runnable(extraction: Extraction, embedded: bool) -> tuple[dict[str, bytes], 
     model = described(chosen.onnx, how, subject.labels)
     files = {
         "model.onnx": model,
-        "preprocessing.json": _json(facts),
+        "preprocessing.json": _json(facts.to_json()),
         "labels.json": _json(subject.labels),
         "infer.py": program(name),
     }
     if kind:
-        files[facts["embedded"]["model"]] = onnx_bytes(embed(model, how, kind))
+        files[EMBEDDED] = onnx_bytes(embed(model, how, kind))
     images = test_images(subject)
     channels = subject.space.network(chosen.point.arch).input_shape[0]
     shown = images or {"noise.png": _png(noise_image(how["height"], how["width"], channels))}
     answers: list[int] = _try(files, shown, run) if channels in MODES and find_spec(name) else []
-    return files | images, {name: answer for name, answer in zip(shown, answers, strict=False) if name in images}
+    known = {name: answer for name, answer in zip(shown, answers, strict=False) if name in images}
+    return Runnable(files | images, known, facts)
 
 
-def embeddable(target: TargetProfile, how: Mapping[str, Any]) -> Kind:
+def embeddable(target: TargetProfile, how: Framing) -> Kind:
     """How a model takes images that has the pre-processing inside. Of any size they must be resized in the graph with
     antialiasing, which ONNX Runtime does as Pillow does; OpenVINO and TensorRT do not."""
     if target.allowed_types:
         return "float32"
     resizes = target.runtime in ("onnxruntime", SIMULATED) or target.runtime.startswith(BROWSER)
-    whole = how["shorter_side"] is None or how["shorter_side"] >= how["crop"]
+    whole = how["shorter_side"] is None or how["crop"] is None or how["shorter_side"] >= how["crop"]
     return "any size" if resizes and whole and target.opset >= NEARLY and target.allows("Resize") else "uint8"
 
 
@@ -154,5 +170,5 @@ def _png(image: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def _json(value: Any) -> bytes:
+def _json(value: JSON) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

@@ -16,8 +16,10 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict  # pydantic cannot take that of Python 3.11
 
 from ofa_deploy.blocks import OpSpec
+from ofa_deploy.documents.preprocessing_document import Framing
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.latency.table import block_key
+from ofa_deploy.pixels import MODES
 
 SHOWN = 10  # wrong fields of a file that are told
 
@@ -231,10 +233,15 @@ def _each_answered(test: dict[str, Any]) -> dict[str, Any]:
     return test
 
 
-class _Test(TypedDict):
+class Test(TypedDict):
+    """Labels of a split, and the classes that the file and the torch module found; of a folder of images ``files`` are
+    their paths below it, and ``sha256`` the first 32 digits of their hashes."""
+
     labels: Annotated[list[int], Field(min_length=1)]
     predicted: list[int]
     torch: NotRequired[list[int]]
+    files: NotRequired[list[str]]
+    sha256: NotRequired[list[str]]
 
 
 def _of_all(counted: dict[str, int]) -> dict[str, int]:
@@ -262,7 +269,7 @@ class _Logits(TypedDict):
 
 class _Evidence(TypedDict):
     measurement: _Measurement | None
-    test: Annotated[_Test, AfterValidator(_each_answered)] | None
+    test: Annotated[Test, AfterValidator(_each_answered)] | None
     validation: NotRequired[dict[str, Annotated[_Counted, AfterValidator(_of_all)]]]
     samples: NotRequired[dict[str, int] | None]
     level: NotRequired[Curve | None]
@@ -271,21 +278,17 @@ class _Evidence(TypedDict):
     audit: NotRequired[_Audit | None]
 
 
-class _Preprocessing(TypedDict):
-    mode: Literal["L", "RGB", "RGBA"]
-    shorter_side: Count | None
-    crop: Count | None
-    height: Count
-    width: Count
-    mean: list[Finite]
-    std: list[Annotated[float, Field(gt=0)]]
+def _decodable(how: Framing) -> Framing:
+    if how["mode"] not in MODES.values():
+        raise ValueError(f"mode is none of {', '.join(MODES.values())}")
+    return how
 
 
 DOCUMENTS: dict[str, TypeAdapter[Any]] = {
     "arch.json": TypeAdapter(dict[str, Any]),
     "report.json": TypeAdapter(_Report),
     "evidence.json": TypeAdapter(_Evidence),
-    "preprocessing.json": TypeAdapter(_Preprocessing),
+    "preprocessing.json": TypeAdapter(Annotated[Framing, AfterValidator(_decodable)]),
 }
 
 

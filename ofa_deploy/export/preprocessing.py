@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
+from ofa_deploy.documents.preprocessing_document import Embedded, Framing, Preprocessing
 from ofa_deploy.pixels import LONGEST
 
 PREFIX = "preprocessing."  # how names of nodes and constants begin that are no part of the network
 METADATA = "ofa_deploy."  # how the keys of an ONNX file's metadata begin
+EMBEDDED = "model_with_preprocessing.onnx"  # the file that takes images as they are read
 RESIZE_OPSET = 18  # the first one whose Resize is antialiased
 Kind = Literal["any size", "uint8", "float32"]
 
 
-def preprocessing(how: Mapping[str, Any], batch: int, embedded: Kind | None = None) -> dict[str, Any]:
-    """The facts that a program needs to feed a model, as ``preprocessing.json`` holds them.
+def preprocessing(how: Framing, batch: int, embedded: Kind | None = None) -> Preprocessing:
+    """The facts that a program needs to feed a model.
 
     Args:
-        how: see ``pixels``.
         embedded: what the model takes, NHWC, that has the pre-processing inside; None where there is no such model.
     """
-    return {
-        "schema": 2,
-        "model": "model.onnx",
-        "input": "input",
-        "type": "float32",
-        "layout": "NCHW",
-        "batch": batch,
-        "range": [0, 1],
-        "normalised_by": "the program",
+    return Preprocessing(
+        schema=2,
+        model="model.onnx",
+        input="input",
+        type="float32",
+        layout="NCHW",
+        batch=batch,
+        range=[0, 1],
+        normalised_by="the program",
         **how,
-        "steps": steps(how),
-        "embedded": embedded and _embedded(how, batch, embedded),
-    }
+        steps=steps(how),
+        embedded=embedded and _embedded(how, batch, embedded),
+    )
 
 
-def steps(how: Mapping[str, Any]) -> list[str]:
+def steps(how: Framing) -> list[str]:
     """The pre-processing in words, a step each."""
     said = ["decode the file, and turn the image as its EXIF orientation says"]
     said += [f"convert it to {how['mode']} with 8 bits a channel; divide 16-bit grey levels by 257; drop transparency"]
@@ -52,27 +53,27 @@ def steps(how: Mapping[str, Any]) -> list[str]:
     height, width = how["height"], how["width"]
     if (how["crop"], how["crop"]) != (height, width):
         said += [f"resize it to {height} × {width} pixels (height × width; bilinear, antialiased, in floating point)"]
-    mean, std = (", ".join(f"{value:.6g}" for value in how[name]) for name in ("mean", "std"))
+    mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (how["mean"], how["std"]))
     return [*said, f"divide by 255, subtract the mean ({mean}), divide by the standard deviation ({std}), per channel"]
 
 
-def _embedded(how: Mapping[str, Any], batch: int, kind: Kind) -> dict[str, Any]:
+def _embedded(how: Framing, batch: int, kind: Kind) -> Embedded:
     free = kind == "any size"
-    return {
-        "model": "model_with_preprocessing.onnx",
-        "input": "input",
-        "type": "float32" if kind == "float32" else "uint8",
-        "layout": "NHWC",
-        "batch": batch,
-        "range": [0, 1] if kind == "float32" else [0, 255],
-        "mode": how["mode"],
-        "height": None if free else how["height"],
-        "width": None if free else how["width"],
-        "left_to_the_program": steps(how)[: 2 if free else -1],
-    }
+    return Embedded(
+        model=EMBEDDED,
+        input="input",
+        type="float32" if kind == "float32" else "uint8",
+        layout="NHWC",
+        batch=batch,
+        range=[0, 1] if kind == "float32" else [0, 255],
+        mode=how["mode"],
+        height=None if free else how["height"],
+        width=None if free else how["width"],
+        left_to_the_program=steps(how)[: 2 if free else -1],
+    )
 
 
-def described(model: bytes, how: Mapping[str, Any], labels: Sequence[str]) -> bytes:
+def described(model: bytes, how: Framing, labels: Sequence[str]) -> bytes:
     """An ONNX file with its pre-processing and the names of its classes in its metadata."""
     made = onnx.load_from_string(model)
     found = {"preprocessing": dict(how), "preprocessing_steps": steps(how), "labels": list(labels)}
@@ -80,7 +81,7 @@ def described(model: bytes, how: Mapping[str, Any], labels: Sequence[str]) -> by
     return made.SerializeToString(deterministic=True)
 
 
-def embed(model: bytes, how: Mapping[str, Any], kind: Kind) -> onnx.ModelProto:
+def embed(model: bytes, how: Framing, kind: Kind) -> onnx.ModelProto:
     """A model that takes images as they are read.
 
     Args:
@@ -106,7 +107,7 @@ def embed(model: bytes, how: Mapping[str, Any], kind: Kind) -> onnx.ModelProto:
     if kind == "any size":
         x, size = _fit(nodes, x, how), ["height", "width"]
     scale = 1.0 if kind == "float32" else 255.0
-    centre, std = (np.asarray(how[key], np.float64) * scale for key in ("mean", "std"))
+    centre, std = (np.asarray(values, np.float64) * scale for values in (how["mean"], how["std"]))
     shape = (1, len(centre), 1, 1)
     x = nodes.add("Sub", "centred", x, nodes.constant("mean", centre.astype(np.float32).reshape(shape)))
     nodes.add("Div", "normalised", x, nodes.constant("std", std.astype(np.float32).reshape(shape)))
@@ -139,7 +140,7 @@ class Steps:
         return PREFIX + name
 
 
-def _fit(nodes: Steps, x: str, how: Mapping[str, Any]) -> str:
+def _fit(nodes: Steps, x: str, how: Framing) -> str:
     """Resize by the shorter side, cut out the centre, resize to the network's input: ``pixels.framed`` as nodes."""
     if how["shorter_side"]:
         size = _size(nodes, "given", x)

@@ -11,7 +11,8 @@ import json
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+from ofa_deploy.documents.report_document import Report
 
 PROVENANCE = "provenance.json"
 
@@ -26,18 +27,18 @@ def git_commit(folder: Path) -> str | None:
 
 
 def statement(
-    files: Mapping[str, bytes], report: Mapping[str, Any], inputs: Mapping[str, str | None], measured_at: str
-) -> dict[str, Any]:
+    files: Mapping[str, bytes], report: Report, inputs: Mapping[str, str | None], measured_at: str
+) -> dict[str, object]:
     """The provenance of a bundle's files.
 
     Args:
         inputs: sha256 of what it was made from, by name; those that are None were not used.
     """
-    source = report["provenance"]
+    source = report.provenance
     depends = [{"name": name, "digest": {"sha256": digest}} for name, digest in sorted(inputs.items()) if digest]
-    if source.get("git_commit"):
-        depends.append({"name": "the repository it was built in", "digest": {"gitCommit": source["git_commit"]}})
-    asked = {"command": report["command"], "target": source["target"], "arch": report["subnet"]["arch"]}
+    if source.git_commit:
+        depends.append({"name": "the repository it was built in", "digest": {"gitCommit": source.git_commit}})
+    asked = {"command": report.command, "target": source.target, "arch": report.subnet.arch}
     return {
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [
@@ -49,11 +50,11 @@ def statement(
             "buildDefinition": {
                 "buildType": "urn:ofa-deploy:extract:1",
                 "externalParameters": asked,
-                "internalParameters": {"seed": source["seed"]},
+                "internalParameters": {"seed": source.seed},
                 "resolvedDependencies": depends,
             },
             "runDetails": {
-                "builder": {"id": "urn:ofa-deploy:cli", "version": source["versions"]},
+                "builder": {"id": "urn:ofa-deploy:cli", "version": source.versions},
                 "metadata": {"startedOn": measured_at, "finishedOn": measured_at},
             },
         },

@@ -345,7 +345,7 @@ def _beliefs(bundle: Bundle) -> Figures:
 
 def _parity(bundle: Bundle) -> Figures:
     logits = (np.array(bundle.evidence["parity"][name], dtype=np.float32) for name in ("torch", "onnx"))
-    figures = compare(*logits)
+    figures = compare(*logits).to_json()
     shown = {"max_abs", "top1_agreement"} | figures.keys() & bundle.report["parity"].keys()
     return {f"parity.{name}": figures[name] for name in shown}
 

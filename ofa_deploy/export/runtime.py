@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -14,6 +14,7 @@ from torch import nn
 
 from device_agents.runtimes.openvino import the_core
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.documents.report_document import Parity
 from ofa_deploy.errors import OfaDeployError, UsageError
 
 TORCH_BATCH = 64  # images at once: bounds memory
@@ -92,20 +93,30 @@ def _chunks(images: np.ndarray, size: int | None) -> Iterator[np.ndarray]:
         yield np.pad(chunk, [(0, missing), *[(0, 0)] * (chunk.ndim - 1)]) if missing else chunk
 
 
+class Checked(NamedTuple):
+    """An exported file's logits beside those of the torch module, ``float32[N, classes]`` each."""
+
+    figures: Parity
+    torch: np.ndarray
+    onnx: np.ndarray
+
+    @property
+    def max_abs(self) -> float:
+        """The largest absolute difference."""
+        return _max_abs(self.torch, self.onnx)
+
+
 def parity(
     subnet: nn.Module,
     model: bytes,
     images: np.ndarray,
     run: Callable[[bytes, Iterable[np.ndarray]], np.ndarray] = run_onnx,
-) -> dict[str, Any]:
+) -> Checked:
     """How far an exported file's logits are from those of the torch module.
 
     Args:
         subnet: in any mode; it is run in eval mode and left as it was.
         images: ``float32[N, channels, height, width]``.
-
-    Returns:
-        What ``compare`` gives, and the logits themselves, ``torch`` and ``onnx``, ``float32[N, classes]`` each.
 
     Raises:
         OfaDeployError: a logit is NaN or infinite.
@@ -114,23 +125,22 @@ def parity(
     for name, values in logits.items():
         if not np.isfinite(values).all():
             raise OfaDeployError(f"the subnet's logits in {name} are not finite; recalibrate or train it again")
-    return {**compare(logits["torch"], logits["onnx"]), **logits}
+    return Checked(compare(logits["torch"], logits["onnx"]), **logits)
 
 
-def compare(one: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """How far two sets of logits ``[N, classes]`` are apart.
-
-    Returns:
-        ``max_abs`` (largest absolute difference), ``psnr_db`` (of the range of ``one`` to the root mean square of the
-        difference; None where there is none), ``top1_agreement`` (share of rows with the same class), ``n`` (rows).
-    """
+def compare(one: np.ndarray, other: np.ndarray) -> Parity:
+    """How far two sets of logits ``[N, classes]`` are apart; ``psnr_db`` is None where they are not."""
     rms = float(np.sqrt(np.mean(np.square(one.astype(np.float64) - other))))
-    return {
-        "max_abs": float(np.abs(one - other).max()),
-        "psnr_db": 20 * float(np.log10(np.ptp(one) / rms)) if rms else None,
-        "top1_agreement": float((one.argmax(1) == other.argmax(1)).mean()),
-        "n": len(one),
-    }
+    return Parity(
+        max_abs=_max_abs(one, other),
+        psnr_db=20 * float(np.log10(np.ptp(one) / rms)) if rms else None,
+        top1_agreement=float((one.argmax(1) == other.argmax(1)).mean()),
+        n=len(one),
+    )
+
+
+def _max_abs(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max())
 
 
 def run_torch(subnet: nn.Module, images: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.earlier_answers import answers_of
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.orders import Order
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
@@ -88,7 +89,9 @@ def _answers(run: Context, target: TargetProfile, budget: float | None) -> list[
     """What this run has answered on the target so far: not what else the workspace knows, so that a run that is
     resumed or repeated elsewhere finds the same."""
     reports = run.outcome.reports
-    answers = [one for report in reports for one in answers_of(report, report["provenance"]["supernet_sha256"])]
+    answers = [
+        one for report in reports for one in answers_of(Report.read(report), report["provenance"]["supernet_sha256"])
+    ]
     most = inf if budget is None else budget
     return [a for a in answers if a["target"]["name"] == target.name and a["measured_ms"] <= most]
 

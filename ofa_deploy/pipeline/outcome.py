@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ofa_deploy.documents.report_document import Accuracy, Report
+from ofa_deploy.documents.summary_document import BundleTold, Change, GateTold, Summary, UnitTold
 from ofa_deploy.errors import GateFailed, OfaDeployError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.intervals import Z95, difference_error
@@ -86,68 +88,86 @@ class Outcome:
         """Add to every report what changed since the bundle of the same name in an earlier run's folder."""
         for report in self.reports:
             file = earlier / report["folder"] / "report.json" if earlier else None
-            report["baseline"] = _changes(report, json.loads(file.read_text())) if file and file.is_file() else None
+            report["baseline"] = None
+            if file and file.is_file():
+                change = _changes(Report.read(report), Report.read(json.loads(file.read_text())))
+                report["baseline"] = change and change.to_json()
 
-    def to_json(self) -> dict[str, Any]:
+    @property
+    def summary(self) -> Summary:
         """What ``summary.json`` says."""
-        return {
-            "schema": 1,
-            "pipeline": self.name,
-            "passed": self.error is None,
-            "error": str(self.error) if self.error else None,
-            "units": [
-                {"name": u.name, "target": u.target, "status": u.status, "why": u.why, "seconds": round(u.seconds, 3)}
+        return Summary(
+            schema=1,
+            pipeline=self.name,
+            passed=self.error is None,
+            error=str(self.error) if self.error else None,
+            units=[
+                UnitTold(name=u.name, target=u.target, status=u.status, why=u.why, seconds=round(u.seconds, 3))
                 for u in self.units
             ],
-            "gates": [verdict._asdict() for verdict in self.verdicts],
-            "bundles": [_bundle(report) for report in self.reports],
-            "page": self.page.name if self.page else None,
-        }
+            gates=[GateTold(**verdict._asdict()) for verdict in self.verdicts],
+            bundles=[_bundle(report) for report in self.reports],
+            page=self.page.name if self.page else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as a JSON object."""
+        return self.summary.to_json()
 
     def write(self) -> None:
         """Write ``summary.json``, ``summary.md`` and ``junit.xml``."""
-        summary = self.to_json()
+        summary = self.summary
         for name, content in (
-            ("summary.json", json.dumps(summary, indent=1, sort_keys=True) + "\n"),
+            ("summary.json", json.dumps(summary.to_json(), indent=1, sort_keys=True) + "\n"),
             ("summary.md", render_summary(summary)),
             ("junit.xml", render_junit(summary)),
         ):
             write_atomic(self.folder / name, content.encode())
 
 
-def _bundle(report: dict[str, Any]) -> dict[str, Any]:
-    latency, accuracy = report["latency"], report["accuracy"]
-    return {
-        "folder": report["folder"],
-        "target": report["target"]["name"],
-        "simulated": report["target"]["simulated"],
-        "max_ms": report["budget"]["max_ms"],
-        "predicted_ms": latency["predicted_ms"],
-        "p50_ms": latency["measured_ms"]["p50"],
-        "accuracy": accuracy["measured"],
-        "n": accuracy["n"],
-        "expected": accuracy.get("posterior"),
-        "drop": accuracy.get("drop"),
-        "params": report["subnet"]["params"],
-        "size_bytes": report["size_bytes"],
-        "key": report["subnet"]["key"],
-        "baseline": report.get("baseline"),
-    }
+def _bundle(told: dict[str, Any]) -> BundleTold:
+    report = Report.read(told)
+    latency, accuracy = report.latency, report.accuracy
+    return BundleTold(
+        folder=told["folder"],
+        target=report.target.name,
+        simulated=bool(report.target.simulated),
+        max_ms=report.budget.max_ms,
+        predicted_ms=latency.predicted_ms,
+        p50_ms=latency.measured("p50"),
+        accuracy=accuracy.measured,
+        n=accuracy.n,
+        expected=accuracy.posterior,
+        drop=accuracy.drop,
+        params=report.subnet.params,
+        size_bytes=report.size_bytes,
+        key=report.subnet.key,
+        baseline=told.get("baseline"),
+    )
 
 
-def _changes(now: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
-    """Ratios of latency and size, and the difference of accuracies; ``slower`` where it is so beyond chance."""
-    new, old = now["latency"]["measured_ms"], then["latency"]["measured_ms"]
-    ratio = new["p50"] / old["p50"]
-    error = (new["se"] ** 2 + old["se"] ** 2 + now["latency"]["session_std"] ** 2) ** 0.5
-    measured = now["accuracy"]["measured"], then["accuracy"]["measured"]
-    counts = now["accuracy"]["n"], then["accuracy"]["n"]
-    return {
-        "latency": ratio,
-        "slower": ratio - 1 > SURE * error,
-        "accuracy": None if None in measured else measured[0] - measured[1],
-        "accuracy_error": None if None in measured else difference_error(measured, counts),
-        "size": now["size_bytes"] / then["size_bytes"],
-        "p50_ms": old["p50"],
-        "key": then["subnet"]["key"],
-    }
+def _changes(now: Report, then: Report) -> Change | None:
+    """Ratios of latency and size, and the difference of accuracies; ``slower`` where it is so beyond chance. None where
+    the earlier bundle was not measured."""
+    new, old = now.latency.measured_ms, then.latency.measured_ms
+    if not (new and old and new.p50 and old.p50 and now.size_bytes and then.size_bytes):
+        return None
+    ratio = new.p50 / old.p50
+    error = sum((part or 0.0) ** 2 for part in (new.se, old.se, now.latency.session_std)) ** 0.5
+    better, unsure = _better(now.accuracy, then.accuracy)
+    return Change(
+        latency=ratio,
+        slower=ratio - 1 > SURE * error,
+        accuracy=better,
+        accuracy_error=unsure,
+        size=now.size_bytes / then.size_bytes,
+        p50_ms=old.p50,
+        key=then.subnet.key,
+    )
+
+
+def _better(now: Accuracy, then: Accuracy) -> tuple[float | None, float | None]:
+    """By how much the accuracy rose, and that difference's standard error; None where one of both is unknown."""
+    if now.measured is None or then.measured is None or now.n is None or then.n is None:
+        return None, None
+    return now.measured - then.measured, difference_error((now.measured, then.measured), (now.n, then.n))

@@ -15,6 +15,7 @@ from typing import Any
 import ofa_deploy
 from ofa_deploy.config import TrainRecipe, find_file, read_document, shipped_folder
 from ofa_deploy.deploy.subject import SUPERNET, find_supernet
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import GateFailed, UsageError
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.files import write_atomic
@@ -32,7 +33,7 @@ from ofa_deploy.pipeline.gates import judge
 from ofa_deploy.pipeline.measure_stages import audit_stage, cross, profile_stage
 from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.pipeline.remembered import Begun
-from ofa_deploy.report import render_comparison
+from ofa_deploy.report.comparison import Entry, There, render_comparison
 from ofa_deploy.store import Workspace
 from ofa_deploy.training import train_supernet
 
@@ -73,17 +74,17 @@ def verify_stage(run: Context, stage: VerifyStage) -> None:
 def compare_stage(run: Context, stage: CompareStage) -> None:
     """The page of all bundles."""
     crossed = cross(run, stage) if stage.cross else {}
-    linked = [
-        {
-            **report,
-            "links": {"report": f"{report['folder']}/report.html", "model": f"{report['folder']}/model.onnx"},
-            "elsewhere": crossed.get(report["subnet"]["key"], {}),
-        }
+    entries = [
+        Entry(
+            Report.read(report),
+            f"{report['folder']}/report.html",
+            {name: There(on["p50"], on["simulated"]) for name, on in crossed.get(report["subnet"]["key"], {}).items()},
+        )
         for report in run.outcome.reports
     ]
     if not run.dry:
         run.outcome.page = run.folder / "index.html"
-        write_atomic(run.outcome.page, render_comparison(linked, stage.title).encode())
+        write_atomic(run.outcome.page, render_comparison(entries, stage.title).encode())
 
 
 def _verified(bundle: Path, name: str, target: str) -> Unit:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from math import floor, log10
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ofa_deploy.documents.report_document import BlockRow, Report
 from ofa_deploy.report.markup import Markup, element
 from ofa_deploy.report.plots import legend
-from ofa_deploy.report.text import MINUS, number, pct, plain, rows
+from ofa_deploy.report.text import MINUS, pct, plain
 
 COLUMNS = ("#", "block", "op", "table", "posterior", "residual", "difference", "share")
 
@@ -54,21 +55,19 @@ class Block(NamedTuple):
         return shown if abs(value) >= 0.5 * 10**-self.decimals else shown[1:]
 
 
-def blocks(report: dict[str, Any]) -> list[Block]:
+def blocks(report: Report) -> list[Block]:
     """The blocks of a report, the largest absolute difference first."""
-    found = rows(report, "blocks")
-    longest = max((number(row.get(name)) or 0.0 for row in found for name in ("table_ms", "posterior_ms")), default=0.0)
+    longest = max((ms or 0.0 for row in report.blocks for ms in (row.table_ms, row.posterior_ms)), default=0.0)
     decimals = min(max(3 - floor(log10(longest)), 0), 9) if longest > 0 else 3
-    listed = [_block(i + 1, row, decimals) for i, row in enumerate(found)]
+    listed = [_block(place, row, decimals) for place, row in enumerate(report.blocks, 1)]
     return sorted(listed, key=lambda block: -abs(block.difference or 0.0))
 
 
-def _block(place: int, row: dict[str, Any], decimals: int) -> Block:
-    table, posterior, residual = (number(row.get(f"{name}_ms")) for name in ("table", "posterior", "residual"))
+def _block(place: int, row: BlockRow, decimals: int) -> Block:
+    table, posterior, residual = row.table_ms, row.posterior_ms, row.residual_ms
     difference = None if table is None or posterior is None else posterior + (residual or 0.0) - table
-    flags = plain(row.get("flags")) if row.get("flags") else ""
-    name, op, share = plain(row.get("name")), plain(row.get("op")), number(row.get("share"))
-    return Block(place, name, op, table, posterior, residual, difference, share, flags, decimals)
+    times = (table, posterior, residual, difference)
+    return Block(place, plain(row.name), plain(row.op), *times, row.share, ", ".join(row.flags), decimals)
 
 
 REMARK = (
@@ -78,7 +77,7 @@ REMARK = (
 )
 
 
-def render_blocks(report: dict[str, Any]) -> Markup | None:
+def render_blocks(report: Report) -> Markup | None:
     """The breakdown as bars."""
     found = blocks(report)
     ends = [end for b in found for end in (b.table, b.posterior, (b.posterior or 0.0) + (b.residual or 0.0)) if end]

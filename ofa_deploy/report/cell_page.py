@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from ofa_deploy.documents.cells_document import CellsFound, EpochRecord
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.report.cell_pictures import FIGURES, cells_svg, strips_svg
-from ofa_deploy.report.html import note, page, table
 from ofa_deploy.report.markup import Child, Markup, element
-from ofa_deploy.report.text import get
+from ofa_deploy.report.page import note, page, table
+from ofa_deploy.report.text import plain
 
 STRIPS = (
     "Every edge with all of its operations, epoch by epoch from left to right: the darker, the more it weighs. What is "
@@ -16,45 +17,42 @@ STRIPS = (
 )
 
 
-def render_cells(found: Mapping[str, Any], title: str) -> str:
-    """One self-contained page.
-
-    Args:
-        found: ``search.json``, or a genotype.
-    """
+def render_cells(found: CellsFound, title: str) -> str:
+    """One self-contained page."""
     body = [
         element("header", element("p", "ofa-deploy darts"), element("h1", title)),
-        [note(f"guard {guard['guard']}: {guard['why']}") for guard in found.get("acted", ())],
+        [note(f"guard {plain(one.guard)}: {plain(one.why)}") for one in found.acted],
         _pictures(found),
-        _course(found.get("history", ())),
+        _course(found.history),
     ]
     return page(title, body)
 
 
-def cells_section(report: Mapping[str, Any]) -> Markup | None:
+def cells_section(report: Report) -> Markup | None:
     """The cells of a report's network, with the course of the search where that is known; None for other networks."""
-    genotype = get(dict(report), "provenance.space.genotype")
+    genotype = (report.provenance.space or {}).get("genotype")
     if not isinstance(genotype, dict):
         return None
-    return element("section", element("h2", "Cells"), _pictures(report.get("cells") or genotype))
+    return element("section", element("h2", "Cells"), _pictures(CellsFound.read(report.cells or genotype)))
 
 
-def _pictures(found: Mapping[str, Any]) -> Child:
-    nodes = found.get("nodes") or found.get("genotype", found)
-    history, candidates = found.get("history", ()), found.get("candidates", ())
-    parts = [element("div", Markup(cells_svg(nodes, history, candidates)), class_="card scroll")]
-    if len(history) > 1:
-        strips = element("div", Markup(strips_svg(nodes, history, candidates)), class_="scroll")
+def _pictures(found: CellsFound) -> Child:
+    parts = [element("div", Markup(cells_svg(found)), class_="card scroll")]
+    if len(found.history) > 1:
+        strips = element("div", Markup(strips_svg(found)), class_="scroll")
         parts.append(element("div", element("p", STRIPS), strips, class_="card"))
     return parts
 
 
-def _course(history: Sequence[Mapping[str, Any]]) -> Child:
+def _course(history: Sequence[EpochRecord]) -> Child:
     """Every epoch's figures."""
-    names = [name for name in FIGURES if any(name in record for record in history)]
+    epochs = [(one.epoch, one.figures()) for one in history]
+    names = [name for name in FIGURES if any(figures[name] is not None for _, figures in epochs)]
     if not names:
         return None
-    rows = [
-        (False, [record["epoch"], *(f"{record[n]:.4g}" if n in record else "–" for n in names)]) for record in history
-    ]
+    rows = [(False, [plain(epoch), *(_figure(figures[name]) for name in names)]) for epoch, figures in epochs]
     return element("section", element("h2", "Course of the search"), table(("epoch", *names), rows))
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from itertools import pairwise
-from typing import Any
+
+from ofa_deploy.documents.cells_document import CellsFound, Nodes
 
 WIDTH, ROW, TOP = 760, 230, 40
 EPOCHS = 24  # of a strip at most
@@ -15,27 +16,18 @@ COLOURS = {"sep": "#1f77b4", "dil": "#2ca02c", "avg": "#ff7f0e", "max": "#d62728
 FIGURES = ("loss", "arch_loss", "entropy", "eigenvalue")
 
 
-def cells_svg(
-    genotype: Mapping[str, Any], history: Sequence[Mapping[str, Any]] = (), candidates: Sequence[str] = ()
-) -> str:
+def cells_svg(found: CellsFound) -> str:
     """Both cells; below them, where there is a search's history, how the weights of the chosen edges, the loss and the
-    entropy went.
-
-    Args:
-        genotype: for each kind of cell its nodes, each with two pairs (operation, source); with a history, the nodes in
-            the order of its weights.
-        history: for every epoch ``weights`` and figures.
-        candidates: names of the weights' columns.
-    """
+    entropy went."""
     parts, y = [], 0
-    for kind in ("normal", "reduce"):
-        parts.append(f'<g transform="translate(0 {y})">{_cell(kind, genotype[kind])}</g>')
+    for kind, nodes in found.cells.both():
+        parts.append(f'<g transform="translate(0 {y})">{_cell(kind, nodes)}</g>')
         y += ROW
-        if lines := _edge_weights(kind, genotype[kind], history, candidates):
+        if lines := _edge_weights(kind, nodes, found):
             parts.append(f'<g transform="translate(0 {y})">{_curves(f"{kind} cell: weights of its edges", lines)}</g>')
             y += CURVE
     for name in FIGURES:
-        values = [float(record[name]) for record in history if name in record]
+        values = [value for one in found.history if (value := one.figures()[name]) is not None]
         if len(values) > 1:
             parts.append(f'<g transform="translate(0 {y})">{_curves(name, [(name, "#333", values)])}</g>')
             y += CURVE
@@ -46,16 +38,17 @@ def cells_svg(
     )
 
 
-def strips_svg(genotype: Mapping[str, Any], history: Sequence[Mapping[str, Any]], candidates: Sequence[str]) -> str:
-    """The weights of all operations on all edges, as a strip of an edge each; arguments as those of ``cells_svg``."""
+def strips_svg(found: CellsFound) -> str:
+    """The weights of all operations on all edges, as a strip of an edge each."""
+    history, candidates = found.history, found.candidates
     places = sorted({round(i * (len(history) - 1) / (EPOCHS - 1)) for i in range(EPOCHS)})
     parts, y, tall = [], 0, 34 + TALL * len(candidates)
-    for kind in ("normal", "reduce"):
-        chosen = {(i, int(source)): str(op) for i, node in enumerate(genotype[kind]) for op, source in node}
-        edges = [(node, source) for node in range(len(genotype[kind])) for source in range(node + 2)]
+    for kind, nodes in found.cells.both():
+        chosen = {(i, source): op for i, node in enumerate(nodes) for op, source in node}
+        edges = [(node, source) for node in range(len(nodes)) for source in range(node + 2)]
         parts.append(f'<text x="10" y="{y + 16}" font-weight="bold">{kind} cell</text>')
         for place, edge in enumerate(edges):
-            values = [history[i]["weights"][kind][place] for i in places]
+            values = [history[i].weights.of(kind)[place] for i in places]
             at = (10 + (STRIP + 8) * (place % ACROSS), y + 24 + tall * (place // ACROSS))
             parts.append(f'<g transform="translate{at}">{_strip(edge, values, candidates, chosen.get(edge))}</g>')
         y += 24 + tall * -(-len(edges) // ACROSS)
@@ -71,14 +64,14 @@ def _strip(
     """A row for each operation, a column for each epoch."""
     node, source = edge
     reads, step = ("k-2", "k-1", *map(str, range(node)))[source], (STRIP - 62) / len(values)
-    most = max(max(map(float, row)) for row in values) or 1.0
+    most = max(max(row) for row in values) or 1.0
     parts = [f'<text y="10">{reads} → {node}</text>']
     for column, name in enumerate(candidates):
         y = 14 + TALL * column
         parts.append(f'<text y="{y + 7}" font-size="7">{escape(name)}</text>')
         parts += [
             f'<rect x="{62 + step * i:.1f}" y="{y}" width="{step + 0.2:.1f}" height="{TALL - 1}" '
-            f'fill="{_colour(name)}" fill-opacity="{max(float(row[column]), 0.0) / most:.2f}"/>'
+            f'fill="{_colour(name)}" fill-opacity="{max(row[column], 0.0) / most:.2f}"/>'
             for i, row in enumerate(values)
         ]
         if name == chosen:
@@ -90,7 +83,7 @@ def _colour(operation: str) -> str:
     return COLOURS.get(operation[:3], "#333")
 
 
-def _cell(kind: str, nodes: Sequence[Any]) -> str:
+def _cell(kind: str, nodes: Nodes) -> str:
     """Tensors from left to right, and an arc for every edge."""
     gap, base = (WIDTH - 120) / (len(nodes) + 2), ROW - 55
     names = ["k-2", "k-1", *(str(i) for i in range(len(nodes))), "out"]
@@ -98,13 +91,13 @@ def _cell(kind: str, nodes: Sequence[Any]) -> str:
     parts = [f'<text x="10" y="20" font-weight="bold">{kind} cell</text>']
     for i, node in enumerate(nodes):
         for j, (operation, source) in enumerate(node):
-            start, end = at[int(source)], at[i + 2]
+            start, end = at[source], at[i + 2]
             middle, lift = (start + end) / 2, base - min(40 + 0.3 * (end - start), base - TOP) - 14 * j
             parts.append(
                 f'<path d="M{start:.0f} {base - 10} Q{middle:.0f} {2 * lift - base + 10:.0f} {end:.0f} {base - 10}" '
                 f'fill="none" stroke="{_colour(operation)}" stroke-width="1.5"/>'
                 f'<text x="{middle:.0f}" y="{lift - 3:.0f}" text-anchor="middle" fill="{_colour(operation)}">'
-                f"{escape(str(operation))}</text>"
+                f"{escape(operation)}</text>"
             )
         parts.append(
             f'<path d="M{at[i + 2]:.0f} {base + 10} Q{(at[i + 2] + at[-1]) / 2:.0f} {base + 55} {at[-1]:.0f} '
@@ -118,18 +111,16 @@ def _cell(kind: str, nodes: Sequence[Any]) -> str:
     return "".join(parts)
 
 
-def _edge_weights(
-    kind: str, nodes: Sequence[Any], history: Sequence[Mapping[str, Any]], candidates: Sequence[str]
-) -> list[tuple[str, str, list[float]]]:
+def _edge_weights(kind: str, nodes: Nodes, found: CellsFound) -> list[tuple[str, str, list[float]]]:
     """A line for every edge: the weight of its operation, epoch by epoch."""
-    if len(history) < 2:
+    if len(found.history) < 2:
         return []
     lines = []
     for i, node in enumerate(nodes):
         first = i * (i + 3) // 2
         for operation, source in node:
-            column, edge = list(candidates).index(operation), first + int(source)
-            values = [float(record["weights"][kind][edge][column]) for record in history]
+            column, edge = found.candidates.index(operation), first + source
+            values = [float(one.weights.of(kind)[edge][column]) for one in found.history]
             lines.append((f"{i}: {operation}({source})", _colour(operation), values))
     return lines
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from ofa_deploy.documents.predictor_error import PredictorError
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.report import wording
 from ofa_deploy.report.figures import band, card, front_points
-from ofa_deploy.report.html import ICONS, banner, page, table
 from ofa_deploy.report.markup import Child, Markup, element, link
+from ofa_deploy.report.page import ICONS, banner, page, table
 from ofa_deploy.report.plots import Plot, limits
-from ofa_deploy.report.text import accuracy, count, get, interval, ms, number, plain, predicted, signed_pct, size
+from ofa_deploy.report.text import accuracy, count, interval, ms, plain, predicted, signed_pct, size
 
 COLOURS = 7  # in the style sheet
 COLUMNS = (
@@ -24,11 +27,32 @@ REMARK = (
 )
 
 
+class There(NamedTuple):
+    """What a subnet takes on a target, in ms; a simulated one says so."""
+
+    p50: float | None
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A report that is compared.
+
+    Attributes:
+        link: relative path to its page.
+        elsewhere: what its subnet takes on targets, by their names.
+    """
+
+    report: Report
+    link: str | None = None
+    elsewhere: Mapping[str, There] = field(default_factory=dict)
+
+
 class Answer(NamedTuple):
     """Where a report's subnet lies in the plot."""
 
     number: int
-    report: dict[str, Any]
+    report: Report
     latency: float
     accuracy: float
     measured: bool
@@ -37,10 +61,10 @@ class Answer(NamedTuple):
     @property
     def shown(self) -> str:
         """The accuracy in words."""
-        found = get(self.report, "accuracy")
+        found = self.report.accuracy
         if self.interval is None:
-            return predicted(self.accuracy, get(found, "predictor_error"))
-        return accuracy(self.accuracy, get(found, "n"))
+            return predicted(self.accuracy, found.predictor_error)
+        return accuracy(self.accuracy, found.n)
 
 
 class Front(NamedTuple):
@@ -56,67 +80,61 @@ class Front(NamedTuple):
     places: list[int]
     points: list[tuple[float, float]]
     band: list[tuple[float, float]]
-    error: Any
+    error: PredictorError | None
 
 
-def render_comparison(reports: Sequence[dict[str, Any]], title: str) -> str:
-    """One self-contained page that compares bundles.
-
-    Args:
-        reports: ``report.json`` of each; ``report["links"]["report"]`` is the relative path to its page, and
-            ``report["elsewhere"]``, where there is one, has by the target's name what its subnet takes on others.
-        title: of the page.
-    """
-    rows = [(False, _row(i + 1, report)) for i, report in enumerate(reports)]
+def render_comparison(entries: Sequence[Entry], title: str) -> str:
+    """One self-contained page that compares bundles."""
+    reports = [entry.report for entry in entries]
+    rows = [(False, _row(i + 1, entry.report, entry.link)) for i, entry in enumerate(entries)]
     body = [
         banner(any(map(wording.simulated, reports))),
         element("header", element("p", "ofa-deploy comparison"), element("h1", title)),
         table(("", *COLUMNS), rows, "wide compared"),
         element("div", _plot(reports), class_="plots"),
-        _elsewhere(reports),
+        _elsewhere(entries),
     ]
     return page(title, body)
 
 
-def _row(place: int, report: dict[str, Any]) -> list[Child]:
-    answer, latency, found = wording.verdict(report), get(report, "latency"), get(report, "accuracy")
-    name = plain(get(report, "target.name")) + (" (SIMULATED)" if wording.simulated(report) else "")
+def _row(place: int, report: Report, address: str | None) -> list[Child]:
+    answer, latency, found = wording.verdict(report), report.latency, report.accuracy
+    name = plain(report.target.name) + (" (SIMULATED)" if wording.simulated(report) else "")
     return [
         _badge(place),
-        link(name, get(report, "links.report")),
-        ms(get(report, "budget.max_ms"), "none"),
+        link(name, address),
+        ms(report.budget.max_ms, "none"),
         f"{ICONS[answer.status]} {_fits(answer)}",
-        ms(get(latency, "measured_ms.p50")),
-        ms(get(latency, "predicted_ms"), "–"),
-        signed_pct(get(latency, "error_pct"), "–"),
-        accuracy(get(found, "measured"), get(found, "n")),
+        ms(latency.measured("p50")),
+        ms(latency.predicted_ms, "–"),
+        signed_pct(latency.error_pct, "–"),
+        accuracy(found.measured, found.n),
         wording.expected(found),
-        predicted(get(found, "predicted"), get(found, "predictor_error"), "–"),
-        count(get(report, "subnet.macs")),
-        count(get(report, "subnet.params")),
-        size(get(report, "size_bytes")),
-        wording.short(get(report, "subnet.key")),
+        predicted(found.predicted, found.predictor_error, "–"),
+        count(report.subnet.macs),
+        count(report.subnet.params),
+        size(report.size_bytes),
+        wording.short(report.subnet.key),
     ]
 
 
-def _elsewhere(reports: Sequence[dict[str, Any]]) -> Markup | None:
+def _elsewhere(entries: Sequence[Entry]) -> Markup | None:
     """Every subnet on every device: what it takes where it was not made for."""
-    crossed = [(i + 1, report, get(report, "elsewhere")) for i, report in enumerate(reports)]
-    found = [(place, report, on) for place, report, on in crossed if isinstance(on, dict) and on]
+    found = [(place, entry.report, entry.elsewhere) for place, entry in enumerate(entries, 1) if entry.elsewhere]
     if not found:
         return None
     targets = list(dict.fromkeys(name for _, _, on in found for name in on))
-    simulated = {name: any(get(on, f"{name}.simulated") for _, _, on in found) for name in targets}
+    simulated = {name: any(on[name].simulated for _, _, on in found if name in on) for name in targets}
     head = ["", "made for", *(f"{n} (SIMULATED)" if simulated[n] else n for n in targets), "memory", "file"]
     rows = [
         (
             False,
             [
                 _badge(place),
-                plain(get(report, "target.name")),
-                *(_there(on.get(name), name == get(report, "target.name")) for name in targets),
-                _megabytes(get(report, "subnet.memory_mb")),
-                size(get(report, "size_bytes")),
+                plain(report.target.name),
+                *(_there(on.get(name), name == report.target.name) for name in targets),
+                _megabytes(report.subnet.memory_mb),
+                size(report.size_bytes),
             ],
         )
         for place, report, on in found
@@ -125,14 +143,13 @@ def _elsewhere(reports: Sequence[dict[str, Any]]) -> Markup | None:
     return element("section", element("h2", "Every subnet on every device"), table(head, rows), element("p", remark))
 
 
-def _there(latency: Any, own: bool) -> Child:
-    shown = ms(get(latency, "p50"), "–")
+def _there(there: There | None, own: bool) -> Child:
+    shown = ms(there and there.p50, "–")
     return element("strong", shown) if own else shown
 
 
-def _megabytes(value: Any) -> str:
-    found = number(value)
-    return "–" if found is None else f"{found:.2f} MB"
+def _megabytes(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} MB"
 
 
 def _fits(answer: wording.Verdict) -> str:
@@ -147,14 +164,14 @@ def _badge(place: int) -> Markup:
     return element("strong", place, style=f"color:{_colour(place)}")
 
 
-def _plot(reports: Sequence[dict[str, Any]]) -> Markup:
+def _plot(reports: Sequence[Report]) -> Markup:
     title = "Accuracy and latency"
     answers = [found for i, report in enumerate(reports) if (found := _answer(i + 1, report))]
     fronts = _distinct_fronts(reports)
     points = [point for front in fronts for point in front.points] + [(a.latency, a.accuracy) for a in answers]
     if not points:
         return card(title, "", element("p", "No accuracy is known: there is nothing to plot.", class_="empty"))
-    budgets = [(i + 1, number(get(report, "budget.max_ms"))) for i, report in enumerate(reports)]
+    budgets = [(i + 1, report.budget.max_ms) for i, report in enumerate(reports)]
     bounds = [(place, budget) for place, budget in budgets if budget is not None]
     xs = [x for x, _ in points] + [budget for _, budget in bounds]
     heights = [y for _, y in points] + [y for front in fronts for _, y in front.band]
@@ -186,7 +203,7 @@ def _draw_front(plot: Plot, front: Front) -> None:
 
 def _draw_answer(plot: Plot, answer: Answer) -> None:
     kind = "measured" if answer.measured else "predicted"
-    name = f"{answer.number}, {plain(get(answer.report, 'target.name'))}"
+    name = f"{answer.number}, {plain(answer.report.target.name)}"
     tip = f"{name}: {ms(answer.latency)}, accuracy {answer.shown} ({kind})"
     if answer.interval:
         plot.line([(answer.latency, end) for end in answer.interval], "spread")
@@ -194,24 +211,23 @@ def _draw_answer(plot: Plot, answer: Answer) -> None:
     plot.number(answer.latency, answer.accuracy, str(answer.number))
 
 
-def _answer(place: int, report: dict[str, Any]) -> Answer | None:
+def _answer(place: int, report: Report) -> Answer | None:
     """Measured values where there are any, else predicted ones."""
-    measured = number(get(report, "accuracy.measured"))
-    share = measured if measured is not None else number(get(report, "accuracy.predicted"))
-    timed = number(get(report, "latency.measured_ms.p50"))
-    latency = timed if timed is not None else number(get(report, "latency.predicted_ms"))
+    found, timed = report.accuracy, report.latency.measured("p50")
+    share = found.predicted if found.measured is None else found.measured
+    latency = report.latency.predicted_ms if timed is None else timed
     if share is None or latency is None:
         return None
-    ends = None if measured is None else interval(measured, get(report, "accuracy.n"))
-    return Answer(place, report, latency, share, measured is not None and timed is not None, ends)
+    ends = interval(found.measured, found.n)
+    return Answer(place, report, latency, share, found.measured is not None and timed is not None, ends)
 
 
-def _distinct_fronts(reports: Sequence[dict[str, Any]]) -> list[Front]:
+def _distinct_fronts(reports: Sequence[Report]) -> list[Front]:
     """The fronts, each with the numbers of the reports that have it: one search space on one target has one front."""
     found: dict[tuple[tuple[float, float], ...], Front] = {}
     for i, report in enumerate(reports):
-        if points := tuple(front_points(report)):
-            error, n = (get(report, f"accuracy.{name}") for name in ("predictor_error", "n"))
-            front = Front([], list(points), band(points, error, n), error)
+        if points := tuple(front_points(report.front)):
+            error = report.accuracy.predictor_error
+            front = Front([], list(points), band(points, error, report.accuracy.n), error)
             found.setdefault(points, front).places.append(i + 1)
     return list(found.values())

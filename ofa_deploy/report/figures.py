@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ofa_deploy.documents.audit_document import TimedNetwork
+from ofa_deploy.documents.predictor_error import PredictorError
+from ofa_deploy.documents.report_document import FrontPoint, Report
 from ofa_deploy.intervals import Z95
 from ofa_deploy.report import wording
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import get, ms, number, predicted, predictor_std, rows, signed_pct
+from ofa_deploy.report.text import ms, predicted, predictor_std, signed_pct
+from ofa_deploy.terms import Statistic
 
 BANDS = (0.10, 0.05)
 ROLES = {"evidence": "dot", "audit": "dot", "finalist": "dot", "chosen": "diamond"}  # and how they are drawn
@@ -38,11 +42,11 @@ class Timed(NamedTuple):
     std: float | None
 
 
-def scatter(report: dict[str, Any]) -> Markup:
+def scatter(networks: Sequence[TimedNetwork], statistic: Statistic) -> Markup:
     """Predicted against measured latency of every whole network, with bands of ±5 % and ±10 %."""
     title = "Predicted against measured"
     remark = "Whole networks on this target; on the dashed line a prediction is exact."
-    points = _timed(report)
+    points = _timed(networks)
     if not points:
         return card(title, remark, element("p", "No whole network was measured.", class_="empty"))
     low, high = limits([point.measured for point in points])
@@ -51,17 +55,17 @@ def scatter(report: dict[str, Any]) -> Markup:
     for share in BANDS:
         edges = ((low, 1 - share), (high, 1 - share), (high, 1 + share), (low, 1 + share))
         plot.area([(x, x * factor) for x, factor in edges], "band")
-    plot.axes(f"measured {wording.statistic(report)} (ms)", "predicted (ms)")
+    plot.axes(f"measured {statistic} (ms)", "predicted (ms)")
     plot.line([(low, low), (high, high)], "ideal")
     for point in points:
         _draw(plot, point)
     return card(title, remark, plot.svg("Scatter of predicted against measured latency"), _scatter_legend(points))
 
 
-def errors(report: dict[str, Any]) -> Markup:
+def errors(networks: Sequence[TimedNetwork], statistic: Statistic) -> Markup:
     """Signed error of every prediction over the measured latency, with the bands of ±5 % and ±10 %."""
     title, remark = "Error of every prediction", "Above the dashed line the model said more than was measured."
-    points = [(p, p.predicted / p.measured - 1) for p in _timed(report)]
+    points = [(p, p.predicted / p.measured - 1) for p in _timed(networks)]
     if not points:
         return card(title, remark, element("p", "No whole network was measured.", class_="empty"))
     low, high = limits([point.measured for point, _ in points])
@@ -69,7 +73,7 @@ def errors(report: dict[str, Any]) -> Markup:
     plot = Plot.over("errors", (low, high), (-reach, reach))
     for share in BANDS:
         plot.area([(low, -share), (high, -share), (high, share), (low, share)], "band")
-    plot.axes(f"measured {wording.statistic(report)} (ms)", "predicted − measured (%)", percent=True)
+    plot.axes(f"measured {statistic} (ms)", "predicted − measured (%)", percent=True)
     plot.line([(low, 0.0), (high, 0.0)], "ideal")
     for point, error in points:
         if point.std is not None:
@@ -81,15 +85,15 @@ def errors(report: dict[str, Any]) -> Markup:
     return card(title, remark, plot.svg("Signed error of predictions over measured latency"), _scatter_legend(drawn))
 
 
-def _timed(report: dict[str, Any]) -> list[Timed]:
-    """The networks of a report, the chosen one last, so that it is drawn on top."""
+def _timed(networks: Sequence[TimedNetwork]) -> list[Timed]:
+    """The networks that were predicted and measured, the chosen one last, so that it is drawn on top."""
     found = []
-    for row in rows(report, "networks"):
-        measured, predicted = number(row.get("measured_ms")), number(row.get("predicted_ms"))
-        if measured and predicted is not None:
-            role = next((role for role in ROLES if role == row.get("role")), "evidence")
-            extra = number(row.get("table_ms")), number(row.get("std_ms"))
-            found.append(Timed(role, wording.short(row.get("key")), measured, predicted, *extra))
+    for row in networks:
+        if row.measured_ms and row.predicted_ms is not None:
+            role = row.role if row.role in ROLES else "evidence"
+            found.append(
+                Timed(role, wording.short(row.key), row.measured_ms, row.predicted_ms, row.table_ms, row.std_ms)
+            )
     return sorted(found, key=lambda point: list(ROLES).index(point.role))
 
 
@@ -111,16 +115,16 @@ def _scatter_legend(points: list[Timed]) -> Markup:
     return legend([*entries, ("spread", "line", "± one standard deviation"), ("band", "area", "±5 %, ±10 %")])
 
 
-def front(report: dict[str, Any]) -> Markup | None:
+def front(report: Report) -> Markup | None:
     """The Pareto front of predicted accuracy and latency, the budget, the chosen subnet; None without accuracies."""
     title, remark = "Accuracy and latency", "The best that was found at every latency, by prediction."
-    points = front_points(report)
+    points = front_points(report.front)
     if not points:
         return None
     chosen = _chosen(report)
-    budget = number(get(report, "budget.max_ms"))
+    budget = report.budget.max_ms
     xs = [x for x, _ in points] + ([budget] if budget is not None else []) + [x for x, _ in chosen]
-    error = get(report, "accuracy.predictor_error")
+    error = report.accuracy.predictor_error
     edges = band(points, error)
     plot = Plot.over("front", limits(xs), limits([y for _, y in [*points, *chosen, *edges]], 0.12))
     plot.axes("latency (ms)", "predicted accuracy (%)", percent=True)
@@ -146,7 +150,9 @@ def front(report: dict[str, Any]) -> Markup | None:
     return card(title, remark, plot.svg("Front of accuracy and latency"), legend(entries))
 
 
-def band(points: Sequence[tuple[float, float]], error: Any, n: Any = None) -> list[tuple[float, float]]:
+def band(
+    points: Sequence[tuple[float, float]], error: PredictorError | None, n: float | None = None
+) -> list[tuple[float, float]]:
     """The outline of where 95 % of the accuracies lie that were predicted as points; empty where that is not known.
 
     Args:
@@ -154,26 +160,24 @@ def band(points: Sequence[tuple[float, float]], error: Any, n: Any = None) -> li
         error: the accuracy predictor's.
         n: the number of images that the accuracies are counted on; that of all images without.
     """
-    std, images = predictor_std(error), number(n)
+    std = predictor_std(error)
     if std is None:
         return []
-    counted = [y * (1 - y) / images if images is not None and images > 0 else 0.0 for _, y in points]
+    counted = [y * (1 - y) / n if n is not None and n > 0 else 0.0 for _, y in points]
     halves = [Z95 * sqrt(std**2 + max(variance, 0.0)) for variance in counted]
     above = [(x, min(y + half, 1.0)) for (x, y), half in zip(points, halves, strict=True)]
     below = [(x, max(y - half, 0.0)) for (x, y), half in zip(points, halves, strict=True)]
     return [*above, *reversed(below)]
 
 
-def front_points(report: dict[str, Any]) -> list[tuple[float, float]]:
-    """Latency in ms and accuracy of every point of the front, by latency."""
-    pairs = [(number(p.get("latency_ms")), number(p.get("accuracy"))) for p in rows(report, "front")]
-    return sorted((x, y) for x, y in pairs if x is not None and y is not None)
+def front_points(points: Sequence[FrontPoint]) -> list[tuple[float, float]]:
+    """Latency in ms and accuracy of every point of a front, by latency."""
+    return sorted((p.latency_ms, p.accuracy) for p in points if p.latency_ms is not None and p.accuracy is not None)
 
 
-def _chosen(report: dict[str, Any]) -> list[tuple[float, float]]:
+def _chosen(report: Report) -> list[tuple[float, float]]:
     """Where the chosen subnet lies: at its predicted latency and, if it was measured, at the measured one."""
-    accuracy = number(get(report, "accuracy.predicted"))
+    accuracy, latency = report.accuracy.predicted, report.latency
     if accuracy is None:
         return []
-    latencies = [number(get(report, f"latency.{path}")) for path in ("predicted_ms", "measured_ms.p50")]
-    return [(x, accuracy) for x in latencies if x is not None]
+    return [(x, accuracy) for x in (latency.predicted_ms, latency.measured("p50")) if x is not None]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from ofa_deploy.documents.fronts_document import FrontsFound
 from ofa_deploy.report.figures import band, card, front_points
-from ofa_deploy.report.html import alone, banner, page, table
-from ofa_deploy.report.markup import Markup, element
+from ofa_deploy.report.markup import Child, Markup, element
+from ofa_deploy.report.page import alone, banner, page, table
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import ms, predicted
+from ofa_deploy.report.text import ms, plain, predicted
 
 COLOURS = 7  # that the style sheet has
 REMARK = (
@@ -18,45 +18,43 @@ REMARK = (
 )
 
 
-def render_fronts(found: dict[str, Any]) -> str:
-    """One self-contained page.
-
-    Args:
-        found: what ``pareto --json`` prints.
-    """
-    names = list(found["fronts"])
-    simulated = [name for name in names if found["targets"][name]["simulated"]]
+def render_fronts(found: FrontsFound) -> str:
+    """One self-contained page."""
+    names = list(found.fronts)
     body = [
-        banner(bool(simulated)),
-        element("header", element("p", "ofa-deploy pareto"), element("h1", f"{found['space']} on {', '.join(names)}")),
+        banner(any(found.targets[name].simulated for name in names)),
+        element("header", element("p", "ofa-deploy pareto"), element("h1", f"{found.space} on {', '.join(names)}")),
         element("div", card("Accuracy and latency", REMARK, _plot(found), _legend(names)), class_="plots"),
         element(
             "h2", "The best subnet of every budget" if len(names) == 1 else "The best subnet that meets all budgets"
         ),
         table(("", *(f"{name} ≤" for name in names), "accuracy", "subnet"), _rows(found, names), "wide"),
     ]
-    return page(f"Front of {found['space']}", body)
+    return page(f"Front of {found.space}", body)
 
 
-def front_svg(found: dict[str, Any]) -> str:
+def front_svg(found: FrontsFound) -> str:
     """The picture alone, as a file of its own."""
     return alone(_plot(found))
 
 
-def _rows(found: dict[str, Any], names: Sequence[str]) -> list[tuple[bool, list[Any]]]:
-    error = found.get("predictor_error")
+def _rows(found: FrontsFound, names: Sequence[str]) -> list[tuple[bool, list[Child]]]:
     return [
         (
             False,
-            ["", *(ms(row["budgets_ms"][name]) for name in names), predicted(row["accuracy"], error), row["key"][:12]],
+            [
+                "",
+                *(ms(row.budgets_ms.get(name)) for name in names),
+                predicted(row.accuracy, found.predictor_error),
+                plain(row.key)[:12],
+            ],
         )
-        for row in found["joint"]
+        for row in found.joint
     ]
 
 
-def _plot(found: dict[str, Any]) -> Markup:
-    lines = {name: front_points({"front": points}) for name, points in found["fronts"].items()}
-    error = found.get("predictor_error")
+def _plot(found: FrontsFound) -> Markup:
+    lines, error = {name: front_points(points) for name, points in found.fronts.items()}, found.predictor_error
     edges = {name: band(points, error) for name, points in lines.items()}
     every = [point for points in [*lines.values(), *edges.values()] for point in points]
     plot = Plot.over("front", limits([x for x, _ in every]), limits([y for _, y in every], 0.12))

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.report import blocks, wording
-from ofa_deploy.report.text import get, plain
+from ofa_deploy.report.text import plain
 
 ICONS = {"fits": "✅", "over": "❌", "open": "⚪"}
 
 
-def render_markdown(report: dict[str, Any]) -> str:
-    """One report as a Markdown document.
-
-    Args:
-        report: ``report.json``; anything in it may be null.
-    """
+def render_markdown(report: Report) -> str:
+    """One report as a Markdown document."""
     answer = wording.verdict(report)
-    parts = [f"# {quoted(plain(get(report, 'target.name')))}: {ICONS[answer.status]} {answer.headline.lower()}"]
-    parts += opening(report, answer, wording.notes(report))
+    parts = [f"# {quoted(plain(report.target.name))}: {ICONS[answer.status]} {answer.headline.lower()}"]
+    parts += opening(report, answer, report.notes)
     parts.append(table(("figure", "value", ""), wording.figures(report)))
     if found := wording.finalists(report):
         body = [[f"{cells[0]} ← chosen" if chosen else cells[0], *cells[1:]] for chosen, cells in found]
@@ -35,13 +31,13 @@ def render_markdown(report: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def opening(report: dict[str, Any], answer: wording.Verdict, notes: Iterable[str]) -> list[str]:
+def opening(report: Report, answer: wording.Verdict, notes: Iterable[str]) -> list[str]:
     """What comes first: the answer, its conditions, the command that repeats the measurement, the warnings."""
     parts = [f"> # ⚠️ {wording.SIMULATED}"] if wording.simulated(report) else []
     parts.append("\n".join(f"- {quoted(line)}" for line in answer.lines))
     parts.append(quoted(wording.condition_line(report)))
-    if command := get(report, "command"):
-        parts.append(fenced(str(command)))
+    if report.command:
+        parts.append(fenced(report.command))
     return [*parts, *(f"> ⚠️ {quoted(note)}" for note in notes)]
 
 

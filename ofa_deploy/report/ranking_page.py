@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from ofa_deploy.documents.ranking_document import Agreement, RankedNetwork, Ranking
 from ofa_deploy.report import wording
 from ofa_deploy.report.figures import card
-from ofa_deploy.report.html import page, table, verdict_card
 from ofa_deploy.report.markdown import ICONS, fenced, quoted
 from ofa_deploy.report.markdown import table as markdown_table
 from ofa_deploy.report.markup import Markup, element
+from ofa_deploy.report.page import page, table, verdict_card
 from ofa_deploy.report.plots import Plot, legend, limits
-from ofa_deploy.report.text import MINUS, accuracy, get, number, plain, predicted, rows
+from ofa_deploy.report.text import MINUS, accuracy, plain, predicted
 
 NEAR = 0.1  # a score whose τ is so near the ceiling ranks like one more training
 CEILING = "two seeds, from scratch"
@@ -23,17 +23,13 @@ TAUS = "How alike each score and the stand-alone trainings order the networks; l
 REMARK = "No score can be asked to agree with one seed better than another seed does: that is the ceiling."
 
 
-def render_ranking_html(audit: dict[str, Any]) -> str:
-    """One ranking audit as a self-contained page.
-
-    Args:
-        audit: ``ranking.json``; anything in it may be null.
-    """
-    title, answer, command = _title(audit), _verdict(audit), get(audit, "command")
+def render_ranking_html(audit: Ranking) -> str:
+    """One ranking audit as a self-contained page."""
+    title, answer, command = _title(audit), _verdict(audit), audit.command
     body = [
         element("header", element("p", "ofa-deploy audit --ranking"), element("h1", title)),
         verdict_card(answer),
-        element("pre", plain(command), class_="command") if command else None,
+        element("pre", command, class_="command") if command else None,
         element("div", _against(audit), _taus(audit), class_="plots"),
         element("section", element("h2", "Scores"), element("p", REMARK, class_="remark")),
         table(SCORE_COLUMNS, [(cells[0] == CEILING, cells) for cells in _scores(audit)]),
@@ -43,29 +39,29 @@ def render_ranking_html(audit: dict[str, Any]) -> str:
     return page(title, body)
 
 
-def render_ranking_markdown(audit: dict[str, Any]) -> str:
+def render_ranking_markdown(audit: Ranking) -> str:
     """One ranking audit as a Markdown document."""
-    answer, command = _verdict(audit), get(audit, "command")
+    answer = _verdict(audit)
     parts = [f"# {quoted(_title(audit))}: {ICONS[answer.status]} {answer.headline}"]
     parts += ["\n".join(f"- {quoted(line)}" for line in answer.lines)]
-    parts += [fenced(str(command))] if command else []
+    parts += [fenced(audit.command)] if audit.command else []
     parts += ["## Scores", markdown_table(SCORE_COLUMNS, _scores(audit)), REMARK]
     parts += ["## Networks", markdown_table(NETWORK_COLUMNS, _networks(audit))]
     return "\n\n".join(parts) + "\n"
 
 
-def _title(audit: dict[str, Any]) -> str:
-    return f"{plain(get(audit, 'name'))}: how far to trust the ranking"
+def _title(audit: Ranking) -> str:
+    return f"{plain(audit.name)}: how far to trust the ranking"
 
 
-def _verdict(audit: dict[str, Any]) -> wording.Verdict:
-    tau, most = number(get(audit, "scores.inherited.tau")), number(get(audit, "ceiling.tau"))
-    gap = {name: _points(get(audit, f"gap.{name}")) for name in ("mean", "least", "most")}
+def _verdict(audit: Ranking) -> wording.Verdict:
+    tau, gap = audit.scores.get("inherited", Agreement()).tau, audit.gap
+    most = None if audit.ceiling is None else audit.ceiling.tau
     lines = [
         f"Kendall's τ of inherited accuracies with training alone: {_tau(tau)}; of one seed with another: {_tau(most)}",
-        f"inherited {MINUS} alone: {gap['mean']} points on average, {gap['least']} to {gap['most']}",
-        f"{plain(get(audit, 'networks'))} networks of {plain(get(audit, 'space'))}, {plain(get(audit, 'epochs'))} "
-        f"epochs each, on {plain(get(audit, 'images'))} held-out images of the training split",
+        f"inherited {MINUS} alone: {_points(gap.mean)} points on average, {_points(gap.least)} to {_points(gap.most)}",
+        f"{plain(audit.networks)} networks of {plain(audit.space)}, {plain(audit.epochs)} epochs each, on "
+        f"{plain(audit.images)} held-out images of the training split",
     ]
     if tau is None or most is None:
         return wording.Verdict("open", "the ranking has no ceiling to be compared with", lines)
@@ -74,41 +70,34 @@ def _verdict(audit: dict[str, Any]) -> wording.Verdict:
     return wording.Verdict("over", "the supernet ranks less well than training each network", lines)
 
 
-def _ranked(audit: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _ranked(audit: Ranking) -> list[tuple[str, Agreement]]:
     """The ceiling, then the scores, the best first; those without a τ last."""
-    scores = get(audit, "scores")
-    found = sorted(scores.items(), key=lambda score: -_order(score[1])) if isinstance(scores, dict) else []
-    return [(CEILING, most), *found] if (most := get(audit, "ceiling")) else found
+    found = sorted(audit.scores.items(), key=lambda score: -1.0 if score[1].tau is None else score[1].tau, reverse=True)
+    return [(CEILING, audit.ceiling), *found] if audit.ceiling else found
 
 
-def _order(score: Any) -> float:
-    tau = number(get(score, "tau"))
-    return -1.0 if tau is None else tau
+def _scores(audit: Ranking) -> list[list[str]]:
+    return [[name, _tau(one.tau), _interval(one), _ms(one.ms)] for name, one in _ranked(audit)]
 
 
-def _scores(audit: dict[str, Any]) -> list[list[str]]:
-    return [[name, _tau(get(one, "tau")), _interval(one), _ms(get(one, "ms"))] for name, one in _ranked(audit)]
-
-
-def _networks(audit: dict[str, Any]) -> list[list[str]]:
-    images = get(audit, "images")
+def _networks(audit: Ranking) -> list[list[str]]:
     return [
         [
-            wording.short(row.get("key")),
-            ", ".join(accuracy(value, images) for value in _alone(row)),
-            accuracy(get(row, "scores.inherited"), images),
+            wording.short(row.key),
+            ", ".join(accuracy(value, audit.images) for value in row.alone),
+            accuracy(row.scores.inherited, audit.images),
             _points(_difference(row)),
-            predicted(get(row, "scores.predictor"), get(audit, "predictor"), "–"),
-            _millions(get(row, "scores.macs")),
+            predicted(row.scores.predictor, audit.predictor, "–"),
+            _millions(row.scores.macs),
         ]
-        for row in rows(audit, "rows")
+        for row in audit.rows
     ]
 
 
-def _against(audit: dict[str, Any]) -> Markup:
+def _against(audit: Ranking) -> Markup:
     """Inherited accuracy over that of training alone, a line where a network has several seeds."""
     title = "Inherited against alone"
-    points = [(_alone(row), number(get(row, "scores.inherited")), row) for row in rows(audit, "rows")]
+    points = [(row.alone, row.scores.inherited, row) for row in audit.rows]
     shown = [(seeds, inherited, row) for seeds, inherited, row in points if seeds and inherited is not None]
     if not shown:
         return card(title, ALONE, element("p", "No network was trained.", class_="empty"))
@@ -120,38 +109,33 @@ def _against(audit: dict[str, Any]) -> Markup:
     for seeds, inherited, row in shown:
         mean = sum(seeds) / len(seeds)
         plot.line([(100 * min(seeds), inherited), (100 * max(seeds), inherited)], "spread")
-        n = get(audit, "images")
-        name = f"{wording.short(row.get('key'))}: alone {accuracy(mean, n)}, inherited {accuracy(inherited, n)}"
+        n = audit.images
+        name = f"{wording.short(row.key)}: alone {accuracy(mean, n)}, inherited {accuracy(inherited, n)}"
         plot.marker(100 * mean, inherited, "evidence", name)
     meaning = [("evidence", "dot", "a network, mean of its seeds"), ("spread", "line", "its seeds")]
     return card(title, ALONE, plot.svg("Inherited accuracy over that of training alone"), legend(meaning))
 
 
-def _taus(audit: dict[str, Any]) -> Markup:
+def _taus(audit: Ranking) -> Markup:
     """Every score's τ with its interval, the ceiling first."""
     title = "Agreement of the rankings"
-    shown = [(name, one) for name, one in _ranked(audit) if number(get(one, "tau")) is not None]
+    shown = [(name, tau, one) for name, one in _ranked(audit) if (tau := one.tau) is not None]
     if not shown:
         return card(title, TAUS, element("p", "No score ranks the networks.", class_="empty"))
-    ends = [v for _, one in shown for key in ("tau", "low", "high") if (v := number(get(one, key))) is not None]
+    ends = [value for _, tau, one in shown for value in (tau, one.low, one.high) if value is not None]
     plot = Plot.over("taus", (0.5, len(shown) + 0.5), limits(ends))
     plot.axes("score, in the order of the table", "Kendall's τ")
-    for place, (name, one) in enumerate(shown, 1):
-        if (low := number(get(one, "low"))) is not None and (high := number(get(one, "high"))) is not None:
-            plot.line([(place, low), (place, high)], "spread")
+    for place, (name, tau, one) in enumerate(shown, 1):
+        if one.low is not None and one.high is not None:
+            plot.line([(place, one.low), (place, one.high)], "spread")
         kind = "chosen" if name == CEILING else "evidence"
-        plot.marker(place, one["tau"], kind, f"{name}: {_tau(one['tau'])}")
+        plot.marker(place, tau, kind, f"{name}: {_tau(tau)}")
     meaning = [("chosen", "dot", CEILING), ("evidence", "dot", "a score")]
     return card(title, TAUS, plot.svg("Kendall's tau of every score"), legend(meaning))
 
 
-def _alone(row: dict[str, Any]) -> list[float]:
-    found = row.get("alone")
-    return [v for value in found if (v := number(value)) is not None] if isinstance(found, list) else []
-
-
-def _difference(row: dict[str, Any]) -> float | None:
-    seeds, inherited = _alone(row), number(get(row, "scores.inherited"))
+def _difference(row: RankedNetwork) -> float | None:
+    seeds, inherited = row.alone, row.scores.inherited
     return inherited - sum(seeds) / len(seeds) if seeds and inherited is not None else None
 
 
@@ -159,27 +143,22 @@ def _percents(fractions: Sequence[float]) -> tuple[float, float]:
     return limits([100 * value for value in fractions])
 
 
-def _points(value: Any) -> str:
+def _points(value: float | None) -> str:
     """A difference of fractions, in points."""
-    found = number(value)
-    return "–" if found is None else f"{100 * found:+.2f}".replace("-", MINUS)
+    return "–" if value is None else f"{100 * value:+.2f}".replace("-", MINUS)
 
 
-def _tau(value: Any) -> str:
-    found = number(value)
-    return "–" if found is None else f"{found:.2f}".replace("-", MINUS)
+def _tau(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}".replace("-", MINUS)
 
 
-def _interval(one: dict[str, Any]) -> str:
-    low, high = get(one, "low"), get(one, "high")
-    return "" if number(low) is None else f"{_tau(low)} to {_tau(high)}"
+def _interval(one: Agreement) -> str:
+    return "" if one.low is None else f"{_tau(one.low)} to {_tau(one.high)}"
 
 
-def _ms(value: Any) -> str:
-    found = number(value)
-    return "" if found is None else f"{found:.3g}"
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
-def _millions(value: Any) -> str:
-    found = number(value)
-    return "–" if found is None else f"{found / 1e6:.2f} M"
+def _millions(value: float | None) -> str:
+    return "–" if value is None else f"{value / 1e6:.2f} M"

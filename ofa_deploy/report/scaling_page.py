@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from ofa_deploy.documents.scaling_document import ScalingPoint
 from ofa_deploy.report.figures import card
-from ofa_deploy.report.html import page, table
 from ofa_deploy.report.markup import element
+from ofa_deploy.report.page import page, table
 from ofa_deploy.report.plots import Plot, limits
 from ofa_deploy.report.text import accuracy, count
 
 COLUMNS = ("", "α", "β", "γ", "resolution", "parameters", "MACs", "accuracy")
 
 
-def render_scaling(points: Sequence[dict[str, Any]], title: str) -> str:
+def render_scaling(points: Sequence[ScalingPoint], title: str) -> str:
     """One self-contained page.
 
     Args:
@@ -24,13 +24,13 @@ def render_scaling(points: Sequence[dict[str, Any]], title: str) -> str:
     rows = [(i == 0, _row(i + 1, point)) for i, point in enumerate(points)]
     plot = Plot.over(
         "scaling",
-        limits([point["macs"] / 1e6 for point in points]),
-        limits([point["accuracy"] for point in points], 0.12),
+        limits([point.macs / 1e6 for point in points]),
+        limits([point.accuracy for point in points], 0.12),
     )
     plot.axes("multiply-accumulates (millions)", "accuracy (%)", percent=True)
     for i, point in enumerate(points):
-        x, y = point["macs"] / 1e6, point["accuracy"]
-        words = f"α {point['alpha']:g}, β {point['beta']:g}, γ {point['gamma']:g}: {accuracy(y, point.get('n'))}"
+        x, y = point.macs / 1e6, point.accuracy
+        words = f"α {point.alpha:g}, β {point.beta:g}, γ {point.gamma:g}: {accuracy(y, point.n)}"
         plot.marker(x, y, "chosen" if i == 0 else "evidence", words, "diamond" if i == 0 else "dot")
         plot.number(x, y, str(i + 1))
     remark = (
@@ -44,7 +44,7 @@ def render_scaling(points: Sequence[dict[str, Any]], title: str) -> str:
     return page(title, body)
 
 
-def _row(place: int, point: dict[str, Any]) -> list[Any]:
-    factors = [f"{point[name]:g}" for name in ("alpha", "beta", "gamma")]
-    sizes = [count(point["params"]), count(point["macs"])]
-    return [str(place), *factors, f"{point['resolution']} px", *sizes, accuracy(point["accuracy"], point.get("n"))]
+def _row(place: int, point: ScalingPoint) -> list[str]:
+    factors = [f"{factor:g}" for factor in (point.alpha, point.beta, point.gamma)]
+    sizes = [count(point.params), count(point.macs)]
+    return [str(place), *factors, f"{point.resolution} px", *sizes, accuracy(point.accuracy, point.n)]

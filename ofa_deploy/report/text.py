@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import hypot, isfinite
-from typing import Any
 
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.intervals import Z95, level_error, wilson
+from ofa_deploy.json_types import JSON
 
 NOT_MEASURED, NOT_PREDICTED = "not measured", "not predicted"
 MINUS = "−"
 
 
-def get(tree: Any, path: str) -> Any:
-    """The value at a dotted path of nested objects; None where there is none."""
-    for key in path.split("."):
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
-def rows(tree: Any, path: str) -> list[dict[str, Any]]:
-    """The list of objects at a dotted path; empty where there is none."""
-    found = get(tree, path)
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-
-
-def number(value: Any) -> float | None:
+def number(value: float | None) -> float | None:
     """A finite number, or None."""
-    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if plain and isfinite(value) else None
+    return None if value is None or not isfinite(value) else float(value)
 
 
-def ms(value: Any, absent: str = NOT_MEASURED) -> str:
+def ms(value: float | None, absent: str = NOT_MEASURED) -> str:
     """Milliseconds with four digits."""
     found = number(value)
     return absent if found is None else f"{_digits(found)} ms"
@@ -40,25 +28,25 @@ def _digits(value: float) -> str:
     return f"{value:.4g}" if 1e-4 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
-def signed_pct(value: Any, absent: str = NOT_MEASURED) -> str:
+def signed_pct(value: float | None, absent: str = NOT_MEASURED) -> str:
     """A number of percent with its sign."""
     found = number(value)
     return absent if found is None else f"{found:+.1f} %".replace("-", MINUS)
 
 
-def pct(value: Any, absent: str = NOT_MEASURED, digits: int = 2) -> str:
+def pct(value: float | None, absent: str = NOT_MEASURED, digits: int = 2) -> str:
     """A fraction as percent."""
     found = number(value)
     return absent if found is None else f"{100 * found:.{digits}f} %".replace("-", MINUS)
 
 
-def accuracy(share: Any, n: Any, absent: str = NOT_MEASURED) -> str:
+def accuracy(share: float | None, n: float | None, absent: str = NOT_MEASURED) -> str:
     """An accuracy that was counted on n images, with its 95 % interval (Wilson): ``97.2 % ±1.4 (n 500)``."""
     ends, images = interval(share, n), number(n)
     return pct(share, absent) if ends is None else f"{within(share, *ends)} (n {images:,.0f})"
 
 
-def interval(share: Any, n: Any) -> tuple[float, float] | None:
+def interval(share: float | None, n: float | None) -> tuple[float, float] | None:
     """The 95 % interval of a share that was counted on n images; None where there is none."""
     found, images = number(share), number(n)
     if found is None or images is None or not 0 <= found <= 1 or images <= 0:
@@ -66,7 +54,7 @@ def interval(share: Any, n: Any) -> tuple[float, float] | None:
     return wilson(found, images)
 
 
-def predicted(share: Any, error: Any, absent: str = NOT_PREDICTED) -> str:
+def predicted(share: float | None, error: PredictorError | None, absent: str = NOT_PREDICTED) -> str:
     """A predicted accuracy with 95 % of its predictor's error: ``97.21 % ±0.51``."""
     found, std = number(share), predictor_std(error)
     if found is None or std is None:
@@ -74,19 +62,18 @@ def predicted(share: Any, error: Any, absent: str = NOT_PREDICTED) -> str:
     return within(found, found - Z95 * std, found + Z95 * std)
 
 
-def predictor_std(error: Any) -> float | None:
+def predictor_std(error: PredictorError | None) -> float | None:
     """How far a predicted accuracy may be off on new images, as a standard deviation; None where that is not known.
 
     Args:
         error: the predictor's on held-out networks: its RMSE, and how sure its level on other images is.
     """
-    rmse, bias = number(get(error, "rmse")), number(get(error, "bias_after_std"))
-    if rmse is None or bias is None:
-        return rmse
-    return hypot(rmse, level_error(bias, bool(number(get(error, "bias_corrected")))))
+    if error is None or error.rmse is None or error.bias_after_std is None:
+        return None if error is None else error.rmse
+    return hypot(error.rmse, level_error(error.bias_after_std, bool(error.bias_corrected)))
 
 
-def within(value: Any, low: Any, high: Any, absent: str = NOT_MEASURED) -> str:
+def within(value: float | None, low: float | None, high: float | None, absent: str = NOT_MEASURED) -> str:
     """A fraction as percent with its interval: ``97.2 % ±1.4``; at 0 and 100 % the interval has one side."""
     found, lowest, highest = number(value), number(low), number(high)
     if found is None or lowest is None or highest is None:
@@ -97,7 +84,7 @@ def within(value: Any, low: Any, high: Any, absent: str = NOT_MEASURED) -> str:
     return f"{100 * found:.{digits}f} % {sign}{half:.{digits}f}"
 
 
-def count(value: Any, absent: str = "unknown") -> str:
+def count(value: float | None, absent: str = "unknown") -> str:
     """A count with three digits and a magnitude: ``7.66 M``."""
     found = number(value)
     if found is None:
@@ -108,13 +95,13 @@ def count(value: Any, absent: str = "unknown") -> str:
     return f"{found:.4g}"
 
 
-def size(value: Any) -> str:
+def size(value: float | None) -> str:
     """Bytes, decimal."""
     text = count(value)
     return text if text == "unknown" else f"{text}{'' if text[-1].isalpha() else ' '}B"
 
 
-def plain(value: Any, absent: str = "unknown") -> str:
+def plain(value: JSON, absent: str = "unknown") -> str:
     """Any JSON value as a short text."""
     if value is None:
         return absent
@@ -122,8 +109,10 @@ def plain(value: Any, absent: str = "unknown") -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
-    if isinstance(value, list):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
         return ", ".join(plain(item) for item in value) or "none"
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(item)}" for key, item in sorted(value.items())) or "none"
     return str(value)

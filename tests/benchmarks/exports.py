@@ -110,7 +110,7 @@ def compared(network: Network, weights: dict[str, np.ndarray], model: bytes, see
     subnet.load_weights(weights)
     image = np.random.default_rng(seed).standard_normal((1, *network.input_shape)).astype(np.float32)
     checked = parity(subnet, model, image)
-    return {"max_abs": checked["max_abs"], "relative": checked["max_abs"] / float(np.abs(checked["torch"]).max())}
+    return {"max_abs": checked.max_abs, "relative": checked.max_abs / float(np.abs(checked.torch).max())}
 
 
 def compiled(model: bytes) -> dict[str, Any]:

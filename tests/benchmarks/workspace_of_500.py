@@ -23,11 +23,12 @@ import numpy as np
 from ofa_deploy.blocks import counts
 from ofa_deploy.config import read_document
 from ofa_deploy.deploy.audits import newest_audit
-from ofa_deploy.deploy.bundling import PARITY_IMAGES, build_bundle, build_report
+from ofa_deploy.deploy.bundling import PARITY_IMAGES, build_bundle
 from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.report_making import build_report
 from ofa_deploy.deploy.subject import load_subject
 from ofa_deploy.deploy.verification import tested
-from ofa_deploy.export import parity, runner, verify_bundle
+from ofa_deploy.export import parity, preprocessing, runner, verify_bundle
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.latency_models import load_model, load_table
@@ -128,7 +129,9 @@ def measure(clock: Clock, folder: Path, supernet: str, networks: int) -> None:
         checked = parity(found.chosen.subnet, found.chosen.onnx, images, run)
         test = clock("accuracy on the test images, twice", lambda: tested(subject, found.chosen, run, "test"))
         known = newest_audit(workspace, found)
-        report = clock("extract's report", lambda: build_report(found, checked, test, "a benchmark", known))
+        how = preprocessing(subject.preprocessing(found.chosen.point.arch), target.batch)
+        facts = (checked.figures, test, "a benchmark", known, len(found.chosen.onnx), how)
+        report = clock("extract's report", lambda: build_report(found, *facts))
         clock("its pages", lambda: (render_html(report), render_markdown(report)))
         clock("all of the bundle", lambda: build_bundle(found, folder / "bundle", "a benchmark", known))
 

@@ -7,6 +7,7 @@ from ofa_deploy.cli.deploying import summary
 from ofa_deploy.cli.finetune_command import tuned_text
 from ofa_deploy.cli.pipelines import _print
 from ofa_deploy.cli.ranking_audit import ranking_text
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.pipeline.outcome import Outcome, _changes
 from ofa_deploy.report.ci_summary import render_summary
 from tests.report.test_report import REPORT
@@ -40,8 +41,9 @@ def test_a_pipelines_table_fits_a_terminal(report, tmp_path, capsys, monkeypatch
 
 def test_a_pipelines_summary_and_its_changes(report, tmp_path):
     earlier = {**report, "accuracy": {**report["accuracy"], "measured": 0.9, "n": 360}}
-    outcome = Outcome("ci", tmp_path, reports=[{**report, "baseline": _changes(report, earlier)}])
-    text = render_summary(outcome.to_json())
+    change = _changes(Report.read(report), Report.read(earlier))
+    outcome = Outcome("ci", tmp_path, reports=[{**report, "baseline": change.to_json()}])
+    text = render_summary(outcome.summary)
     assert f"| {SHOWN} |" in text
     assert "+0.34 points ±4.4" in text
 

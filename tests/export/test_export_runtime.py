@@ -57,18 +57,18 @@ def test_wrong_images_and_broken_files_are_usage_errors(tmp_path):
 def test_parity_of_a_faithful_export(subnet):
     x = images(7)
     result = parity(subnet, exported(4), x)
-    assert result["max_abs"] <= 1e-4
-    assert result["top1_agreement"] == 1.0
-    assert result["n"] == len(result["torch"]) == len(result["onnx"]) == 7
-    assert np.abs(result["torch"] - result["onnx"]).max() == pytest.approx(result["max_abs"])
+    assert result.max_abs <= 1e-4
+    assert result.figures.top1_agreement == 1.0
+    assert result.figures.n == len(result.torch) == len(result.onnx) == 7
+    assert np.abs(result.torch - result.onnx).max() == pytest.approx(result.max_abs)
 
 
 def test_parity_shows_an_unfaithful_export(subnet):
     weights = random_weights(NETWORK)
     weights["classifier.linear.bias"] = weights["classifier.linear.bias"] + np.eye(10, dtype=np.float32)[3] * 50
     result = parity(subnet, exported(weights=weights), images(7))
-    assert result["max_abs"] == pytest.approx(50, rel=1e-3)
-    assert result["top1_agreement"] < 1
+    assert result.max_abs == pytest.approx(50, rel=1e-3)
+    assert result.figures.top1_agreement < 1
 
 
 def test_parity_leaves_the_mode_of_the_module_alone(subnet):

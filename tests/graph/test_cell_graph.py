@@ -35,7 +35,7 @@ def test_the_graph_computes_what_torch_does(network):
     subnet.load_weights(weights)
     images = np.random.default_rng(0).standard_normal((4, 1, 16, 16)).astype(np.float32)
     found = parity(subnet, onnx_bytes(write_onnx(network, weights, TARGET)), images)
-    assert found["max_abs"] < 1e-4 * np.abs(found["torch"]).max()
+    assert found.max_abs < 1e-4 * np.abs(found.torch).max()
 
 
 def test_every_block_alone_is_a_graph(network):

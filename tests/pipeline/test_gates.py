@@ -70,7 +70,7 @@ def test_a_release_is_compared_with_the_one_before(tmp_path: Path) -> None:
     found = made.reports[0]["baseline"]
     assert (round(found["latency"], 6), found["accuracy"], found["size"], found["slower"]) == (1.25, 0.0, 1.25, True)
     assert judge("baseline.latency <= 1.1", "x", made.reports[0]).passed is False
-    assert "SLOWER" in render_summary(made.to_json())
+    assert "SLOWER" in render_summary(made.summary)
     made.compare_with(tmp_path / "nowhere")
     assert made.reports[0]["baseline"] is None
 
@@ -108,5 +108,5 @@ def test_summaries_tell_the_same(tmp_path: Path) -> None:
     text = (tmp_path / "summary.md").read_text()
     assert "# ci: FAILED" in text
     assert "| `local-ms2` | `size_mb <= 1` | FAILED |" in text
-    passed = {**made.to_json(), "error": None, "passed": True, "gates": []}
+    passed = made.summary.model_copy(update={"error": None, "passed": True, "gates": []})
     assert 'failures="0"' in render_junit(passed)

@@ -4,7 +4,8 @@ import re
 import pytest
 from test_report import EVIL, Page, everywhere, leaves, replaced
 
-from ofa_deploy.report import render_audit_html, render_audit_markdown
+from ofa_deploy import report as pages
+from ofa_deploy.documents.audit_document import Audit
 
 STATISTICS = {
     "n_fit": 10,
@@ -55,6 +56,14 @@ AUDIT = {
         for name, predicted, flags in (("a", 2.02, []), ("b", 1.8, ["noisy"]), ("c", 2.06, []))
     ],
 }
+
+
+def render_audit_html(audit):
+    return pages.render_audit_html(Audit.read(audit))
+
+
+def render_audit_markdown(audit):
+    return pages.render_audit_markdown(Audit.read(audit))
 
 
 def texts(audit):

@@ -4,7 +4,8 @@ import re
 import pytest
 from test_report import EVIL, Page, everywhere, leaves, replaced
 
-from ofa_deploy.report import render_ranking_html, render_ranking_markdown
+from ofa_deploy import report as pages
+from ofa_deploy.documents.ranking_document import Ranking
 
 AUDIT = {
     "kind": "ranking",
@@ -33,6 +34,14 @@ AUDIT = {
         for name, alone in (("a", 0.85), ("b", 0.86), ("c", 0.88))
     ],
 }
+
+
+def render_ranking_html(audit):
+    return pages.render_ranking_html(Ranking.read(audit))
+
+
+def render_ranking_markdown(audit):
+    return pages.render_ranking_markdown(Ranking.read(audit))
 
 
 def texts(audit):

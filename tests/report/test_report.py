@@ -6,7 +6,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ofa_deploy.report import render_comparison, render_html, render_markdown
+from ofa_deploy import report as pages
+from ofa_deploy.documents.predictor_error import PredictorError
+from ofa_deploy.documents.report_document import Report
+from ofa_deploy.report.comparison import Entry
 from ofa_deploy.report.figures import band
 from ofa_deploy.report.text import accuracy
 
@@ -187,6 +190,21 @@ def everywhere(tree, value):
     if isinstance(tree, list):
         return [everywhere(item, value) for item in tree]
     return value if isinstance(tree, str) else tree
+
+
+def render_html(report):
+    return pages.render_html(Report.read(report))
+
+
+def render_markdown(report):
+    return pages.render_markdown(Report.read(report))
+
+
+def render_comparison(reports, title):
+    """Of reports as JSON, each with the link that is under its ``links``."""
+    return pages.render_comparison(
+        [Entry(Report.read(one), one.get("links", {}).get("report")) for one in reports], title
+    )
 
 
 def all_pages(report):
@@ -421,15 +439,16 @@ def test_a_comparison_shows_how_sure_fronts_and_answers_are():
 
 
 def test_the_band_holds_what_is_measured_where_the_front_predicts():
-    rng, error, n, repeats = np.random.default_rng(0), {"rmse": 0.004, "bias_after_std": 0.006 * 3**0.5}, 500, 2000
+    rng, n, repeats = np.random.default_rng(0), 500, 2000
+    error = PredictorError(rmse=0.004, bias_after_std=0.006 * 3**0.5)
     outline = band([(1.0, 0.9), (2.0, 0.95)], error, n)
     assert [x for x, _ in outline] == [1.0, 2.0, 2.0, 1.0]
     for (_, top), (_, bottom), share in ((outline[0], outline[3], 0.9), (outline[1], outline[2], 0.95)):
         true = share + rng.normal(0, 0.006, repeats) + rng.normal(0, 0.004, repeats)
         inside = np.mean([bottom <= rng.binomial(n, rate) / n <= top for rate in true])
         assert 0.93 < inside < 0.97
-    assert [y for _, y in band([(1.0, 0.9)], {"rmse": 0.01})] == pytest.approx([0.9196, 0.8804], abs=1e-4)
-    assert band([(1.0, 0.9)], {"what": "a published predictor"}) == []
+    assert [y for _, y in band([(1.0, 0.9)], PredictorError(rmse=0.01))] == pytest.approx([0.9196, 0.8804], abs=1e-4)
+    assert band([(1.0, 0.9)], PredictorError(what="a published predictor")) == []
 
 
 @pytest.mark.parametrize(

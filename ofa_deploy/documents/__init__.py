@@ -1,0 +1,1 @@
+"""The JSON documents of bundles, audits and pages as typed records."""
