@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ofa_deploy.documents.report_document import Report
 from ofa_deploy.latency import read_csv
-from ofa_deploy.report import render_comparison
+from ofa_deploy.report.comparison import Entry, render_comparison
 from ofa_deploy.space import load_space
 
 NANO = ("--target", "jetson_nano")
@@ -43,7 +44,7 @@ def test_every_file_of_the_bundle_says_simulated(bundle) -> None:
     assert SHOUT in report["verdict"]["text"]
     assert any("model.onnx is fp32" in note for note in report["notes"])
     assert json.loads((bundle / "manifest.json").read_text())["provenance"]["simulated"] is True
-    assert SHOUT in render_comparison([report], "a page")
+    assert SHOUT in render_comparison([Entry(Report.read(report))], "a page")
 
 
 def test_the_bundle_verifies(ofa_deploy, walk, bundle) -> None:

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from test_extract import SPACE, TARGET, MadeUpFleet, workspace  # noqa: F401
 
+from ofa_deploy.deploy import bundling
 from ofa_deploy.deploy.audits import audit_command, keep_audit, newest_audit
-from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.notes import _table_notes
 from ofa_deploy.deploy.subject import random_subject
@@ -20,6 +20,11 @@ from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PRESETS
+
+
+def build_bundle(*args):
+    """Write a bundle; its report as JSON."""
+    return bundling.build_bundle(*args).to_json()
 
 
 @pytest.fixture

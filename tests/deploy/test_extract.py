@@ -12,8 +12,8 @@ from ofa_deploy.accuracy.belief import Belief, Validation
 from ofa_deploy.api.searching import pareto
 from ofa_deploy.blocks import counts
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy import bundling
 from ofa_deploy.deploy.budgets import Spread
-from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.cell_networks import family_subject
 from ofa_deploy.deploy.earlier_answers import Earlier, earlier_answers
 from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
@@ -32,6 +32,12 @@ from ofa_deploy.latency import LatencyModel, Measurement
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space
 from ofa_deploy.store import Workspace
+
+
+def build_bundle(*args):
+    """Write a bundle; its report as JSON."""
+    return bundling.build_bundle(*args).to_json()
+
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
 TARGET = TargetProfile(name="made-up", description="a test", runtime="onnxruntime", opset=17)
@@ -346,7 +352,7 @@ def test_a_larger_budget_gets_no_worse_network_than_a_smaller_one_got(workspace:
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     assert earlier_answers(workspace, subject, TARGET, Constraints(max_ms=0.2)) == []
     small = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.16))
-    report = build_bundle(small, tmp_path / "small", "ofa-deploy extract …")
+    report = bundling.build_bundle(small, tmp_path / "small", "ofa-deploy extract …")
     remember_bundle(workspace, small, report, tmp_path / "small")
     known, asked, front = Earlier(small.chosen.point.arch), Constraints(max_ms=0.2), [SPACE.smallest]
     assert earlier_answers(workspace, subject, TARGET, asked)[0] == known
@@ -368,7 +374,7 @@ def test_earlier_answers_are_those_to_the_same_question(workspace: Workspace, tm
     fleet, subject, asked = MadeUpFleet(workspace, factor=1.0), random_subject(SPACE), Constraints(max_ms=0.2)
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     result = extract(fleet, workspace, subject, TARGET, Constraints(max_ms=0.16))
-    remember_bundle(workspace, result, build_bundle(result, tmp_path / "b", "…"), tmp_path / "b")
+    remember_bundle(workspace, result, bundling.build_bundle(result, tmp_path / "b", "…"), tmp_path / "b")
     fitting = [one for one in result.finalists if one.measured_ms <= 0.16]
     beside = [one for one in result.finalists if one is not result.chosen]
     known = [Earlier(one.point.arch) for one in (result.chosen, *beside)]

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from ofa_deploy.accuracy.belief import Belief, Validation, posterior
-from ofa_deploy.deploy.bundling import build_bundle
+from ofa_deploy.deploy import bundling
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.finetuning import Tuning
 from ofa_deploy.deploy.subject import load_subject, random_subject
@@ -28,6 +28,12 @@ from ofa_deploy.supernet import load_supernet, save_supernet
 from ofa_deploy.training import train_supernet
 from tests.deploy.test_extract import TARGET, MadeUpFleet
 from tests.training.test_training_loop import SPACE, recipe
+
+
+def build_bundle(*args):
+    """Write a bundle; its report as JSON."""
+    return bundling.build_bundle(*args).to_json()
+
 
 ACCURACY = {"subnets": 8, "heldout": 3, "recalibration_images": 100, "images": 100}
 ARCH = load_space(SPACE).smallest
