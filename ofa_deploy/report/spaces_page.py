@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ofa_deploy.report.figures import card
-from ofa_deploy.report.html import alone, banner, page, table
 from ofa_deploy.report.markup import Markup, element
+from ofa_deploy.report.page import alone, banner, page, table
 from ofa_deploy.report.plots import Plot, legend, limits
 from ofa_deploy.report.text import accuracy, count, ms, number
 
