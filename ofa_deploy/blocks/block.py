@@ -8,29 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import NewType
 
-from ofa_deploy.blocks.layers import (
-    Activation,
-    Add,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalPool,
-    Layer,
-    LayerNorm,
-    Layout,
-    Linear,
-    MatMul,
-    Multiply,
-    Permute,
-    Pool,
-    Reshape,
-    Shape,
-    Shift,
-    Slice,
-    Softmax,
-    read,
-)
+from ofa_deploy.blocks import layers
+from ofa_deploy.blocks.layers import Layer, Shape, read
 
 Value = NewType("Value", int)  # a tensor of a block: the place of the layer that writes it, or -1, -2 … for an input
 INPUT = Value(-1)  # a block's first input
@@ -79,7 +58,7 @@ class Block:
     @property
     def same(self) -> bool:
         """Whether some convolution has other zeros around its input than half of its kernel on every side."""
-        convolutions = (layer for layer in self.layers if isinstance(layer, Conv))
+        convolutions = (layer for layer in self.layers if isinstance(layer, layers.Conv))
         return any(set(layer.pads(*self.sources(layer))) != {layer.half} for layer in convolutions)
 
     @cached_property
@@ -150,15 +129,15 @@ class Builder:
     ) -> Value:
         """A convolution."""
         same = self.same and stride > 1  # without a stride both paddings are half of the kernel
-        return self._add(Conv(name, (x,), out, kernel, stride, groups, dilation, bias, elastic, identity, same))
+        return self._add(layers.Conv(name, (x,), out, kernel, stride, groups, dilation, bias, elastic, identity, same))
 
     def batch_norm(self, x: Value, name: str) -> Value:
         """A batch normalisation."""
-        return self._add(BatchNorm(name, (x,), self.eps))
+        return self._add(layers.BatchNorm(name, (x,), self.eps))
 
     def layer_norm(self, x: Value, name: str) -> Value:
         """A layer normalisation over channels."""
-        return self._add(LayerNorm(name, (x,)))
+        return self._add(layers.LayerNorm(name, (x,)))
 
     def conv_bn(
         self,
@@ -178,63 +157,63 @@ class Builder:
 
     def linear(self, x: Value, name: str, out: int, bias: bool = True, small: bool = False) -> Value:
         """A linear layer."""
-        return self._add(Linear(name, (x,), out, bias, small))
+        return self._add(layers.Linear(name, (x,), out, bias, small))
 
     def activation(self, x: Value, name: str, function: str) -> Value:
         """An activation; ``none`` appends nothing."""
-        return x if function == "none" else self._add(Activation(name, (x,), function))
+        return x if function == "none" else self._add(layers.Activation(name, (x,), function))
 
     def add(self, one: Value, other: Value, name: str = "") -> Value:
         """A sum."""
-        return self._add(Add(name, (one, other)))
+        return self._add(layers.Add(name, (one, other)))
 
     def multiply(self, one: Value, other: Value, name: str = "") -> Value:
         """A product."""
-        return self._add(Multiply(name, (one, other)))
+        return self._add(layers.Multiply(name, (one, other)))
 
     def concat(self, values: tuple[Value, ...], name: str = "") -> Value:
         """Channels side by side."""
-        return self._add(Concat(name, values))
+        return self._add(layers.Concat(name, values))
 
     def slice(self, x: Value, name: str, first: int, end: int) -> Value:
         """The channels from ``first`` on, without ``end`` and those after it."""
-        return self._add(Slice(name, (x,), first, end))
+        return self._add(layers.Slice(name, (x,), first, end))
 
     def pool(self, x: Value, how: str, kernel: int, stride: int, name: str = "") -> Value:
         """Average (``avg``) or maximum (``max``) pooling."""
-        return self._add(Pool(name, (x,), how, kernel, stride))
+        return self._add(layers.Pool(name, (x,), how, kernel, stride))
 
     def global_pool(self, x: Value, name: str) -> Value:
         """The mean of every channel, with a height and width of 1."""
-        return self._add(GlobalPool(name, (x,)))
+        return self._add(layers.GlobalPool(name, (x,)))
 
     def flatten(self, x: Value, name: str) -> Value:
         """One vector."""
-        return self._add(Flatten(name, (x,)))
+        return self._add(layers.Flatten(name, (x,)))
 
     def reshape(self, x: Value, to: Shape, name: str) -> Value:
         """The same values in another shape."""
-        return self._add(Reshape(name, (x,), to))
+        return self._add(layers.Reshape(name, (x,), to))
 
     def permute(self, x: Value, order: tuple[int, ...], name: str) -> Value:
         """Dimensions in another order."""
-        return self._add(Permute(name, (x,), order))
+        return self._add(layers.Permute(name, (x,), order))
 
     def matmul(self, one: Value, other: Value, name: str, scale: float = 1.0) -> Value:
         """Products of matrices, times a number."""
-        return self._add(MatMul(name, (one, other), scale))
+        return self._add(layers.MatMul(name, (one, other), scale))
 
     def softmax(self, x: Value, name: str) -> Value:
         """Shares, over the last dimension."""
-        return self._add(Softmax(name, (x,)))
+        return self._add(layers.Softmax(name, (x,)))
 
     def shift(self, x: Value, name: str) -> Value:
         """Without the first row and column."""
-        return self._add(Shift(name, (x,)))
+        return self._add(layers.Shift(name, (x,)))
 
     def layout(self, x: Value, images: Value) -> Value:
         """The memory format of all that follows, chosen by that of the images."""
-        return self._add(Layout("", (x, images)))
+        return self._add(layers.Layout("", (x, images)))
 
     def squeeze_excitation(self, x: Value, name: str, channels: int, squeezed: int, acts: tuple[str, str]) -> Value:
         """A channel gate (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018, §3): mean, 1×1 reduction, activation,

@@ -5,29 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from ofa_deploy.blocks import layers
 from ofa_deploy.blocks.block import Block
 from ofa_deploy.blocks.folding import foldings, folds
-from ofa_deploy.blocks.layers import (
-    Activation,
-    Add,
-    BatchNorm,
-    Conv,
-    Flatten,
-    Layer,
-    Layout,
-    Multiply,
-    Reshape,
-    Shift,
-    Softmax,
-)
+from ofa_deploy.blocks.layers import Layer
 
 # What is no kernel of its own: a shift is where the convolution that reads it begins, and a vector or another shape is
 # the memory of the tensor that it is made of.
-FREE = (Flatten, Layout, Reshape, Shift)
+FREE = (layers.Flatten, layers.Layout, layers.Reshape, layers.Shift)
 # Activations that runtimes compute where a convolution writes or reads. Any other is a pass of its own.
 FUSED = ("relu", "relu6", "sigmoid", "hsigmoid")
 
-IN_PLACE = (Activation, Add, BatchNorm, Multiply, Softmax)  # what can write over a tensor that nothing reads any more
+# What can write over a tensor that nothing reads any more.
+IN_PLACE = (layers.Activation, layers.Add, layers.BatchNorm, layers.Multiply, layers.Softmax)
 
 
 @dataclass
@@ -54,7 +44,7 @@ def depthwise_macs(block: Block) -> int:
 
 
 def _is_depthwise(layer: Layer) -> bool:
-    return isinstance(layer, Conv) and layer.depthwise
+    return isinstance(layer, layers.Conv) and layer.depthwise
 
 
 def params(block: Block) -> int:
@@ -70,14 +60,16 @@ def shipped_weights(block: Block) -> int:
         if folds(block, layer):
             continue
         total += sum(map(prod, layer.weights(*block.sources(layer)).values()))
-        if i in folded and isinstance(layer, Conv) and not layer.bias:
+        if i in folded and isinstance(layer, layers.Conv) and not layer.bias:
             total += layer.out
     return total
 
 
 def values_read(block: Block) -> int:
     """Values that it reads of its inputs, each time that a layer reads them."""
-    read = (place for layer in block.layers for place in layer.inputs if place < 0 and not isinstance(layer, Layout))
+    read = (
+        place for layer in block.layers for place in layer.inputs if place < 0 and not isinstance(layer, layers.Layout)
+    )
     return sum(prod(block.shape_of(place)) for place in read)
 
 
@@ -92,7 +84,7 @@ def kernels(block: Block) -> list[Kernel]:
     of: dict[int, Kernel] = {}  # which kernel writes a layer's output; none where it is part of what reads it
     for i, layer in enumerate(block.layers):
         kernel = of.get(layer.inputs[0])
-        if isinstance(layer, Add):
+        if isinstance(layer, layers.Add):
             kernel = _adding(block, layer, of)
         elif not (isinstance(layer, FREE) or folds(block, layer) or _fuses(block, layer)):
             kernel = None
@@ -107,7 +99,7 @@ def kernels(block: Block) -> list[Kernel]:
 
 def _fuses(block: Block, layer: Layer) -> bool:
     """Whether it is an activation that is computed where its tensor is written or, of a block's input, read."""
-    if not isinstance(layer, Activation) or layer.function not in FUSED:
+    if not isinstance(layer, layers.Activation) or layer.function not in FUSED:
         return False
     (source,) = layer.inputs
     return source < 0 or len(block.readers[source]) == 1
@@ -155,7 +147,7 @@ def _written_over(block: Block, i: int, layer: Layer) -> int | None:
     if isinstance(layer, FREE):
         return layer.inputs[0]
     if isinstance(layer, IN_PLACE):
-        place = max(layer.inputs) if isinstance(layer, Add) else layer.inputs[0]
+        place = max(layer.inputs) if isinstance(layer, layers.Add) else layer.inputs[0]
         never_again = max(block.readers[place]) <= i
-        return place if never_again and (place >= 0 or not isinstance(layer, Add)) else None
+        return place if never_again and (place >= 0 or not isinstance(layer, layers.Add)) else None
     return None

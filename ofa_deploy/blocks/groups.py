@@ -8,27 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ofa_deploy.blocks import layers
 from ofa_deploy.blocks.block import Block
-from ofa_deploy.blocks.layers import (
-    Add,
-    BatchNorm,
-    Concat,
-    Conv,
-    Flatten,
-    Layer,
-    LayerNorm,
-    Linear,
-    MatMul,
-    Multiply,
-    Permute,
-    Reshape,
-    Slice,
-    Softmax,
-)
+from ofa_deploy.blocks.layers import Layer
 
 Axis = tuple[str, int]  # a weight's name, and its dimension
 # What puts channels to other places: which of its channels are whose is not followed any further.
-MOVING = (Concat, Flatten, MatMul, Permute, Reshape, Slice, Softmax)
+MOVING = (layers.Concat, layers.Flatten, layers.MatMul, layers.Permute, layers.Reshape, layers.Slice, layers.Softmax)
 
 
 @dataclass
@@ -72,7 +58,7 @@ def channel_groups(block: Block) -> list[Group]:
             of[i] = new(block.shapes[i][0])
         else:
             of[i] = source
-            if isinstance(layer, (Add, Multiply)):
+            if isinstance(layer, (layers.Add, layers.Multiply)):
                 for place in layer.inputs[1:]:
                     parents[find(of[place])] = find(source)
         _write_axes(layer, groups[source], groups[of[i]], block)
@@ -90,16 +76,16 @@ def channel_groups(block: Block) -> list[Group]:
 
 def _mixes(layer: Layer) -> bool:
     """Whether the channels that it writes are others than those that it reads."""
-    return isinstance(layer, (Linear, *MOVING)) or (isinstance(layer, Conv) and not layer.depthwise)
+    return isinstance(layer, (layers.Linear, *MOVING)) or (isinstance(layer, layers.Conv) and not layer.depthwise)
 
 
 def _write_axes(layer: Layer, source: Group, target: Group, block: Block) -> None:
-    if isinstance(layer, (Conv, Linear)):
+    if isinstance(layer, (layers.Conv, layers.Linear)):
         if _mixes(layer):
             source.axes.append((f"{layer.name}.weight", 1))
             source.readers.append((f"{layer.name}.weight", 1))
         target.axes.append((f"{layer.name}.weight", 0))
         if layer.bias:
             target.axes.append((f"{layer.name}.bias", 0))
-    elif isinstance(layer, (BatchNorm, LayerNorm)):
+    elif isinstance(layer, (layers.BatchNorm, layers.LayerNorm)):
         target.axes += [(f"{layer.name}.{part}", 0) for part in layer.weights(*block.sources(layer))]

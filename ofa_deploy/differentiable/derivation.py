@@ -9,7 +9,7 @@ import numpy as np
 from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, NONE
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import Genotype
-from ofa_deploy.space.cells import OPERATIONS, SKIP
+from ofa_deploy.space.genotype import OPERATIONS, SKIP
 
 Weights = Mapping[str, Sequence[Sequence[float]]]  # of a kind of cell: for every edge, of every candidate
 

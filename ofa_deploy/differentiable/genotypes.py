@@ -8,7 +8,7 @@ import numpy as np
 
 from ofa_deploy.differentiable.mixing import KINDS
 from ofa_deploy.space import Genotype, Population, PopulationCodec, SearchSpace, StageSpec
-from ofa_deploy.space.cells import OPERATIONS
+from ofa_deploy.space.genotype import OPERATIONS
 
 
 class GenotypeCodec(PopulationCodec):

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ofa_deploy.blocks import OpSpec
 from ofa_deploy.space import Genotype
-from ofa_deploy.space.cells import KERNELS, SKIP, STEM, Cell, reductions
+from ofa_deploy.space.cells import STEM, reductions
+from ofa_deploy.space.genotype import KERNELS, SKIP, Cell
 from ofa_deploy.supernet.execute import BlockModule
 
 NONE = "none"

@@ -9,29 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ofa_deploy.blocks import (
-    Activation,
-    Add,
-    BatchNorm,
-    Block,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalPool,
-    Layer,
-    LayerNorm,
-    Layout,
-    Linear,
-    MatMul,
-    Multiply,
-    Permute,
-    Pool,
-    Reshape,
-    Shape,
-    Shift,
-    Slice,
-    Softmax,
-)
+from ofa_deploy.blocks import Block, Layer, Shape, layers
 from ofa_deploy.blocks.folding import foldings, folds
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError
@@ -100,7 +78,9 @@ class NodeList:
             scale = gamma / np.sqrt(var + eps)
             return scale, beta - mean * scale
 
-    def conv(self, x: str, name: str, layer: Conv, source: Shape, affine: tuple[np.ndarray, np.ndarray] | None) -> str:
+    def conv(
+        self, x: str, name: str, layer: layers.Conv, source: Shape, affine: tuple[np.ndarray, np.ndarray] | None
+    ) -> str:
         """A convolution of what has the shape ``source``; with what a batch norm after it multiplies with and adds
         folded in, in float64."""
         constants = {"weight": self._weights[f"{name}.weight"]}
@@ -195,7 +175,7 @@ def write_block(out: NodeList, block: Block, name: str, *inputs: str) -> str:
     for i, layer in enumerate(block.layers):
         read = [values[place] for place in layer.inputs]
         full = f"{name}.{layer.name}" if layer.name else name
-        if isinstance(layer, Conv):
+        if isinstance(layer, layers.Conv):
             affine = None
             if (folding := folded.get(i)) is not None:
                 scale, bias = out.affine(f"{name}.{folding.norm.name}", folding.norm.eps)
@@ -210,57 +190,57 @@ def write_block(out: NodeList, block: Block, name: str, *inputs: str) -> str:
     return values[len(block.layers) - 1]
 
 
-def _batch_norm(out: NodeList, layer: BatchNorm, name: str, read: list[str], sources: list[Shape]) -> str:
+def _batch_norm(out: NodeList, layer: layers.BatchNorm, name: str, read: list[str], sources: list[Shape]) -> str:
     """One that folds into no convolution."""
     parts = [out.weight(f"{name}.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
     return out.add("BatchNormalization", name, [*read, *parts], epsilon=layer.eps)
 
 
-def _linear(out: NodeList, layer: Linear, name: str, read: list[str], sources: list[Shape]) -> str:
+def _linear(out: NodeList, layer: layers.Linear, name: str, read: list[str], sources: list[Shape]) -> str:
     weights = [out.weight(f"{name}.{part}") for part in layer.weights(*sources)]
     return out.add("Gemm", name, [*read, *weights], transB=1)
 
 
-def _pool(out: NodeList, layer: Pool, name: str, read: list[str], sources: list[Shape]) -> str:
+def _pool(out: NodeList, layer: layers.Pool, name: str, read: list[str], sources: list[Shape]) -> str:
     _, h, w = sources[0]
     pads = [layer.kernel // 2] * 4 if layer.kernel % 2 else [0, 0, h % layer.stride, w % layer.stride]
     window = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": pads}
     return out.add({"avg": "AveragePool", "max": "MaxPool"}[layer.how], name, read, **window)
 
 
-def _shift(out: NodeList, layer: Shift, name: str, read: list[str], sources: list[Shape]) -> str:
+def _shift(out: NodeList, layer: layers.Shift, name: str, read: list[str], sources: list[Shape]) -> str:
     _, h, w = sources[0]
     within = name.removesuffix(f".{layer.name}")
     return out.cut(read[0], name, [1, 1], [h, w], [2, 3], within)
 
 
-def _matmul(out: NodeList, layer: MatMul, name: str, read: list[str], sources: list[Shape]) -> str:
+def _matmul(out: NodeList, layer: layers.MatMul, name: str, read: list[str], sources: list[Shape]) -> str:
     one, other = read
     if layer.scale != 1:
         one = out.add("Mul", f"{name}.scaled", [one, out.constant(f"{name}.scale", np.array(layer.scale))])
     return out.add("MatMul", name, [one, other])
 
 
-def _permute(out: NodeList, layer: Permute, name: str, read: list[str], sources: list[Shape]) -> str:
+def _permute(out: NodeList, layer: layers.Permute, name: str, read: list[str], sources: list[Shape]) -> str:
     return out.add("Transpose", name, read, perm=[0, *(1 + place for place in layer.order)])
 
 
 _RULES: dict[type[Layer], Callable[[NodeList, Any, str, list[str], list[Shape]], str]] = {
-    Activation: lambda out, layer, name, read, sources: out.activation(read[0], name, layer.function),
-    Add: lambda out, layer, name, read, sources: out.add("Add", name, read),
-    BatchNorm: _batch_norm,
-    Concat: lambda out, layer, name, read, sources: out.add("Concat", name, read, axis=1),
-    Flatten: lambda out, layer, name, read, sources: out.add("Flatten", name, read, axis=1),
-    GlobalPool: lambda out, layer, name, read, sources: out.add("GlobalAveragePool", name, read),
-    LayerNorm: lambda out, layer, name, read, sources: out.layer_norm(read[0], name, layer.eps),
-    Layout: lambda out, layer, name, read, sources: read[0],
-    Linear: _linear,
-    MatMul: _matmul,
-    Multiply: lambda out, layer, name, read, sources: out.add("Mul", name, read),
-    Permute: _permute,
-    Pool: _pool,
-    Reshape: lambda out, layer, name, read, sources: out.reshape(read[0], name, layer.to),
-    Shift: _shift,
-    Slice: lambda out, layer, name, read, sources: out.cut(read[0], name, [layer.first], [layer.end], [1]),
-    Softmax: lambda out, layer, name, read, sources: out.add("Softmax", name, read, axis=-1),
+    layers.Activation: lambda out, layer, name, read, sources: out.activation(read[0], name, layer.function),
+    layers.Add: lambda out, layer, name, read, sources: out.add("Add", name, read),
+    layers.BatchNorm: _batch_norm,
+    layers.Concat: lambda out, layer, name, read, sources: out.add("Concat", name, read, axis=1),
+    layers.Flatten: lambda out, layer, name, read, sources: out.add("Flatten", name, read, axis=1),
+    layers.GlobalPool: lambda out, layer, name, read, sources: out.add("GlobalAveragePool", name, read),
+    layers.LayerNorm: lambda out, layer, name, read, sources: out.layer_norm(read[0], name, layer.eps),
+    layers.Layout: lambda out, layer, name, read, sources: read[0],
+    layers.Linear: _linear,
+    layers.MatMul: _matmul,
+    layers.Multiply: lambda out, layer, name, read, sources: out.add("Mul", name, read),
+    layers.Permute: _permute,
+    layers.Pool: _pool,
+    layers.Reshape: lambda out, layer, name, read, sources: out.reshape(read[0], name, layer.to),
+    layers.Shift: _shift,
+    layers.Slice: lambda out, layer, name, read, sources: out.cut(read[0], name, [layer.first], [layer.end], [1]),
+    layers.Softmax: lambda out, layer, name, read, sources: out.add("Softmax", name, read, axis=-1),
 }

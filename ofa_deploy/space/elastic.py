@@ -10,7 +10,8 @@ from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.config import ElasticDocument
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.family import Arch
-from ofa_deploy.space.search_space import SearchSpace, StageSpec
+from ofa_deploy.space.search_space import SearchSpace
+from ofa_deploy.space.stage_spec import StageSpec
 
 
 def largest_alone(space: SearchSpace, name: str) -> SearchSpace:

@@ -17,7 +17,8 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.space.elastic import frozen, largest_alone
 from ofa_deploy.space.presets import PRESETS, load_space
 from ofa_deploy.space.scaling import rescale
-from ofa_deploy.space.search_space import SearchSpace, StageSpec
+from ofa_deploy.space.search_space import SearchSpace
+from ofa_deploy.space.stage_spec import StageSpec
 
 SMALL = 64  # pixels: the largest images in which the first convolution does not stride
 MULTIPLIERS = (1.0, 0.75, 0.5, 0.35, 0.25, 0.1)  # of the width; which of them fits, a measurement tells

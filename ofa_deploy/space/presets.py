@@ -12,7 +12,8 @@ from ofa_deploy.config import SpaceDocument, line_of, read_document
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space.elastic import make_elastic
 from ofa_deploy.space.scaling import rescale
-from ofa_deploy.space.search_space import SearchSpace, StageSpec
+from ofa_deploy.space.search_space import SearchSpace
+from ofa_deploy.space.stage_spec import StageSpec
 
 _OFA_RESOLUTIONS = (128, 144, 160, 176, 192, 208, 224)
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from ofa_deploy.blocks.kinds import make_divisible
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.search_space import RESOLUTION_RANGE, SearchSpace
+from ofa_deploy.space.chain_arch import RESOLUTION_RANGE
+from ofa_deploy.space.search_space import SearchSpace
 
 WIDEST, DEEPEST = 1 << 14, 1 << 8  # channels, and blocks of a stage; EfficientNet-B7's largest are 3840 and 13
 

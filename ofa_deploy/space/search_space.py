@@ -3,123 +3,21 @@ kernel size and expand ratio over a chain of stages of MBConv blocks or universa
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
-from itertools import pairwise
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from ofa_deploy.blocks import Conv, Network, OpSpec, Unit
+from ofa_deploy.blocks import Network, OpSpec, Unit
 from ofa_deploy.blocks.counts import params, peak_activations
 from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
 from ofa_deploy.errors import UsageError
+from ofa_deploy.space.chain_arch import ChainArch, checked
+from ofa_deploy.space.chain_genes import arch_of, genes_of, places_of, values_of
 from ofa_deploy.space.family import Arch, Family, Gene, Place
-
-RESOLUTION_RANGE = (16, 1024)
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """A run of blocks of equal width; the first one has the stage's stride.
-
-    Attributes:
-        width: output channels at width multiplier 1.0.
-        widths: choices of that, the largest of which is ``width``; empty where there is no choice.
-        stride: of the first block.
-        act: activation inside the blocks.
-        se: whether blocks have squeeze-excitation.
-        key_width: channels of an attention head; 0 for those that the kind of block has by itself.
-        squeeze: of which channels it keeps a quarter: the block's ``expanded`` ones (MobileNetV3), or its ``input``
-            (EfficientNet).
-        depths, kernels, expands: the choices of the stage's block count, and of each block.
-        block: kind of the blocks, which says what their kernels and expand ratios mean; see ``blocks.kinds``.
-        kinds: choices of that for each block, one of which is ``block``, the largest subnet's; empty where there is no
-            choice. Each has weights of its own.
-
-    Raises:
-        UsageError: a list of choices is empty, there is no such kind of block, or it cannot have what was chosen.
-    """
-
-    width: int
-    stride: int
-    act: str = "relu"
-    se: bool = False
-    depths: tuple[int, ...] = (2, 3, 4)
-    kernels: tuple[Kernel, ...] = (3, 5, 7)
-    expands: tuple[float, ...] = (3, 4, 6)
-    block: str = "mbconv"
-    squeeze: str = "expanded"
-    widths: tuple[int, ...] = ()
-    kinds: tuple[str, ...] = ()
-    key_width: int = 0
-
-    def __post_init__(self) -> None:
-        _not_empty(self, "depths", "kernels", "expands")
-        if self.kinds and self.block not in self.kinds:
-            raise UsageError(f"block is {self.block}; it must be one of kinds, which are {', '.join(self.kinds)}")
-        if self.widths and max(self.widths) != self.width:
-            raise UsageError(f"width is {self.width}; it must be the largest of widths, which is {max(self.widths)}")
-        kinds = [stage_kind(name) for name in self.all_kinds]
-        if self.key_width and not any(kind.attends for kind in kinds):
-            raise UsageError(f"{self.block} blocks have no attention; remove key_width")
-        for kind in kinds:
-            # an expansion that is another kind's choice means nothing for this one
-            expands = self.expands if kind.expands or not self.kinds else (1.0,)
-            kind.check_stage(self.kernels, expands, self.stride, self.se)
-
-    @property
-    def all_kinds(self) -> tuple[str, ...]:
-        """The kinds that its blocks can have."""
-        return self.kinds or (self.block,)
-
-    @property
-    def all_widths(self) -> tuple[int, ...]:
-        """The widths that it can have."""
-        return self.widths or (self.width,)
-
-
-@dataclass(frozen=True)
-class ChainArch:
-    """A genotype: one subnet of a space. Build it through ``SearchSpace.canonical`` so that equal networks are equal.
-
-    Attributes:
-        resolution: input height and width in pixels.
-        width: channel multiplier.
-        depths: blocks per stage.
-        kernels, expands: one per block slot, ``max(stage.depths)`` slots a stage; slots beyond a stage's depth hold
-            the slot's first choice.
-        channels: one per stage, its output channels at width multiplier 1.0; empty where no stage has a choice.
-        kinds: one per block slot, its kind; empty where no stage has a choice.
-    """
-
-    space: str
-    resolution: int
-    width: float
-    depths: tuple[int, ...]
-    kernels: tuple[Kernel, ...]
-    expands: tuple[float, ...]
-    channels: tuple[int, ...] = ()
-    kinds: tuple[str, ...] = ()
-
-    @cached_property
-    def key(self) -> str:
-        """sha256 of the canonical JSON."""
-        # a ratio read from YAML may be 4.0 where a preset says 4: the same subnet
-        numbers = {"width": float(self.width), "expands": [float(expand) for expand in self.expands]}
-        return hashlib.sha256(json.dumps({**self.to_json(), **numbers}, sort_keys=True).encode()).hexdigest()
-
-    def to_json(self) -> dict[str, Any]:
-        """The subnet as a JSON object; ``channels`` and ``kinds`` are there only where stages have a choice of them."""
-        return {k: _as_lists(v) for k, v in asdict(self).items() if k not in ("channels", "kinds") or v}
-
-
-def _as_lists(value: Any) -> Any:
-    return [_as_lists(part) for part in value] if isinstance(value, tuple) else value
+from ofa_deploy.space.stage_spec import StageSpec, kernel_size, not_empty
 
 
 @dataclass(frozen=True)
@@ -158,45 +56,37 @@ class SearchSpace:
     same_padding: bool = False
 
     def __post_init__(self) -> None:
-        _not_empty(self, "stages", "resolutions", "widths")
+        not_empty(self, "stages", "resolutions", "widths")
         if self.first_block and not self.stem_width:
             raise UsageError(f"space {self.name}: first_block follows the stem; give a stem_width, or leave it out")
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
-        """Everything that can be chosen: ``size_genes`` that change many blocks, then the depths of the stages, the
-        kernels of all slots, their expand ratios, and their kinds."""
-        slots = range(len(self.slots))
-        return (
-            Gene("resolution", self.resolutions),
-            Gene("width", self.widths),
-            *(Gene(f"channels[{s}]", self.stages[s].widths) for s in self.elastic_stages),
-            *(Gene(f"depths[{s}]", stage.depths) for s, stage in enumerate(self.stages)),
-            *(Gene(f"kernels[{i}]", self.kernels(i)) for i in slots),
-            *(Gene(f"expands[{i}]", self.stages[self.slots[i][0]].expands) for i in slots),
-            *(Gene(f"kinds[{i}]", self.stages[self.slots[i][0]].kinds) for i in self.mixed_slots),
-        )
+        """Everything that can be chosen; see ``chain_genes``."""
+        return genes_of(self)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
-        """Where blocks stand: the slots of the stages, then what comes before and after them. ``op_at`` tells which."""
-        of_stage = {stage: 2 + i for i, stage in enumerate(self.elastic_stages)}
-        depth0, slots, last = self.size_genes, len(self.slots), len(self.stages) - 1
-        kernel0 = depth0 + len(self.stages)
-        found = []
-        for i, (s, b) in enumerate(self.slots):
-            read = (s if b else s - 1, s)  # the stages whose widths the block reads and writes
-            size = (0, 1, *(of_stage[stage] for stage in dict.fromkeys(read) if stage in of_stage))
-            present = tuple(b < depth for depth in self.stages[s].depths)
-            own, silent = [kernel0 + i, kernel0 + slots + i], list[tuple[int, int, int]]()
-            if i in self.mixed_slots:
-                own.append(kernel0 + 2 * slots + self.mixed_slots.index(i))
-                kinds = enumerate(map(stage_kind, self.stages[s].kinds))
-                silent = [(own[2], choice, own[1]) for choice, kind in kinds if not kind.expands]
-            found.append(Place(size, tuple(own), depth0 + s, present, tuple(silent)))
-        before = (self.stem_width > 0) + self.first_block
-        head = (0, 1, of_stage[last]) if last in of_stage else (0, 1)
-        return (*found, *[Place((0, 1))] * before, Place(head), Place((0, 1) if self.head_width else head))
+        """Where blocks stand: the slots of the stages, then what comes before and after them."""
+        return places_of(self)
+
+    def values(self, arch: Arch | Mapping[str, Any]) -> list[Any]:
+        """What a subnet chose of every gene."""
+        return values_of(self, self.canonical(arch))
+
+    def arch(self, values: Sequence[Any]) -> ChainArch:
+        """The subnet that chose so; genes of absent slots must hold their first choice."""
+        return arch_of(self, values)
+
+    def canonical(self, arch: Arch | Mapping[str, Any]) -> ChainArch:
+        """Check a subnet against this space and normalise its unused slots.
+
+        Any resolution in ``RESOLUTION_RANGE`` is accepted, for counting; ``width`` may be absent where there is one.
+
+        Raises:
+            UsageError: names the first field that does not belong to this space.
+        """
+        return checked(self, arch)
 
     def op_at(self, place: int, values: Mapping[int, Any]) -> OpSpec:
         """The block at a place, from what its genes chose, by their numbers."""
@@ -288,7 +178,7 @@ class SearchSpace:
                 "resolution": pick(self.resolutions),
                 "width": pick(self.widths),
                 "depths": [pick(stage.depths) for stage in self.stages],
-                "kernels": [pick(self.kernels(i), key=_size) for i in range(len(self.slots))],
+                "kernels": [pick(self.kernels(i), key=kernel_size) for i in range(len(self.slots))],
                 "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
                 "channels": [pick(stage.all_widths) for stage in self.stages if self.elastic_stages],
                 "kinds": [self._kind(s, pick) for s, _ in self.slots if self.mixed_slots],
@@ -300,32 +190,12 @@ class SearchSpace:
         spec = self.stages[stage]
         if pick is max or not spec.kinds:
             return spec.block
-        kernel, expand = min(self.kernels(self.slots.index((stage, 0))), key=_size), min(spec.expands)
+        kernel, expand = min(self.kernels(self.slots.index((stage, 0))), key=kernel_size), min(spec.expands)
         sizes = {
             kind: params(self.block(stage, 0, min(self.resolutions), 1.0, kernel, expand, (), kind).block)
             for kind in spec.kinds
         }
         return min(spec.kinds, key=sizes.__getitem__)
-
-    def values(self, arch: Arch | Mapping[str, Any]) -> list[Any]:
-        """What a subnet chose of every gene."""
-        arch = self.canonical(arch)
-        channels = [arch.channels[s] for s in self.elastic_stages]
-        kinds = [arch.kinds[i] for i in self.mixed_slots]
-        return [arch.resolution, arch.width, *channels, *arch.depths, *arch.kernels, *arch.expands, *kinds]
-
-    def arch(self, values: Sequence[Any]) -> ChainArch:
-        """The subnet that chose so; genes of absent slots must hold their first choice."""
-        slots = len(self.slots)
-        counts = [2, len(self.elastic_stages), len(self.stages), slots, slots, len(self.mixed_slots)]
-        chosen, depths, kernels, expands, mixed = (tuple(values[a:b]) for a, b in pairwise(np.cumsum(counts).tolist()))
-        kinds = [self.stages[s].block for s, _ in self.slots] if mixed else []
-        for slot, kind in zip(self.mixed_slots, mixed, strict=True):
-            kinds[slot] = kind
-        channels = [stage.width for stage in self.stages] if chosen else []
-        for stage, count in zip(self.elastic_stages, chosen, strict=True):
-            channels[stage] = count
-        return ChainArch(self.name, values[0], values[1], depths, kernels, expands, tuple(channels), tuple(kinds))
 
     def alike(self, other: Family) -> bool:
         """Whether another space has the same stages and widths under the same name."""
@@ -335,64 +205,6 @@ class SearchSpace:
     def with_resolutions(self, resolutions: tuple[int, ...]) -> SearchSpace:
         """The same space at other input sizes."""
         return replace(self, resolutions=tuple(sorted(set(resolutions))))
-
-    def canonical(self, arch: Arch | Mapping[str, Any]) -> ChainArch:
-        """Check a subnet against this space and normalise its unused slots.
-
-        Any resolution in ``RESOLUTION_RANGE`` is accepted, for counting; ``width`` may be absent where there is one.
-
-        Raises:
-            UsageError: names the first field that does not belong to this space.
-        """
-        data = dict(arch if isinstance(arch, Mapping) else arch.to_json())
-        if data.setdefault("space", self.name) != self.name:
-            raise UsageError(f"the arch belongs to space {data['space']!r}, not to {self.name!r}")
-        data.setdefault("width", self.widths[0] if len(self.widths) == 1 else None)
-        data.setdefault("channels", [stage.width for stage in self.stages if self.elastic_stages])
-        data.setdefault("kinds", [self.stages[s].block for s, _ in self.slots if self.mixed_slots])
-        unknown = set(data) - set(ChainArch.__dataclass_fields__)
-        missing = set(ChainArch.__dataclass_fields__) - set(data)
-        if unknown or missing:
-            raise UsageError(f"arch of {self.name}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}")
-        low, high = RESOLUTION_RANGE
-        if not isinstance(data["resolution"], int) or not low <= data["resolution"] <= high:
-            raise UsageError(f"arch of {self.name}: resolution {data['resolution']!r} is not from {low} to {high}")
-        self._member("width", data["width"], self.widths)
-        lengths = {
-            "depths": len(self.stages),
-            "kernels": len(self.slots),
-            "expands": len(self.slots),
-            "channels": len(self.stages) if self.elastic_stages else 0,
-            "kinds": len(self.slots) if self.mixed_slots else 0,
-        }
-        for name, length in lengths.items():
-            if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
-                raise UsageError(f"arch of {self.name}: {name} needs a list of {length} values")
-        for i, channels in enumerate(data["channels"]):
-            self._member(f"channels[{i}]", channels, self.stages[i].all_widths)
-        kernels = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in data["kernels"]]
-        expands, kinds = list(data["expands"]), list(data["kinds"])
-        for i, stage in enumerate(self.stages):
-            self._member(f"depths[{i}]", data["depths"][i], stage.depths)
-        for i, (s, b) in enumerate(self.slots):
-            stage = self.stages[s]
-            if b >= data["depths"][s]:
-                kernels[i], expands[i] = self.kernels(i)[0], stage.expands[0]
-                if kinds:
-                    kinds[i] = stage.all_kinds[0]
-            if kinds:
-                self._member(f"kinds[{i}]", kinds[i], stage.all_kinds)
-                if stage.kinds and not stage_kind(kinds[i]).expands:
-                    expands[i] = stage.expands[0]  # it means nothing
-            self._member(f"kernels[{i}]", kernels[i], self.kernels(i))
-            self._member(f"expands[{i}]", expands[i], stage.expands)
-        blocks = (tuple(data["depths"]), tuple(kernels), tuple(expands), tuple(data["channels"]), tuple(kinds))
-        return ChainArch(self.name, data["resolution"], float(data["width"]), *blocks)
-
-    def _member(self, field: str, value: Any, choices: tuple[Any, ...]) -> None:
-        if value not in choices:
-            shown, known = _as_lists(value), _as_lists(choices)
-            raise UsageError(f"arch of {self.name}: {field} is {shown!r}; the space has {known}")
 
     def channels(self, base: int, width: float) -> int:
         """Channels of a layer of ``base`` channels at a width multiplier."""
@@ -508,40 +320,10 @@ class SearchSpace:
         return fields
 
 
-@lru_cache(maxsize=1024)
-def elastic_kernels(space: SearchSpace, block: str) -> dict[str, tuple[int, ...]]:
-    """For every elastic convolution of a block, by its weights' name, the kernel sizes that it can have, largest first;
-    that it may be absent does not count. Not to be written to.
-
-    Args:
-        block: its name, one of ``space.blocks``.
-    """
-    arch, sizes = space.largest, dict[str, set[int]]()
-    stage, position, kind = space.blocks[block]
-    expand = max(space.stages[stage].expands)
-    for kernel in space.kernels(space.slots.index((stage, position))):
-        op = space.block(stage, position, arch.resolution, arch.width, kernel, expand, (), kind)
-        for layer in space.with_shortcut(stage, position, op).block.layers:
-            if isinstance(layer, Conv) and layer.elastic:
-                sizes.setdefault(layer.name, set()).add(layer.kernel)
-    return {name: tuple(sorted(found, reverse=True)) for name, found in sizes.items()}
-
-
 def _chain(before: Sequence[OpSpec], blocks: Mapping[str, OpSpec], after: Sequence[OpSpec]) -> Network:
     """The stages' blocks, by their names, between what comes before and after them."""
     names = (*["stem", "first"][: len(before)], *blocks, "head", "classifier")
     return Network((*before, *blocks.values(), *after), names)
-
-
-def _not_empty(part: StageSpec | SearchSpace, *names: str) -> None:
-    for name in names:
-        if not getattr(part, name):
-            raise UsageError(f"{name} is empty; give at least one value")
-
-
-def _size(kernel: Kernel) -> Kernel:
-    """What kernels are ordered by: the depthwise on the expanded channels costs more."""
-    return kernel[::-1] if isinstance(kernel, tuple) else kernel
 
 
 @lru_cache(maxsize=65536)  # most places can hold the same blocks

@@ -1,4 +1,4 @@
-"""Counts of everything that a family or a supernet can have, and what is kept of one network."""
+"""Counts of everything that a family can have, and what is kept of one network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ import numpy as np
 from ofa_deploy.blocks import Network, Unit, counts
 from ofa_deploy.blocks.network_counts import network_macs, network_params
 from ofa_deploy.space.family import Arch
-from ofa_deploy.space.search_space import SearchSpace, elastic_kernels
 
 LARGE_KERNEL = 5  # a kernel is large if it is larger than this
-
-
-def supernet_params(space: SearchSpace) -> int:
-    """Parameters of the supernet: the largest subnet with the weights of all others, and one kernel transform per
-    elastic convolution and step (7→5, 5→3)."""
-    elastic = [sizes for block in space.blocks for sizes in elastic_kernels(space, block).values()]
-    return network_params(space.whole) + sum(small**4 for sizes in elastic for small in sizes[1:])
 
 
 @lru_cache(maxsize=64)  # a search asks for the same few tables in every step

@@ -11,28 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ofa_deploy.blocks import (
-    Activation,
-    Add,
-    BatchNorm,
-    Block,
-    Concat,
-    Conv,
-    Flatten,
-    GlobalPool,
-    Layer,
-    LayerNorm,
-    Layout,
-    Linear,
-    MatMul,
-    Multiply,
-    Permute,
-    Pool,
-    Reshape,
-    Shift,
-    Slice,
-    Softmax,
-)
+from ofa_deploy.blocks import Block, Layer, layers
 from ofa_deploy.supernet.depthwise import depthwise_conv
 from ofa_deploy.supernet.synchronised import batch_norm, group_around
 
@@ -143,18 +122,18 @@ def _place(root: nn.Module, name: str, module: nn.Module) -> None:
 class _SameConv(nn.Conv2d):
     """A convolution with TensorFlow's ``SAME`` padding."""
 
-    layer: Conv
+    layer: layers.Conv
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(_padded(self.layer, input))
 
 
-def _padded(layer: Conv, x: Tensor) -> Tensor:
+def _padded(layer: layers.Conv, x: Tensor) -> Tensor:
     top, left, bottom, right = layer.pads(x.shape[1:])
     return F.pad(x, (left, right, top, bottom))
 
 
-def _conv_module(layer: Conv, source: tuple[int, ...]) -> nn.Module:
+def _conv_module(layer: layers.Conv, source: tuple[int, ...]) -> nn.Module:
     padding = 0 if layer.same else layer.half
     shape = (source[0], layer.out, layer.kernel, layer.stride, padding, layer.dilation, layer.groups)
     if not layer.same:
@@ -177,14 +156,14 @@ def _layer_norm_of(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tenso
 
 
 _MODULES: dict[type[Layer], Callable[..., nn.Module]] = {
-    Conv: _conv_module,
-    BatchNorm: lambda layer, source: nn.BatchNorm2d(source[0], eps=layer.eps),
-    LayerNorm: lambda layer, source: ChannelNorm(source[0], eps=layer.eps),
-    Linear: lambda layer, source: nn.Linear(source[-1], layer.out, bias=layer.bias),
+    layers.Conv: _conv_module,
+    layers.BatchNorm: lambda layer, source: nn.BatchNorm2d(source[0], eps=layer.eps),
+    layers.LayerNorm: lambda layer, source: ChannelNorm(source[0], eps=layer.eps),
+    layers.Linear: lambda layer, source: nn.Linear(source[-1], layer.out, bias=layer.bias),
 }
 
 
-def _conv(layer: Conv) -> Run:
+def _conv(layer: layers.Conv) -> Run:
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
     stride, padding, dilation, groups = layer.stride, layer.half, layer.dilation, layer.groups
     if layer.same:
@@ -198,7 +177,7 @@ def _conv(layer: Conv) -> Run:
     return lambda w, training, x: F.conv2d(x, w[weight], w[bias], stride, padding, dilation, groups)
 
 
-def _batch_norm(layer: BatchNorm) -> Run:
+def _batch_norm(layer: layers.BatchNorm) -> Run:
     eps = layer.eps
     scale, shift, mean, var = (f"{layer.name}.{part}" for part in ("weight", "bias", "running_mean", "running_var"))
 
@@ -212,35 +191,35 @@ def _batch_norm(layer: BatchNorm) -> Run:
     return run
 
 
-def _linear(layer: Linear) -> Run:
+def _linear(layer: layers.Linear) -> Run:
     weight, bias = f"{layer.name}.weight", f"{layer.name}.bias" if layer.bias else None
     return lambda w, training, x: F.linear(x, w[weight], None if bias is None else w[bias])
 
 
-def _layer_norm(layer: LayerNorm) -> Run:
+def _layer_norm(layer: layers.LayerNorm) -> Run:
     scale, shift, eps = f"{layer.name}.weight", f"{layer.name}.bias", layer.eps
     return lambda w, training, x: _layer_norm_of(x, w[scale], w[shift], eps)
 
 
 _WEIGHTED: dict[type[Layer], Callable[[Any], Run]] = {
-    Conv: _conv,
-    BatchNorm: _batch_norm,
-    LayerNorm: _layer_norm,
-    Linear: _linear,
+    layers.Conv: _conv,
+    layers.BatchNorm: _batch_norm,
+    layers.LayerNorm: _layer_norm,
+    layers.Linear: _linear,
 }
 
 
 # ── layers without weights
 
 
-def _activation(layer: Activation, block: Block) -> Run:
+def _activation(layer: layers.Activation, block: Block) -> Run:
     # in place only where nobody else reads the tensor: a block's input may have other readers
     alone = layer.inputs[0] >= 0 and len(block.readers[layer.inputs[0]]) == 1
     function = (_IN_PLACE if alone else {}).get(layer.function) or _ACTIVATIONS[layer.function]
     return lambda w, training, x: function(x)
 
 
-def _pool(layer: Pool, block: Block) -> Run:
+def _pool(layer: layers.Pool, block: Block) -> Run:
     even = layer.kernel % 2 == 0
     window = (layer.kernel, layer.stride, 0 if even else layer.kernel // 2)
     if layer.how == "max":
@@ -248,12 +227,12 @@ def _pool(layer: Pool, block: Block) -> Run:
     return lambda w, training, x: F.avg_pool2d(x, *window, ceil_mode=even, count_include_pad=False)
 
 
-def _matmul(layer: MatMul, block: Block) -> Run:
+def _matmul(layer: layers.MatMul, block: Block) -> Run:
     scale = layer.scale
     return lambda w, training, x, y: torch.matmul(x if scale == 1 else x * scale, y)
 
 
-def _permute(layer: Permute, block: Block) -> Run:
+def _permute(layer: layers.Permute, block: Block) -> Run:
     order = (0, *(1 + place for place in layer.order))
     return lambda w, training, x: x.permute(order)
 
@@ -266,20 +245,20 @@ def _layout(w: Tensors, training: bool, x: Tensor, images: Tensor) -> Tensor:
 
 
 _FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Run]] = {
-    Activation: _activation,
-    Add: lambda layer, block: lambda w, training, x, y: x + y,
-    Multiply: lambda layer, block: lambda w, training, x, y: x * y,
-    Concat: lambda layer, block: lambda w, training, *parts: torch.cat(parts, 1),
-    Pool: _pool,
-    GlobalPool: lambda layer, block: lambda w, training, x: x.mean((2, 3), keepdim=True),
-    Flatten: lambda layer, block: lambda w, training, x: x.flatten(1),
-    MatMul: _matmul,
-    Permute: _permute,
-    Reshape: lambda layer, block: lambda w, training, x: x.reshape(len(x), *layer.to),
-    Softmax: lambda layer, block: lambda w, training, x: x.softmax(-1),
-    Shift: lambda layer, block: lambda w, training, x: x[:, :, 1:, 1:],
-    Slice: lambda layer, block: lambda w, training, x: x[:, layer.first : layer.end],
-    Layout: lambda layer, block: _layout,
+    layers.Activation: _activation,
+    layers.Add: lambda layer, block: lambda w, training, x, y: x + y,
+    layers.Multiply: lambda layer, block: lambda w, training, x, y: x * y,
+    layers.Concat: lambda layer, block: lambda w, training, *parts: torch.cat(parts, 1),
+    layers.Pool: _pool,
+    layers.GlobalPool: lambda layer, block: lambda w, training, x: x.mean((2, 3), keepdim=True),
+    layers.Flatten: lambda layer, block: lambda w, training, x: x.flatten(1),
+    layers.MatMul: _matmul,
+    layers.Permute: _permute,
+    layers.Reshape: lambda layer, block: lambda w, training, x: x.reshape(len(x), *layer.to),
+    layers.Softmax: lambda layer, block: lambda w, training, x: x.softmax(-1),
+    layers.Shift: lambda layer, block: lambda w, training, x: x[:, :, 1:, 1:],
+    layers.Slice: lambda layer, block: lambda w, training, x: x[:, layer.first : layer.end],
+    layers.Layout: lambda layer, block: _layout,
 }
 
 
@@ -302,7 +281,7 @@ def initialise(model: nn.Module, seed: int) -> None:
             module.reset_parameters()
     for block in model.modules():
         for layer in block.block.layers if isinstance(block, BlockModule) else ():
-            if isinstance(layer, Conv) and layer.identity:
+            if isinstance(layer, layers.Conv) and layer.identity:
                 conv = block.get_submodule(layer.name)
                 nn.init.dirac_(conv.weight, conv.groups)  # type: ignore[arg-type]
 
@@ -310,7 +289,7 @@ def initialise(model: nn.Module, seed: int) -> None:
 def _initialise_linear(module: BlockModule, generator: torch.Generator) -> None:
     """Last layer first: that is the order in which a seed has always drawn a classifier."""
     for layer in reversed(module.block.layers):
-        if not isinstance(layer, Linear):
+        if not isinstance(layer, layers.Linear):
             continue
         weight: Tensor = module.get_parameter(f"{layer.name}.weight")
         if layer.small:

@@ -9,7 +9,7 @@ from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, SearchNetwork, S
 from ofa_deploy.differentiable.one_shot import Judge
 from ofa_deploy.errors import UsageError
 from ofa_deploy.search import GRADIENT, STRATEGIES, Constraints, Problem, search
-from ofa_deploy.space.cells import OPERATIONS
+from ofa_deploy.space.genotype import OPERATIONS
 
 
 @pytest.fixture(scope="module")

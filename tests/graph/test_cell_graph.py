@@ -9,7 +9,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.export import parity
 from ofa_deploy.graph import onnx_bytes, write_onnx
 from ofa_deploy.space import CellSpace, Genotype
-from ofa_deploy.space.cells import OPERATIONS
+from ofa_deploy.space.genotype import OPERATIONS
 from ofa_deploy.supernet import Subnet
 
 # every operation, in normal cells and at stride 2

@@ -47,7 +47,7 @@ def attend(b: Builder, q: Value, k: Value, v: Value, op: OpSpec, shared: bool, p
 class _Attention(StageKind):
     """What both kinds have: heads, and a beginning that brings an image to the block's shape."""
 
-    projects = attends = True
+    projects = attends = multiplies_output = True
 
     def begin(self, b: Builder, op: OpSpec) -> Value:
         """The block's tokens: its input, or where shapes differ what a depthwise convolution, which strides, and a 1×1
@@ -72,9 +72,6 @@ class MobileAttention(_Attention):
     """
 
     name = "mqa"
-
-    def expanded(self, cin: int, cout: int) -> int:
-        return cout
 
     def fields(
         self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
@@ -107,9 +104,6 @@ class Transformer(_Attention):
     """
 
     name = "transformer"
-
-    def expanded(self, cin: int, cout: int) -> int:
-        return cout
 
     def fields(
         self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0

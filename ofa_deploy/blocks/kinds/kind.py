@@ -67,6 +67,7 @@ class StageKind(Kind):
         pairs: whether kernels are pairs ``(before, after)`` the expansion, 0 for none.
         gated: whether its blocks may have squeeze-excitation.
         expands: whether an expand ratio other than 1 makes a difference.
+        multiplies_output: whether an expand ratio multiplies the channels of the output instead of the input's.
         attends: whether it has attention, whose heads have a width.
         projects: whether a block has weights on its shortcut where its input has another shape than its output.
         optional: whether a kernel may be 0, for a convolution that is left out.
@@ -77,12 +78,13 @@ class StageKind(Kind):
     pairs = False
     gated = False
     expands = True
+    multiplies_output = False
     attends = False
     projects = False
 
     def expanded(self, cin: int, cout: int) -> int:
         """The channels that an expand ratio multiplies."""
-        return cin
+        return cout if self.multiplies_output else cin
 
     def fields(
         self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0

@@ -27,10 +27,7 @@ class Basic(StageKind):
     identity, or a 1×1 convolution with batch norm where shapes differ.
     """
 
-    name, projects = "basic", True
-
-    def expanded(self, cin: int, cout: int) -> int:
-        return cout
+    name, projects, multiplies_output = "basic", True, True
 
     def build(self, b: Builder, op: OpSpec) -> None:
         x = b.conv_bn(INPUT, "first.", op.mid, op.kernel, op.stride, act=op.act, elastic=True)
@@ -47,10 +44,7 @@ class Bottleneck(StageKind):
     (ResNet-D, He et al., CVPR 2019, §4.2).
     """
 
-    name, projects = "bottleneck", True
-
-    def expanded(self, cin: int, cout: int) -> int:
-        return cout
+    name, projects, multiplies_output = "bottleneck", True, True
 
     def build(self, b: Builder, op: OpSpec) -> None:
         x = b.conv_bn(INPUT, "reduce.", op.mid, act=op.act)
