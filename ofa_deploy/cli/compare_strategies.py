@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ def compare_strategies(
 
     judge, rows = Judge(recipe, folder, lambda p: tell("shared weights", p)), []
     for strategy in strategies:
-        found: dict[str, Any]
+        found: Mapping[str, Any]
         if strategy == "gradient":
             found = search_cells(recipe, folder, resume, lambda p: tell("search by gradient", p))
         else:

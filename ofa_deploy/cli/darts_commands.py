@@ -180,7 +180,7 @@ def derive(found: Path, epoch: int | None, max_skips: int | None, output: Path |
       ofa-deploy darts derive .ofa/darts/darts_digits --max-skips 1 -o cells.json
     """
     from ofa_deploy.differentiable import derive as run
-    from ofa_deploy.differentiable.cell_search import read_search
+    from ofa_deploy.differentiable.search_document import read_search
     from ofa_deploy.errors import UsageError
     from ofa_deploy.files import write_atomic
 

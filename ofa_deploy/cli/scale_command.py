@@ -146,7 +146,6 @@ def _grid(
     workspace: Path | None, config: str, step: float, tolerance: float, output: Path | None, as_json: bool
 ) -> None:
     from ofa_deploy.config import TrainRecipe, find_file, read_document
-    from ofa_deploy.documents.scaling_document import ScalingPoint
     from ofa_deploy.files import write_atomic
     from ofa_deploy.report import render_scaling
     from ofa_deploy.space import grid
@@ -160,18 +159,17 @@ def _grid(
     with progress() as tell:
         points = search_scaling(recipe, scalings, folder, lambda p: tell(f"train network {p['network']}", p))
     html = output or folder / "grid.html"
-    write_atomic(
-        html, render_scaling(list(map(ScalingPoint.read, points)), f"Compound scaling of {recipe.name}").encode()
-    )
+    write_atomic(html, render_scaling(points, f"Compound scaling of {recipe.name}").encode())
+    networks = [point.to_json() for point in points]
     if as_json:
-        emit({"networks": points, "page": str(html)})
+        emit({"networks": networks, "page": str(html)})
         return
     from ofa_deploy.report.text import accuracy
 
-    for point in points:
+    for point in networks:
         factors = "  ".join(f"{name} {point[name]:<4g}" for name in ("alpha", "beta", "gamma"))
         click.echo(f"{factors}  {accuracy(point['accuracy'], point['n']):20}  {_words(point)}")
-    best = points[0]
+    best = networks[0]
     click.echo(f"page: {html}")
     click.echo(
         f"next: ofa-deploy scale --alpha {best['alpha']:g} --beta {best['beta']:g} --gamma {best['gamma']:g} --phi …"

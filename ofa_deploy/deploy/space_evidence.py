@@ -19,6 +19,7 @@ from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import read_summary
 from ofa_deploy.training import Data, alone_recipe, load_data, train_supernet, training_id
 from ofa_deploy.training.arrays import TensorImages
+from ofa_deploy.training.data import fingerprint_of
 
 SCORED = 12  # networks of a space and budget that the proxies score
 NOISE = "noise"
@@ -168,4 +169,4 @@ def noise(channels: int, classes: int, seed: int = 0, side: int = 32, count: int
     every = TensorImages(images, labels)
     half = (0.5,) * channels
     names = tuple(map(str, range(classes)))
-    return Data(NOISE, every, every, every, half, half, names, {"images": count, "test": count})
+    return Data(NOISE, every, every, every, half, half, names, fingerprint_of([every], [every]))

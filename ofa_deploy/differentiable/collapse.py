@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ofa_deploy.differentiable.derivation import derive
 from ofa_deploy.differentiable.recipe import CellSearch
+from ofa_deploy.differentiable.search_document import Epoch
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,11 @@ class Stop:
     why: str
 
 
-def should_stop(config: CellSearch, history: Sequence[dict[str, Any]]) -> Stop | None:
+def should_stop(config: CellSearch, history: Sequence[Epoch]) -> Stop | None:
     """What the guards say after an epoch.
 
     Args:
-        history: a record of every epoch of the search so far: ``epoch``, ``weights``, and ``eigenvalue`` where it is
-            watched. Epochs in which the architecture was frozen count for nothing.
+        history: the epochs of the search so far; those in which the architecture was frozen count for nothing.
     """
     learned = [record for record in history if not record["frozen"]]
     if not learned:
@@ -40,7 +39,7 @@ def should_stop(config: CellSearch, history: Sequence[dict[str, Any]]) -> Stop |
     return _eigenvalue(config, learned) if config.stop_eigenvalue is not None else None
 
 
-def _skips(limit: int, learned: Sequence[dict[str, Any]]) -> Stop | None:
+def _skips(limit: int, learned: Sequence[Epoch]) -> Stop | None:
     skips = derive(learned[-1]["weights"]).skips
     if skips < limit:
         return None
@@ -49,7 +48,7 @@ def _skips(limit: int, learned: Sequence[dict[str, Any]]) -> Stop | None:
     return Stop("stop_skips", before["epoch"], why)
 
 
-def _eigenvalue(config: CellSearch, learned: Sequence[dict[str, Any]]) -> Stop | None:
+def _eigenvalue(config: CellSearch, learned: Sequence[Epoch]) -> Stop | None:
     values, window = [record["eigenvalue"] for record in learned], config.window
     if len(values) < 2 * window or config.stop_eigenvalue is None:
         return None

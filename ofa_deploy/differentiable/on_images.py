@@ -18,8 +18,8 @@ from ofa_deploy.search.gradient import Belief, Gradient
 from ofa_deploy.search.separable import Separable
 from ofa_deploy.supernet import Supernet
 from ofa_deploy.training import ALONE, Data, prepare
-from ofa_deploy.training.devices import choose_device
-from ofa_deploy.training.loop import torch_settings
+from ofa_deploy.training.devices import choose_device, torch_settings
+from ofa_deploy.training.optimiser import Optimiser
 from ofa_deploy.training.sampling import train_batches
 from ofa_deploy.training.sources import Images
 
@@ -70,7 +70,8 @@ class _Images:
         plain = recipe.data.model_copy(update={"augment": ()})
         self.valid = self._stream(data.valid, recipe.model_copy(update={"data": plain}), seed)
         self.train = self._stream(data.train, recipe, seed) if plan.train_weights else None
-        self.sgd = torch.optim.SGD(self.supernet.parameters(), SLOWER * recipe.lr, recipe.momentum)
+        gentle = recipe.model_copy(update={"weight_decay": 0.0, "clip_norm": CLIP})
+        self.optimiser, self.rate = Optimiser(dict(self.supernet.named_parameters()), gentle), SLOWER * recipe.lr
         self.generator = torch.Generator().manual_seed(seed)
 
     def _stream(self, images: Images, recipe: TrainRecipe, seed: int) -> Iterator[Batch]:
@@ -90,8 +91,7 @@ class _Images:
         """One step of the weights, on a subnet that is drawn by the probabilities."""
         images, labels = batch
         arch = choices.slots.codec.decode(choices.drawn(1, self.generator))[0]
-        self.sgd.zero_grad()
+        self.optimiser.zero_grad()
         self.supernet.train()
         F.cross_entropy(self.supernet(images(arch.resolution), arch), labels).backward()
-        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), CLIP)
-        self.sgd.step()
+        self.optimiser.step(self.rate)

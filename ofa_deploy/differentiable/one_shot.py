@@ -8,50 +8,47 @@ the images at hand, in training and in judging: running ones would be those of a
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ofa_deploy.differentiable.cell_search import check_same
+from ofa_deploy.config import TrainRecipe
+from ofa_deploy.differentiable.cell_search import halves
 from ofa_deploy.differentiable.derivation import random_genotype
 from ofa_deploy.differentiable.genotypes import GenotypeCodec
 from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, SearchNetwork, Settings, edge_count, initialise
 from ofa_deploy.differentiable.recipe import DartsRecipe
-from ofa_deploy.errors import UsageError
+from ofa_deploy.differentiable.search_document import GenotypeSearchDocument
 from ofa_deploy.files import write_atomic
+from ofa_deploy.notices import Report
 from ofa_deploy.search import Constraints, Problem, search
 from ofa_deploy.space import Genotype, Population
 from ofa_deploy.supernet import read_tensors, write_tensors
 from ofa_deploy.training import ALONE, Data, load_data, prepare
-from ofa_deploy.training.devices import choose_device
-from ofa_deploy.training.loop import torch_settings
-from ofa_deploy.training.sampling import steps_per_epoch, train_batches
+from ofa_deploy.training.devices import choose_device, torch_settings
+from ofa_deploy.training.guards import tally
+from ofa_deploy.training.optimiser import Optimiser
+from ofa_deploy.training.same_recipe import check_same
+from ofa_deploy.training.trainer import Batch, Checkpoint, Loop, Outcome, trained
 
-Report = Callable[[dict[str, Any]], None]
 WEIGHTS, KIND = "one_shot.safetensors", "one-shot cell network"
+CHECKPOINT, CHECKPOINT_KIND = "one_shot-checkpoint.safetensors", "one-shot checkpoint"
 IMAGES = 1024  # of the half that teaches architectures, on which genotypes are judged
 BATCH = 256
 
 
 def search_genotypes(
     recipe: DartsRecipe, folder: Path, strategy: str, evaluations: int, report: Report | None = None
-) -> dict[str, Any]:
+) -> GenotypeSearchDocument:
     """Look for cells with one of ``search``'s strategies; finds the same ones each time.
 
     Args:
         folder: keeps the shared weights, which all strategies use, and receives ``STRATEGY.json``.
         strategy: one of ``search.STRATEGIES``.
         evaluations: genotypes that are judged at most.
-
-    Returns:
-        ``recipe``, ``strategy``, ``genotype``, ``accuracy`` (with the shared weights, on images of the training split
-        that taught no weights), ``evaluations``, ``trace`` (every improvement), ``seconds``.
 
     Raises:
         UsageError: there is no such strategy, the data is too small, or another recipe's weights are in the folder.
@@ -70,7 +67,7 @@ def search_genotypes(
 
         result = search(Problem(codec, accuracy, None, Constraints()), recipe.seed, strategy, evaluations)
     best = codec.genotypes(codec.encode([result.best.arch]))[0]
-    found = {
+    found: GenotypeSearchDocument = {
         "recipe": recipe.identity("search"),
         "strategy": strategy,
         "genotype": best.to_json(),
@@ -93,25 +90,15 @@ class Judge:
     def __init__(self, recipe: DartsRecipe, folder: Path, report: Report | None = None) -> None:
         """Read the weights that are in a folder, or train and keep them there."""
         self.recipe, self.known = recipe, dict[Genotype, float]()
-        self.data, self.device = load_data(recipe.data), choose_device(recipe.device, ALONE)
-        half = len(self.data.train) // 2
-        if not half:
-            raise UsageError(f"{self.data.name}: a search needs two training images at least")
-        self.network = _network(recipe, self.data).to(self.device)
-        path, identity = folder / WEIGHTS, recipe.identity("search")
-        if path.exists():
-            header, tensors = read_tensors(path, KIND)
-            check_same(path, header["recipe"], identity)
-            self.network.load_state_dict(tensors)
-        else:
-            self._train(half, report)
-            write_tensors(path, self.network.state_dict(), {"kind": KIND, "recipe": identity})
-        self.network.train()  # batch norm by the images at hand
-        images = self.data.train.take(np.arange(half, min(2 * half, half + IMAGES)))
-        pixels = torch.stack([images[i][0] for i in range(len(images))])
-        labels = torch.tensor([images[i][1] for i in range(len(images))])
-        x = prepare(pixels, recipe.resolution, self.data.mean, self.data.std).to(self.device)
-        self._images = list(zip(x.split(BATCH), labels.to(self.device).split(BATCH), strict=True))
+        self.data, device = load_data(recipe.data), choose_device(recipe.device, ALONE)
+        images = halves(self.data)[1]
+        self.network = (
+            _weights(recipe, self.data, folder, report).to(device).train()
+        )  # batch norm by the images at hand
+        items = [images[i] for i in range(min(len(images), IMAGES))]
+        pixels, labels = torch.stack([image for image, _ in items]), torch.tensor([label for _, label in items])
+        x = prepare(pixels, recipe.resolution, self.data.mean, self.data.std).to(device)
+        self._images = list(zip(x.split(BATCH), labels.to(device).split(BATCH), strict=True))
 
     @property
     def images(self) -> int:
@@ -126,26 +113,52 @@ class Judge:
             self.known[genotype] = sum(hits) / self.images
         return self.known[genotype]
 
-    def _train(self, half: int, report: Report | None) -> None:
-        recipe, config, network = self.recipe, self.recipe.search, self.network
-        initialise(network, recipe.seed)
-        train, epochs = self.data.train.take(np.arange(half)), sum(stage.epochs for stage in config.plan)
-        steps, rng = recipe.steps(config, epochs), np.random.default_rng(recipe.seed)
-        weights, total = list(network.learned.values()), epochs * steps_per_epoch(steps, train)
-        sgd = torch.optim.SGD(weights, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-        started = time.monotonic()
-        network.train()
-        for step, (images, labels) in zip(range(total), train_batches(train, steps, 0), strict=False):
-            done = 0.5 * (1 + math.cos(math.pi * step / total))
-            sgd.param_groups[0]["lr"] = config.lr_min + (config.lr - config.lr_min) * done
-            x = prepare(images.to(self.device), recipe.resolution, self.data.mean, self.data.std)
-            loss = F.cross_entropy(network(x, random_genotype(recipe.nodes, rng)), labels.to(self.device))
-            sgd.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, config.clip_norm)
-            sgd.step()
-            if report is not None:
-                report({"done": step + 1, "total": total, "loss": loss.item(), "seconds": time.monotonic() - started})
+
+def _weights(recipe: DartsRecipe, data: Data, folder: Path, report: Report | None) -> SearchNetwork:
+    """The network with the weights that are in a folder; or with new ones, which then are."""
+    path, identity = folder / WEIGHTS, {"recipe": recipe.identity("search")}
+    if path.exists():
+        header, tensors = read_tensors(path, KIND)
+        check_same(path, header, identity)
+        network = _network(recipe, data)
+        network.load_state_dict(tensors)
+        return network
+    steps = recipe.steps(recipe.search, sum(stage.epochs for stage in recipe.search.plan))
+    checkpoint = Checkpoint(folder / CHECKPOINT, CHECKPOINT_KIND, identity)
+    with trained(lambda _: _OneShot(recipe, steps, data), steps, checkpoint, True, report) as run:
+        write_tensors(path, run.model.state_dict(), {"kind": KIND, **identity})
+    return run.model
+
+
+class _OneShot(Loop):
+    """Shared weights: every step teaches those of one random genotype."""
+
+    model: SearchNetwork
+
+    def __init__(self, darts: DartsRecipe, steps: TrainRecipe, data: Data) -> None:
+        self.darts = darts
+        super().__init__(steps, data, halves(data)[0])
+        self.model = _network(darts, data).to(self.device)
+        initialise(self.model, darts.seed)
+        self.optimiser = Optimiser(self.model.learned, steps)
+
+    def batches(self) -> Iterator[Batch]:
+        """Images and labels; the genotypes begin where the steps do."""
+        self.rng = np.random.default_rng(self.darts.seed)
+        for _ in range(self.step):
+            random_genotype(self.darts.nodes, self.rng)
+        return super().batches()
+
+    def rate(self) -> float:
+        return self.darts.search.rate_at(self.step / self.total)
+
+    def gradients(self, batch: Batch, rate: float) -> Outcome:
+        images, labels = batch
+        x = prepare(images, self.darts.resolution, self.data.mean, self.data.std)
+        logits = self.model(x, random_genotype(self.darts.nodes, self.rng))
+        loss = F.cross_entropy(logits, labels)
+        loss.backward()
+        return Outcome({"loss": loss.item()}, {"genotype": tally(logits, labels)})
 
 
 def _network(recipe: DartsRecipe, data: Data) -> SearchNetwork:

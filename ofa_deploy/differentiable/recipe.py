@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -99,6 +100,10 @@ class CellSearch(Document):
         """The stages; one where none are given."""
         return self.stages or (SearchStage(epochs=self.epochs, cells=self.cells),)
 
+    def rate_at(self, done: float) -> float:
+        """The learning rate of the weights when a share of a stage is done."""
+        return self.lr_min + (self.lr - self.lr_min) * 0.5 * (1 + math.cos(math.pi * done))
+
 
 class CellTraining(Document):
     """The training of a derived network. Keys mean what they mean in ``train-supernet``'s recipes.
@@ -166,9 +171,9 @@ class DartsRecipe(Document):
             seed: added to the recipe's, where two streams of images must differ.
         """
         shared = {name: getattr(part, name) for name in ("batch_size", "lr", "momentum", "weight_decay", "clip_norm")}
-        return TrainRecipe(
-            name=self.name, space={}, data=self.data, epochs=epochs, seed=self.seed + seed, device=self.device, **shared
-        )
+        shared |= {name: getattr(self, name) for name in ("name", "data", "device", "threads", "checkpoint_seconds")}
+        warm = part.warmup_epochs if isinstance(part, CellTraining) else 0
+        return TrainRecipe(space={}, epochs=epochs, warmup_epochs=warm, seed=self.seed + seed, **shared)
 
     def space(self, genotype: Genotype, in_channels: int, num_classes: int) -> CellSpace:
         """The family of the one network that is trained."""

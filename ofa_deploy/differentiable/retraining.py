@@ -1,34 +1,27 @@
-"""Training the network that was derived, from scratch: the parts of ``training``, with an auxiliary head and drop-path
+"""Training the network that was derived, from scratch, with an auxiliary head and drop-path
 (DARTS, Liu et al., ICLR 2019, §3.1.2, after NASNet, Zoph et al., CVPR 2018)."""
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ofa_deploy.config import TrainRecipe
 from ofa_deploy.differentiable.recipe import DartsRecipe
-from ofa_deploy.errors import UsageError
+from ofa_deploy.notices import Report
 from ofa_deploy.space import CellSpace, Genotype
 from ofa_deploy.space.cells import is_edge, output_of, reductions
-from ofa_deploy.supernet import Subnet, read_tensors, write_tensors
-from ofa_deploy.training import ALONE, Data, Evaluation, batches, evaluate, load_data, prepare
-from ofa_deploy.training.data import check_unchanged
-from ofa_deploy.training.devices import choose_device
-from ofa_deploy.training.guards import Guards, tally
-from ofa_deploy.training.loop import torch_settings
-from ofa_deploy.training.sampling import steps_per_epoch, train_batches
-from ofa_deploy.training.schedules import Rate
-from ofa_deploy.training.state import keep_metrics
+from ofa_deploy.supernet import Header, Subnet, read_tensors, write_tensors
+from ofa_deploy.training import Evaluation, batches, evaluate, load_data, prepare
+from ofa_deploy.training.guards import tally
+from ofa_deploy.training.optimiser import Optimiser
+from ofa_deploy.training.same_recipe import check_same
+from ofa_deploy.training.trainer import Batch, Checkpoint, Loop, Outcome, trained
 
-Report = Callable[[dict[str, Any]], None]
 RESULT, CHECKPOINT, METRICS = "network.safetensors", "checkpoint.safetensors", "metrics.jsonl"
 NETWORK_KIND, CHECKPOINT_KIND = "cell network", "cell training checkpoint"
 AUXILIARY = (128, 768)  # channels of the auxiliary head, as published
@@ -46,7 +39,7 @@ class TrainedNetwork:
 
     space: CellSpace
     subnet: Subnet
-    summary: dict[str, Any]
+    summary: Header
 
 
 def load_network(path: Path) -> TrainedNetwork:
@@ -119,7 +112,7 @@ class Trainee(nn.Module):
 def train_network(
     recipe: DartsRecipe, genotype: Genotype, folder: Path, resume: bool = False, report: Report | None = None
 ) -> TrainedNetwork:
-    """Train a genotype's network from scratch, or finish what a kill interrupted: to the same bits on a CPU.
+    """Train a genotype's network from scratch, or finish what a kill interrupted (``trainer.trained``).
 
     Args:
         folder: receives ``network.safetensors``, ``metrics.jsonl`` and, until the end, ``checkpoint.safetensors``.
@@ -127,111 +120,57 @@ def train_network(
 
     Raises:
         UsageError: another recipe's network is here, or an unfinished training is and ``resume`` was not asked for.
-        OfaDeployError: a guard stops it (``training.guards``), or the folder cannot be written.
+        OfaDeployError: a guard stops it (``guards.Guards.check``), or the folder cannot be written.
     """
-    result, checkpoint = folder / RESULT, folder / CHECKPOINT
-    identity = {**recipe.identity("train"), "genotype": genotype.to_json()}
+    result = folder / RESULT
+    identity: Header = {"recipe": {**recipe.identity("train"), "genotype": genotype.to_json()}}
     if result.exists():
         found = load_network(result)
-        _check_same(result, found.summary["recipe"], identity)
+        check_same(result, found.summary, identity)
         return found
-    if checkpoint.exists() and not resume:
-        raise UsageError(f"{checkpoint} is an unfinished training: pass --resume to continue it, or remove {folder}")
-    with torch_settings(recipe.threads):
-        run = _Training(recipe, genotype, folder, identity, report)
-        if checkpoint.exists():
-            run.restore()
-        run.run()
-        trained = run.conclude()
-    header = {"kind": NETWORK_KIND, "space": trained.space.to_json(), "summary": trained.summary}
-    write_tensors(result, {n: torch.from_numpy(v) for n, v in trained.subnet.weights().items()}, header)
-    checkpoint.unlink(missing_ok=True)
-    return trained
+    checkpoint = Checkpoint(folder / CHECKPOINT, CHECKPOINT_KIND, identity, metrics=folder / METRICS)
+    steps = recipe.steps(recipe.train, recipe.train.epochs)
+    with trained(lambda _: _Retraining(recipe, steps, genotype), steps, checkpoint, resume, report) as run:
+        subnet, summary = run.conclude()
+        network = TrainedNetwork(run.space, subnet, {**identity, **summary})
+        header = {"kind": NETWORK_KIND, "space": run.space.to_json(), "summary": network.summary}
+        write_tensors(result, {n: torch.from_numpy(v) for n, v in subnet.weights().items()}, header)
+    return network
 
 
-def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for key in sorted(now.keys() | before.keys()):
-        if now.get(key) != before.get(key):
-            raise UsageError(f"{path} was trained with another {key}; restore it, or choose another folder with -o")
+class _Retraining(Loop):
+    """A cell network, with what exists in training only."""
 
+    model: Trainee
 
-class _Training:
-    """One training: data, network, optimiser."""
-
-    def __init__(
-        self, recipe: DartsRecipe, genotype: Genotype, folder: Path, identity: dict[str, Any], report: Report | None
-    ) -> None:
-        self.recipe, self.config, self.identity, self.report = recipe, recipe.train, identity, report
-        self.checkpoint, self.metrics = folder / CHECKPOINT, folder / METRICS
-        self.data: Data = load_data(recipe.data)
-        self.device = choose_device(recipe.device, ALONE)
-        self.space = recipe.space(genotype, self.data.in_channels, self.data.num_classes)
-        torch.manual_seed(recipe.seed)
+    def __init__(self, darts: DartsRecipe, steps: TrainRecipe, genotype: Genotype) -> None:
+        self.darts, self.config = darts, darts.train
+        data = load_data(darts.data)
+        super().__init__(steps, data, data.train)
+        self.space = darts.space(genotype, data.in_channels, data.num_classes)
+        torch.manual_seed(darts.seed)
         self.model = Trainee(self.space, self.config.auxiliary > 0).to(self.device)
-        self.images = recipe.steps(self.config, self.config.epochs)
-        self.per_epoch = steps_per_epoch(self.images, self.data.train)
-        self.total = self.config.epochs * self.per_epoch
-        self.rate = Rate(0, self.total, self.config.warmup_epochs * self.per_epoch, self.config.lr)
-        self.guards = Guards(self.data.num_classes, watch_from=round((self.config.warmup_epochs + 1) * self.per_epoch))
-        self.sgd = torch.optim.SGD(
-            self.model.parameters(),
-            lr=self.config.lr,
-            momentum=self.config.momentum,
-            weight_decay=self.config.weight_decay,
-        )
-        for parameter in self.model.parameters():
-            self.sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        self.step, self.seconds = 0, 0.0
+        self.optimiser = Optimiser(dict(self.model.named_parameters()), steps)
 
-    def run(self) -> None:
-        """All steps from the restored one on."""
-        keep_metrics(self.metrics, self.step)
-        started = saved = time.monotonic() - self.seconds
-        self.model.train()
-        with self.metrics.open("a", encoding="utf-8", buffering=1) as log:
-            for images, labels in train_batches(self.data.train, self.images, self.step):
-                if self.step >= self.total:
-                    break
-                line = self._step(images.to(self.device), labels.to(self.device))
-                log.write(json.dumps(line) + "\n")
-                now = time.monotonic()
-                self.seconds = now - started
-                if now - saved >= self.recipe.checkpoint_seconds and not self.guards.suspicious:
-                    self.save()
-                    saved = now
-                if self.report is not None:
-                    self.report({"done": line.pop("step"), "total": self.total, **line})
-
-    def _step(self, images: Tensor, labels: Tensor) -> dict[str, Any]:
-        config, rate = self.config, self.rate.at(self.step)
-        self.sgd.param_groups[0]["lr"] = rate
-        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
-        x = prepare(images, self.recipe.resolution, self.data.mean, self.data.std)
+    def gradients(self, batch: Batch, rate: float) -> Outcome:
+        config, (images, labels) = self.config, batch
+        generator = torch.Generator().manual_seed(self.darts.seed * 1_000_003 + self.step)
+        x = prepare(images, self.darts.resolution, self.data.mean, self.data.std)
         logits, auxiliary = self.model(x, config.drop_path * self.step / self.total, generator)
         loss = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-        whole = loss
+        losses, whole = {"loss": loss.item()}, loss
         if auxiliary is not None:
             extra = F.cross_entropy(auxiliary, labels, label_smoothing=config.label_smoothing)
-            whole = loss + config.auxiliary * extra
-        hits = tally(logits, labels)
-        self.guards.check(self.step + 1, {"loss": loss.item(), "whole": whole.item()}, {"network": hits}, config.lr)
-        self.sgd.zero_grad()
+            losses["auxiliary"], whole = extra.item(), loss + config.auxiliary * extra
         whole.backward()
-        if config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        self.sgd.step()
-        self.step += 1
-        accuracy = hits["hits"] / hits["count"]
-        epoch = (self.step - 1) // self.per_epoch + 1
-        return {"step": self.step, "epoch": epoch, "lr": rate, "loss": loss.item(), "accuracy": accuracy}
+        return Outcome(losses, {"network": tally(logits, labels)})
 
-    def conclude(self) -> TrainedNetwork:
-        """The network, with its accuracies."""
+    def conclude(self) -> tuple[Subnet, Header]:
+        """The network, and the summary of its training, with its accuracies."""
         subnet = self.model.subnet.eval()
         evaluations = {split: self._evaluated(split) for split in ("valid", "test")}
         summary = {
-            "recipe": self.identity,
-            "data": self.recipe.data.model_dump(mode="json"),
+            "data": self.darts.data.model_dump(mode="json"),
             "mean": list(self.data.mean),
             "std": list(self.data.std),
             "fingerprint": self.data.fingerprint,
@@ -240,35 +179,8 @@ class _Training:
             **{split: evaluation.accuracy for split, evaluation in evaluations.items()},
             "images": {split: evaluation.n for split, evaluation in evaluations.items()},
         }
-        return TrainedNetwork(self.space, subnet.cpu(), summary)
+        return subnet.cpu(), summary
 
     def _evaluated(self, split: str) -> Evaluation:
         images = getattr(self.data, split)
-        return evaluate(
-            self.model.subnet, batches(images, self.recipe.resolution, BATCH, self.data.mean, self.data.std)
-        )
-
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        named = self.model.named_parameters()
-        return tensors | {f"momentum.{name}": self.sgd.state[p]["momentum_buffer"] for name, p in named}
-
-    def save(self) -> None:
-        """Write all that the next step depends on."""
-        header = {"kind": CHECKPOINT_KIND, "recipe": self.identity, "fingerprint": self.data.fingerprint}
-        write_tensors(self.checkpoint, self._tensors(), {**header, "step": self.step, "seconds": self.seconds})
-
-    def restore(self) -> None:
-        """Go on where ``save`` was.
-
-        Raises:
-            UsageError: the checkpoint is of another recipe or genotype, or damaged.
-        """
-        header, tensors = read_tensors(self.checkpoint, CHECKPOINT_KIND)
-        _check_same(self.checkpoint, header["recipe"], self.identity)
-        now, then = self.data.fingerprint, header["fingerprint"]
-        check_unchanged(self.data.name, now, then, f"{self.checkpoint} was written")
-        with torch.no_grad():
-            for name, value in self._tensors().items():
-                value.copy_(tensors[name])
-        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        return evaluate(self.model.subnet, batches(images, self.darts.resolution, BATCH, self.data.mean, self.data.std))

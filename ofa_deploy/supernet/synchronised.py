@@ -38,7 +38,7 @@ def group_around() -> Group | None:
     """The processes that share a batch here; None where this process is on its own.
 
     None, too, in what ``torch.compile`` traces: it cannot ask a context, and is for a process on its own
-    (``training.loop`` refuses it to several).
+    (``training.supernet_training`` refuses it to several).
     """
     return None if torch.compiler.is_compiling() else _around.get()
 

@@ -5,9 +5,9 @@ from ofa_deploy.training.data import Data, batches, load_data, trained_data
 from ofa_deploy.training.distributed import ALONE, TIMEOUT, World, join_world
 from ofa_deploy.training.evaluation import Evaluation, evaluate, evaluate_all
 from ofa_deploy.training.images import cpu_threads, prepare, resize
-from ofa_deploy.training.loop import train_supernet
 from ofa_deploy.training.recalibration import RecalibrationCache, recalibrate, specialise, specialise_all
 from ofa_deploy.training.sample import read_sample, write_sample
+from ofa_deploy.training.supernet_training import train_supernet
 
 __all__ = [
     "ALONE",

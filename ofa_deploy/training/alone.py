@@ -9,16 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
 from ofa_deploy.config import TrainRecipe, read_document
+from ofa_deploy.notices import Numbers
 from ofa_deploy.space import Arch, SearchSpace, frozen, network_macs
+from ofa_deploy.supernet import Header
 from ofa_deploy.training.data import Data
-from ofa_deploy.training.loop import train_supernet
+from ofa_deploy.training.same_recipe import recipe_json
 from ofa_deploy.training.sampling import steps_per_epoch
-from ofa_deploy.training.state import recipe_json
+from ofa_deploy.training.supernet_training import train_supernet
 
 TIMED_STEPS = 8
 WARMING_STEPS = 2  # of these
@@ -49,7 +50,7 @@ def alone_recipe(
     Raises:
         UsageError: no recipe can have the epochs or the rate.
     """
-    changes: dict[str, Any] = {
+    changes: Header = {
         "name": f"{recipe.name}-{arch.key[:12]}",
         "space": frozen(space, arch).to_json(),
         "init": init,
@@ -97,7 +98,7 @@ def _step_seconds(recipe: TrainRecipe) -> float:
     """Median time of a few steps, once they run warm."""
     times: list[float] = []
 
-    def note(_: dict[str, Any]) -> None:
+    def note(_: Numbers) -> None:
         times.append(time.monotonic())
         if len(times) > WARMING_STEPS + TIMED_STEPS:
             raise _TimedError

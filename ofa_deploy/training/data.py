@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +32,14 @@ _MEASURED = 1024  # image files of which mean and standard deviation are taken
 _BATCH = 256
 
 
+class Fingerprint(TypedDict):
+    """What tells data sets apart: how many images and test images there are, and a sha256 over them."""
+
+    images: int
+    test: int
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Data:
     """Images of one data set; every item is (bytes ``[C, H, W]``, label).
@@ -41,8 +49,7 @@ class Data:
         test: the test split; nothing is chosen by it.
         mean, std: per channel, of images scaled to 0…1.
         classes: what the labels mean.
-        fingerprint: tells whether two data sets, and so their splits, are the same: how many images and test images
-            there are, and a sha256 over them.
+        fingerprint: tells whether two data sets, and so their splits, are the same.
         shorter_side, crop: how an image file becomes an item; see ``pixels``. None where it is only resized.
         root: the folder of the image files; None where the images are arrays.
         licence: that lets a bundle carry some of the test images; None where none is known.
@@ -56,7 +63,7 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     classes: tuple[str, ...]
-    fingerprint: dict[str, Any]
+    fingerprint: Fingerprint
     shorter_side: int | None = None
     crop: int | None = None
     root: Path | None = None
@@ -111,8 +118,8 @@ def frame_of(images: Images) -> tuple[int | None, int | None]:
     return (height, height) if height == width else (None, None)
 
 
-def fingerprint_of(train: Sequence[Images], test: Sequence[Images]) -> dict[str, Any]:
-    """What tells data sets apart; see ``Data``."""
+def fingerprint_of(train: Sequence[Images], test: Sequence[Images]) -> Fingerprint:
+    """The fingerprint of a data set."""
     digests = "".join(part.digest() for part in (*train, *test))
     sha256 = hashlib.sha256(digests.encode()).hexdigest()
     return {"images": sum(map(len, train)), "test": sum(map(len, test)), "sha256": sha256}
@@ -133,7 +140,7 @@ def trained_data(config: DataConfig, summary: Mapping[str, Any], fetch: bool = T
     return data
 
 
-def check_unchanged(name: str, now: Mapping[str, Any], before: Mapping[str, Any] | None, since: str) -> None:
+def check_unchanged(name: str, now: Fingerprint, before: Fingerprint | None, since: str) -> None:
     """Refuse data that is no longer what it was: other images would be held out, some that were trained on among them.
 
     Args:

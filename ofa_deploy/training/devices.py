@@ -1,10 +1,12 @@
-"""Where a training computes."""
+"""Where and how a training computes."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import nn
@@ -51,3 +53,22 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_MMAP_THRESHOLD, _LARGEST_BLOCK)
         mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+@contextmanager
+def torch_settings(threads: int | None) -> Iterator[None]:
+    """Deterministic kernels and the recipe's threads, for a while; memory that is freed is kept from now on."""
+    filled: Any = torch.utils.deterministic
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode(), filled.fill_uninitialized_memory
+    torch.set_num_threads(threads or before[0])
+    # use_deterministic_algorithms would load torch's compiler only to tell it, which takes seconds (``compiled`` does)
+    torch.set_deterministic_debug_mode("error")
+    keep_freed_memory()
+    # torch would also fill every new tensor, before a kernel overwrites it: a sixth of the time of a small network
+    filled.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.set_deterministic_debug_mode(before[1])
+        filled.fill_uninitialized_memory = before[2]

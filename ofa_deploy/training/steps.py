@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -22,20 +21,7 @@ from ofa_deploy.training.distillation import distillation
 from ofa_deploy.training.distributed import World
 from ofa_deploy.training.guards import tally
 from ofa_deploy.training.images import prepare
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """This process's shares of a step's figures, which add up to those of the whole batch.
-
-    Attributes:
-        losses: means over the batch; of several subnets', the mean.
-        tallies: of the predictions to watch, by subnet.
-    """
-
-    losses: dict[str, float]
-    tallies: dict[str, dict[str, float]]
-
+from ofa_deploy.training.trainer import Outcome
 
 Learned = Callable[[], tuple[Tensor, ...]]  # computes a loss, and what else is wanted of the same pass
 

@@ -12,15 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 from ofa_deploy.config import TrainRecipe, find_file, read_document
-from ofa_deploy.training import loop
-from ofa_deploy.training.distributed import ALONE
-from ofa_deploy.training.sampling import train_batches
-from ofa_deploy.training.steps import backward_of
+from ofa_deploy.notices import Numbers
+from ofa_deploy.training import devices, train_supernet
 
 WARMING, TIMED = 5, 40  # steps
 VARIANTS = [(False, 1), (True, 1), (False, 2), (True, 2)]
@@ -41,7 +40,7 @@ def main() -> None:
             subprocess.run(command, check=True)
         return
     if not options.keep:
-        loop.keep_freed_memory = lambda: None
+        devices.keep_freed_memory = lambda: None
     changes = {"parallel_subnets": options.parallel, "threads": 1}
     changes |= {name: value for name, value in (("space", options.space), ("batch_size", options.batch)) if value}
     recipe = read_document(TrainRecipe, find_file(options.recipe, "pipelines")).model_copy(update=changes)
@@ -53,18 +52,25 @@ def main() -> None:
     )
 
 
+class _TimedError(Exception):
+    """Enough steps were timed."""
+
+
 def measure(recipe: TrainRecipe) -> tuple[float, float]:
-    """Milliseconds of a step: passed, and of the processor."""
-    with tempfile.TemporaryDirectory() as folder, loop.torch_settings(recipe.threads):
-        run = loop._Run(recipe, Path(folder), None, ALONE, fresh=True)
-        run.state.supernet.train()
-        batches = train_batches(run.data.train, recipe, 0)
-        with backward_of(recipe, list(run.state.supernet.parameters()), ALONE) as backward:
-            for step in range(WARMING + TIMED):
-                if step == WARMING:
-                    began, spent = time.perf_counter(), time.process_time()
-                run._step(*next(batches), backward)
-        return 1000 * (time.perf_counter() - began) / TIMED, 1000 * (time.process_time() - spent) / TIMED
+    """Milliseconds of a step, with all that the trainer does around it: passed, and of the processor."""
+    times: list[tuple[float, float]] = []
+
+    def report(_: Numbers) -> None:
+        times.append((time.perf_counter(), time.process_time()))
+        if len(times) > WARMING + TIMED:
+            raise _TimedError
+
+    with tempfile.TemporaryDirectory() as folder, suppress(_TimedError):
+        train_supernet(
+            recipe.model_copy(update={"checkpoint_seconds": 1e9, "epochs": 1000}), Path(folder), report=report
+        )
+    passed, spent = (1000 * (end - begin) / TIMED for begin, end in zip(times[WARMING], times[-1], strict=True))
+    return passed, spent
 
 
 if __name__ == "__main__":

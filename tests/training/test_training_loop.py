@@ -18,8 +18,8 @@ from PIL import Image
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.supernet import load_supernet, read_summary
-from ofa_deploy.training import loop, train_supernet
-from ofa_deploy.training.loop import torch_settings
+from ofa_deploy.training import devices, train_supernet
+from ofa_deploy.training.devices import torch_settings
 
 SPACE = {
     "name": "dwarf",
@@ -221,7 +221,7 @@ def test_freed_memory_is_not_fetched_page_by_page_again():
 
 def test_training_keeps_freed_memory(monkeypatch):
     kept = []
-    monkeypatch.setattr(loop, "keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr(devices, "keep_freed_memory", lambda: kept.append(True))
     with torch_settings(threads=1):
         assert kept
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.supernet import Supernet, initialise, load_supernet, read_summary, read_tensors, write_tensors
-from ofa_deploy.training import guards, loop, train_supernet
+from ofa_deploy.training import devices, guards, supernet_training, train_supernet, trainer
 from ofa_deploy.training.distributed import ALONE
 from ofa_deploy.training.optimiser import Optimiser, update_average
 from ofa_deploy.training.sampling import step_archs
@@ -147,12 +147,16 @@ def size(tensors):
     return math.sqrt(sum(float(value.double().square().sum()) for value in tensors.values()))
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
-def test_the_optimiser_is_torchs_sgd_to_the_bit(momentum):
+OF_A_SUPERNET = {"nesterov": True, "all_decay": False, "all_move": True}
+
+
+@pytest.mark.parametrize(("momentum", "clip"), [(0.9, None), (0.0, None), (0.9, 2.0)])
+def test_the_optimiser_is_torchs_sgd_to_the_bit(momentum, clip):
     ours, theirs = (Supernet(load_space(SPACE)) for _ in range(2))
     for supernet in (ours, theirs):
         initialise(supernet, 0)
-    optimiser = Optimiser(ours, recipe(momentum=momentum, weight_decay=0.1))
+    settings = recipe(momentum=momentum, weight_decay=0.1, clip_norm=clip)
+    optimiser = Optimiser(dict(ours.named_parameters()), settings, **OF_A_SUPERNET)
     named = list(theirs.named_parameters())
     decayed = [p for name, p in named if name.endswith("weight") and p.ndim > 1]
     free = [p for name, p in named if not (name.endswith("weight") and p.ndim > 1)]
@@ -166,8 +170,29 @@ def test_the_optimiser_is_torchs_sgd_to_the_bit(momentum):
             q.grad += p.grad
         for group in expected.param_groups:
             group["lr"] = rate
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip)
         expected.step()
         optimiser.step(rate)
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+
+
+def test_a_plain_optimiser_is_torchs_sgd_and_lets_unused_parameters_rest():
+    ours, theirs = (Supernet(load_space(SPACE)) for _ in range(2))
+    for supernet in (ours, theirs):
+        initialise(supernet, 0)
+    optimiser = Optimiser(dict(ours.named_parameters()), recipe(weight_decay=0.1, clip_norm=None))
+    expected = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=recipe().momentum, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(0)
+    for used in ([True, False, True], [False, True, True], [True, True, False]):
+        optimiser.zero_grad()
+        expected.zero_grad()
+        for i, (p, q) in enumerate(zip(theirs.parameters(), ours.parameters(), strict=True)):
+            if used[i % 3]:
+                p.grad = torch.randn(p.shape, generator=generator)
+                q.grad = p.grad.clone()
+        expected.step()
+        optimiser.step(0.1)
     assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
 
 
@@ -242,7 +267,7 @@ def test_training_ends_early_and_keeps_the_best(tmp_path, monkeypatch):
     def accuracies(run, supernet):
         return dict(zip(("largest", "smallest"), next(told, (0, 0)), strict=True))
 
-    monkeypatch.setattr(loop._Run, "_accuracies", accuracies)
+    monkeypatch.setattr(supernet_training._SupernetLoop, "_accuracies", accuracies)
     changes = {"epochs": 9, "evaluate_every": 1, "patience": 2, "largest_epochs": 0}
     with pytest.raises(Stop):
         train_supernet(recipe(**changes), tmp_path, report=stop_after(12))
@@ -284,13 +309,13 @@ def test_a_collapse_is_stopped(tmp_path, monkeypatch):
 
 
 def test_images_that_are_no_numbers_are_stopped(tmp_path, monkeypatch):
-    real = loop.train_batches
+    real = trainer.train_batches
 
     def broken(*arguments):
         for i, (images, labels) in enumerate(real(*arguments)):
             yield (images.float() * math.nan if i == 7 else images), labels
 
-    monkeypatch.setattr(loop, "train_batches", broken)
+    monkeypatch.setattr(trainer, "train_batches", broken)
     header, state = refuse({}, tmp_path, "the loss is not finite at step 8")
     assert header["step"] == 7
     assert all(value.isfinite().all() for value in state.values())
@@ -326,7 +351,7 @@ def test_a_training_that_an_older_version_began_goes_on(tmp_path):
 def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(UsageError, match="torch finds no GPU here; set device: auto or cpu"):
         train_supernet(recipe(device="cuda"), tmp_path)
-    assert loop.choose_device("auto", ALONE) == torch.device("cpu")
+    assert devices.choose_device("auto", ALONE) == torch.device("cpu")
 
 
 def test_subnets_of_a_progressive_step_share_a_resolution_and_are_open():
