@@ -120,7 +120,7 @@ class Campaign:
     def _known_in(self, split: str) -> dict[str, Validation]:
         if split not in self._known:
             rows = self._store.evaluations(self.supernet_id, self._stored(split))
-            self._known[split] = {row["key"]: Validation(float(row["accuracy"]), int(row["n"])) for row in rows}
+            self._known[split] = {row.key: Validation(row.accuracy, row.n) for row in rows}
         return self._known[split]
 
     def _subnets(self, archs: Sequence[Arch], split: str) -> list[Subnet]:

@@ -125,7 +125,7 @@ def baselines(workspace: Where = None) -> list[dict[str, Any]]:
     for one in known_baselines(where):
         arch, network = one.space.largest, one.space.network(one.space.largest)
         known = where.store.architectures.one(arch.key)
-        test = [judged for judged in known["evaluations"] if judged["split"] == "test"]
+        test = [judged for judged in known.evaluations if judged.split == "test"]
         rows.append(
             {
                 "name": one.name,
@@ -136,8 +136,8 @@ def baselines(workspace: Where = None) -> list[dict[str, Any]]:
                 "epochs": one.epochs,
                 "valid": one.valid,
                 "valid_n": one.valid_n,
-                "test": {"accuracy": test[-1]["accuracy"], "n": test[-1]["n"]} if test else None,
-                "measurements": known["measurements"],
+                "test": {"accuracy": test[-1].accuracy, "n": test[-1].n} if test else None,
+                "measurements": [vars(measured) for measured in known.measurements],
                 "file": str(one.file),
             }
         )

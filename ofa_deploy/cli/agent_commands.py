@@ -88,7 +88,7 @@ def web_assets(workspace: Path | None, archive: Path | None, as_json: bool) -> N
 
     with Workspace.open(workspace) as opened:
         files = install(opened.root, archive)
-    version = locked()["version"]
+    version = locked().version
     if as_json:
         emit({"version": version, "files": [{"file": str(path), "bytes": path.stat().st_size} for path in files]})
     else:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -16,6 +16,8 @@ from ofa_deploy.cli.output import emit
 
 if TYPE_CHECKING:
     from ofa_deploy.fleet import Fleet
+    from ofa_deploy.fleet.known_devices import KnownDevice
+    from ofa_deploy.fleet.schemas import Admission
 
 SERVER_AWAY = "ofa-deploy serve --host 0.0.0.0 --tls-cert FILE --tls-key FILE"
 
@@ -180,7 +182,7 @@ def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as
         raise click.UsageError(f"{LOCAL} is this machine, which needs no registration: choose another name")
     kind = simulated(read_profile(profile)) if stand_in else read_profile(profile)
     with _fleet(workspace) as fleet:
-        answer: dict[str, Any] = fleet.client.register(name, kind.model_dump(mode="json"))
+        answer = fleet.client.register(name, kind.model_dump(mode="json"))
         server, lasts = fleet.client.url if fleet.lasts else "https://HOST:8800", fleet.lasts
     if kind.browser:
         _say_link(answer, server, lasts, as_json)
@@ -190,26 +192,26 @@ def register(workspace: Path | None, name: str, profile: str, stand_in: bool, as
         click.echo(f"no server runs for this workspace. First start one that the device can reach: {SERVER_AWAY}")
 
 
-def _say_command(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -> None:
-    command = f"python3 ofa-agent.pyz --server {shlex.quote(server)} --code {answer['code']}"
+def _say_command(answer: Admission, server: str, lasts: bool, as_json: bool) -> None:
+    command = f"python3 ofa-agent.pyz --server {shlex.quote(server)} --code {answer.code}"
     if as_json:
-        emit({**answer, "command": command, "server_runs": lasts})
+        emit({**answer.model_dump(), "command": command, "server_runs": lasts})
         return
-    until = f"{answer['name']} can enrol once, until {answer['expires_at']}"
+    until = f"{answer.name} can enrol once, until {answer.expires_at}"
     click.echo(f"{until}. Copy the agent to the device and run there:\n\n  {command}\n")
     click.echo("the agent is one file; make it with: ofa-deploy agent pack -o ofa-agent.pyz")
 
 
-def _say_link(answer: dict[str, Any], server: str, lasts: bool, as_json: bool) -> None:
+def _say_link(answer: Admission, server: str, lasts: bool, as_json: bool) -> None:
     """For a browser: a link, also as a QR code if a server answers there."""
     import segno
 
-    link = f"{server}/agent#{answer['code']}"
+    link = f"{server}/agent#{answer.code}"
     if as_json:
-        emit({**answer, "link": link, "server_runs": lasts})
+        emit({**answer.model_dump(), "link": link, "server_runs": lasts})
         return
     click.echo(
-        f"{answer['name']} can enrol once, until {answer['expires_at']}. Open this page there, and keep it open:"
+        f"{answer.name} can enrol once, until {answer.expires_at}. Open this page there, and keep it open:"
         f"\n\n  {link}\n"
     )
     if lasts:
@@ -236,12 +238,12 @@ def list_devices(workspace: Path | None, as_json: bool) -> None:
     with _fleet(workspace) as fleet:
         found = fleet.client.devices()
     if as_json:
-        emit(found)
+        emit([one.to_json() for one in found])
         return
     if not found:
         click.echo("there are no devices yet; register one with: ofa-deploy device register NAME --profile PROFILE")
     for one in found:
-        click.echo(f"{one['name']:24} {_state(one):8} {_profile(one):20} last seen {one['seen_at'] or 'never'}")
+        click.echo(f"{one.name:24} {_state(one):8} {_profile(one):20} last seen {one.seen_at or 'never'}")
 
 
 @device.command()
@@ -258,17 +260,16 @@ def show(workspace: Path | None, name: str, as_json: bool) -> None:
     with _fleet(workspace) as fleet:
         found = fleet.client.device(name)
     if as_json:
-        emit(found)
+        emit(found.to_json())
         return
-    click.echo(f"{name}: {_profile(found)}, {_state(found)}, last seen {found['seen_at'] or 'never'}")
-    for key, value in sorted(found["facts"].items()):
+    device = found.device
+    click.echo(f"{name}: {_profile(device)}, {_state(device)}, last seen {device.seen_at or 'never'}")
+    for key, value in sorted(device.facts.items()):
         click.echo(f"  {key:20} {value}")
-    for token in found["tokens"]:
-        click.echo(
-            f"  token of {token['created_at']}" + (f", revoked {token['revoked_at']}" * bool(token["revoked_at"]))
-        )
-    for job in found["jobs"]:
-        click.echo(f"  job {job['id']}  {job['state']:10} of {job['created_at']}")
+    for token in found.tokens:
+        click.echo(f"  token of {token.created_at}" + (f", revoked {token.revoked_at}" * bool(token.revoked_at)))
+    for job in found.jobs:
+        click.echo(f"  job {job.id}  {job.state:10} of {job.created_at}")
 
 
 @device.command()
@@ -288,7 +289,7 @@ def revoke(workspace: Path | None, name: str, as_json: bool) -> None:
         fleet.client.revoke(name)
         found = fleet.client.device(name)
     if as_json:
-        emit(found)
+        emit(found.to_json())
     else:
         click.echo(f"{name} is revoked; register it again with: ofa-deploy device register {name} --profile PROFILE")
 
@@ -302,12 +303,12 @@ def _fleet(workspace: Path | None) -> Iterator[Fleet]:
         yield fleet
 
 
-def _state(found: dict[str, Any]) -> str:
-    return "revoked" if found["revoked_at"] else "online" if found["online"] else "away"
+def _state(device: KnownDevice) -> str:
+    return "revoked" if device.revoked_at else "online" if device.online else "away"
 
 
-def _profile(found: dict[str, Any]) -> str:
-    return (found["profile"] or {}).get("name", "no profile")
+def _profile(device: KnownDevice) -> str:
+    return str((device.profile or {}).get("name", "no profile"))
 
 
 COMMANDS = (serve, device)

@@ -85,7 +85,7 @@ def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any]
     same: dict[str, Any] = {"target": extraction.target.name, "space": space.name}
     same["condition"] = extraction.chosen.record.condition
     same |= {"statistic": extraction.constraints.statistic, "genotype": space.to_json().get("genotype")}
-    found = [artefact["meta"] for artefact in workspace.store.artefacts("audit")]
+    found = [artefact.meta for artefact in workspace.store.artefacts("audit")]
     fitting = [a for a in found if all(a.get(k) == v for k, v in same.items()) and arch.resolution in a["resolutions"]]
     return fitting[-1] if fitting else None
 

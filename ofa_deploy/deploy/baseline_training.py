@@ -126,7 +126,7 @@ def known_baselines(workspace: Workspace, data: Data | None = None) -> list[Base
     """
     found = dict[str, Baseline]()
     for kept in workspace.store.artefacts(KIND):
-        facts = {**kept["meta"], "file": Path(kept["path"]), "space": load_space(kept["meta"]["space"])}
+        facts = {**kept.meta, "file": Path(kept.path), "space": load_space(kept.meta["space"])}
         images = facts.pop("fingerprint")
         if facts["file"].is_file() and (data is None or images == data.fingerprint):
             found[facts["space"].name] = Baseline(**facts)
@@ -139,7 +139,7 @@ def _keep(workspace: Workspace, baseline: Baseline, data: Data) -> None:
     meta = {**vars(baseline), "space": space.to_json(), "fingerprint": data.fingerprint}
     del meta["file"]
     kept = store.artefacts(KIND)
-    if not any(one["path"] == str(baseline.file) and one["meta"] == meta for one in kept):
+    if not any(one.path == str(baseline.file) and one.meta == meta for one in kept):
         store.add_artefact(KIND, str(baseline.file), space.largest.key, meta)
     store.architectures.add([arch_facts(space.largest, space.network(space.largest))])
     keep_accuracy(workspace, baseline, baseline.valid[baseline.recipe], baseline.valid_n, VALID)

@@ -224,7 +224,7 @@ def answers_on(workspace: Workspace, subject: Subject, target: TargetProfile) ->
     """The bundles of a supernet for a target, as far as their folders are still there; of one folder the newest."""
     found: dict[str, Answer] = {}
     for bundle in workspace.store.artefacts("bundle"):
-        folder, answers = Path(bundle["path"]), bundle["meta"].get("answers", ())
+        folder, answers = Path(bundle.path), bundle.meta.get("answers", ())
         of = {(answer["supernet"], answer["target"]["name"], answer["target"]["precision"]) for answer in answers}
         if of != {(subject.sha256, target.name, target.precision)}:
             continue
@@ -235,7 +235,7 @@ def answers_on(workspace: Workspace, subject: Subject, target: TargetProfile) ->
             continue  # moved or removed since
         arch: Arch = subject.space.canonical(report["subnet"]["arch"])
         item = MeasureItem(subject.space.network(arch), onnx, arch, "network")
-        found[bundle["path"]] = Answer(folder, report, item)
+        found[bundle.path] = Answer(folder, report, item)
     return list(found.values())
 
 

@@ -101,4 +101,4 @@ def earlier_answers(
 def remembered(workspace: Workspace) -> list[dict[str, Any]]:
     """The answers of a workspace, oldest first; earlier versions kept none."""
     bundles = workspace.store.artefacts("bundle")
-    return [answer for bundle in bundles for answer in bundle["meta"].get("answers", ())]
+    return [answer for bundle in bundles for answer in bundle.meta.get("answers", ())]

@@ -27,10 +27,10 @@ from ofa_deploy.deploy.subject_gradient import gradient_of
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OfaDeployError
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.gauge import FORECAST, Gauge
-from ofa_deploy.fleet.profiling import Progress
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyModel, Measurement, Row, confidence_interval, differences
 from ofa_deploy.latency.level import LevelNow
+from ofa_deploy.notices import Report as Progress
 from ofa_deploy.search import (
     GRADIENT,
     Constraints,

@@ -148,7 +148,7 @@ class RankingAudit:
         shutil.rmtree(folder, ignore_errors=True)
 
     def _made(self) -> dict[str, dict[str, Any]]:
-        return {artefact["sha256"]: artefact["meta"] for artefact in self._workspace.store.artefacts("label")}
+        return {artefact.sha256: artefact.meta for artefact in self._workspace.store.artefacts("label")}
 
     def _answer(self, progress: Progress | None) -> dict[str, Any]:
         made, subject = self._made(), self._subject

@@ -98,7 +98,7 @@ class Evidence:
             raise UsageError("noise cannot be learnt: give the images with -c RECIPE.yaml")
         recipe = alone_recipe(self.recipe, space, arch, self.recipe.epochs, self.seed)
         store, identity = self.workspace.store, training_id(recipe, self.data)
-        known = {artefact["sha256"]: artefact["meta"] for artefact in store.artefacts("alone")}
+        known = {artefact.sha256: artefact.meta for artefact in store.artefacts("alone")}
         if identity not in known:
             folder = self.workspace.root / "alone" / identity[:16]
             summary = read_summary(train_supernet(recipe, folder, resume=True, report=report))[1]

@@ -14,9 +14,10 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.gauge import SHARED, Gauge
 from ofa_deploy.fleet.latency_models import load_model
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.profiling import Progress, network_item
+from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, Measurement, audit_summary
+from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec
 from ofa_deploy.store import Workspace
 
@@ -48,7 +49,7 @@ def audit(
     seed: int = 0,
     statistic: str = "p50",
     protocol: Protocol | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> dict[str, Any]:
     """Predict networks, measure them, compare.
 
@@ -77,7 +78,7 @@ def compared(
     space: Family,
     archs: Sequence[Arch],
     protocol: Protocol | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     gauge: Gauge | None = None,
 ) -> dict[str, Any]:
     """Predict some networks that the model has not seen, measure them, compare.

@@ -83,7 +83,7 @@ class _LargeRequest(Request):
         super().__init__(request.scope, request.receive)
         self._model, self._meanwhile = model, meanwhile
 
-    async def json(self) -> Any:
+    async def json(self) -> object:
         """The body: plain JSON where it is small, else the model."""
         body = await self.body()
         if len(body) < LARGE:
@@ -116,20 +116,20 @@ def read_body(body: bytes, model: type[BaseModel]) -> BaseModel:
     return _validated(model, {**content, **done}, (), content)
 
 
-def _taken(parts: list[Any]) -> Iterator[tuple[int, Any]]:
+def _taken(parts: list[object]) -> Iterator[tuple[int, object]]:
     """Each part with its place; it is freed when the next one is asked for, and not with all others at once."""
     for place in range(len(parts)):
         yield place, parts[place]
         parts[place] = None
 
 
-def _listed(annotation: Any) -> type[BaseModel] | None:
+def _listed(annotation: object) -> type[BaseModel] | None:
     """The model of which a field is a list."""
     inner = get_args(annotation)[0] if get_origin(annotation) is list else None
     return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
 
 
-def _validated(model: type[BaseModel], part: Any, where: tuple[str | int, ...], body: Any) -> BaseModel:
+def _validated(model: type[BaseModel], part: object, where: tuple[str | int, ...], body: object) -> BaseModel:
     try:
         return model.model_validate(part)
     except ValidationError as error:
@@ -137,7 +137,7 @@ def _validated(model: type[BaseModel], part: Any, where: tuple[str | int, ...], 
         raise HTTPException(422, refusal(("body", *where, *first["loc"]), first["msg"], body)) from None
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes) -> object:
     """What ``json.loads`` gives, in small steps.
 
     Raises:
@@ -156,7 +156,7 @@ def _past_space(text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _value(text: str, at: int, levels: int) -> tuple[Any, int]:
+def _value(text: str, at: int, levels: int) -> tuple[object, int]:
     begin = text[at : at + 1]
     if not levels or begin not in EMPTY:
         return _decode(text, at)
@@ -166,7 +166,7 @@ def _value(text: str, at: int, levels: int) -> tuple[Any, int]:
     return _array(text, after, levels - 1) if begin == "[" else _object(text, after, levels - 1)
 
 
-def _array(text: str, at: int, levels: int) -> tuple[list[Any], int]:
+def _array(text: str, at: int, levels: int) -> tuple[list[object], int]:
     values = []
     while True:
         value, at = _value(text, at, levels)
@@ -176,7 +176,7 @@ def _array(text: str, at: int, levels: int) -> tuple[list[Any], int]:
             return values, at
 
 
-def _object(text: str, at: int, levels: int) -> tuple[dict[str, Any], int]:
+def _object(text: str, at: int, levels: int) -> tuple[dict[str, object], int]:
     values = {}
     while True:
         if text[at : at + 1] != '"':
@@ -201,7 +201,7 @@ def _next(text: str, at: int, end: str) -> tuple[int, bool]:
     return _past_space(text, at + 1), False
 
 
-def refusal(where: Sequence[str | int], said: str, body: Any) -> str:
+def refusal(where: Sequence[str | int], said: str, body: object) -> str:
     """What is wrong with a body: where, in which item, and what, without the body's own words."""
     return clean(f"{'.'.join(str(part) for part in where[:20])}{_item_named(where, body)}: {said}")
 
@@ -219,18 +219,18 @@ def _item_named(where: Sequence[str | int], body: Any) -> str:
         return ""
 
 
-def answer(content: Any) -> Response:
+def answer(content: object) -> Response:
     """JSON, made by the caller's thread; FastAPI would make it in the event loop."""
     parts = _list(content) if isinstance(content, list) else [_dumped(content)]
     return Response(b"".join(parts), media_type="application/json")
 
 
-def _list(content: Iterable[Any]) -> Iterable[bytes]:
+def _list(content: Iterable[object]) -> Iterable[bytes]:
     yield b"["
     for place, part in enumerate(content):
         yield b"," * bool(place) + _dumped(part)
     yield b"]"
 
 
-def _dumped(content: Any) -> bytes:
+def _dumped(content: object) -> bytes:
     return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from ofa_deploy.json_types import JSON
 
 MAX_ITEMS = 600
 MAX_BYTES = 256 * 2**20  # of models, on a device that does not say how much memory it has
@@ -14,7 +16,7 @@ SHARE = 8  # of the memory of one that does; a runtime needs about twice the mod
 ItemT = TypeVar("ItemT")
 
 
-def models_at_once(facts: Mapping[str, Any]) -> int:
+def models_at_once(facts: Mapping[str, JSON]) -> int:
     """How many bytes of models a device can hold open, by what it says of itself."""
     memory = facts.get("memory_mb")
     return int(memory * 1e6 / SHARE) if isinstance(memory, (int, float)) and memory > 0 else MAX_BYTES

@@ -5,22 +5,40 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
+from ofa_deploy.fleet.known_devices import DeviceDetails, KnownDevice
+from ofa_deploy.json_types import JSON
+from ofa_deploy.store import Record
 
 if TYPE_CHECKING:
     import requests
 
-    from ofa_deploy.fleet.schemas import JobRequest
+    from ofa_deploy.fleet.schemas import Admission, JobRequest, JobStatus
 
 TRIES = 6
 FIRST_PAUSE_S = 0.2
 TIMEOUT_S = (5.0, 120.0)  # to connect, between two bytes
 TLS_REMEDY = "put the certificate of the server, or of who signed it, as a PEM file in OFA_CA_FILE"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class MeasurementPage:
+    """Some of a device's measurement records, oldest first.
+
+    Attributes:
+        last: the ``id`` of the last of them; where there are none, that after which they were asked for.
+        newest: the largest ``id`` of all that the device has.
+    """
+
+    records: list[Record]
+    last: int
+    newest: int
 
 
 class Client:
@@ -67,43 +85,52 @@ class Client:
                 self._request("PUT", f"/api/blobs/{sha256}", data=model)
         raise OfaDeployError(f"the server {self.url} lost the models of a job: {_detail(response)}; try again")
 
-    def status(self, job: str, wait_s: float = 0.0) -> dict[str, Any]:
+    def status(self, job: str, wait_s: float = 0.0) -> JobStatus:
         """How far a job is; while it is active, only after ``wait_s``, or as soon as it ends.
 
         A server of an earlier version answers at once.
         """
-        return self._request("GET", f"/api/jobs/{job}", params={"wait_s": wait_s} if wait_s else None).json()
+        from ofa_deploy.fleet.schemas import JobStatus
 
-    def records(self, job: str) -> list[dict[str, Any]]:
-        """The records of a job, each with its item's ``position``."""
-        return self._request("GET", f"/api/jobs/{job}/records").json()
+        told = self._request("GET", f"/api/jobs/{job}", params={"wait_s": wait_s} if wait_s else None).json()
+        return JobStatus.model_validate(
+            {name: told.get(name) for name in JobStatus.model_fields}, strict=False
+        )  # whatever the version
+
+    def records(self, job: str) -> dict[int, Record]:
+        """The records of a job, by the position of their item."""
+        found = self._request("GET", f"/api/jobs/{job}/records").json()
+        return {record.pop("position"): record for record in found}
 
     def cancel(self, job: str) -> None:
         """End a job."""
         self._request("DELETE", f"/api/jobs/{job}")
 
-    def devices(self) -> list[dict[str, Any]]:
-        """All devices the server knows, each with its ``profile`` and whether it is ``online``."""
-        return self._request("GET", "/api/devices").json()
+    def devices(self) -> list[KnownDevice]:
+        """All devices that the server knows."""
+        return [KnownDevice.from_json(one) for one in self._request("GET", "/api/devices").json()]
 
-    def device(self, name: str) -> dict[str, Any]:
-        """One device, with its ``tokens`` and newest ``jobs``."""
-        return self._request("GET", f"/api/devices/{quote(name, safe='')}").json()
+    def device(self, name: str) -> DeviceDetails:
+        """One device, with its tokens and newest jobs."""
+        return DeviceDetails.from_json(self._request("GET", f"/api/devices/{quote(name, safe='')}").json())
 
-    def register(self, name: str, profile: Mapping[str, Any], queue: str = "") -> dict[str, str]:
-        """Let a device in: ``{"name", "code", "expires_at"}``."""
+    def register(self, name: str, profile: Mapping[str, JSON], queue: str = "") -> Admission:
+        """Let a device in."""
+        from ofa_deploy.fleet.schemas import Admission
+
         body = {"name": name, "profile": profile, "queue": queue}
-        return self._request("POST", "/api/devices", json=body).json()
+        return Admission.model_validate(self._request("POST", "/api/devices", json=body).json())
 
     def revoke(self, name: str) -> None:
         """End a device's tokens, codes and jobs."""
         self._request("POST", f"/api/devices/{quote(name, safe='')}/revoke")
 
-    def measurements(self, device: str, after: int) -> dict[str, Any]:
-        """A page of a device's records whose ``id`` is larger than ``after``, and the ``newest`` id that there is."""
-        return self._request(
-            "GET", f"/api/devices/{quote(device, safe='')}/measurements", params={"after": after}
-        ).json()
+    def measurements(self, device: str, after: int) -> MeasurementPage:
+        """A page of a device's records whose ``id`` is larger than ``after``."""
+        path = f"/api/devices/{quote(device, safe='')}/measurements"
+        page = self._request("GET", path, params={"after": after}).json()
+        records = page["records"]
+        return MeasurementPage(records, records[-1]["id"] if records else after, page["newest"])
 
     def end_queue(self, queue: str) -> None:
         """End the jobs of a queue, and the tokens of its agents."""
@@ -146,7 +173,7 @@ def _detail(response: requests.Response) -> str:
     return str(_field(response, "detail") or " ".join(response.text.split())[:300] or response.reason)
 
 
-def _field(response: requests.Response, name: str) -> Any:
+def _field(response: requests.Response, name: str) -> JSON:
     try:
         return response.json().get(name)
     except (ValueError, AttributeError):

@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -17,10 +16,12 @@ from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.profiling import Progress, network_item
+from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.fleet.protocol import Protocol
+from ofa_deploy.json_types import JSON
 from ofa_deploy.latency import LatencyModel, Measurement, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
+from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, Family
 from ofa_deploy.store import Workspace
 
@@ -101,7 +102,7 @@ class Gauge:
         ratios = [getattr(row, self.statistic) / row.best for row in rows]
         return curve_through([row.best for row in rows], ratios, [row.se for row in rows])
 
-    def measure(self, fleet: Fleet, progress: Progress | None = None) -> LevelNow | None:
+    def measure(self, fleet: Fleet, progress: Report | None = None) -> LevelNow | None:
         """The level in the next two seconds, as a forecast for the minutes after them; None without an anchor."""
         if not self:
             return None
@@ -179,7 +180,7 @@ def fresh_session(workspace: Workspace, device: str, at: datetime | None = None)
 
 @contextmanager
 def looking(
-    workspace: Workspace, target: TargetProfile, progress: Progress | None = None
+    workspace: Workspace, target: TargetProfile, progress: Report | None = None
 ) -> Iterator[Callable[[Family, LatencyModel], LevelNow | None]]:
     """Within it, a function that measures a target's level now by the networks of a space that its model knows."""
     with ExitStack() as stack:
@@ -248,7 +249,7 @@ def _repeats(records: Sequence[Measurement], statistic: str) -> float:
     return float(np.median(apart))
 
 
-def reasons(facts: Mapping[str, Any]) -> list[str]:
+def reasons(facts: Mapping[str, JSON]) -> list[str]:
     """What a device says of itself that explains its speed, in words."""
     said, load = [], _last(facts.get("load"))
     if load is not None:
@@ -269,7 +270,7 @@ def reasons(facts: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _last(value: Any) -> float | None:
+def _last(value: JSON) -> float | None:
     """A reading, or of one at both ends the later; None for what is no number."""
     found = value[-1] if isinstance(value, list) and value else value
     return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None

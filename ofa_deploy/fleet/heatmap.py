@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ofa_deploy.blocks import BLOCKS, OpSpec
 from ofa_deploy.blocks.kinds import KINDS, stage_kind
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
 from ofa_deploy.latency.table import stored_block
+from ofa_deploy.store import NewestRow
 
 REDUCTIONS = (1, 2, 4, 8, 16, 32, 64)  # by which networks shrink their input on the way to a block
 
@@ -38,42 +41,74 @@ class Column(NamedTuple):
     expand: float | None
 
 
-def heat_map(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Lay out the blocks of a latency table.
+@dataclass(frozen=True)
+class Cell:
+    """A row of a latency table, and the index of the line and of the column in which it stands."""
 
-    Args:
-        rows: with the ``key`` of a block, its ``spec`` where that is stored, and whatever else a cell should hold.
+    row: NewestRow
+    line: int
+    column: int
 
-    Returns:
-        ``tables``: one of each kind of block that stages have, then one of what stands before and after them, each
-        with its ``lines`` and ``columns`` in their order, and ``cells``: the rows, each with the index of its ``line``
-        and ``column``.
-        ``others``: rows of what is no block that is known here.
-    """
-    blocks, others = list[tuple[OpSpec, Mapping[str, Any]]](), list[Mapping[str, Any]]()
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        return {**shown_row(self.row), "line": self.line, "column": self.column}
+
+
+@dataclass(frozen=True)
+class HeatTable:
+    """Blocks of one kind, or all that stands before and after them; lines and columns are in their order."""
+
+    lines: list[Line]
+    columns: list[Column]
+    cells: list[Cell]
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        return {
+            "lines": [line._asdict() for line in self.lines],
+            "columns": [column._asdict() for column in self.columns],
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """A table of each kind of block that stages have, then one of the others; and rows of no block that is known."""
+
+    tables: list[HeatTable]
+    others: list[NewestRow]
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        return {"tables": [table.to_json() for table in self.tables], "others": [shown_row(row) for row in self.others]}
+
+
+def shown_row(row: NewestRow) -> dict[str, JSON]:
+    """A row as pages get it."""
+    return {name: value for name, value in vars(row).items() if name != "spec"}
+
+
+def heat_map(rows: Iterable[NewestRow]) -> HeatMap:
+    """Lay out the blocks of a latency table."""
+    blocks, others = list[tuple[OpSpec, NewestRow]](), list[NewestRow]()
     for row in rows:
-        shown = {name: value for name, value in row.items() if name != "spec"}
         try:
-            blocks.append((stored_block(row["key"], row.get("spec")), shown))
+            blocks.append((stored_block(row.key, row.spec), row))
         except UsageError:
-            others.append(shown)
+            others.append(row)
     places = _places([op for op, _ in blocks])
     placed = [(*place, row) for place, (_, row) in zip(places, blocks, strict=True)]
     parts = [[place for place in placed if place[0].kind == kind] for kind in BLOCKS]
     parts.append([place for place in placed if place[0].kind not in BLOCKS])
-    return {"tables": [_table(part) for part in parts if part], "others": others}
+    return HeatMap([_table(part) for part in parts if part], others)
 
 
-def _table(placed: Sequence[tuple[Line, Column, Mapping[str, Any]]]) -> dict[str, Any]:
+def _table(placed: Sequence[tuple[Line, Column, NewestRow]]) -> HeatTable:
     kinds = list(KINDS)
     lines = sorted({line for line, _, _ in placed}, key=lambda line: (kinds.index(line.kind), *line[1:]))
     columns = sorted({column for _, column, _ in placed}, key=lambda column: [value or 0 for value in column])
     line_at, column_at = {line: i for i, line in enumerate(lines)}, {column: i for i, column in enumerate(columns)}
-    return {
-        "lines": [line._asdict() for line in lines],
-        "columns": [column._asdict() for column in columns],
-        "cells": [{**row, "line": line_at[line], "column": column_at[column]} for line, column, row in placed],
-    }
+    return HeatTable(lines, columns, [Cell(row, line_at[line], column_at[column]) for line, column, row in placed])
 
 
 def _places(ops: Sequence[OpSpec]) -> list[tuple[Line, Column]]:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet.client import Client
 from ofa_deploy.fleet.schemas import JobItem, JobRequest
+from ofa_deploy.json_types import JSON, read_record
 from ofa_deploy.latency import Measurement
 from ofa_deploy.store import Workspace
 
-ASKED = ("device", "runtime", "settings")  # what two jobs have alike that can stand for each other
+
+@dataclass(frozen=True)
+class KeptJob:
+    """A job at a server. Another one that is alike in ``device``, ``runtime`` and ``settings`` can stand for it."""
+
+    server: str
+    id: str
+    device: str
+    runtime: JSON
+    settings: JSON
+    items: list[str]
+
+    @classmethod
+    def of(cls, job: JobRequest, server: str) -> Self:
+        """What is kept of a job; its settings are those that it was made with."""
+        runtime, settings = (one.model_dump(mode="json", exclude_unset=True) for one in (job.runtime, job.settings))
+        return cls(server, job.id, job.device, runtime, settings, [_name(item) for item in job.items])
+
+    def is_like(self, other: KeptJob) -> bool:
+        """Whether one of them can stand for the other."""
+        names = ("server", "device", "runtime", "settings")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 class KeptJobs:
@@ -24,51 +46,47 @@ class KeptJobs:
 
     def keep(self, job: JobRequest) -> None:
         """Remember a job whose device is lost; the server measures it when the device is back."""
-        items = [_name(item) for item in job.items]
-        entry = {"server": self._client.url, "id": job.id, **_asked(job), "items": items}
-        self._write([one for one in self._all() if one["id"] != job.id] + [entry])
+        entry = KeptJob.of(job, self._client.url)
+        self._write([one for one in self._all() if one.id != job.id] + [entry])
 
     def instead_of(self, job: JobRequest) -> str | None:
         """The id of a kept job that measures all items of a new one: wait for it. None: queue the new one.
 
         A kept job is cancelled where the new one measures all that is left of it. One that measures other items stays.
         """
-        wanted, asked = {_name(item) for item in job.items}, _asked(job)
+        asked = KeptJob.of(job, self._client.url)
+        wanted = set(asked.items)
         for kept in self._all():
-            if kept["server"] != self._client.url or kept["device"] != job.device:
+            if (kept.server, kept.device) != (asked.server, asked.device):
                 continue
             left = self._left(kept)
-            if left and wanted <= left and all(kept[name] == asked[name] for name in ASKED):
-                return str(kept["id"])
-            if left and left <= wanted and kept["runtime"] == asked["runtime"]:
-                self._client.cancel(kept["id"])
+            if left and wanted <= left and kept.is_like(asked):
+                return kept.id
+            if left and left <= wanted and kept.runtime == asked.runtime:
+                self._client.cancel(kept.id)
                 left = set()
             if not left:
-                self._write([one for one in self._all() if one["id"] != kept["id"]])
+                self._write([one for one in self._all() if one.id != kept.id])
         return None
 
-    def _left(self, kept: Mapping[str, Any]) -> set[str]:
+    def _left(self, kept: KeptJob) -> set[str]:
         """The items of a kept job that nobody has measured yet; none where it is over."""
         try:
-            if self._client.status(kept["id"])["state"] != "active":
+            if self._client.status(kept.id).state != "active":
                 return set()
-            measured = {record["position"] for record in self._client.records(kept["id"])}
+            measured = self._client.records(kept.id)
         except UsageError:  # the server does not know it any more
             return set()
-        return {name for place, name in enumerate(kept["items"]) if place not in measured}
+        return {name for place, name in enumerate(kept.items) if place not in measured}
 
-    def _all(self) -> list[dict[str, Any]]:
+    def _all(self) -> list[KeptJob]:
         try:
-            return list(json.loads(self._file.read_bytes()))
-        except (OSError, ValueError, TypeError):
+            return [read_record(KeptJob, entry) for entry in json.loads(self._file.read_bytes())]
+        except (OSError, ValueError, TypeError, AttributeError):
             return []
 
-    def _write(self, entries: list[dict[str, Any]]) -> None:
-        write_atomic(self._file, json.dumps(entries).encode())
-
-
-def _asked(job: JobRequest) -> dict[str, Any]:
-    return job.model_dump(mode="json", include=set(ASKED), exclude_unset=True)
+    def _write(self, entries: list[KeptJob]) -> None:
+        write_atomic(self._file, json.dumps([vars(entry) for entry in entries]).encode())
 
 
 def _name(item: JobItem | Measurement) -> str:

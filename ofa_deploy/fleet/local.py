@@ -6,8 +6,8 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -21,10 +21,11 @@ from ofa_deploy.fleet.kept import KeptJobs, records_of
 from ofa_deploy.fleet.presence import running
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.fleet.queues import Queue, end_abandoned
-from ofa_deploy.fleet.schemas import JobRequest, Runtime
+from ofa_deploy.fleet.schemas import JobRequest, JobStatus, Runtime
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.latency import Measurement
+from ofa_deploy.notices import Numbers, Report
 from ofa_deploy.space import arch_facts
 from ofa_deploy.store import Workspace
 
@@ -43,7 +44,6 @@ PHASES = {  # what an agent says that it is at, for people
 ENROL_POLL_S = 0.1
 ENROL_S = 120.0  # in which the agent that a command starts tells of itself
 OVERLAP = 100  # measurements asked for again: several servers over one database may finish them out of order
-Progress = Callable[[dict[str, Any]], None]
 
 
 class _Lost(DeviceUnavailable):
@@ -107,11 +107,11 @@ class Fleet:
         after = max(0, known - OVERLAP)
         while True:
             page = self._client.measurements(device, after)
-            if page["newest"] < known:  # another database than the last time
+            if page.newest < known:  # another database than the last time
                 known = after = 0
-            elif page["records"]:
-                store.add_measurements(page["records"])
-                after = page["records"][-1]["id"]
+            elif page.records:
+                store.add_measurements(page.records)
+                after = page.last
             else:
                 break
         store.move_cursor(url, device, after)
@@ -121,7 +121,7 @@ class Fleet:
         target: TargetProfile,
         items: Sequence[MeasureItem],
         protocol: Protocol | None = None,
-        progress: Progress | None = None,
+        progress: Report | None = None,
     ) -> list[Measurement]:
         """Measure items on a device, together, in rounds. Returns them in the items' order; all are stored.
 
@@ -184,8 +184,8 @@ class Fleet:
 
         An attempt that was killed is so repeated as it was, down to its timings, and goes on where it ended.
         """
-        stored = self._workspace.store.measurements(device)
-        self._replay = {device: [Measurement.from_json(record) for record in stored if record["id"] > after]}
+        stored = self._workspace.store.measurements_after(device, after)
+        self._replay = {device: [Measurement.from_json(record) for record in stored]}
         try:
             yield
         finally:
@@ -222,14 +222,14 @@ class Fleet:
         Whether another device has one, the server says when it gets the job.
         """
         if target.simulated:
-            return not any(device["name"] == target.name and device["profile"] for device in self._client.devices())
+            return not any(device.name == target.name and device.profile for device in self._client.devices())
         return target.here
 
     def _start_agent(self, target: TargetProfile) -> None:
         if self._agent is not None and not (self._agent.alive and self._agent.device == target.name):
             self._stop_agent()
         if self._agent is None:
-            code = self._client.register(target.name, target.model_dump(mode="json"), self._queue)["code"]
+            code = self._client.register(target.name, target.model_dump(mode="json"), self._queue).code
             self._agent = AgentProcess(self._client.url, code, target.name, self._queue, self._workspace)
         end = time.monotonic() + ENROL_S
         while not self._told(target.name):  # how much memory there is, on its first start
@@ -242,46 +242,43 @@ class Fleet:
             time.sleep(ENROL_POLL_S)
 
     def _told(self, name: str) -> bool:
-        return any(device["name"] == name and device["facts"] for device in self._client.devices())
+        return any(device.name == name and device.facts for device in self._client.devices())
 
-    def _wait(self, job: str, device: str, progress: Progress) -> dict[str, Any]:
+    def _wait(self, job: str, device: str, progress: Report) -> JobStatus:
         wait_s = 0.0
         while True:
             asked = time.monotonic()
             status = self._client.status(job, wait_s)
             progress(_progress(status))
-            if status["state"] == "done":
+            if status.state == "done":
                 return status
-            if status["state"] == "cancelled":
+            if status.state == "cancelled":
                 raise OfaDeployError(f"the measurement on {device} was cancelled on the server")
             if self._agent is not None:
                 self._agent.check()
-            if status.get("lost"):
+            if status.lost:
                 raise _Lost(self._what_is_lost(status))
             time.sleep(max(0.0, wait_s - (time.monotonic() - asked)))
             wait_s = POLL_S
 
-    def _what_is_lost(self, status: dict[str, Any]) -> str:
+    def _what_is_lost(self, status: JobStatus) -> str:
         """Why a command stops waiting, and what becomes of its job."""
-        measured = f"{status['done']} of {status['total']} items are measured"
+        measured = f"{status.done} of {status.total} items are measured"
         if self._agent is not None:
-            return f"{status['lost']}; {measured}; its log is {self._agent.log}"
+            return f"{status.lost}; {measured}; its log is {self._agent.log}"
         if self._inside is not None:
-            return f"{status['lost']}; {measured}, and the job is cancelled: no server runs to which it could come back"
-        return f"{status['lost']}; {measured}, and the job goes on when it is back"
+            return f"{status.lost}; {measured}, and the job is cancelled: no server runs to which it could come back"
+        return f"{status.lost}; {measured}, and the job goes on when it is back"
 
-    def _collect(self, status: dict[str, Any]) -> list[Measurement]:
-        records = [
-            {key: value for key, value in record.items() if key != "position"}
-            for record in self._client.records(status["id"])
-        ]
+    def _collect(self, status: JobStatus) -> list[Measurement]:
+        records = list(self._client.records(status.id).values())
         if self._inside is None:
             self._workspace.store.add_measurements(records)
-        if status["failed"]:
-            first = status["errors"][0]
+        if status.failed:
+            first = status.errors[0]
             raise OfaDeployError(
-                f"{status['failed']} of {status['total']} items could not be measured on {status['device']}, first "
-                f"{first['key']}: {first.get('reason')}: {first.get('message')}"
+                f"{status.failed} of {status.total} items could not be measured on {status.device}, first "
+                f"{first.key}: {first.reason}: {first.message}"
             )
         return [Measurement.from_json(record) for record in records]
 
@@ -346,12 +343,15 @@ def _address(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, "localhost" if parts.hostname in LOOPBACK else parts.hostname, port
 
 
-def _progress(status: dict[str, Any]) -> dict[str, Any]:
+def _progress(status: JobStatus) -> Numbers:
     """A job's status for people: ``done`` grows within a chunk too."""
-    now = status["progress"] or {"phase": "starting"}
-    rounds = now.get("round", 0) / max(now.get("rounds_min", 1), 1)
-    running = int(status["running"] * min(rounds, 0.99))
-    names = {"phase": "phase", "round": "round", "settled": "steady"}
-    shown = {name: now[key] for key, name in names.items() if key in now}
-    shown["phase"] = PHASES.get(now["phase"], now["phase"])
-    return {"done": status["done"] + status["failed"] + running, "total": status["total"], **shown}
+    now = status.running_chunk
+    rounds = (now.round or 0) / max(now.rounds_min or 1, 1)
+    running = int(status.running * min(rounds, 0.99))
+    shown: Numbers = {"done": status.done + status.failed + running, "total": status.total}
+    shown["phase"] = PHASES.get(now.phase, now.phase)
+    if now.round is not None:
+        shown["round"] = now.round
+    if now.settled is not None:
+        shown["steady"] = now.settled
+    return shown

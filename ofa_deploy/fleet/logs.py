@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
 
 LOGGERS = ("ofa_deploy", "uvicorn.error")
 FIELDS = ("device", "run", "job", "method", "route", "status", "duration_ms", "detail")  # never a token or a code
@@ -17,8 +17,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as JSON."""
-        line = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
-        line |= _fields(record)
+        about = {"time": _time(record), "level": record.levelname.lower(), "event": record.getMessage()}
+        line = {**about, **_fields(record)}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=True)
@@ -51,11 +51,11 @@ def _time(record: logging.LogRecord) -> str:
     return moment.replace("+00:00", "Z")
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+def _fields(record: logging.LogRecord) -> dict[str, object]:
     return {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """A value that cannot break out of its line, whatever a device called itself."""
     text = str(value)
     return text if text.isprintable() and " " not in text else json.dumps(text)

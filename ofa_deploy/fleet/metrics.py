@@ -93,9 +93,9 @@ class _Database(Collector):
         now, kinds = datetime.now(UTC), Tally[tuple[bool, bool]]()
         seen = GaugeMetricFamily("ofa_device_seen_seconds", "Since a device was last heard of.", labels=["device"])
         for status in device_statuses(self._store.overview.devices(), now):
-            kinds[status["online"], bool(status["simulated"])] += 1
-            if status["seen_s"] is not None:
-                seen.add_metric([status["name"]], status["seen_s"])
+            kinds[status.online, bool(status.simulated)] += 1
+            if status.seen_s is not None:
+                seen.add_metric([status.name], status.seen_s)
         devices = GaugeMetricFamily("ofa_devices", "Devices that are known.", labels=["online", "simulated"])
         for online, simulated in ((a, b) for a in (True, False) for b in (True, False)):
             devices.add_metric([str(online).lower(), str(simulated).lower()], kinds[online, simulated])

@@ -6,7 +6,7 @@ import mimetypes
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
 from fastapi import Path as InPath
@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from ofa_deploy import __version__
-from ofa_deploy.fleet.heatmap import heat_map
+from ofa_deploy.fleet.heatmap import heat_map, shown_row
 from ofa_deploy.fleet.metrics import Metrics
 from ofa_deploy.fleet.reports import Reports
 from ofa_deploy.fleet.service import Missing
@@ -88,12 +88,12 @@ def _static_routes(app: FastAPI) -> None:
 
 def _device_routes(app: FastAPI, store: Store) -> None:
     @app.get("/api/overview")
-    def overview() -> dict[str, Any]:
+    def overview() -> dict[str, object]:
         """All devices with their queues and what they are doing, and the newest jobs."""
         queues, now = store.overview.queues(), datetime.now(UTC)
-        runs = {run["device"]: run for run in store.overview.running()}
+        runs = {run.device: vars(run) for run in store.overview.running()}
         devices = [
-            {**status, "queue": queues.get(status["name"], {}), "run": runs.get(status["name"])}
+            {**vars(status), "queue": queues.get(status.name, {}), "run": runs.get(status.name)}
             for status in device_statuses(store.overview.devices(), now)
         ]
         return {
@@ -101,35 +101,31 @@ def _device_routes(app: FastAPI, store: Store) -> None:
             "now": now.isoformat(timespec="seconds").replace("+00:00", "Z"),
             "devices": devices,
             "active_jobs": store.overview.active_jobs(),
-            "jobs": store.overview.jobs(JOBS_SHOWN),
+            "jobs": [vars(job) for job in store.overview.jobs(JOBS_SHOWN)],
         }
 
     @app.get("/api/devices/{name}/table")
-    def table(name: Name, condition: Hash = "") -> dict[str, Any]:
+    def table(name: Name, condition: Hash = "") -> dict[str, object]:
         """A device's newest measurements under one condition (by its ``hash``; default: the newest)."""
         conditions = store.overview.conditions(name)
-        shown = next((c for c in conditions if not condition or c["hash"] == condition), None)
+        shown = next((c for c in conditions if not condition or c.hash == condition), None)
         if shown is None:
             raise Missing(f"nothing was measured on {name[:100]}" + (" under that condition" if condition else ""))
-        rows = store.overview.rows(name, shown["hash"])
+        rows = store.overview.rows(name, shown.hash)
         return {
             "device": name,
-            "condition": shown,
-            "conditions": conditions,
-            "blocks": heat_map(row for row in rows if row["kind"] == "op"),
-            "networks": [
-                {name: value for name, value in row.items() if name != "spec"}
-                for row in sorted(rows, key=lambda row: row["p50"])
-                if row["kind"] == "network"
-            ],
+            "condition": vars(shown),
+            "conditions": [vars(one) for one in conditions],
+            "blocks": heat_map(row for row in rows if row.kind == "op").to_json(),
+            "networks": [shown_row(row) for row in sorted(rows, key=lambda row: row.p50) if row.kind == "network"],
         }
 
 
 def _report_routes(app: FastAPI, reports: Reports) -> None:
     @app.get("/api/reports")
-    def listed() -> list[dict[str, Any]]:
+    def listed() -> list[dict[str, object]]:
         """The reports of audits and bundles in the server's workspace, newest first."""
-        return reports.listed()
+        return [vars(report) for report in reports.listed()]
 
     @app.get("/api/reports/{kind}/{path:path}", responses={200: {"content": {"text/html": {}}}}, response_model=None)
     def report(kind: str, path: str) -> FileResponse:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,10 +23,10 @@ from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyTable, Row
 from ofa_deploy.latency.posterior import choose, design
 from ofa_deploy.latency.priors import BlockPrior, table_prior
+from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.store import Workspace
 
-Progress = Callable[[dict], None]
 CANDIDATES = 500  # networks among which those are chosen that are measured
 
 
@@ -61,7 +61,7 @@ def profile(
     refresh: bool = False,
     seed: int = 0,
     protocol: Protocol | None = None,
-    progress: Progress | None = None,
+    progress: Report | None = None,
     few: bool = False,
 ) -> LatencyTable:
     """Measure the blocks and cells that a target's table lacks, and whole networks beside them in the same rounds.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, FastAPI, Request, Response
 
 from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.records import check_result, make_records
-from ofa_deploy.fleet.routes_jobs import Id, work_item
+from ofa_deploy.fleet.routes_jobs import Id
 from ofa_deploy.fleet.schemas import RETRY_REASONS, Claim, Enrolment, RunFailure, RunProgress, RunResult
 from ofa_deploy.fleet.service import Forbidden, Service, Unauthorized
 from ofa_deploy.fleet.tokens import Bearer, device_token, digest
 from ofa_deploy.fleet.watch import note
+from ofa_deploy.fleet.work import WorkItem
+from ofa_deploy.store import Run
 
 
 def _agent(request: Request) -> Bearer:
@@ -56,7 +58,7 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
                 with app.state.metrics.claim_seconds.time():
                     run = await asyncio.to_thread(store.runs.claim, device, asked.queue, service.lease_s, asked.run)
                 if run is not None:
-                    note("claimed", device=device, run=run["run"], job=run["job"])
+                    note("claimed", device=device, run=run.run, job=run.job)
                     return await asyncio.to_thread(_work, run, service.lease_s)
                 if loop.time() >= end or service.bells.closed:
                     break
@@ -74,12 +76,13 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         _check_owner(service, run, agent)
         asked = store.runs.run(run)
         check_result(asked, result)
-        measured, errors, reference = make_records(asked, result)
+        measured, errors, level = make_records(asked, result)
         records = {item: one.to_json() for item, one in measured.items()}
-        new = store.runs.finish(run, _digest(result), records, errors, reference)
-        note("result" if new else "replayed", device=agent.device, job=asked["job"])
+        failures = {item: error.model_dump() for item, error in errors.items()}
+        new = store.runs.finish(run, _digest(result), records, failures, vars(level))
+        note("result" if new else "replayed", device=agent.device, job=asked.job)
         service.heard_of(agent.device)
-        service.tidy(asked["job"])
+        service.tidy(asked.job)
         return {"new": new}
 
     @app.post("/api/runs/{run}/failure", status_code=204)
@@ -87,9 +90,9 @@ def add_agent_routes(app: FastAPI, service: Service) -> None:
         _check_owner(service, run, agent)
         store.runs.give_back(run, error.model_dump(), error.reason in RETRY_REASONS)
         given = store.runs.run(run)
-        note("returned", device=agent.device, job=given["job"], detail=f"{error.reason}: {error.message}")
-        service.bells.ring((agent.device, given["queue"]))
-        service.tidy(given["job"])
+        note("returned", device=agent.device, job=given.job, detail=f"{error.reason}: {error.message}")
+        service.bells.ring((agent.device, given.queue))
+        service.tidy(given.job)
 
 
 def _check_owner(service: Service, run: str, agent: Bearer) -> None:
@@ -109,10 +112,8 @@ def _named(queue: str) -> str:
     return f"the queue {queue!r} of a command" if queue else "the work of a registered device"
 
 
-def _work(run: dict[str, Any], lease_s: float) -> Response:
+def _work(run: Run, lease_s: float) -> Response:
     """What an agent needs to know of a run."""
-    request = run["request"]
-    asked = {name: request[name] for name in ("runtime", "settings", "sentinels")}
-    items = [work_item(i["item"], i["blob"], i["payload"]) for i in run["items"]]
-    told = {name: run[name] for name in ("run", "attempt", "device", "run_s")}
-    return answer({**told, "lease_s": lease_s, **asked, "items": items})
+    items = [vars(WorkItem.of(one.item, one.blob, one.payload)) for one in run.items]
+    told = {name: getattr(run, name) for name in ("run", "attempt", "device", "run_s")}
+    return answer({**told, "lease_s": lease_s, **run.request, "items": items})

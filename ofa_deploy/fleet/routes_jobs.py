@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.responses import FileResponse
@@ -13,7 +13,8 @@ from ofa_deploy.fleet.bodies import answer
 from ofa_deploy.fleet.chunks import models_at_once, split
 from ofa_deploy.fleet.schemas import JobRequest, JobStatus
 from ofa_deploy.fleet.service import Conflict, Missing, Service, ending, unavailable
-from ofa_deploy.store import Encoded
+from ofa_deploy.fleet.work import Asked, payload_of
+from ofa_deploy.store import Encoded, JobState, NewItem
 
 Hash = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -48,7 +49,7 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
                     return status
                 await asyncio.wait([bell], timeout=end - loop.time())
 
-    @app.get("/api/jobs/{job}/records", response_model=list[dict[str, Any]])
+    @app.get("/api/jobs/{job}/records", response_model=list[dict[str, object]])
     def job_records(job: Id) -> Response:
         _known(service, job)
         found = sorted(store.jobs.records(job).items())
@@ -79,11 +80,11 @@ def add_job_routes(app: FastAPI, service: Service) -> None:
 def _status(service: Service, job: str) -> JobStatus:
     service.expire()  # so that an answer is never older than a limit that has passed
     status = _known(service, job)
-    told = {name: value for name, value in status.items() if name in JobStatus.model_fields}
+    told = {name: getattr(status, name) for name in JobStatus.model_fields if name != "lost"}
     return JobStatus(**told, lost=service.lost(status))
 
 
-def _known(service: Service, job: str) -> dict[str, Any]:
+def _known(service: Service, job: str) -> JobState:
     status = service.store.jobs.status(job)
     if status is None:
         raise Missing(f"there is no job {job}")
@@ -101,25 +102,10 @@ def _queue_job(service: Service, job: JobRequest) -> None:
     missing = [blob for blob, size in sizes.items() if size is None]
     if missing:
         raise Conflict(f"model {min(missing)} was not uploaded ({len(missing)} such models)", "model-missing")
-    items = [
-        {"position": i, "blob": one.blob, "payload": Encoded(one.model_dump(exclude={"blob"}))}
-        for i, one in enumerate(job.items)
-    ]
-    room = models_at_once(device["facts"] if device else {})
+    items = [NewItem(i, one.blob, Encoded(payload_of(one))) for i, one in enumerate(job.items)]
+    room = models_at_once(device.facts if device else {})
     networks = [item.kind != "op" for item in job.items]
     chunks = split(items, [sizes[item.blob] or 0 for item in job.items], networks, max_bytes=room)
-    request = {**job.model_dump(include={"runtime", "settings"}), "sentinels": _sentinels(job)}
+    request = Asked.of_job(job).to_json()
     store.jobs.create(job.id, job.device, request, chunks, job.queue, job.queue_s, job.run_s)
     service.bells.ring((job.device, job.queue))
-
-
-def _sentinels(job: JobRequest) -> list[dict[str, Any]]:
-    """The items whose models are the sentinels, as an agent gets them."""
-    by_blob = {item.blob: item for item in reversed(job.items)}
-    return [work_item("sentinel", blob, by_blob[blob].model_dump()) for blob in job.sentinels]
-
-
-def work_item(name: str, blob: str, payload: dict[str, Any]) -> dict[str, Any]:
-    """What an agent needs to know of an item."""
-    told = {key: payload[key] for key in ("key", "kind", "specs", "counts")}
-    return {"item": name, "blob": blob, **told}

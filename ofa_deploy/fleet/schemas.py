@@ -6,11 +6,12 @@ import json
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ofa_deploy.fleet.protocol import Protocol
+from ofa_deploy.store import ItemFailure
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -27,7 +28,7 @@ FACTS_BYTES = 64 * 2**10  # that a device may say about itself
 DETAILS_BYTES = 2**20  # that a runtime may tell of one model; the agent keeps 256 kB of TensorRT's inspector
 
 
-def _storable(value: dict[str, Any]) -> dict[str, Any]:
+def _storable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Refuse what cannot be stored or shown: NaN, text that is not Unicode, NUL, and what is too large or too deep."""
     try:
         _check_json(value, DEPTH)
@@ -36,7 +37,7 @@ def _storable(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _check_json(value: Any, depth: int) -> None:
+def _check_json(value: object, depth: int) -> None:
     if isinstance(value, str):
         if len(value) > TEXT:
             raise ValueError(f"a text has {len(value)} characters, {TEXT} are allowed")
@@ -58,8 +59,8 @@ def _check_json(value: Any, depth: int) -> None:
             _check_json(part, depth - 1)
 
 
-def _at_most(size: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    def check(value: dict[str, Any]) -> dict[str, Any]:
+def _at_most(size: int) -> Callable[[dict[str, JsonValue]], dict[str, JsonValue]]:
+    def check(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if (length := len(json.dumps(value, ensure_ascii=False).encode())) > size:
             raise ValueError(f"it has {length} bytes as JSON, {size} are allowed")
         return value
@@ -149,6 +150,14 @@ class Registration(Message):
     name: Name
     profile: Json
     queue: Queue = ""
+
+
+class Admission(Message):
+    """With which code a device's agent may come in, and until when."""
+
+    name: str
+    code: str
+    expires_at: str
 
 
 class Enrolment(Message):
@@ -267,10 +276,16 @@ class JobStatus(Message):
     total: int
     done: int
     failed: int
-    errors: list[dict[str, Any]]
-    progress: dict[str, Any] | None
+    errors: tuple[ItemFailure, ...]
+    progress: dict[str, JsonValue] | None
     running: int
     lost: str | None
+
+    @property
+    def running_chunk(self) -> RunProgress:
+        """How far the running chunk is; ``starting`` where nothing is known of it."""
+        told = {"phase": "starting", **(self.progress or {})}
+        return RunProgress.model_validate({name: told[name] for name in RunProgress.model_fields if name in told})
 
 
 class Problem(BaseModel):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -83,7 +83,7 @@ def create_app(
     return app
 
 
-def _lifespan(service: Service) -> Any:
+def _lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def running(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.sweep)
@@ -117,7 +117,7 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse({"detail": refusal(first["loc"], first["msg"], error.body)}, 422)
 
 
-def _refusal(status: int) -> Any:
+def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
     async def answer(_: Request, error: Exception) -> JSONResponse:
         if isinstance(error, StaleRun):
             note("stale", detail=str(error))

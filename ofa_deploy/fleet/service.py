@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
 
 from ofa_deploy.config import BROWSER
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet.bells import Bells, Line
 from ofa_deploy.fleet.blobs import Blobs
-from ofa_deploy.store import Store
+from ofa_deploy.json_types import JSON
+from ofa_deploy.store import Device, JobState, Store
 
 SEEN_S = 90.0  # a device that was not heard of for so long is not there
 LOST_S = 45.0  # beyond a lease; an idle agent asks every 20 s, and what is heard is written every 10 s
@@ -71,17 +71,13 @@ class Service:
         for queue in self.store.jobs.abandoned_queues(SILENT_S):
             self.end_queue(queue)
 
-    def lost(self, job: Mapping[str, Any]) -> str | None:
-        """Why nobody will go on with an active job for now; None while somebody is at it, or may come.
-
-        Args:
-            job: as ``Jobs.status`` tells it.
-        """
-        quiet_since = job["quiet_since"]
+    def lost(self, job: JobState) -> str | None:
+        """Why nobody will go on with an active job for now; None while somebody is at it, or may come."""
+        quiet_since = job.quiet_since
         if quiet_since is None:
             return None
-        name = job["device"]
-        if job["queue"]:  # other commands' agents may say that they are this device
+        name = job.device
+        if job.queue:  # other commands' agents may say that they are this device
             gone = _age_s(quiet_since) > OWN_LOST_S
             return f"the agent of {name!r} was not heard of since {quiet_since}" if gone else None
         return unavailable(name, self.store.device(name), min(SEEN_S, self.lease_s + LOST_S))
@@ -101,7 +97,7 @@ class Service:
         self.files.drop(self.store.jobs.unneeded_models(job))
         self.bells.ring(ending(job))
 
-    def heard_of(self, device: str, facts: dict[str, Any] | None = None) -> None:
+    def heard_of(self, device: str, facts: Mapping[str, JSON] | None = None) -> None:
         """Note that a device lives."""
         self.store.touch_device(device, facts, SEEN_PAUSE_S)
 
@@ -111,32 +107,32 @@ def ending(job: str) -> Line:
     return "", job
 
 
-def is_online(device: dict[str, Any], silent_s: float | None = None) -> bool:
+def is_online(device: Device, silent_s: float | None = None) -> bool:
     """Whether a device was heard of lately (default: within ``SEEN_S``), and may come in."""
     silent_s = SEEN_S if silent_s is None else silent_s
-    return not device["revoked_at"] and bool(device["seen_at"]) and _age_s(device["seen_at"]) < silent_s
+    return not device.revoked_at and device.seen_at is not None and _age_s(device.seen_at) < silent_s
 
 
-def unavailable(name: str, device: dict[str, Any] | None, silent_s: float | None = None) -> str | None:
+def unavailable(name: str, device: Device | None, silent_s: float | None = None) -> str | None:
     """Why a device cannot be given work: who, since when, and what brings it back; None where it is there."""
     again = f"ofa-deploy device register {name} --profile PROFILE"
     if device is None:
         return f"device {name!r} is not registered; let it in with: {again}"
-    if device["revoked_at"]:
-        return f"device {name!r} was revoked at {device['revoked_at']}; let it in again with: {again}"
-    if not device["seen_at"]:
+    if device.revoked_at:
+        return f"device {name!r} was revoked at {device.revoked_at}; let it in again with: {again}"
+    if not device.seen_at:
         return (
-            f"device {name!r} was registered at {device['created_at']}, but no agent ever reported for it; start the "
+            f"device {name!r} was registered at {device.created_at}, but no agent ever reported for it; start the "
             f"agent there, a new code for it comes from: {again}"
         )
     if not is_online(device, silent_s):
-        age, runtime = _age_s(device["seen_at"]), (device["profile"] or {}).get("runtime", "")
+        age, runtime = _age_s(device.seen_at), str((device.profile or {}).get("runtime", ""))
         page, agent = (
             "open this server's page /agent there again",
             "start its agent there again with: python3 ofa-agent.pyz",
         )
         return (
-            f"device {name!r} is not there: last heard of at {device['seen_at']}, {age:.0f} s ago; "
+            f"device {name!r} is not there: last heard of at {device.seen_at}, {age:.0f} s ago; "
             f"{page if runtime.startswith(BROWSER) else agent}"
         )
     return None

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,7 +28,7 @@ STOP_S = 5.0  # until a server inside has ended
 GRACE_S = 3  # for requests in progress when the server ends
 
 
-Ends = tuple[tuple[Any, ...], ...]  # of a connection: the address here and the one there
+Ends = tuple[tuple[object, ...], ...]  # of a connection: the address here and the one there
 
 
 class PatientProtocol(H11Protocol):
@@ -40,7 +40,7 @@ class PatientProtocol(H11Protocol):
     open: ClassVar[dict[Ends, PatientProtocol]] = {}
     _timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: Any) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client is there."""
         super().connection_made(transport)
         self._watched = transport
@@ -98,7 +98,6 @@ class Server(uvicorn.Server):
         self, app: FastAPI, tls: tuple[Path, Path] | None = None, started: Callable[[], None] = lambda: None
     ) -> None:
         self._app, self._tell = app, started
-        options: dict[str, Any] = {"ssl_certfile": tls[0], "ssl_keyfile": tls[1]} if tls else {}
         super().__init__(
             uvicorn.Config(
                 Attended(app),
@@ -110,7 +109,8 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 limit_concurrency=CONNECTIONS,
                 timeout_graceful_shutdown=GRACE_S,
-                **options,
+                ssl_certfile=tls[0] if tls else None,
+                ssl_keyfile=tls[1] if tls else None,
             )
         )
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ofa_deploy.config import LOCAL, PUBLISHED, SIMULATED, TargetProfile, read_document, shipped_folder
 from ofa_deploy.errors import DeviceUnavailable, UsageError
 from ofa_deploy.fleet.local import server_elsewhere
 from ofa_deploy.fleet.service import unavailable
-from ofa_deploy.store import Workspace
+from ofa_deploy.json_types import JSON
+from ofa_deploy.store import Device, Workspace
 
 FOLDERS = (Path("profiles"), shipped_folder("profiles"))  # where you stand, and what ships
 FILES = (".yaml", ".yml", ".json", ".csv")  # what a command takes for a file, not for a target
@@ -47,7 +48,7 @@ def resolve_target(name: str, workspace: Workspace | None = None, measure: bool 
         known = ", ".join(known_targets(workspace))
         raise UsageError(f"unknown target {name!r}; known: {known}, or a path that ends in .yaml")
     if measure and found.runtime == PUBLISHED:
-        there = [device for device in _devices(workspace) if device["name"] == name] if workspace else []
+        there = [device for device in _devices(workspace) if device.name == name] if workspace else []
         if there:
             raise DeviceUnavailable(unavailable(name, there[0]) or f"{name} was registered without a profile")
         raise DeviceUnavailable(
@@ -70,16 +71,12 @@ def in_precision(target: TargetProfile, precision: str | None) -> TargetProfile:
     return target.model_copy(update={"precision": precision})
 
 
-def _registered(workspace: Workspace) -> dict[str, dict[str, Any]]:
+def _registered(workspace: Workspace) -> dict[str, dict[str, JSON]]:
     """The profiles of the devices that were registered with one, by the device's name."""
-    return {
-        device["name"]: device["profile"]
-        for device in _devices(workspace)
-        if device.get("profile") and not device.get("revoked_at")
-    }
+    return {device.name: device.profile for device in _devices(workspace) if device.profile and not device.revoked_at}
 
 
-def _devices(workspace: Workspace) -> list[dict[str, Any]]:
+def _devices(workspace: Workspace) -> Sequence[Device]:
     """All devices of the server that commands use, or of the workspace where there is none."""
     client = server_elsewhere(workspace)
     if client is None:
@@ -88,12 +85,12 @@ def _devices(workspace: Workspace) -> list[dict[str, Any]]:
         return client.devices()
 
 
-def _as_registered(name: str, profile: dict[str, Any]) -> TargetProfile:
+def _as_registered(name: str, profile: dict[str, JSON]) -> TargetProfile:
     """A device's target: its own name, and what its profile said when it was registered."""
     return read_document(TargetProfile, {**profile, "name": name, "loopback": False})
 
 
-def _instead_of(profile: TargetProfile, devices: dict[str, dict[str, Any]]) -> TargetProfile:
+def _instead_of(profile: TargetProfile, devices: dict[str, dict[str, JSON]]) -> TargetProfile:
     """The device that a profile means, or a simulated one, or the profile as it is."""
     same = sorted(name for name, known in devices.items() if known.get("name") == profile.name)
     if len(same) > 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from contextvars import ContextVar
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -13,10 +12,10 @@ from ofa_deploy.fleet.metrics import Metrics
 
 log = logging.getLogger(__name__)
 logging.getLogger("ofa_deploy").addHandler(logging.NullHandler())  # silent, unless somebody asks to hear it
-_happened: ContextVar[dict[str, Any] | None] = ContextVar("happened", default=None)
+_happened: ContextVar[dict[str, str] | None] = ContextVar("happened", default=None)
 
 
-def note(event: str, **fields: Any) -> None:
+def note(event: str, **fields: str) -> None:
     """Say what the request being handled did: ``note("claimed", device="nano-1", run="…")``.
 
     It is logged when the request ends; see ``logs.FIELDS`` for the fields. Outside of a request nothing happens.
@@ -37,7 +36,7 @@ class Watch:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        happened, status, start = dict[str, Any](), 500, time.perf_counter()
+        happened, status, start = dict[str, str](), 500, time.perf_counter()
         _happened.set(happened)
 
         async def answer(message: Message) -> None:
@@ -50,7 +49,7 @@ class Watch:
         finally:
             self._account(scope, status, time.perf_counter() - start, happened)
 
-    def _account(self, scope: Scope, status: int, seconds: float, happened: dict[str, Any]) -> None:
+    def _account(self, scope: Scope, status: int, seconds: float, happened: dict[str, str]) -> None:
         route = getattr(scope.get("route"), "path", None)  # never the path: it is whatever somebody asked for
         event = happened.pop("event", None)
         self.metrics.observe(scope["method"], route or "none", status, seconds, event)

@@ -11,8 +11,8 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import device_agents
 from ofa_deploy.errors import OfaDeployError, UsageError
@@ -38,9 +38,18 @@ def missing(workspace: Path) -> bool:
     return not all((assets_folder(workspace) / name).is_file() for name in NEEDED)
 
 
-def locked() -> dict[str, Any]:
-    """``version`` and ``integrity`` of the package, as the lock file has them."""
-    return json.loads((WEB / "package-lock.json").read_text())["packages"][f"node_modules/{PACKAGE}"]
+@dataclass(frozen=True)
+class Locked:
+    """The package as the lock file has it; ``integrity`` is the name of a hash, "-", and the hash in base 64."""
+
+    version: str
+    integrity: str
+
+
+def locked() -> Locked:
+    """What the lock file asks for."""
+    entry = json.loads((WEB / "package-lock.json").read_text())["packages"][f"node_modules/{PACKAGE}"]
+    return Locked(entry["version"], entry["integrity"])
 
 
 def install(workspace: Path, archive: Path | None = None) -> list[Path]:
@@ -65,7 +74,7 @@ def install(workspace: Path, archive: Path | None = None) -> list[Path]:
 
 def _with_npm(folder: Path) -> Path:
     if shutil.which("npm") is None:
-        version = locked()["version"]
+        version = locked().version
         raise OfaDeployError(
             f"npm is not installed here: install it (Debian: apt-get install npm), or get {PACKAGE}-{version}.tgz by "
             f"`npm pack {PACKAGE}@{version}` elsewhere, and: {INSTALL} --from {PACKAGE}-{version}.tgz"
@@ -80,7 +89,7 @@ def _with_npm(folder: Path) -> Path:
     if done.returncode:
         said = [line.removeprefix("npm error ") for line in done.stderr.splitlines() if line.startswith("npm err")]
         what = "; ".join(said[:2]) or "it printed nothing"
-        raise OfaDeployError(f"npm failed: {what}; without npm: {INSTALL} --from {PACKAGE}-{locked()['version']}.tgz")
+        raise OfaDeployError(f"npm failed: {what}; without npm: {INSTALL} --from {PACKAGE}-{locked().version}.tgz")
     return folder
 
 
@@ -92,11 +101,11 @@ def _checked(archive: Path) -> bytes:
     except OSError as error:
         raise UsageError(f"cannot read {archive}: {error.strerror}") from error
     known = locked()
-    algorithm, _, expected = known["integrity"].partition("-")
+    algorithm, _, expected = known.integrity.partition("-")
     if base64.b64encode(hashlib.new(algorithm, content).digest()).decode() != expected:
         raise UsageError(
-            f"{archive} is not {PACKAGE} {known['version']} as its lock file knows it: the {algorithm} differs; "
-            f"get it by: npm pack {PACKAGE}@{known['version']}"
+            f"{archive} is not {PACKAGE} {known.version} as its lock file knows it: the {algorithm} differs; "
+            f"get it by: npm pack {PACKAGE}@{known.version}"
         )
     return content
 
@@ -117,7 +126,7 @@ def _copy(read: Read, workspace: Path) -> list[Path]:
         raise OfaDeployError(f"cannot make {folder}: {error.strerror}; choose another --workspace") from error
     contents = {name: content for name in (*NEEDED, *FOR_WEBGPU) if (content := read(name)) is not None}
     if absent := set(NEEDED) - set(contents):
-        raise OfaDeployError(f"{PACKAGE} {locked()['version']} has no {min(absent)}")
+        raise OfaDeployError(f"{PACKAGE} {locked().version} has no {min(absent)}")
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return [folder / name for name in contents]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
+from ofa_deploy.arch_record import ArchFacts
 from ofa_deploy.blocks import Network, Unit, counts
 from ofa_deploy.blocks.network_counts import network_macs, network_params
 from ofa_deploy.space.family import Arch
@@ -34,8 +34,6 @@ def unit_table(units: tuple[Unit, ...], count: str) -> np.ndarray:
     return table
 
 
-def arch_facts(arch: Arch, network: Network) -> dict[str, Any]:
-    """What is kept of a subnet: ``key``, ``arch``, ``network`` (the key under which it is measured), ``macs``,
-    ``params``."""
-    sizes = {"macs": network_macs(network), "params": network_params(network)}
-    return {"key": arch.key, "arch": arch.to_json(), "network": network.key, **sizes}
+def arch_facts(arch: Arch, network: Network) -> ArchFacts:
+    """What is kept of a subnet."""
+    return ArchFacts(arch.key, arch.to_json(), network.key, network_macs(network), network_params(network))

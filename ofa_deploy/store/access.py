@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.orm import Session
 
+from ofa_deploy.json_types import JSON
 from ofa_deploy.store.database import reading, writing
 from ofa_deploy.store.schema import CodeRow, DeviceRow, TokenRow, utc_now
+from ofa_deploy.store.views import Token
 
 
 class Access:
@@ -19,7 +20,7 @@ class Access:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def register(self, name: str, profile: Mapping[str, Any], code: str, expires_at: str, queue: str = "") -> None:
+    def register(self, name: str, profile: Mapping[str, JSON], code: str, expires_at: str, queue: str = "") -> None:
         """Add a device, or change the profile of one, and let the agent with a code (given as its hash) enrol as it.
 
         The agent that a command starts, for a queue of its own, does not make its device a registered one.
@@ -32,7 +33,7 @@ class Access:
             session.flush()
             session.add(CodeRow(hash=code, device=name, queue=queue, expires_at=expires_at))
 
-    def enrol(self, code: str, secret: str, facts: Mapping[str, Any]) -> str | None:
+    def enrol(self, code: str, secret: str, facts: Mapping[str, JSON]) -> str | None:
         """Trade a code for a token, both given as hashes. Returns the device, or None where the code is no good.
 
         The same code with the same secret is answered as before, so that an answer may get lost.
@@ -60,11 +61,11 @@ class Access:
             tokens = session.execute(query).all()
         return next(iter([queue for known, queue in tokens if hmac.compare_digest(known, secret)]), None)
 
-    def tokens(self, name: str) -> list[dict[str, Any]]:
-        """``created_at`` and ``revoked_at`` of a device's tokens, newest first."""
+    def tokens(self, name: str) -> list[Token]:
+        """A device's tokens, newest first."""
         query = select(TokenRow).filter_by(device=name).order_by(TokenRow.created_at.desc())
         with reading(self._engine) as session:
-            return [{"created_at": row.created_at, "revoked_at": row.revoked_at} for row in session.scalars(query)]
+            return [Token(row.created_at, row.revoked_at) for row in session.scalars(query)]
 
     def revoke(self, name: str) -> None:
         """End a device's tokens and codes at once."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -29,7 +29,7 @@ class Encoded:
         ValueError: the value holds NaN or an infinity.
     """
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: object) -> None:
         self.text = json.dumps(value, allow_nan=False, sort_keys=True)
 
 
@@ -63,7 +63,7 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def _configure_sqlite(connection: Any, _: Any) -> None:
+def _configure_sqlite(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # the driver starts no transactions on its own; _begin_sqlite does
     for pragma in (f"busy_timeout={BUSY_SECONDS * 1000}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
+from ofa_deploy.json_types import JSON
 from ofa_deploy.store.database import Encoded, reading, writing
-from ofa_deploy.store.rows import as_stored
+from ofa_deploy.store.rows import Record, as_stored
 from ofa_deploy.store.schema import (
+    Base,
     ChunkRow,
     CodeRow,
     ItemRow,
@@ -23,6 +24,7 @@ from ofa_deploy.store.schema import (
     TokenRow,
     utc_now,
 )
+from ofa_deploy.store.views import ItemFailure, JobState, JobTimes, NewItem
 
 RUN_S = 3600.0
 ARRIVING = "arriving"  # the state of a job that is being written
@@ -40,15 +42,13 @@ class Jobs:
         self,
         job: str,
         device: str,
-        request: Mapping[str, Any],
-        chunks: Sequence[Sequence[Mapping[str, Any]]],
+        request: Mapping[str, JSON],
+        chunks: Sequence[Sequence[NewItem]],
         queue: str = "",
         queue_s: float | None = None,
         run_s: float = RUN_S,
     ) -> None:
-        """Queue a job; an item is ``{"position", "blob", "payload"}``, the payload as JSON or ``Encoded``.
-
-        One that is there already stays as it is.
+        """Queue a job. One that is there already stays as it is.
 
         A large job is written in several transactions, so that others can write in between; nothing but ``cancel``
         sees it before the last one. Where that is never reached, the job can be queued again.
@@ -60,9 +60,11 @@ class Jobs:
         start_by = None if queue_s is None else utc_now(queue_s)
         row = JobRow(id=job, device=device, queue=queue, request=dict(request), start_by=start_by, run_s=run_s)
         row.state = ARRIVING
-        models = _models(job, chunks, request.get("sentinels", ()))
-        parts = [(ModelRow, models[i : i + BATCH_ITEMS]) for i in range(0, len(models), BATCH_ITEMS)]
-        items = ((ItemRow, batch) for batch in _batches(job, chunks))
+        models = _models(job, chunks)
+        rows: Iterator[tuple[type[Base], Sequence[Mapping[str, object]]]] = itertools.chain(
+            ((ModelRow, models[i : i + BATCH_ITEMS]) for i in range(0, len(models), BATCH_ITEMS)),
+            ((ItemRow, batch) for batch in _batches(job, chunks)),
+        )
         try:
             with writing(self._engine) as session:
                 if _is_there(session, job):
@@ -70,7 +72,7 @@ class Jobs:
                 session.add(row)
                 session.flush()
                 _add_chunks(session, job, len(chunks))
-            for kind, batch in itertools.chain(parts, items):
+            for kind, batch in rows:
                 with writing(self._engine) as session:
                     session.execute(insert(kind), batch)
             with writing(self._engine) as session:
@@ -87,11 +89,8 @@ class Jobs:
             for job in session.scalars(query).all():
                 _forget(session, job)
 
-    def status(self, job: str) -> dict[str, Any] | None:
-        """``id, device, queue, state, total, done, failed, errors, running, progress`` of a job; None if it is unknown.
-
-        ``quiet_since`` is when something was last heard of an active job that no agent is at; else None.
-        """
+    def status(self, job: str) -> JobState | None:
+        """How far a job is; None if it is unknown."""
         with reading(self._engine) as session:
             row = session.get(JobRow, job)
             if row is None or row.state == ARRIVING:
@@ -103,37 +102,34 @@ class Jobs:
                 select(ItemRow).where(of_job, ItemRow.state == "failed").order_by(ItemRow.position)
             )
             running = select(RunRow.progress).join(ChunkRow).where(ChunkRow.job_id == job, RunRow.state == "running")
-            return {
-                "id": row.id,
-                "device": row.device,
-                "queue": row.queue,
-                "state": row.state,
-                "quiet_since": _quiet_since(session, row),
-                "total": sum(counts.values()),
-                "done": counts.get("done", 0),
-                "failed": counts.get("failed", 0),
-                "errors": [
-                    {"position": i.position, "key": i.payload.get("key"), **(i.error or {})} for i in failed.all()
-                ],
-                "running": _running_items(session, job),
-                "progress": session.scalars(running).first(),
-            }
+            return JobState(
+                id=row.id,
+                device=row.device,
+                queue=row.queue,
+                state=row.state,
+                quiet_since=_quiet_since(session, row),
+                total=sum(counts.values()),
+                done=counts.get("done", 0),
+                failed=counts.get("failed", 0),
+                errors=tuple(_failure(item) for item in failed),
+                running=_running_items(session, job),
+                progress=session.scalars(running).first(),
+            )
 
-    def records(self, job: str) -> dict[int, dict[str, Any]]:
+    def records(self, job: str) -> dict[int, Record]:
         """The measurement records of a job, by the position of their item."""
         query = (
-            select(ItemRow.position, MeasurementRow.id, MeasurementRow.run, MeasurementRow.record)
+            select(MeasurementRow.id, MeasurementRow.run, MeasurementRow.record, ItemRow.position)
             .join(MeasurementRow, MeasurementRow.item == ItemRow.id)
             .where(ItemRow.job_id == job)
         )
         with reading(self._engine) as session:
             rows = session.execute(query).all()
-            records = as_stored(session, ((number, run, record) for _, number, run, record in rows))
-            return {row[0]: record for row, record in zip(rows, records, strict=True)}
+            records = as_stored(session, (row[:3] for row in rows))
+            return {row.position: record for row, record in zip(rows, records, strict=True)}
 
-    def of_device(self, device: str, limit: int = 20) -> list[dict[str, Any]]:
-        """``id, state, created_at, finished_at`` of a device's newest jobs, newest first."""
-        fields = ("id", "state", "created_at", "finished_at")
+    def of_device(self, device: str, limit: int = 20) -> list[JobTimes]:
+        """A device's newest jobs, newest first."""
         query = (
             select(JobRow)
             .filter_by(device=device)
@@ -142,7 +138,7 @@ class Jobs:
             .limit(limit)
         )
         with reading(self._engine) as session:
-            return [{name: getattr(row, name) for name in fields} for row in session.scalars(query)]
+            return [JobTimes(row.id, row.state, row.created_at, row.finished_at) for row in session.scalars(query)]
 
     def waiting(self) -> set[tuple[str, str]]:
         """Device and queue of every job that has a chunk which nobody measures."""
@@ -202,10 +198,8 @@ class Jobs:
             return set(session.scalars(query))
 
 
-def _models(
-    job: str, chunks: Iterable[Iterable[Mapping[str, Any]]], sentinels: Iterable[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    names = {item["blob"] for chunk in chunks for item in chunk} | {item["blob"] for item in sentinels}
+def _models(job: str, chunks: Iterable[Iterable[NewItem]]) -> list[dict[str, str]]:
+    names = {item.blob for chunk in chunks for item in chunk}
     return [{"job_id": job, "sha256": name} for name in sorted(names)]
 
 
@@ -219,14 +213,14 @@ def _add_chunks(session: Session, job: str, count: int) -> None:
         session.execute(insert(ChunkRow), rows)
 
 
-def _batches(job: str, chunks: Sequence[Sequence[Mapping[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+def _batches(job: str, chunks: Sequence[Sequence[NewItem]]) -> Iterator[list[dict[str, object]]]:
     """The rows of all items, in parts that are written within milliseconds."""
-    batch, size = list[dict[str, Any]](), 0
+    batch, size = list[dict[str, object]](), 0
     for place, chunk in enumerate(chunks):
         for item in chunk:
-            payload = item["payload"] if isinstance(item["payload"], Encoded) else Encoded(item["payload"])
-            ids = {"id": f"{job}.{item['position']}", "chunk_id": _chunk(job, place), "job_id": job}
-            batch.append({**item, **ids, "payload": payload})
+            payload = item.payload if isinstance(item.payload, Encoded) else Encoded(item.payload)
+            ids = {"id": f"{job}.{item.position}", "chunk_id": _chunk(job, place), "job_id": job}
+            batch.append({"position": item.position, "blob": item.blob, **ids, "payload": payload})
             size += len(payload.text)
             if size > BATCH_CHARACTERS or len(batch) >= BATCH_ITEMS:
                 yield batch
@@ -249,6 +243,12 @@ def _forget(session: Session, job: str) -> None:
     for kind in (ItemRow, ChunkRow, ModelRow):
         session.execute(delete(kind).where(kind.job_id == job))
     session.execute(delete(JobRow).where(JobRow.id == job))
+
+
+def _failure(item: ItemRow) -> ItemFailure:
+    key, error = item.payload.get("key"), item.error or {}
+    reason, message = error.get("reason"), error.get("message")
+    return ItemFailure(item.position, *(None if text is None else str(text) for text in (key, reason, message)))
 
 
 def _quiet_since(session: Session, job: JobRow) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Engine, Select, case, func, literal, select, text
 from sqlalchemy.orm import InstrumentedAttribute
@@ -10,11 +10,13 @@ from sqlalchemy.orm import InstrumentedAttribute
 from ofa_deploy.store.database import reading
 from ofa_deploy.store.jobs import ARRIVING
 from ofa_deploy.store.schema import ChunkRow, DeviceRow, ItemRow, JobRow, MeasurementRow, RunFactsRow, RunRow
+from ofa_deploy.store.views import JobSummary, MeasuredCondition, MeasuredDevice, NewestRow, RunUnderWay
 
 NUMBERS = ("p50", "p90", "p99", "se")  # of a measurement record, as they are shown
 RECORD = MeasurementRow.record
-COLUMNS = tuple(column.key for column in DeviceRow.__table__.columns)
 ITEM_STATES = ("waiting", "running", "done", "failed", "cancelled")
+ViewT = TypeVar("ViewT", RunUnderWay, MeasuredCondition, NewestRow)
+ColumnsT = TypeVar("ColumnsT", bound=tuple[object, ...])
 
 
 class Overview:
@@ -32,12 +34,8 @@ class Overview:
         with reading(self._engine) as session:
             session.execute(text("SELECT 1"))
 
-    def devices(self) -> list[dict[str, Any]]:
-        """Every device's row, by name, with ``measured``, ``measured_facts`` and ``simulated``.
-
-        ``measured`` counts its records; the newest of them gives ``measured_facts``, and ``simulated``: None where
-        nothing was measured yet.
-        """
+    def devices(self) -> list[MeasuredDevice]:
+        """Every device, by name."""
         about = select(MeasurementRow.device, func.count().label("n"), func.max(MeasurementRow.id).label("newest"))
         known = about.group_by(MeasurementRow.device).subquery()
         simulated = RECORD["condition"]["simulated"].as_boolean()
@@ -50,12 +48,17 @@ class Overview:
         )
         with reading(self._engine) as session:
             return [
-                {
-                    **{name: getattr(row, name) for name in COLUMNS},
-                    "measured": count or 0,
-                    "measured_facts": of_run or facts or {},  # older records hold the facts themselves
-                    "simulated": simulated,
-                }
+                MeasuredDevice(
+                    name=row.name,
+                    profile=row.profile,
+                    facts=row.facts,
+                    created_at=row.created_at,
+                    seen_at=row.seen_at,
+                    revoked_at=row.revoked_at,
+                    measured=count or 0,
+                    measured_facts=of_run or facts or {},  # older records hold the facts themselves
+                    simulated=simulated,
+                )
                 for row, count, facts, of_run, simulated in session.execute(query)
             ]
 
@@ -63,8 +66,8 @@ class Overview:
         """Items of every device's active jobs, counted by state."""
         return self._count_items(JobRow.device, JobRow.state == "active")
 
-    def running(self) -> list[dict[str, Any]]:
-        """``run, job, device, attempt, claimed_at, progress, items`` of every run that is under way."""
+    def running(self) -> list[RunUnderWay]:
+        """Every run that is under way."""
         items = select(func.count()).where(ItemRow.chunk_id == ChunkRow.id).scalar_subquery()
         fields = (RunRow.device, RunRow.attempt, RunRow.claimed_at, RunRow.progress)
         query = (
@@ -73,20 +76,17 @@ class Overview:
             .join(JobRow, JobRow.id == ChunkRow.job_id)
             .where(JobRow.state == "active", RunRow.state == "running")
         )
-        return self._mappings(query)
+        return self._views(RunUnderWay, query)
 
-    def jobs(self, limit: int) -> list[dict[str, Any]]:
-        """``id, device, state, created_at, finished_at, runtime, items`` of the newest jobs, active ones first."""
+    def jobs(self, limit: int) -> list[JobSummary]:
+        """The newest jobs, active ones first."""
         fields = (JobRow.id, JobRow.device, JobRow.state, JobRow.created_at, JobRow.finished_at)
         order = (case((JobRow.state == "active", 0), else_=1), JobRow.created_at.desc(), JobRow.id)
-        jobs = self._mappings(
-            select(*fields, JobRow.request["runtime"].label("runtime"))
-            .where(JobRow.state != ARRIVING)
-            .order_by(*order)
-            .limit(limit)
-        )
+        query = select(*fields, JobRow.request["runtime"].label("runtime")).where(JobRow.state != ARRIVING)
+        with reading(self._engine) as session:
+            jobs = session.execute(query.order_by(*order).limit(limit)).mappings().all()
         counts = self._count_items(JobRow.id, JobRow.id.in_([job["id"] for job in jobs]))
-        return [{**job, "items": counts.get(job["id"], {})} for job in jobs]
+        return [JobSummary(**job, items=counts.get(job["id"], {})) for job in jobs]
 
     def active_jobs(self) -> int:
         """How many jobs are not over."""
@@ -103,25 +103,25 @@ class Overview:
         with reading(self._engine) as session:
             return {row[0]: row[1] for row in session.execute(query)}
 
-    def conditions(self, device: str) -> list[dict[str, Any]]:
-        """``hash, condition, records, measured_at`` of every condition a device was measured under, newest first."""
+    def conditions(self, device: str) -> list[MeasuredCondition]:
+        """Every condition that a device was measured under, newest first."""
         about = (func.count().label("records"), func.max(MeasurementRow.id).label("newest"))
         groups = select(MeasurementRow.condition_hash.label("hash"), *about).where(MeasurementRow.device == device)
         known = groups.group_by(MeasurementRow.condition_hash).subquery()
         fields = (known.c.hash, known.c.records, MeasurementRow.measured_at, RECORD["condition"].label("condition"))
         query = select(*fields).join(MeasurementRow, MeasurementRow.id == known.c.newest)
-        return self._mappings(query.order_by(MeasurementRow.id.desc()))
+        return self._views(MeasuredCondition, query.order_by(MeasurementRow.id.desc()))
 
-    def rows(self, device: str, condition: str) -> list[dict[str, Any]]:
-        """``kind, key, spec, measured_at, p50, p90, p99, se, n, flags, arch`` of a device's newest rows under a
-        condition; ``spec`` of the first block, None where a record has none."""
+    def rows(self, device: str, condition: str) -> list[NewestRow]:
+        """A device's newest rows under a condition."""
         newest = select(func.max(MeasurementRow.id)).filter_by(device=device, condition_hash=condition)
         numbers = [RECORD[name].as_float().label(name) for name in NUMBERS]
         parts = [RECORD["n"].as_integer().label("n"), RECORD["flags"].label("flags"), RECORD["arch"].label("arch")]
         parts.append(RECORD["specs", 0].label("spec"))
-        fields: list[Any] = [MeasurementRow.kind, MeasurementRow.key, MeasurementRow.measured_at, *numbers, *parts]
+        names = (MeasurementRow.kind, MeasurementRow.key, MeasurementRow.measured_at)
         chosen = newest.group_by(MeasurementRow.kind, MeasurementRow.key)
-        return self._mappings(select(*fields).where(MeasurementRow.id.in_(chosen)).order_by(MeasurementRow.id))
+        query = select(*names, *numbers, *parts).where(MeasurementRow.id.in_(chosen)).order_by(MeasurementRow.id)
+        return self._views(NewestRow, query)
 
     def _count_items(
         self, owner: ColumnElement[str] | InstrumentedAttribute[str], *where: ColumnElement[bool]
@@ -137,9 +137,9 @@ class Overview:
                 found.setdefault(name, dict.fromkeys(ITEM_STATES, 0))[state] = count
         return found
 
-    def _mappings(self, query: Select[Any]) -> list[dict[str, Any]]:
+    def _views(self, kind: type[ViewT], query: Select[ColumnsT]) -> list[ViewT]:
         with reading(self._engine) as session:
-            return [dict(row) for row in session.execute(query).mappings()]
+            return [kind(**row) for row in session.execute(query).mappings()]
 
 
 def _item_state() -> ColumnElement[str]:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TypeAlias
 
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
+from ofa_deploy.json_types import JSON
 from ofa_deploy.store.database import Encoded
 from ofa_deploy.store.schema import MeasurementRow, RunFactsRow
 
 OF_RUN = "facts"  # the field of a record that is equal for all records of a run
 VALUES_PER_QUERY = 5000  # SQLite accepts 32 766 values in a statement
+Record: TypeAlias = dict[str, JSON]  # of a measurement, which the store does not understand
+Stored: TypeAlias = tuple[int, str | None, Record]  # its ``id``, ``run`` and ``record``
 
 
-def condition_hash(condition: Mapping[str, Any]) -> str:
+def condition_hash(condition: JSON) -> str:
     """sha256 of a condition's canonical JSON: rows are comparable where it is equal."""
-    return hashlib.sha256(json.dumps(dict(condition), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(condition, sort_keys=True, default=dict).encode()).hexdigest()
 
 
 class NewRecords:
@@ -30,11 +33,11 @@ class NewRecords:
         KeyError: one of the searched fields is missing.
     """
 
-    def __init__(self, records: Iterable[Mapping[str, Any]]) -> None:
-        self._rows, self._facts = list[dict[str, Any]](), dict[str, Encoded]()
+    def __init__(self, records: Iterable[Mapping[str, JSON]]) -> None:
+        self._rows, self._facts = list[dict[str, object]](), dict[str, Encoded]()
         for record in records:
             run = record.get("run")
-            if run and OF_RUN in record and run not in self._facts:
+            if isinstance(run, str) and OF_RUN in record and run not in self._facts:
                 self._facts[run] = Encoded(record[OF_RUN])
             self._rows.append(_row(record))
 
@@ -51,7 +54,7 @@ class NewRecords:
             session.execute(insert(MeasurementRow), new)
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+def _row(record: Mapping[str, JSON]) -> dict[str, object]:
     shared = {OF_RUN} if record.get("run") else set()
     body = Encoded({key: value for key, value in record.items() if key not in {"id", *shared}})
     fields = {name: record[name] for name in ("device", "kind", "key", "measured_at")}
@@ -59,7 +62,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**fields, **ids, "condition_hash": condition_hash(record["condition"]), "record": body}
 
 
-def as_stored(session: Session, rows: Iterable[Any]) -> list[dict[str, Any]]:
+def as_stored(session: Session, rows: Iterable[Stored]) -> list[Record]:
     """Records from the ``id``, the ``run`` and the ``record`` of rows, each with its ``id``.
 
     The records of a run share one object of facts.
@@ -69,8 +72,8 @@ def as_stored(session: Session, rows: Iterable[Any]) -> list[dict[str, Any]]:
     return [{**({OF_RUN: facts[run]} if run in facts else {}), **record, "id": number} for number, run, record in found]
 
 
-def _facts_of(session: Session, runs: Iterable[str]) -> list[tuple[str, dict[str, Any]]]:
-    names, found = sorted(runs), list[tuple[str, dict[str, Any]]]()
+def _facts_of(session: Session, runs: Iterable[str]) -> list[tuple[str, dict[str, JSON]]]:
+    names, found = sorted(runs), list[tuple[str, dict[str, JSON]]]()
     for start in range(0, len(names), VALUES_PER_QUERY):
         some = RunFactsRow.run.in_(names[start : start + VALUES_PER_QUERY])
         found += [

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Engine, Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.json_types import JSON
 from ofa_deploy.store.database import reading, writing
 from ofa_deploy.store.rows import NewRecords
 from ofa_deploy.store.schema import ChunkRow, ItemRow, JobRow, RunRow, utc_now
+from ofa_deploy.store.views import Run, RunItem
 
 MAX_ATTEMPTS = 3
 BEAT_S = 2.0  # a sign of life that brings nothing new is not written more often than this
@@ -30,20 +31,16 @@ class StaleRun(OfaDeployError):
 
 
 class Runs:
-    """The runs of one database. Every method but ``expire`` is one transaction; see ``claim`` for a run's shape."""
+    """The runs of one database. Every method but ``expire`` is one transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def claim(self, device: str, queue: str, lease_s: float, resume: str | None = None) -> dict[str, Any] | None:
+    def claim(self, device: str, queue: str, lease_s: float, resume: str | None = None) -> Run | None:
         """The next waiting chunk of a device as a new run, or None.
 
         Args:
             resume: a run of which the agent has the state still; it goes on with it where nobody else has the chunk.
-
-        Returns:
-            ``{"run", "attempt", "job", "chunk", "device", "queue", "state", "claimed_at", "run_s", "request",
-            "reference", "items"}``.
         """
         self.expire()
         again = self._resume(resume, device, queue, lease_s) if resume else None
@@ -65,7 +62,7 @@ class Runs:
             session.flush()
             return _describe(session, row)
 
-    def _resume(self, run: str, device: str, queue: str, lease_s: float) -> dict[str, Any] | None:
+    def _resume(self, run: str, device: str, queue: str, lease_s: float) -> Run | None:
         try:
             with writing(self._engine) as session:
                 row = _own(session, run)
@@ -77,8 +74,8 @@ class Runs:
         except StaleRun:
             return None
 
-    def run(self, run: str) -> dict[str, Any]:
-        """A run, as ``claim`` describes it.
+    def run(self, run: str) -> Run:
+        """A run.
 
         Raises:
             StaleRun: there is no such run.
@@ -97,7 +94,7 @@ class Runs:
             queue = select(JobRow.queue).join(ChunkRow, ChunkRow.job_id == JobRow.id).where(ChunkRow.id == row.chunk_id)
             return row.device, session.scalars(queue).one()
 
-    def beat(self, run: str, progress: Mapping[str, Any], lease_s: float) -> None:
+    def beat(self, run: str, progress: Mapping[str, JSON], lease_s: float) -> None:
         """A sign of life: prolongs the run's lease, but never beyond the limit of a run.
 
         Raises:
@@ -117,9 +114,9 @@ class Runs:
         self,
         run: str,
         digest: str,
-        records: Mapping[str, Mapping[str, Any]],
-        errors: Mapping[str, Mapping[str, Any]],
-        reference: Mapping[str, Any] | None,
+        records: Mapping[str, Mapping[str, JSON]],
+        errors: Mapping[str, Mapping[str, JSON]],
+        reference: Mapping[str, JSON] | None,
     ) -> bool:
         """Take a run's result, in one transaction: records and errors by item id. False where it was taken before.
 
@@ -140,7 +137,7 @@ class Runs:
             _close_chunk(session, row.chunk_id, reference)
         return True
 
-    def give_back(self, run: str, error: Mapping[str, Any], retry: bool) -> None:
+    def give_back(self, run: str, error: Mapping[str, JSON], retry: bool) -> None:
         """An agent could not measure its chunk: another run may, or all its items fail with ``error``.
 
         Raises:
@@ -191,31 +188,31 @@ def _seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-def _waiting(device: str, queue: str) -> Select[Any]:
+def _waiting(device: str, queue: str) -> Select[ChunkRow]:
     """The next chunk of a device that nobody measures, the oldest job's first."""
     query = select(ChunkRow).join(JobRow, JobRow.id == ChunkRow.job_id).where(ChunkRow.state == "waiting")
     active = query.where(JobRow.device == device, JobRow.queue == queue, JobRow.state == "active")
     return active.order_by(JobRow.created_at, JobRow.id, ChunkRow.position).limit(1)
 
 
-def _describe(session: Session, row: RunRow) -> dict[str, Any]:
+def _describe(session: Session, row: RunRow) -> Run:
     chunk = session.get_one(ChunkRow, row.chunk_id)
     job = session.get_one(JobRow, chunk.job_id)
     items = session.scalars(select(ItemRow).where(ItemRow.chunk_id == chunk.id).order_by(ItemRow.position))
-    return {
-        "run": row.id,
-        "attempt": row.attempt,
-        "state": row.state,
-        "device": row.device,
-        "claimed_at": row.claimed_at,
-        "job": job.id,
-        "queue": job.queue,
-        "chunk": chunk.position,
-        "run_s": job.run_s,
-        "request": job.request,
-        "reference": job.reference,
-        "items": [{"item": i.id, "position": i.position, "blob": i.blob, "payload": i.payload} for i in items],
-    }
+    return Run(
+        run=row.id,
+        attempt=row.attempt,
+        state=row.state,
+        device=row.device,
+        claimed_at=row.claimed_at,
+        job=job.id,
+        queue=job.queue,
+        chunk=chunk.position,
+        run_s=job.run_s,
+        request=job.request,
+        reference=job.reference,
+        items=tuple(RunItem(i.id, i.position, i.blob, i.payload) for i in items),
+    )
 
 
 def _get(session: Session, run: str) -> RunRow:
@@ -248,7 +245,7 @@ def _own(session: Session, run: str) -> RunRow:
     return row
 
 
-def _requeue(session: Session, chunk_id: str, error: Mapping[str, Any], retry: bool) -> None:
+def _requeue(session: Session, chunk_id: str, error: Mapping[str, JSON], retry: bool) -> None:
     chunk = session.get_one(ChunkRow, chunk_id)
     if retry and chunk.attempts < MAX_ATTEMPTS:
         chunk.state = "waiting"
@@ -257,12 +254,12 @@ def _requeue(session: Session, chunk_id: str, error: Mapping[str, Any], retry: b
     _close_chunk(session, chunk_id, None)
 
 
-def _fail_items(session: Session, chunk_id: str, error: Mapping[str, Any]) -> None:
+def _fail_items(session: Session, chunk_id: str, error: Mapping[str, JSON]) -> None:
     waiting = update(ItemRow).where(ItemRow.chunk_id == chunk_id, ItemRow.state == "waiting")
     session.execute(waiting.values(state="failed", error=dict(error)))
 
 
-def _close_chunk(session: Session, chunk_id: str, reference: Mapping[str, Any] | None) -> None:
+def _close_chunk(session: Session, chunk_id: str, reference: Mapping[str, JSON] | None) -> None:
     """End a chunk, and with the last one the job, which the caller has locked."""
     chunk = session.get_one(ChunkRow, chunk_id)
     job = session.get_one(JobRow, chunk.job_id)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import ColumnElement, and_, func, select, update
 
+from ofa_deploy.arch_record import ArchFacts
+from ofa_deploy.json_types import JSON
 from ofa_deploy.store.access import Access, add_device
-from ofa_deploy.store.architectures import EVALUATION, Architectures, remember, upsert
+from ofa_deploy.store.architectures import Architectures, as_artefact, as_evaluation, remember, upsert
 from ofa_deploy.store.database import migrate, open_engine, reading, writing
 from ofa_deploy.store.jobs import Jobs
 from ofa_deploy.store.overview import Overview
-from ofa_deploy.store.rows import VALUES_PER_QUERY, NewRecords, as_stored, condition_hash
+from ofa_deploy.store.rows import VALUES_PER_QUERY, NewRecords, Record, as_stored, condition_hash
 from ofa_deploy.store.runs import Runs
 from ofa_deploy.store.schema import ArtefactRow, CursorRow, DeviceRow, EvaluationRow, MeasurementRow, utc_now
+from ofa_deploy.store.views import Artefact, Device, Evaluation
 
-DEVICE_FIELDS = ("name", "profile", "facts", "created_at", "seen_at", "revoked_at")
 STORED = (MeasurementRow.id, MeasurementRow.run, MeasurementRow.record)  # what ``as_stored`` reads
 ONE_SHOT = "one-shot"  # weights as the supernet has them
 
@@ -51,7 +53,7 @@ class Store:
         """Close all connections."""
         self._engine.dispose()
 
-    def touch_device(self, name: str, facts: Mapping[str, Any] | None = None, pause_s: float = 0.0) -> None:
+    def touch_device(self, name: str, facts: Mapping[str, JSON] | None = None, pause_s: float = 0.0) -> None:
         """Note that a device was heard of now, with what it says about itself.
 
         Args:
@@ -68,19 +70,19 @@ class Store:
             new = {"facts": dict(facts)} if facts else {}
             session.execute(update(DeviceRow).where(DeviceRow.name == name).values(seen_at=utc_now(), **new))
 
-    def device(self, name: str) -> dict[str, Any] | None:
-        """``name, profile, facts, created_at, seen_at, revoked_at`` of a device; None where there is none."""
+    def device(self, name: str) -> Device | None:
+        """A device; None where there is none."""
         with reading(self._engine) as session:
             row = session.get(DeviceRow, name)
-            return None if row is None else {field: getattr(row, field) for field in DEVICE_FIELDS}
+            return None if row is None else as_device(row)
 
-    def devices(self) -> list[dict[str, Any]]:
+    def devices(self) -> list[Device]:
         """All devices, by name."""
         with reading(self._engine) as session:
             rows = session.scalars(select(DeviceRow).order_by(DeviceRow.name))
-            return [{field: getattr(row, field) for field in DEVICE_FIELDS} for row in rows]
+            return [as_device(row) for row in rows]
 
-    def add_measurements(self, records: list[dict[str, Any]]) -> None:
+    def add_measurements(self, records: Iterable[Mapping[str, JSON]]) -> None:
         """Append measurement records; one whose ``run`` and ``item`` are stored already is not stored again.
 
         Raises:
@@ -91,8 +93,8 @@ class Store:
             new.store(session)
 
     def measurements(
-        self, device: str, condition: Mapping[str, Any] | None = None, keys: Iterable[str] | None = None
-    ) -> list[dict[str, Any]]:
+        self, device: str, condition: Mapping[str, JSON] | None = None, keys: Iterable[str] | None = None
+    ) -> list[Record]:
         """Records of a device, oldest first, each with its ``id``; of one condition and some keys where given."""
         query = select(*STORED).where(self._of(device))
         if condition is not None:
@@ -103,10 +105,10 @@ class Store:
             parts = [wanted[i : i + VALUES_PER_QUERY] for i in range(0, len(wanted), VALUES_PER_QUERY)]
             queries = [query.where(MeasurementRow.key.in_(part)) for part in parts]
         with reading(self._engine) as session:
-            found = as_stored(session, (row for query in queries for row in session.execute(query)))
-        return sorted(found, key=lambda record: record["id"])
+            rows = [row for query in queries for row in session.execute(query)]
+            return as_stored(session, sorted(rows, key=lambda row: row[0]))
 
-    def newest_session(self, device: str) -> list[dict[str, Any]]:
+    def newest_session(self, device: str) -> list[Record]:
         """The records of the run that measured something on a device last."""
         last = select(MeasurementRow.run).where(self._of(device)).order_by(MeasurementRow.id.desc()).limit(1)
         query = select(*STORED).where(self._of(device), MeasurementRow.run == last.scalar_subquery())
@@ -118,14 +120,14 @@ class Store:
         known = MeasurementRow.device == device
         return and_(known, MeasurementRow.id <= self._until[device]) if device in self._until else known
 
-    def measurements_after(self, device: str, after: int, limit: int) -> list[dict[str, Any]]:
-        """Records of a device whose ``id`` is larger than ``after``, oldest first, ``limit`` at most."""
+    def measurements_after(self, device: str, after: int, limit: int | None = None) -> list[Record]:
+        """Records of a device whose ``id`` is larger than ``after``, oldest first, ``limit`` at most or all."""
         query = select(*STORED).where(self._of(device))
         page = query.where(MeasurementRow.id > after).order_by(MeasurementRow.id).limit(limit)
         with reading(self._engine) as session:
             return as_stored(session, session.execute(page))
 
-    def conditions(self, device: str) -> list[tuple[str, dict[str, Any]]]:
+    def conditions(self, device: str) -> list[tuple[str, dict[str, JSON]]]:
         """Hash and condition of every condition that a device was measured under, the newest first."""
         newest = select(func.max(MeasurementRow.id)).where(self._of(device)).group_by(MeasurementRow.condition_hash)
         columns = (MeasurementRow.condition_hash, MeasurementRow.record["condition"])
@@ -133,7 +135,7 @@ class Store:
         with reading(self._engine) as session:
             return [(name, condition) for name, condition in session.execute(query)]
 
-    def newest_records(self, device: str, conditions: Sequence[str]) -> list[dict[str, Any]]:
+    def newest_records(self, device: str, conditions: Sequence[str]) -> list[Record]:
         """The newest record of everything that was measured on a device under some conditions, given by their hashes,
         in the order in which the things were measured first."""
         ends = (func.max(MeasurementRow.id).label("newest"), func.min(MeasurementRow.id).label("first"))
@@ -182,7 +184,7 @@ class Store:
     def add_evaluation(
         self,
         supernet: str,
-        arch: Mapping[str, Any],
+        arch: Mapping[str, JSON],
         key: str,
         accuracy: float,
         n: int,
@@ -201,24 +203,27 @@ class Store:
         values = {"supernet": supernet, "key": key, "split": split, "state": state, "weights": weights or supernet}
         found = {"arch": dict(arch), "accuracy": float(accuracy), "n": n, "role": role, "created_at": utc_now()}
         with writing(self._engine) as session:
-            remember(session, {"key": key, "arch": arch})
+            remember(session, ArchFacts(key, arch))
             upsert(session, EvaluationRow, {**values, **found}, list(values))
 
-    def evaluations(self, supernet: str, split: str, state: str = ONE_SHOT) -> list[dict[str, Any]]:
-        """Every subnet of a supernet that was evaluated with weights in a state, oldest first: ``supernet, key, split,
-        role, state, weights, arch, accuracy, n, created_at``."""
+    def evaluations(self, supernet: str, split: str, state: str = ONE_SHOT) -> list[Evaluation]:
+        """Every subnet of a supernet that was evaluated with weights in a state, oldest first."""
         query = select(EvaluationRow).filter_by(supernet=supernet, split=split, state=state).order_by(EvaluationRow.id)
         with reading(self._engine) as session:
-            return [{name: getattr(row, name) for name in EVALUATION} for row in session.scalars(query)]
+            return [as_evaluation(row) for row in session.scalars(query)]
 
-    def add_artefact(self, kind: str, path: str, sha256: str, meta: Mapping[str, Any]) -> None:
+    def add_artefact(self, kind: str, path: str, sha256: str, meta: Mapping[str, object]) -> None:
         """Remember a file that was made."""
         with writing(self._engine) as session:
-            session.add(ArtefactRow(kind=kind, path=path, sha256=sha256, meta=dict(meta)))
+            session.add(ArtefactRow(kind=kind, path=path, sha256=sha256, meta={**meta}))
 
-    def artefacts(self, kind: str) -> list[dict[str, Any]]:
-        """``kind, path, sha256, meta, created_at`` of the files of a kind, newest last."""
+    def artefacts(self, kind: str) -> list[Artefact]:
+        """The files of a kind, newest last."""
         query = select(ArtefactRow).filter_by(kind=kind).order_by(ArtefactRow.id)
-        fields = ("kind", "path", "sha256", "meta", "created_at")
         with reading(self._engine) as session:
-            return [{name: getattr(row, name) for name in fields} for row in session.scalars(query)]
+            return [as_artefact(row) for row in session.scalars(query)]
+
+
+def as_device(row: DeviceRow) -> Device:
+    """A row as a record."""
+    return Device(row.name, row.profile, row.facts, row.created_at, row.seen_at, row.revoked_at)

@@ -90,7 +90,7 @@ def three_devices(workspace: Workspace) -> Iterator[Fleet]:
         stack.callback(server.close)
         fleet = stack.enter_context(Fleet.open(workspace, server.url))
         for target in TARGETS:
-            code = fleet.client.register(target.name, target.model_dump(mode="json"))["code"]
+            code = fleet.client.register(target.name, target.model_dump(mode="json")).code
             if target.browser:
                 stack.enter_context(open_page(f"{server.url}/agent#{code}"))
             else:
@@ -112,7 +112,7 @@ def open_page(link: str) -> Iterator[None]:
 def wait_until_online(fleet: Fleet, name: str) -> None:
     """Until an agent has asked for work."""
     end = time.monotonic() + ONLINE_S
-    while not fleet.client.device(name)["online"]:
+    while not fleet.client.device(name).device.online:
         if time.monotonic() > end:
             raise OfaDeployError(f"{name} is not online after {ONLINE_S} s")
         time.sleep(0.2)

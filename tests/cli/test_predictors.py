@@ -66,7 +66,7 @@ def test_fit_then_show_then_more_without_evaluating_again(folder, monkeypatch):
     evaluated, accuracies = [], Campaign.accuracies
 
     def counted(self, archs, roles, split):
-        known = {row["key"] for row in self._store.evaluations(self.supernet_id, split)}
+        known = {row.key for row in self._store.evaluations(self.supernet_id, split)}
         evaluated.extend(arch for arch in archs if arch.key not in known)
         return accuracies(self, archs, roles, split)
 
@@ -88,7 +88,7 @@ def test_a_recipes_proxies_keep_subnets_from_being_evaluated(folder, monkeypatch
     error = fit_predictor(subject, config).error
     assert error["min_proxy"] == {"synflow": 0.4}
     rows = workspace.store.evaluations(subject.sha256, "fit")
-    evaluated = {role: [row["arch"] for row in rows if row["role"] == role] for role in ("fit", "heldout")}
+    evaluated = {role: [row.arch for row in rows if row.role == role] for role in ("fit", "heldout")}
     gate = proxy_gate.ProxyGate(subject.codec, subject.data, config.min_proxy)
     passes = {role: gate.passes([subject.space.canonical(arch) for arch in archs]) for role, archs in evaluated.items()}
     assert passes["fit"].all()

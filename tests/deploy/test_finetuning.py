@@ -109,11 +109,11 @@ def test_from_scratch_nothing_is_inherited(finetuned, command, ofa_deploy):
 def test_the_architecture_remembers_how_it_came_to_its_weights(finetuned):
     folder, answer = finetuned
     with Workspace.open(folder / ".ofa") as opened:
-        known = opened.store.architectures.one(ARCH.key)["evaluations"]
-    tuned = [one for one in known if one["state"] == "fine-tuned"]
-    assert {one["split"]: one["accuracy"] for one in tuned} == answer["after"]
-    assert {one["supernet"] for one in tuned} == {answer["supernet_sha256"]}
-    assert all(one["weights"] != one["supernet"] for one in tuned)
+        known = opened.store.architectures.one(ARCH.key).evaluations
+    tuned = [one for one in known if one.state == "fine-tuned"]
+    assert {one.split: one.accuracy for one in tuned} == answer["after"]
+    assert {one.supernet for one in tuned} == {answer["supernet_sha256"]}
+    assert all(one.weights != one.supernet for one in tuned)
 
 
 def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tmp_path):

@@ -86,7 +86,7 @@ def test_evaluations_on_the_sample_are_kept_apart(elsewhere):
     arch = elsewhere.space.smallest
     value = elsewhere.campaign.accuracy(arch)
     store = elsewhere.campaign._store
-    assert [row["accuracy"] for row in store.evaluations(elsewhere.sha256, "valid-sample")] == [value]
+    assert [row.accuracy for row in store.evaluations(elsewhere.sha256, "valid-sample")] == [value]
     assert not store.evaluations(elsewhere.sha256, "valid")
 
 

@@ -68,10 +68,10 @@ def test_every_score_is_compared_with_training_alone(audited):
 def test_what_was_trained_alone_is_known_of_the_architecture(audited):
     folder, answer, _ = audited
     with Workspace.open(folder / ".ofa") as opened:
-        known = {row["key"]: row["evaluations"] for row in opened.store.architectures.find(state="scratch")}
+        known = {row.key: row.evaluations for row in opened.store.architectures.find(state="scratch")}
     assert len(answer["rows"]) == 4
     for row in answer["rows"]:
-        scratch = [one["accuracy"] for one in known[row["key"]] if one["state"] == "scratch"]
+        scratch = [one.accuracy for one in known[row["key"]] if one.state == "scratch"]
         assert sorted(scratch) == sorted(row["alone"])
 
 

@@ -3,7 +3,7 @@
 import json
 
 from ofa_deploy.fleet.tokens import digest
-from ofa_deploy.store import Workspace, utc_now
+from ofa_deploy.store import NewestRow, NewItem, Workspace, utc_now
 
 HOSTILE = '<img src=x onerror="window.hacked=1">'
 CONDITION = {
@@ -51,6 +51,11 @@ def blocks():
     yield "classifier-1x1-c80-m0-o1000-k1-s1-none", 0.2
 
 
+def row(key, p50=1.0, spec=None):
+    """A row of a block as the database tells it."""
+    return NewestRow("op", key, "2025-01-02T03:04:05Z", p50, p50, p50, 0.01, 72, [], None, spec)
+
+
 def seed(workspace: Workspace):
     """Devices, measurements, two jobs (one running), and a report of each kind."""
     store = workspace.store
@@ -64,7 +69,7 @@ def seed(workspace: Workspace):
     rows.append(record(HOSTILE, HOSTILE, 1.0, flags=[HOSTILE], arch={"depths": HOSTILE}))
     store.add_measurements(rows)
     add_job(store, "a" * 32, "jetson-1", 40)
-    run = store.runs.claim("jetson-1", "", 3600)["run"]
+    run = store.runs.claim("jetson-1", "", 3600).run
     beat(store, run, 3)
     add_job(store, "b" * 32, "sim-1", 25)
     for kind, name in (("audits", "audit"), ("bundles", "report")):
@@ -74,7 +79,7 @@ def seed(workspace: Workspace):
 
 def add_job(store, job, device, count):
     """A job of one chunk."""
-    items = [{"position": i, "blob": "0" * 64, "payload": {"key": f"k{i}", **WORK}} for i in range(count)]
+    items = [NewItem(i, "0" * 64, {"key": f"k{i}", **WORK}) for i in range(count)]
     store.jobs.create(job, device, {"runtime": RUNTIME, "settings": {}, "sentinels": []}, [items])
 
 

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from device_agents.__main__ import parse
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.tokens import digest, new_code
-from ofa_deploy.store import Store, utc_now
+from ofa_deploy.store import NewItem, Store, utc_now
 
 ADMIN = "the-admins-token"
 SHA = hashlib.sha256(b"").hexdigest()
@@ -67,10 +67,10 @@ def served(tmp_path):
         assert store.access.enrol(digest(name), digest(secret), {}) == name
     store.access.revoke("gone")
     payload = {"key": "k", "kind": "op", "specs": [], "counts": []}
-    items = [[{"position": i, "blob": SHA, "payload": payload}] for i in range(2)]
+    items = [[NewItem(i, SHA, payload)] for i in range(2)]
     job = uuid4().hex
     store.jobs.create(job, "phone", {"runtime": {}, "settings": {}, "sentinels": []}, items)
-    run = store.runs.claim("phone", "", 60)["run"]
+    run = store.runs.claim("phone", "", 60).run
     values = {
         "job": job,
         "run": run,

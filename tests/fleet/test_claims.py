@@ -97,8 +97,8 @@ def test_an_agent_that_waits_is_woken_by_a_job(servers, other):
 def test_a_command_that_waits_hears_at_once_that_its_job_has_ended(servers):
     urls, _ = servers
     asked, got, client = submit(urls[0]), [], Client(urls[0], TOKEN)
-    assert client.status(asked)["state"] == "active", "without a wait it is answered at once"
-    command = threading.Thread(target=lambda: got.append(client.status(asked, wait_s=20)["state"]))
+    assert client.status(asked).state == "active", "without a wait it is answered at once"
+    command = threading.Thread(target=lambda: got.append(client.status(asked, wait_s=20).state))
     command.start()
     time.sleep(0.3)
     run = ask(urls[0], "/api/claim", {"facts": {}})["run"]
@@ -109,7 +109,7 @@ def test_a_command_that_waits_hears_at_once_that_its_job_has_ended(servers):
     other.cancel(asked)
     command.join(15)
     assert got == ["cancelled"]
-    assert client.status(asked, wait_s=20)["state"] == "cancelled"
+    assert client.status(asked, wait_s=20).state == "cancelled"
     client.close()
     other.close()
 
@@ -162,7 +162,7 @@ def test_a_device_that_is_not_there_is_said_at_once_and_who_and_since_when(serve
     store.access.register("new", PROFILE, digest("another"), utc_now(60))
     with pytest.raises(DeviceUnavailable, match=r"'new' was registered at 20.*no agent ever reported"):
         submit(urls[0], device="new")
-    seen = store.device("phone")["seen_at"]
+    seen = store.device("phone").seen_at
     monkeypatch.setattr("ofa_deploy.fleet.service.SEEN_S", 0.0)
     with pytest.raises(DeviceUnavailable, match=f"last heard of at {seen}, 0 s ago; start its agent there again"):
         submit(urls[0])
@@ -179,7 +179,7 @@ def test_a_job_that_nobody_takes_fails_for_who_waits_for_it(servers):
     time.sleep(0.3)
     status = client.status(number)
     client.close()
-    assert (status["state"], status["failed"], status["errors"][0]["reason"]) == ("done", 1, "timeout")
+    assert (status.state, status.failed, status.errors[0].reason) == ("done", 1, "timeout")
 
 
 def test_work_that_comes_while_an_agent_asks_is_not_missed(servers, monkeypatch):
@@ -216,7 +216,7 @@ def test_jobs_of_a_command_that_is_gone_end(servers, monkeypatch):
     with store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE jobs SET created_at = '2020-01-01T00:00:00.000Z'")
     client = Client(urls[1], TOKEN)
-    assert [client.status(job)["state"] for job in (number, kept, running)] == ["cancelled", "active", "active"]
+    assert [client.status(job).state for job in (number, kept, running)] == ["cancelled", "active", "active"]
     client.close()
 
 
@@ -227,5 +227,5 @@ def test_a_sign_of_life_shows_the_device_as_there(servers):
     with store._engine.begin() as connection:
         connection.exec_driver_sql("UPDATE devices SET seen_at = '2020-01-01T00:00:00.000Z'")
     ask(urls[0], f"/api/runs/{run['run']}/progress", {"phase": "rounds", "round": 1}, 204)
-    assert store.device("phone")["seen_at"] > "2020-01-02"
-    assert store.device("phone")["facts"] == {"cpu": "x"}
+    assert store.device("phone").seen_at > "2020-01-02"
+    assert store.device("phone").facts == {"cpu": "x"}

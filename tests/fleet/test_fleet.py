@@ -19,10 +19,11 @@ from ofa_deploy.errors import DeviceUnavailable, OfaDeployError, UsageError
 from ofa_deploy.fleet import Client, Fleet, Protocol
 from ofa_deploy.fleet.local import PHASES, _progress, server_elsewhere
 from ofa_deploy.fleet.presence import announced, running
+from ofa_deploy.fleet.schemas import JobStatus
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import admin_token
-from ofa_deploy.store import Workspace
+from ofa_deploy.store import NewItem, Workspace
 
 
 def alive(pid):
@@ -54,7 +55,7 @@ def test_measures_through_a_real_server_and_a_real_agent(fleet, workspace, targe
         assert record.condition["provider"] == "CPUExecutionProvider"
         assert len(record.facts["cores_used"]) == 1
     assert seen[-1]["done"] == seen[-1]["total"] == 3
-    assert workspace.store.device("local")["facts"]["python"]
+    assert workspace.store.device("local").facts["python"]
     assert list((workspace.root / "blobs").glob("*/*")) == []
 
 
@@ -104,7 +105,8 @@ def test_progress_is_told_in_words(fleet, target, make_items, quick_protocol):
     assert all(progress["round"] >= 1 and 0 <= progress["steady"] <= 2 for progress in rounds)
     assert told[-1]["done"] == told[-1]["total"] == 2
     now = {"phase": "rounds", "round": 3, "settled": 2, "rounds_min": 12}
-    status = {"progress": now, "running": 4, "done": 1, "failed": 0, "total": 8}
+    counts = {"running": 4, "done": 1, "failed": 0, "total": 8}
+    status = JobStatus(id="j", device="d", state="active", errors=(), progress=now, lost=None, **counts)
     assert _progress(status) == {"done": 2, "total": 8, "phase": "measuring", "round": 3, "steady": 2}
 
 
@@ -147,21 +149,21 @@ def test_a_device_without_an_agent_is_said_at_once(fleet, target, make_items):
 def test_jobs_of_a_command_that_was_killed_are_not_measured_for_the_next_one(
     fleet, workspace, target, make_items, quick_protocol
 ):
-    workspace.store.jobs.create("old", "local", {}, [[{"position": 0, "blob": "x", "payload": {"key": "x"}}]], "old")
+    workspace.store.jobs.create("old", "local", {}, [[NewItem(0, "x", {"key": "x"})]], "old")
     assert len(fleet.measure(target, make_items(1), quick_protocol)) == 1
-    assert workspace.store.jobs.status("old")["state"] == "active"
+    assert workspace.store.jobs.status("old").state == "active"
 
 
 def test_the_next_command_ends_the_jobs_of_one_that_was_killed(workspace):
     code = """
         import pathlib, sys, time
         from ofa_deploy.fleet import Fleet
-        from ofa_deploy.store import Workspace
+        from ofa_deploy.store import NewItem, Workspace
         workspace = Workspace.open(pathlib.Path(sys.argv[1]))
         Fleet.open(workspace)
         (queue,) = (workspace.root / "blobs").glob("*/")
         (queue / "model").touch()
-        item = {"position": 0, "blob": "model", "payload": {"key": "x"}}
+        item = NewItem(0, "model", {"key": "x"})
         workspace.store.jobs.create("old", "local", {}, [[item]], queue.name)
         print(queue, flush=True)
         time.sleep(60)
@@ -170,11 +172,11 @@ def test_the_next_command_ends_the_jobs_of_one_that_was_killed(workspace):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         models = Path(process.stdout.readline().strip())
         Fleet.open(workspace).close()
-        assert workspace.store.jobs.status("old")["state"] == "active", "its command lives"
+        assert workspace.store.jobs.status("old").state == "active", "its command lives"
         assert (models / "model").exists()
         process.kill()
     with Fleet.open(workspace):
-        assert workspace.store.jobs.status("old")["state"] == "cancelled"
+        assert workspace.store.jobs.status("old").state == "cancelled"
         assert not models.exists()
     assert list((workspace.root / "blobs").iterdir()) == []
 

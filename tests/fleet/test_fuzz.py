@@ -55,7 +55,7 @@ def test_nobody_breaks_anything(described, mode, token):
 
     schema, store = described
     fuzz(schema, mode, check)
-    devices = [device["name"] for device in store.devices()]
+    devices = [device.name for device in store.devices()]
     assert "phone" in devices
     assert all(store.newest_measurement(name) == 0 for name in devices), "nobody had a run"
     assert store.jobs.waiting() == set(), "nobody had a model"

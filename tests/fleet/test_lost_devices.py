@@ -64,9 +64,9 @@ def phone(fleet, workspace, target, tmp_path):
             self.agent.kill()
             self.agent.wait()
 
-    code, device = fleet.client.register("phone", target.model_dump(mode="json"))["code"], Phone()
+    code, device = fleet.client.register("phone", target.model_dump(mode="json")).code, Phone()
     device.start()
-    wait_for(lambda: workspace.store.device("phone")["facts"])
+    wait_for(lambda: workspace.store.device("phone").facts)
     yield device
     device.kill()
 
@@ -83,7 +83,7 @@ def refuse_results(monkeypatch, store):
 
 STAGES = {
     "when it has it": lambda store: store.overview.running(),
-    "in the rounds": lambda store: any((run["progress"] or {}).get("round") for run in store.overview.running()),
+    "in the rounds": lambda store: any((run.progress or {}).get("round") for run in store.overview.running()),
 }
 
 
@@ -107,12 +107,12 @@ def test_the_command_ends_and_the_job_goes_on(stage, fleet, workspace, phone, ma
         assert time.monotonic() - killed[0] < LEASE_S + LOST_S + 10
     assert error.value.exit_code == 5
     (job,) = store.jobs.of_device("phone")
-    assert job["state"] == "active"
+    assert job.state == "active"
     phone.start()
-    wait_for(lambda: store.jobs.status(job["id"])["state"] == "done")
+    wait_for(lambda: store.jobs.status(job.id).state == "done")
     assert [record["key"] for record in store.measurements("phone")] == [item.key for item in make_items(2)]
-    status = fleet.client.status(job["id"])
-    assert (status["done"], status["failed"], status["lost"]) == (2, 0, None)
+    status = fleet.client.status(job.id)
+    assert (status.done, status.failed, status.lost) == (2, 0, None)
 
 
 def lose(fleet, phone, items, wait):
@@ -134,7 +134,7 @@ def test_a_command_that_is_repeated_when_the_device_is_back_measures_nothing_twi
     wait_for(workspace.store.overview.running)
     records = fleet.measure(phone.profile, items[:3], MEASURED)
     assert [record.key for record in records] == [item.key for item in items[:3]]
-    jobs = {job["id"]: job["state"] for job in workspace.store.jobs.of_device("phone")}
+    jobs = {job.id: job.state for job in workspace.store.jobs.of_device("phone")}
     wanted = {"same": ["done"], "fewer": ["cancelled", "done"], "others": ["done", "done"]}[first]
     assert sorted(jobs.values()) == wanted
     measured = [record["key"] for record in workspace.store.measurements("phone")]
@@ -155,7 +155,7 @@ def test_an_own_agent_that_hangs_ends_the_command(fleet, workspace, target, make
         fleet.measure(target, make_items(2), MEASURED.model_copy(update={"cap_s": 600.0}), stop)
     with pytest.raises(ProcessLookupError):
         os.kill(stopped[0], 0)
-    assert [job["state"] for job in workspace.store.jobs.of_device("local")] == ["cancelled"]
+    assert [job.state for job in workspace.store.jobs.of_device("local")] == ["cancelled"]
 
 
 def test_a_device_that_is_busy_with_another_job_is_not_lost(fleet, workspace, phone, make_items):

@@ -4,10 +4,11 @@ import io
 import json
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 import requests
-from dashboard_data import HOSTILE, add_job, beat, blocks, let_in, record, seed
+from dashboard_data import HOSTILE, add_job, beat, blocks, let_in, record, row, seed
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event, text
 
@@ -18,7 +19,7 @@ from ofa_deploy.fleet.service import SEEN_S
 from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.status import device_status
 from ofa_deploy.space import PopulationCodec, load_space
-from ofa_deploy.store import utc_now
+from ofa_deploy.store import MeasuredDevice, utc_now
 
 TOKEN = "the-admins-secret"
 
@@ -115,14 +116,14 @@ def test_the_overview_asks_the_database_the_same_few_questions_however_large_the
 
 def test_a_device_that_says_too_much_is_cut_short():
     facts = {f"fact{i}" * 99: "x" * 9999 for i in range(500)} | {"temperature_gpu_c": 70, "temperature_c": "hot"}
-    known = {"name": "d", "created_at": utc_now(), "measured": 0, "measured_facts": {}, "simulated": None}
-    shown = device_status({**known, "facts": facts, "seen_at": utc_now(-2 * SEEN_S)})
-    assert len(json.dumps(shown)) < 30_000
-    assert not shown["online"]
-    never = device_status({**known, "facts": {}, "seen_at": None, "profile": {"name": "jetson_nano"}})
-    assert (never["online"], never["seen_s"], never["profile"]) == (False, None, "jetson_nano")
+    known = MeasuredDevice("d", None, facts, utc_now(), utc_now(-2 * SEEN_S), None, 0, {}, None)
+    shown = device_status(known)
+    assert len(json.dumps(vars(shown))) < 30_000
+    assert not shown.online
+    never = device_status(replace(known, facts={}, seen_at=None, profile={"name": "jetson_nano"}))
+    assert (never.online, never.seen_s, never.profile) == (False, None, "jetson_nano")
     few = {"temperature_gpu_c": 70, "temperature_c": "hot"}
-    assert device_status({**known, "facts": few, "seen_at": utc_now()})["temperatures"] == {"gpu": [70.0]}
+    assert device_status(replace(known, facts=few, seen_at=utc_now())).temperatures == {"gpu": [70.0]}
 
 
 def test_a_table_holds_the_newest_row_of_every_block(get, workspace):
@@ -150,7 +151,7 @@ def test_conditions_are_shown_apart(get, workspace):
 
 
 def test_a_heat_map_puts_every_block_where_its_channels_resolution_kernel_and_expansion_say():
-    middle, ends = heat_map({"key": key, "p50": ms} for key, ms in blocks())["tables"]
+    middle, ends = heat_map(row(key, ms) for key, ms in blocks()).to_json()["tables"]
     assert [(line["cin"], line["cout"]) for line in middle["lines"]][:2] == [(16, 24), (24, 24)]
     assert len(middle["columns"]) == 2 * 3 * 3
     assert len({(cell["line"], cell["column"]) for cell in middle["cells"]}) == len(middle["cells"]) == 5 * 18
@@ -161,7 +162,7 @@ def test_a_heat_map_puts_every_block_where_its_channels_resolution_kernel_and_ex
 
 def test_a_heat_map_has_a_table_for_each_kind_of_block():
     keys = [f"uib-14x14-c16-m48-o16{start}-k{kernel}-s1-relu-skip" for start in ("", "-start3") for kernel in (0, 5)]
-    own, other, ends = heat_map({"key": key} for key in [key for key, _ in blocks()] + keys)["tables"]
+    own, other, ends = heat_map(row(key) for key in [key for key, _ in blocks()] + keys).to_json()["tables"]
     assert {line["kind"] for line in own["lines"]} == {"mbconv"}
     assert [line["kind"] for line in other["lines"]] == ["uib"]
     assert [(column["start"], column["kernel"]) for column in other["columns"]] == [(0, 0), (0, 5), (3, 0), (3, 5)]
@@ -171,7 +172,7 @@ def test_a_heat_map_has_a_table_for_each_kind_of_block():
 @pytest.mark.parametrize("name", ["resnet_28", "mnv4_hybrid_28"])
 def test_a_heat_map_has_a_place_for_every_block_of_any_kind(name):
     ops = PopulationCodec(load_space(name)).ops
-    found = heat_map({"key": op.key, "spec": op.to_json()} for op in ops)
+    found = heat_map(row(op.key, spec=op.to_json()) for op in ops).to_json()
     assert found["others"] == []
     kinds = [{line["kind"] for line in table["lines"]} for table in found["tables"]]
     assert {"stem", "head", "classifier"} in kinds
@@ -184,7 +185,7 @@ def test_a_heat_map_has_a_place_for_every_block_of_any_kind(name):
 
 def test_a_heat_map_tells_sizes_apart_where_it_cannot_tell_the_resolution():
     keys = [f"mbconv-{size}x{size}-c16-m48-o16-k3-s1-relu-skip" for size in (7, 9)]
-    found = heat_map({"key": key} for key in [*keys, "unknown-7x7"])
+    found = heat_map(row(key) for key in [*keys, "unknown-7x7"]).to_json()
     (table,) = found["tables"]
     assert [line["at"] for line in table["lines"]] == [7, 9]
     assert [row["key"] for row in found["others"]] == ["unknown-7x7"]
@@ -287,8 +288,8 @@ def test_a_lease_that_expires_is_logged(workspace):
     handler = write_logs("text", stream)
     try:
         add_job(workspace.store, "c" * 32, "d-1", 1)
-        run = workspace.store.runs.claim("d-1", "", -1)["run"]
-        assert workspace.store.runs.claim("d-1", "", 60)["attempt"] == 2
+        run = workspace.store.runs.claim("d-1", "", -1).run
+        assert workspace.store.runs.claim("d-1", "", 60).attempt == 2
     finally:
         for name in ("ofa_deploy", "uvicorn.error"):
             logging.getLogger(name).removeHandler(handler)

@@ -5,6 +5,7 @@ import pytest
 from ofa_deploy.fleet import Protocol
 from ofa_deploy.fleet.records import make_records
 from ofa_deploy.fleet.schemas import RunResult
+from ofa_deploy.store import Run, RunItem
 
 RUNTIME = {"runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "batch": 1, "threads": 1}
 SHA = "0" * 64
@@ -29,10 +30,21 @@ def measured(
 ):
     """Record of one item ``i`` from its timings and the sentinel's level in every round; of ``beside`` other items."""
     runtime = {**RUNTIME, "runtime": "simulated"} if simulated else RUNTIME
-    run = {"run": "r", "device": "d", "reference": reference, "claimed_at": CLAIMED.isoformat()}
-    run["request"] = {"runtime": runtime}
     payload = {"kind": "op", "key": "k", "ops": ["k"], "specs": [], "arch": None}
-    run["items"] = [{"item": name, "payload": payload} for name in ("i", *(item["item"] for item in beside))]
+    run = Run(
+        run="r",
+        attempt=1,
+        state="running",
+        device="d",
+        claimed_at=CLAIMED.isoformat(),
+        job="j",
+        queue="",
+        chunk=0,
+        run_s=3600.0,
+        request={"runtime": runtime, "settings": settings, "sentinels": []},
+        reference=reference,
+        items=tuple(RunItem(name, 0, SHA, payload) for name in ("i", *(item["item"] for item in beside))),
+    )
     result = RunResult(
         condition={**runtime, "runtime_version": "1", "simulated": told},
         facts={},
@@ -51,7 +63,7 @@ def measured(
 def test_a_calm_measurement_has_no_flags():
     record, level = measured([[2.0, 2.2]] * 12, [1.0] * 12)
     assert (record.p50, record.flags, record.scale, record.excluded) == (2.1, [], 1.0, [])
-    assert (record.sentinel_ms, level["sentinel_ms"]) == (1.0, 1.0)
+    assert (record.sentinel_ms, level.sentinel_ms) == (1.0, 1.0)
     assert (record.device, record.run, record.item, record.key) == ("d", "r", "i", "k")
     assert (record.started_at, record.measured_at) == (moment(60), moment(120))
 

@@ -481,7 +481,7 @@ def test_a_claim_waits_for_work_and_a_client_that_is_gone_gets_none(api):
     gone.request(
         "POST", "/api/claim", body, {"Authorization": f"Bearer {api.token}", "Content-Type": "application/json"}
     )
-    while not api.store.device(api.device)["facts"]:
+    while not api.store.device(api.device).facts:
         pass
     gone.close()
     _, run = api.start()

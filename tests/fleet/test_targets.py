@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from ofa_deploy.errors import DeviceUnavailable, UsageError
 from ofa_deploy.fleet import known_targets, resolve_target
 from ofa_deploy.fleet.targets import new_table_name
+from ofa_deploy.store import Device
 
 YAML = "name: {name}\ndescription: a test\nruntime: onnxruntime\nthreads: {threads}\n"
 
@@ -54,7 +57,7 @@ NANO = {**resolve_target("jetson_nano").model_dump(mode="json"), "runtime": "ten
 
 
 def with_devices(workspace, monkeypatch, **profiles):
-    devices = [{"name": name, "profile": profile, "revoked_at": None} for name, profile in profiles.items()]
+    devices = [Device(name, profile, {}, "", None, None) for name, profile in profiles.items()]
     monkeypatch.setattr(workspace.store, "devices", lambda: devices)
     return devices
 
@@ -63,7 +66,7 @@ def test_a_profile_of_which_no_device_is_registered_is_simulated(workspace, monk
     found = resolve_target("jetson_nano", workspace, measure=True)
     assert (found.name, found.runtime, found.simulated) == ("jetson_nano", "simulated", True)
     gone = with_devices(workspace, monkeypatch, nano1=NANO)
-    gone[0]["revoked_at"] = "2026-01-01T00:00:00Z"
+    gone[0] = replace(gone[0], revoked_at="2026-01-01T00:00:00Z")
     assert resolve_target("jetson_nano", workspace).simulated
 
 

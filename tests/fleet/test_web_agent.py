@@ -130,7 +130,7 @@ def test_a_reloaded_page_goes_on_with_the_same_run(with_assets, served, page, ma
     workspace = served[1]
     job = Job(workspace, make_items(3))
     expect(page.locator("#detail")).to_contain_text("round 1", timeout=WAIT_MS)
-    first = workspace.store.overview.running()[0]["run"]
+    first = workspace.store.overview.running()[0].run
     page.reload()
     assert {record.run for record in job.wait(page)} == {first}, job.error
     expect(page.locator("#phase")).to_have_text("Waiting for work")

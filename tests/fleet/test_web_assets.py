@@ -35,7 +35,7 @@ def package(tmp_path, monkeypatch):
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
         digest = base64.b64encode(hashlib.sha512(path.read_bytes()).digest()).decode()
-        monkeypatch.setattr(web_assets, "locked", lambda: {"version": "1.2.3", "integrity": f"sha512-{digest}"})
+        monkeypatch.setattr(web_assets, "locked", lambda: web_assets.Locked("1.2.3", f"sha512-{digest}"))
         return path
 
     return make
@@ -116,7 +116,7 @@ def test_the_lock_file_pins_every_package_and_names_no_registry():
     assert f"node_modules/{web_assets.PACKAGE}" in packages
     assert all("integrity" in package for name, package in packages.items() if name)
     assert "resolved" not in text
-    assert packages[""]["dependencies"] == {web_assets.PACKAGE: web_assets.locked()["version"]}
+    assert packages[""]["dependencies"] == {web_assets.PACKAGE: web_assets.locked().version}
 
 
 def test_registering_a_browser_prints_a_link(tmp_path, ofa_deploy):

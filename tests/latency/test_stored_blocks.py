@@ -17,6 +17,7 @@ from ofa_deploy.fleet.targets import resolve_target
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, as_records, read_csv, read_table, write_csv
 from ofa_deploy.latency.priors import interpolate
 from ofa_deploy.space import PopulationCodec, SearchSpace, StageSpec
+from ofa_deploy.store import NewestRow
 
 KEPT = Path(__file__).parent / "kept" / "table.json"
 CONDITION = {
@@ -120,18 +121,21 @@ def test_csv_has_a_column_for_what_the_others_cannot_tell(space, tmp_path):
 
 def test_a_heat_map_shows_a_new_kind(space, monkeypatch):
     monkeypatch.setattr("ofa_deploy.fleet.heatmap.BLOCKS", ("mbconv", "uib", "plain"))
-    rows = [{"key": key, "spec": row.block.to_json(), "p50": row.p50} for key, row in a_table(space).rows.items()]
-    found = heat_map(rows)
+    rows = [
+        NewestRow("op", key, "", row.p50, row.p50, row.p50, row.se, row.n, [], None, row.block.to_json())
+        for key, row in a_table(space).rows.items()
+    ]
+    found = heat_map(rows).to_json()
     assert found["others"] == []
     _, own, ends = found["tables"]
     assert {line["kind"] for line in own["lines"]} == {"plain"}
     assert {line["kind"] for line in ends["lines"]} == {"stem", "head", "classifier"}
     assert {cell["key"]: cell["p50"] for part in found["tables"] for cell in part["cells"]} == {
-        row["key"]: row["p50"] for row in rows
+        row.key: row.p50 for row in rows
     }
     assert "spec" not in own["cells"][0]
-    unknown = [{"key": row["key"]} for row in rows if row["key"].startswith("plain")]
-    assert heat_map(unknown)["others"] == unknown
+    unknown = [replace(row, spec=None) for row in rows if row.key.startswith("plain")]
+    assert heat_map(unknown).others == unknown
 
 
 def test_a_table_of_an_earlier_version_is_read_and_written_as_it_was(tmp_path):

@@ -56,7 +56,7 @@ def test_what_a_run_says_of_its_device_is_stored_once_and_older_records_are_read
     assert found == store.measurements_after("local", 0, 100)
     assert [r["facts"] for r in found] == [{"cpu": "y"}, *[facts] * 50, {"file": "z"}, facts]
     store.touch_device("local")
-    assert store.overview.devices()[0]["measured_facts"] == facts
+    assert store.overview.devices()[0].measured_facts == facts
     with store._engine.connect() as connection:
         assert connection.execute(text("SELECT sum(length(CAST(record AS TEXT))) FROM measurements")).scalar() < 20_000
         assert connection.execute(text("SELECT run FROM run_facts")).scalars().all() == ["run"]
@@ -74,7 +74,7 @@ def test_evaluation_replaces_the_same_subnet_on_the_same_split(store):
     store.add_evaluation("net", {"depths": [2]}, "key", 0.9, 100, "test", "fit")
     store.add_evaluation("net", {"depths": [3]}, "other", 0.6, 100, "valid", "heldout")
     found = store.evaluations("net", "valid")
-    assert [(e["key"], e["accuracy"], e["role"], e["arch"]) for e in found] == [
+    assert [(e.key, e.accuracy, e.role, e.arch) for e in found] == [
         ("key", 0.75, "fit", {"depths": [2]}),
         ("other", 0.6, "heldout", {"depths": [3]}),
     ]
@@ -85,7 +85,7 @@ def test_artefacts_newest_last(store):
     store.add_artefact("supernet", "a", "0" * 64, {"x": 1})
     store.add_artefact("supernet", "b", "1" * 64, {})
     store.add_artefact("bundle", "c", "2" * 64, {})
-    assert [(a["path"], a["meta"]) for a in store.artefacts("supernet")] == [("a", {"x": 1}), ("b", {})]
+    assert [(a.path, a.meta) for a in store.artefacts("supernet")] == [("a", {"x": 1}), ("b", {})]
 
 
 def test_devices_remember_what_they_said(store):
@@ -94,9 +94,9 @@ def test_devices_remember_what_they_said(store):
     first = store.device("phone")
     store.touch_device("phone", {})
     again = store.device("phone")
-    assert again["facts"] == {"cpu": "x"}
-    assert again["seen_at"] >= first["seen_at"]
-    assert again["created_at"] == first["created_at"]
+    assert again.facts == {"cpu": "x"}
+    assert again.seen_at >= first.seen_at
+    assert again.created_at == first.created_at
 
 
 def test_many_threads_write_at_once(store):
@@ -118,7 +118,7 @@ def test_a_device_that_tells_nothing_new_is_not_written_again_and_again(store):
     store.touch_device("phone", pause_s=60)
     assert store.device("phone") == first
     store.touch_device("phone", {"cpu": "y"}, pause_s=60)
-    assert store.device("phone")["facts"] == {"cpu": "y"}
+    assert store.device("phone").facts == {"cpu": "y"}
 
 
 def test_pages_of_measurements(store):

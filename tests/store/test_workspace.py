@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.store import Store, Workspace
+from ofa_deploy.store import Device, NewItem, Store, Workspace
 from ofa_deploy.store.database import HEAD, MIGRATIONS, open_engine
 from ofa_deploy.store.schema import Base
 
@@ -91,24 +91,15 @@ def test_a_database_of_the_first_version_keeps_its_rows(database):
             connection.exec_driver_sql(statement)
     engine.dispose()
     store = Store(database)
-    assert store.device("local") == {
-        "name": "local",
-        "profile": None,
-        "facts": {"cpu": "x"},
-        "created_at": "2025",
-        "seen_at": "2026",
-        "revoked_at": None,
-    }
+    assert store.device("local") == Device("local", None, {"cpu": "x"}, "2025", "2026", None)
     assert [record["p50"] for record in store.measurements("local")] == [1.5]
-    assert [(e["accuracy"], e["state"], e["weights"]) for e in store.evaluations("net", "valid")] == [
-        (0.5, "one-shot", "net")
-    ]
+    assert [(e.accuracy, e.state, e.weights) for e in store.evaluations("net", "valid")] == [(0.5, "one-shot", "net")]
     store.add_evaluation("net", {"space": "s"}, "new", 0.75, 10, "valid", "fit")
-    assert [(a["key"], a["space"]) for a in store.architectures.find()] == [("a1", "s"), ("new", "s")]
-    assert store.jobs.status("j")["state"] == "cancelled", "no agent of this version would understand it"
+    assert [(a.key, a.space) for a in store.architectures.find()] == [("a1", "s"), ("new", "s")]
+    assert store.jobs.status("j").state == "cancelled", "no agent of this version would understand it"
     assert store.runs.claim("local", "q", 60) is None
-    store.jobs.create("new", "local", {}, [[{"position": 0, "blob": "b", "payload": {"key": "k"}}]])
-    assert store.runs.claim("local", "", 60)["run_s"] == 3600
+    store.jobs.create("new", "local", {}, [[NewItem(0, "b", {"key": "k"})]])
+    assert store.runs.claim("local", "", 60).run_s == 3600
     store.close()
 
 
