@@ -112,6 +112,8 @@ class TrainRecipe(Document):
         weight_decay: of SGD.
         label_smoothing: probability spread over the other classes.
         random_subnets: random subnets trained in each step, beside the largest and the smallest.
+        sampling: how they are drawn: ``uniform`` in every choice, or ``spread`` evenly over the logarithm of their
+            multiply-accumulates, so that small and large ones are trained as often as those between.
         largest_epochs: epochs that train the largest subnet alone at the start; its channels are then sorted by
             importance.
         schedule: ``sandwich`` trains the largest, the smallest and random subnets in each step; ``progressive`` is
@@ -149,6 +151,7 @@ class TrainRecipe(Document):
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
     label_smoothing: Fraction = 0.1
     random_subnets: Annotated[int, Field(ge=0)] = 2
+    sampling: Literal["uniform", "spread"] = "uniform"
     largest_epochs: Annotated[float, Field(ge=0)] = 0
     schedule: Literal["sandwich", "progressive"] = "sandwich"
     progressive: ProgressiveConfig = ProgressiveConfig.model_validate({})

@@ -72,6 +72,22 @@ class PopulationCodec:
         first = np.unique(drawn, axis=0, return_index=True)[1]
         return drawn[np.sort(first)][:count]
 
+    def spread(self, count: int, rng: np.random.Generator, candidates: int = 16) -> Population:
+        """Random subnets whose MACs are spread evenly on a logarithmic scale, from the smallest to the largest one.
+
+        Uniform genes leave few subnets near either end. As in AttentiveNAS (Wang et al., CVPR 2021, §3.2), each subnet
+        has a drawn target, and of several candidates the one nearest to it is taken. A candidate has a random share of
+        its genes from the smallest or the largest subnet.
+        """
+        ends = self.encode([self.space.smallest, self.space.largest])
+        low, high = np.log(self.macs(ends))
+        targets = rng.uniform(low, high, count)
+        drawn = rng.integers(0, self.choices, (count * candidates, len(self.choices))).astype(GENE)
+        anchors, shares = ends[rng.integers(0, 2, len(drawn))], rng.random((len(drawn), 1))
+        pool = self.canonicalise(np.where(rng.random(drawn.shape) < shares, anchors, drawn))
+        gaps = np.abs(np.log(self.macs(pool)).reshape(count, candidates) - targets[:, None])
+        return pool.reshape(count, candidates, len(self.choices))[np.arange(count), gaps.argmin(axis=1)]
+
     def active(self, population: Population) -> np.ndarray:
         """Which slots exist: ``bool[N, slots]``."""
         return self._needs[np.arange(len(self._needs)), population[:, self._depth_genes]]

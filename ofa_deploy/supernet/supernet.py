@@ -144,7 +144,10 @@ def _tensor(module: nn.Module, name: str) -> Tensor:
 
 
 def _trained_blocks(space: SearchSpace, name: str) -> list[Block]:
-    """The block of that name in the subnets of a space, for every number of channels that it has there."""
+    """The block of that name in the subnets of a space, for every number of channels that it has there; none where the
+    space lacks that kind of block."""
+    if name not in space.blocks:
+        return []
     stage, position, kind = space.blocks[name]
     spec, resolution = space.stages[stage], max(space.resolutions)
     channels = [one.all_widths if abs(s - stage) < 2 else (one.width,) for s, one in enumerate(space.stages)]

@@ -49,7 +49,8 @@ def train_batches(
 def step_archs(codec: PopulationCodec, recipe: TrainRecipe, step: int, count: int) -> list[Arch]:
     """The random subnets of one step: of the progressive schedule, all at one resolution, for which its teacher runs
     once."""
-    population = codec.sample(count, _rng(recipe, _ARCHS, step))
+    draw = codec.spread if recipe.sampling == "spread" else codec.sample
+    population = draw(count, _rng(recipe, _ARCHS, step))
     if recipe.schedule == "progressive":
         population[:, 0] = population[0, 0]
     return codec.decode(population)

@@ -111,6 +111,17 @@ def test_a_supernet_holds_every_kind():
             assert torch.allclose(supernet(x, arch), expected, rtol=1e-3, atol=1e-3)
 
 
+def test_channels_can_be_sorted_after_training_one_kind():
+    supernet, x = Supernet(SPACE), torch.randn(2, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    initialise(supernet, 0)
+    stages = tuple(replace(stage, kinds=(stage.block,)) if stage.kinds else stage for stage in SPACE.stages)
+    supernet.eval()
+    largest = replace(SPACE.largest, resolution=24)
+    before = supernet(x, largest)
+    supernet.sort_channels(replace(SPACE, stages=stages))
+    assert torch.allclose(supernet(x, largest), before, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("strategy", ["evolution", "exact", "predictor-guided", "nsga2"])
 def test_strategies_find_the_best_kinds(strategy):
     def latency(population):

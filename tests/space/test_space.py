@@ -108,6 +108,18 @@ def test_stratified_spans_the_space() -> None:
     assert (macs.min(), macs.max()) == (ends[0], ends[1])
 
 
+@pytest.mark.parametrize("name", ["small_28", "resnet_28", "uib_28"])
+def test_spread_reaches_both_ends_as_often_as_the_middle(name: str) -> None:
+    codec = PopulationCodec(load_space(name))
+    low, high = np.log(codec.macs(codec.encode([codec.space.smallest, codec.space.largest])))
+    drawn = codec.spread(300, np.random.default_rng(0))
+    assert np.array_equal(codec.canonicalise(drawn), drawn)
+    thirds = np.histogram((np.log(codec.macs(drawn)) - low) / (high - low), bins=3, range=(0, 1))[0]
+    assert thirds.min() >= 60
+    assert thirds.sum() == 300
+    assert codec.spread(0, np.random.default_rng(0)).shape == (0, len(codec.choices))
+
+
 def test_a_space_knows_its_size_and_no_subnet_is_drawn_twice() -> None:
     stages = (
         StageSpec(16, 2, depths=(1, 2), kernels=(3, 5), expands=(2, 3)),

@@ -354,6 +354,15 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
     assert devices.choose_device("auto", ALONE) == torch.device("cpu")
 
 
+def test_spread_subnets_are_of_another_size_in_every_step():
+    codec = PopulationCodec(load_space("tiny_16"))
+    drawn = [arch for step in range(40) for arch in step_archs(codec, recipe(sampling="spread"), step, 2)]
+    macs = codec.macs(codec.encode(drawn))
+    uniform = codec.macs(codec.encode([a for step in range(40) for a in step_archs(codec, recipe(), step, 2)]))
+    assert macs.min() < uniform.min()
+    assert macs.max() > uniform.max()
+
+
 def test_subnets_of_a_progressive_step_share_a_resolution_and_are_open():
     space = load_space(SPACE)
     for phase in plan(recipe(**PROGRESSIVE), space, STEPS // 3):
