@@ -21,7 +21,7 @@ Words = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
 Whole = Annotated[int, Strict()]
 Number = Annotated[int, Strict()] | Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Path = tuple[int | str, ...]
+Place = tuple[int | str, ...]  # keys and positions that lead to a value
 
 
 class Document(BaseModel):
@@ -39,12 +39,12 @@ class Document(BaseModel):
         return cls.read_noting(data)[0]
 
     @classmethod
-    def read_noting(cls, data: object) -> tuple[Self, dict[Path, str]]:
+    def read_noting(cls, data: object) -> tuple[Self, dict[Place, str]]:
         """The same, with what is wrong by where it lies."""
         try:
             return cls.model_validate(data if isinstance(data, dict) else {}), {}
         except ValidationError as error:
-            wrong: dict[Path, str] = {}
+            wrong: dict[Place, str] = {}
             for one in error.errors():
                 wrong.setdefault(_within(data, one["loc"]), one["msg"])
         made, more = cls.read_noting(_without(data, wrong))
@@ -53,6 +53,16 @@ class Document(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """The fields that it was made with, as a JSON object."""
         return self.model_dump(by_alias=True, exclude_unset=True)
+
+    def says(self, name: str) -> bool:
+        """Whether it was made with a field, be it with None.
+
+        Raises:
+            AttributeError: there is no such field.
+        """
+        if name not in type(self).model_fields:
+            raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+        return name in self.model_fields_set
 
     def leaves(self) -> Iterator[tuple[str, JSON]]:
         """Every value that it was made with, by its dotted path; places in lists are numbers."""
@@ -70,7 +80,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, JSON]]:
         yield path, value
 
 
-def _within(data: object, location: Path) -> Path:
+def _within(data: object, location: Place) -> Place:
     """The part of an error's location that leads through the data; what follows names alternatives of a type."""
     for length, key in enumerate(location):
         inside = key in data if isinstance(data, dict) else isinstance(data, list) and isinstance(key, int)
@@ -80,7 +90,7 @@ def _within(data: object, location: Path) -> Path:
     return location
 
 
-def _without(data: object, paths: Collection[Path]) -> object:
+def _without(data: object, paths: Collection[Place]) -> object:
     """The data without some values; the last of a list's go first, so that places stay what they are."""
     kept: Any = copy.deepcopy(data)
     for path in sorted(paths, key=lambda path: [(isinstance(key, str), key) for key in path], reverse=True):

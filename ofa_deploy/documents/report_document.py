@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from ofa_deploy.documents.document import Document, Flag, Free, FreeObject, Numb
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.preprocessing_document import Preprocessing
 from ofa_deploy.terms import Statistic
+
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Ms = Annotated[Number, Field(gt=1e-9, lt=1e9)]
 
 
 class Target(Document):
@@ -24,7 +27,7 @@ class Target(Document):
     name: Words | None = None
     runtime: Words | None = None
     provider: Words | None = None
-    precision: Words | None = None
+    precision: Precision | None = None
     batch: Annotated[Whole, Field(ge=1)] | None = None
     threads: Whole | None = None
     power_mode: Words | None = None
@@ -40,7 +43,7 @@ class Budget(Document):
         confidence: probability with which a prediction had to meet it.
     """
 
-    max_ms: Number | None = None
+    max_ms: Ms | None = None
     statistic: Statistic = "p50"
     confidence: Annotated[Number, Field(gt=0, lt=1)] | None = None
 
@@ -126,12 +129,12 @@ class Latency(Document):
         fits: whether the budget holds.
     """
 
-    predicted_ms: Number | None = None
+    predicted_ms: Ms | None = None
     std_ms: Number | None = None
     upper_ms: Number | None = None
     table_ms: Number | None = None
     sessions_ms: list[Number] = []
-    session_std: Annotated[Number, Field(ge=0)] | None = None
+    session_std: Annotated[Number, Field(ge=0, lt=1e9)] | None = None
     interval_ms: list[Number] = []
     measured_ms: Measured | None = None
     error_pct: Number | None = None
@@ -161,7 +164,7 @@ class Parity(Document):
     psnr_db: Number | None = None
     top1_agreement: Number | None = None
     n: Number | None = None
-    runtime: Words | None = None
+    runtime: Literal["onnxruntime", "openvino"] | None = None
 
 
 class ReportVerdict(Document):

@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 
+from ofa_deploy.documents.report_document import Report
+from ofa_deploy.export.evidence import Test
 from ofa_deploy.export.runtime import run_onnx, run_openvino
 from ofa_deploy.files import short_hash
+from ofa_deploy.json_types import JSON
 from ofa_deploy.pixels import read
 
 REPEATED = 500  # test files, spread over all of them
 _BATCH = 64
+ImageFile = str | Path | IO[bytes]
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,11 @@ def repeat_answers(folder: Path, limit: int = REPEATED) -> Repeated:
     Args:
         limit: at most so many files, evenly spread.
     """
-    report, test = (json.loads((folder / name).read_bytes()) for name in ("report.json", "evidence.json"))
-    test = test["test"] or {}
-    recipe = report["provenance"]["recipe"] or {}
-    root, names = recipe.get("data", {}).get("root"), test.get("files", [])
-    if not names or not root:
+    report = Report.read(json.loads((folder / "report.json").read_bytes()))
+    test: Test | None = json.loads((folder / "evidence.json").read_bytes())["test"]
+    root = _image_root(report)
+    names = [] if test is None else test.get("files", [])
+    if test is None or not names or not root:
         return Repeated(len(names), 0, [])
     from ofa_deploy.fleet.auditing import evenly  # and with it the fleet, which other bundles need not load
 
@@ -62,7 +66,7 @@ def repeat_answers(folder: Path, limit: int = REPEATED) -> Repeated:
         for place in chosen
         if (path := Path(root) / names[place]).is_file() and short_hash(path.read_bytes()) == test["sha256"][place]
     ]
-    answers = bundle_answers(folder, report, [path for _, path in found]) if found else None
+    answers = bundle_answers(folder, report.parity.runtime, [path for _, path in found]) if found else None
     if answers is None:
         return Repeated(len(names), 0, [])
     expected = [test["predicted"][place] for place, _ in found]
@@ -74,14 +78,21 @@ def repeat_answers(folder: Path, limit: int = REPEATED) -> Repeated:
     return Repeated(len(names), len(found), problems)
 
 
-def bundle_answers(folder: Path, report: Mapping[str, Any], files: Iterable[Any]) -> list[int] | None:
+def _image_root(report: Report) -> str | None:
+    """The folder of images that a report's supernet was trained on; None where its images were no files."""
+    data = (report.provenance.recipe or {}).get("data")
+    root = data.get("root") if isinstance(data, dict) else None
+    return root if isinstance(root, str) else None
+
+
+def bundle_answers(folder: Path, runtime: str | None, files: Iterable[ImageFile]) -> list[int] | None:
     """The classes that a bundle's model finds in image files; None where the runtime that the report's answers are of
     is not installed.
 
     Args:
-        files: paths, or open binary files.
+        runtime: the package, as ``parity`` of a report says it; ONNX Runtime where an older one does not.
     """
-    runtime = report["parity"].get("runtime", "onnxruntime")
+    runtime = runtime or "onnxruntime"
     if not find_spec(runtime):
         return None
     run: Callable[[bytes, Iterable[np.ndarray]], np.ndarray] = run_openvino if runtime == "openvino" else run_onnx
@@ -89,7 +100,7 @@ def bundle_answers(folder: Path, report: Mapping[str, Any], files: Iterable[Any]
     return run((folder / "model.onnx").read_bytes(), _batches(files, how)).argmax(1).tolist()
 
 
-def _batches(files: Iterable[Any], how: Mapping[str, Any]) -> Iterator[np.ndarray]:
+def _batches(files: Iterable[ImageFile], how: Mapping[str, JSON]) -> Iterator[np.ndarray]:
     batch: list[np.ndarray] = []
     for file in files:
         batch.append(read(file, how))

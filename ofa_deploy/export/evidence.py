@@ -1,34 +1,27 @@
-"""What a bundle's JSON files must hold so that their figures can be recomputed: the fields that are read, their types
-and ranges. They are checked here, once; whoever reads them afterwards takes them as given.
+"""``evidence.json``: what of it must be there so that a report's figures can be recomputed, its types and ranges. It is
+checked here, once; whoever reads it afterwards takes it as given.
 
-Files may hold more than that. What older versions did not write is not required.
+The file may hold more than that. What older versions did not write is not required.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, NotRequired, TypeVar
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic cannot take that of Python 3.11
 
 from ofa_deploy.blocks import OpSpec
-from ofa_deploy.documents.preprocessing_document import Framing
-from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.documents.document import FreeObject
+from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import block_key
-from ofa_deploy.pixels import MODES
+from ofa_deploy.terms import Statistic
 
-SHOWN = 10  # wrong fields of a file that are told
-
-
-class Damaged(OfaDeployError):
-    """A bundle's file lacks something, or holds something that it cannot hold."""
+Item = TypeVar("Item")
 
 
-def _even(rows: list[list[Any]]) -> list[list[Any]]:
+def _even(rows: list[list[Item]]) -> list[list[Item]]:
     if len({len(row) for row in rows}) > 1:
         raise ValueError("the rows are not of one length")
     return rows
@@ -38,62 +31,11 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Ms = Annotated[float, Field(gt=1e-9, lt=1e9)]
 Share = Annotated[float, Field(ge=0, lt=1e9)]
 Count = Annotated[int, Field(ge=1)]
-Statistic = Literal["p50", "p90", "p99"]
 Timings = Annotated[list[Annotated[list[Ms], Field(min_length=1)]], Field(min_length=1), AfterValidator(_even)]
 Logits = Annotated[list[Annotated[list[Finite], Field(min_length=1)]], Field(min_length=1), AfterValidator(_even)]
 
 
-class _Budget(TypedDict):
-    max_ms: Ms | None
-    statistic: Statistic
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-
-
-class _Target(TypedDict):
-    batch: Count
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
-
-
-class _Latency(TypedDict):
-    predicted_ms: Ms | None
-    measured_ms: dict[str, Any] | None
-    session_std: NotRequired[Share]
-
-
-class _Shown(TypedDict):
-    role: str
-    key: str
-
-
-class _Finalist(TypedDict):
-    arch: dict[str, Any]
-    tuned: NotRequired[bool]
-
-
-class _Parity(TypedDict):
-    runtime: NotRequired[Literal["onnxruntime", "openvino"]]
-
-
-class _Provenance(TypedDict):
-    space: NotRequired[dict[str, Any] | None]
-    target: NotRequired[dict[str, Any] | None]
-    supernet_sha256: NotRequired[str | None]
-
-
-class _Report(TypedDict):
-    subnet: dict[str, Any]
-    target: _Target
-    budget: _Budget
-    latency: _Latency
-    networks: list[_Shown]
-    blocks: list[Any]
-    finalists: NotRequired[list[_Finalist]]
-    parity: _Parity
-    provenance: _Provenance
-    preprocessing: NotRequired[dict[str, Any]]
-
-
-def _block(spec: dict[str, Any]) -> dict[str, Any]:
+def _block(spec: FreeObject) -> FreeObject:
     try:
         OpSpec.from_json(spec)
     except UsageError as error:
@@ -101,7 +43,7 @@ def _block(spec: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
-_Spec = Annotated[dict[str, Any], AfterValidator(_block)]
+_Spec = Annotated[FreeObject, AfterValidator(_block)]
 
 
 class _Row(TypedDict):
@@ -130,10 +72,10 @@ class _Measurement(_Row):
     specs: NotRequired[list[_Spec]]
 
 
-def _specified(table: dict[str, Any]) -> dict[str, Any]:
+def _specified(table: _Table) -> _Table:
     """A table says of all of its blocks what they are, or of none, as those of earlier versions."""
     if "specs" in table:
-        keys = {block_key(key) for part in ("rows", "networks") for row in table[part] for key in row["ops"]}
+        keys = {block_key(key) for row in [*table["rows"], *table["networks"]] for key in row["ops"]}
         if missing := keys - table["specs"].keys():
             raise ValueError(f"specs lacks {min(missing)}")
     return table
@@ -142,7 +84,7 @@ def _specified(table: dict[str, Any]) -> dict[str, Any]:
 class _Table(TypedDict):
     schema: int
     device: str
-    condition: dict[str, Any]
+    condition: FreeObject
     rows: list[_TableRow]
     networks: list[_TableRow]
     specs: NotRequired[dict[str, _Spec]]
@@ -161,10 +103,10 @@ class _Prior(TypedDict):
     noise: Annotated[list[Finite], Field(min_length=2, max_length=2)]
 
 
-def _alike(blocks: dict[str, Any]) -> dict[str, Any]:
+def _alike(blocks: _Blocks) -> _Blocks:
     count, prior = len(blocks["keys"]), blocks["prior"]
     rows = [row for term in prior["terms"] for row in term["rows"]]
-    lengths = {len(values) for values in (blocks["origin"], prior["mean"], *rows)}
+    lengths = {len(blocks["origin"]), len(prior["mean"]), *map(len, rows)}
     if lengths - {count}:
         raise ValueError(f"{count} blocks have {sorted(lengths - {count})[0]} values")
     return blocks
@@ -179,7 +121,7 @@ class _Blocks(TypedDict):
     level: Finite
 
 
-def _ascending(curve: dict[str, Any]) -> dict[str, Any]:
+def _ascending(curve: _Curve) -> _Curve:
     if not len(curve["ms"]) == len(curve["factor"]) == len(curve["unsure"]) > 0:
         raise ValueError("ms, factor and unsure are not of one length")
     if any(one >= other for one, other in pairwise(curve["ms"])):
@@ -206,7 +148,7 @@ class _Model(TypedDict):
     now: NotRequired[Curve | None]
 
 
-def _both_of_table(audited: dict[str, Any]) -> dict[str, Any]:
+def _both_of_table(audited: _Audited) -> _Audited:
     if (audited["table_ms"] is None) != (audited["table_std_ms"] is None):
         raise ValueError("one of table_ms and table_std_ms is missing")
     return audited
@@ -227,8 +169,8 @@ class _Audit(TypedDict):
     networks: Annotated[list[Annotated[_Audited, AfterValidator(_both_of_table)]], Field(min_length=1)]
 
 
-def _each_answered(test: dict[str, Any]) -> dict[str, Any]:
-    if len({len(test[name]) for name in ("labels", "predicted", "torch") if name in test}) > 1:
+def _each_answered(test: Test) -> Test:
+    if len({len(test["labels"]), len(test["predicted"]), len(test.get("torch", test["labels"]))}) > 1:
         raise ValueError("there are not as many answers as labels")
     return test
 
@@ -244,7 +186,7 @@ class Test(TypedDict):
     sha256: NotRequired[list[str]]
 
 
-def _of_all(counted: dict[str, int]) -> dict[str, int]:
+def _of_all(counted: _Counted) -> _Counted:
     if counted["correct"] > counted["n"]:
         raise ValueError("more answers are correct than there are")
     return counted
@@ -255,9 +197,8 @@ class _Counted(TypedDict):
     n: Count
 
 
-def _same_shape(logits: dict[str, Any]) -> dict[str, Any]:
-    shapes = {(len(rows), len(rows[0])) for rows in logits.values()}
-    if len(shapes) > 1:
+def _same_shape(logits: _Logits) -> _Logits:
+    if len({(len(rows), len(rows[0])) for rows in (logits["torch"], logits["onnx"])}) > 1:
         raise ValueError("torch and onnx have not as many logits")
     return logits
 
@@ -267,7 +208,9 @@ class _Logits(TypedDict):
     onnx: Logits
 
 
-class _Evidence(TypedDict):
+class Evidence(TypedDict):
+    """The whole file."""
+
     measurement: _Measurement | None
     test: Annotated[Test, AfterValidator(_each_answered)] | None
     validation: NotRequired[dict[str, Annotated[_Counted, AfterValidator(_of_all)]]]
@@ -276,38 +219,3 @@ class _Evidence(TypedDict):
     parity: Annotated[_Logits, AfterValidator(_same_shape)]
     latency_model: NotRequired[_Model | None]
     audit: NotRequired[_Audit | None]
-
-
-def _decodable(how: Framing) -> Framing:
-    if how["mode"] not in MODES.values():
-        raise ValueError(f"mode is none of {', '.join(MODES.values())}")
-    return how
-
-
-DOCUMENTS: dict[str, TypeAdapter[Any]] = {
-    "arch.json": TypeAdapter(dict[str, Any]),
-    "report.json": TypeAdapter(_Report),
-    "evidence.json": TypeAdapter(_Evidence),
-    "preprocessing.json": TypeAdapter(Annotated[Framing, AfterValidator(_decodable)]),
-}
-
-
-def read_checked(folder: Path, name: str) -> Any:
-    """One of a bundle's JSON files, whole.
-
-    Raises:
-        Damaged: it cannot be read, or a field that is needed is missing or wrong; names the first few.
-    """
-    try:
-        content = json.loads((folder / name).read_bytes())
-        DOCUMENTS[name].validate_python(content, strict=True)
-    except ValidationError as error:
-        raise Damaged("; ".join(f"{name}: {one}" for one in _told(error.errors()))) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise Damaged(f"{name} cannot be read: {error}") from error
-    return content
-
-
-def _told(errors: Sequence[Any]) -> list[str]:
-    lines = [f"{'.'.join(map(str, one['loc'])) or 'document'}: {one['msg']}" for one in errors]
-    return lines[:SHOWN] + ([f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else [])

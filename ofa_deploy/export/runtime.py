@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -19,6 +19,7 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 
 TORCH_BATCH = 64  # images at once: bounds memory
 ERRORS_ONLY = 3  # ONNX Runtime's log level
+Runner = Literal["onnxruntime", "openvino"]  # packages that run a file here
 
 
 def run_onnx(model: bytes | Path, batches: Iterable[np.ndarray], threads: int = 1) -> np.ndarray:
@@ -64,7 +65,7 @@ def run_openvino(model: bytes, batches: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate(answers)
 
 
-def runner(target: TargetProfile) -> tuple[str, Callable[[bytes, Iterable[np.ndarray]], np.ndarray]]:
+def runner(target: TargetProfile) -> tuple[Runner, Callable[[bytes, Iterable[np.ndarray]], np.ndarray]]:
     """The name of what answers for a target's runtime on this machine, and how: the runtime itself where it is
     OpenVINO and installed, else ONNX Runtime."""
     if target.runtime == "openvino" and find_spec("openvino"):

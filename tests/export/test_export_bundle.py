@@ -272,6 +272,24 @@ def test_a_wrong_field_is_named(tmp_path, truthful, path, value, says):
     assert any(says in problem for problem in verify_bundle(folder)), verify_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("budget.statistic", None, "report.json: budget.statistic: Field required"),
+        ("budget.statistic", "p42", "report.json: budget.statistic: Input should be 'p50', 'p90' or 'p99'"),
+        ("budget", 3, "report.json: budget: Input should be a valid dictionary"),
+        ("target.batch", 0, "report.json: target.batch: Input should be greater than or equal to 1"),
+        ("networks.1.role", None, "report.json: networks.1.role: Field required"),
+        ("latency.session_std", "much", "report.json: latency.session_std: "),
+        ("provenance.space", "tiny_16", "report.json: provenance.space: "),
+    ],
+)
+def test_what_figures_are_computed_with_must_be_there_and_right(tmp_path, truthful, path, value, says):
+    files = removed(truthful, "report.json", path) if value is None else edited(truthful, "report.json", path, value)
+    folder = write_bundle(tmp_path / "bundle", files, {})
+    assert any(says in problem for problem in verify_bundle(folder)), verify_bundle(folder)
+
+
 def test_changed_files_are_found_without_computing_a_figure(tmp_path, truthful, monkeypatch):
     folder = write_bundle(tmp_path / "bundle", truthful, {})
     monkeypatch.setattr(bundle_module, "wrong_figures", lambda _: pytest.fail("that takes long"))

@@ -29,8 +29,11 @@ LABELS = [f"class {i}" for i in range(SPACE.num_classes)]
 
 def files(runtime="onnxruntime", batch=1):
     found = {"infer.py": program(runtime), "model.onnx": MODEL}
-    facts = preprocessing(HOW, batch)
-    return found | {"preprocessing.json": json.dumps(facts).encode(), "labels.json": json.dumps(LABELS).encode()}
+    facts = preprocessing(HOW, batch).to_json()
+    return found | {
+        "preprocessing.json": json.dumps(facts).encode(),
+        "labels.json": json.dumps(LABELS).encode(),
+    }
 
 
 def png(image):
