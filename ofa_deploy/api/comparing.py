@@ -11,6 +11,7 @@ from ofa_deploy.config import TrainRecipe, find_file, read_document
 from ofa_deploy.deploy.baseline_training import known_baselines
 from ofa_deploy.deploy.baselines import answers_on, candidates, compare
 from ofa_deploy.deploy.subject import Subject, find_supernet, open_subject
+from ofa_deploy.documents.baselines_document import BaselinesFound
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.space import families, load_space, network_macs, network_params
@@ -37,7 +38,7 @@ def baseline(
     seed: int = 0,
     workspace: Where = None,
     progress: Tell = silent,
-) -> dict[str, Any]:
+) -> BaselinesFound:
     """Train hand-picked networks, and measure them beside the answers of earlier extractions.
 
     Each network is trained by the supernet's recipe, without distillation, and by a plain one. The one that is better
@@ -69,14 +70,14 @@ def baseline(
 
     Example:
         >>> found = ofa_deploy.baseline("local", ["resnet-8-16-32"], max_ms=[0.2])
-        >>> found["answers"][0]["text"]
+        >>> found.answers[0].text
     """
     where = opened(workspace)
     (found,) = targets_in(target, precision, where, measure=True)
     subject, how, data, resolution = _subject(where, supernet, recipe, progress)
     budgets = tuple(max_ms)
     if not budgets and not names and subject is not None:
-        asked = (one.report["budget"]["max_ms"] for one in answers_on(where, subject, found))
+        asked = (one.report.budget.max_ms for one in answers_on(where, subject, found))
         budgets = tuple(sorted({budget for budget in asked if budget is not None}))
     if not budgets and not names:
         raise UsageError(

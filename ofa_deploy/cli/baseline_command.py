@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,9 @@ from ofa_deploy.cli.measure_commands import protocol_options
 from ofa_deploy.cli.options import BUDGET, SUBJECT, command, json_option, option, supernet_option
 from ofa_deploy.cli.output import emit, progress, shout
 from ofa_deploy.cli.precision_option import precision_option
+
+if TYPE_CHECKING:
+    from ofa_deploy.documents.baselines_document import AnswerBeside, BaselinesFound, HandPicked
 
 LIST = "list"  # in place of names: show what was trained
 
@@ -91,28 +94,33 @@ def baseline(
             progress=tell,
         )
     if as_json:
-        emit(found)
+        emit(found.to_json())
         return
     for line in _lines(found):
         click.echo(line)
 
 
-def _lines(found: dict[str, Any]) -> list[str]:
+def _lines(found: BaselinesFound) -> list[str]:
     """A row for each network and each of our answers, by their latency; then the verdicts."""
+    from ofa_deploy.report.baseline_verdict import trained_by
     from ofa_deploy.report.text import accuracy, count, ms
 
-    mark = shout(found["target"]["simulated"])
-    named = [(row["name"], row) for row in found["networks"]]
-    named += [(f"ours, {Path(row['bundle']).name}", row) for row in found["answers"]]
+    mark = shout(found.simulated)
+    rows: list[tuple[str, HandPicked | AnswerBeside, str]] = [
+        (one.name, one, trained_by(one)) for one in found.networks
+    ]
+    rows += [(f"ours, {_folder(one)}", one, "the search") for one in found.answers]
     lines = [_row("network", "latency", "accuracy", "MACs", "parameters", "trained by")]
-    for name, row in sorted(named, key=lambda pair: pair[1]["measured_ms"]):
-        by = f"{row['recipe']} recipe, {row['epochs']} epochs" if "recipe" in row else "the search"
-        judged = accuracy(row["accuracy"], row["n"])
-        lines.append(_row(name, mark + ms(row["measured_ms"]), judged, count(row["macs"]), count(row["params"]), by))
-    for row in found["skipped"]:
-        lines.append(f"{row['name']} was not trained: it takes {mark}{ms(row['measured_ms'])}")
-    lines += [f"within {row['budget_ms']:g} ms: {row['text']}" for row in found["budgets"]]
-    return lines + [f"{Path(row['bundle']).name}: {row['text']}" for row in found["answers"]]
+    for name, one, by in sorted(rows, key=lambda row: row[1].measured_ms or 0.0):
+        cells = (mark + ms(one.measured_ms), accuracy(one.accuracy, one.n), count(one.macs), count(one.params), by)
+        lines.append(_row(name, *cells))
+    lines += [f"{one.name} was not trained: it takes {mark}{ms(one.measured_ms)}" for one in found.skipped]
+    lines += [f"within {ms(one.budget_ms)}: {one.text}" for one in found.budgets]
+    return lines + [f"{_folder(one)}: {one.text}" for one in found.answers]
+
+
+def _folder(answer: AnswerBeside) -> str:
+    return Path(answer.bundle or "").name
 
 
 def _row(*cells: str) -> str:

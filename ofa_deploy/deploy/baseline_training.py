@@ -10,6 +10,7 @@ from typing import Any
 
 from ofa_deploy.config import TrainRecipe, read_document
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
+from ofa_deploy.notices import Numbers
 from ofa_deploy.space import SearchSpace, arch_facts, load_space, picked_name
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import read_summary
@@ -30,7 +31,7 @@ _PLAIN: dict[str, Any] = {
     "label_smoothing": 0.0,
 }
 _KEPT = ("device", "precision", "threads", "accuracy")  # of the supernet's recipe: where it runs, how it is judged
-Progress = Callable[[str, dict[str, Any]], None]
+Progress = Callable[[str, Numbers], None]
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def train_baseline(
     for name, one in baseline_recipes(recipe, space, epochs, seed).items():
         folder = workspace.root / FOLDER / training_id(one, data)[:16]
 
-        def report(numbers: dict[str, Any], name: str = name) -> None:
+        def report(numbers: Numbers, name: str = name) -> None:
             progress(f"train {picked_name(space)}, {name} recipe", numbers)
 
         files[name] = train_supernet(one, folder, resume=True, report=report)

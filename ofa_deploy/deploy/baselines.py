@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.config import TargetProfile, TrainRecipe
-from ofa_deploy.deploy.baseline_training import Baseline, Progress, keep_accuracy, train_baseline
+from ofa_deploy.deploy.baseline_training import Baseline, Progress, keep_accuracy, known_baselines, train_baseline
 from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.finetuning import TEST
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.baselines_document import AnswerBeside, BaselinesFound, Beside, HandPicked, Skipped
+from ofa_deploy.documents.report_document import Budget, Report
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.export import runner
 from ofa_deploy.files import write_atomic
@@ -27,10 +29,11 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import Measurement, confidence_interval
+from ofa_deploy.notices import Numbers
+from ofa_deploy.notices import Report as Numbered
 from ofa_deploy.report.baseline_verdict import compared
 from ofa_deploy.space import (
     MULTIPLIERS,
-    Arch,
     SearchSpace,
     families,
     handpicked,
@@ -73,7 +76,7 @@ class Answer:
     """An answer of an earlier extraction: its bundle's folder and report."""
 
     folder: Path
-    report: dict[str, Any]
+    report: Report
     item: MeasureItem
 
 
@@ -90,7 +93,7 @@ def compare(
     seed: int = 0,
     protocol: Protocol | None = None,
     progress: Progress = lambda what, numbers: None,
-) -> dict[str, Any]:
+) -> BaselinesFound:
     """Choose the hand-picked networks that fit, train them, and measure them beside ours.
 
     Args:
@@ -103,17 +106,17 @@ def compare(
         epochs: of both trainings; by default the recipe's own, and 15.
 
     Returns:
-        The comparison as a JSON object; docs/how-to/baselines.md describes it.
+        The comparison; docs/how-to/baselines.md describes it.
 
     Raises:
         InfeasibleBudget: none fits any budget; names the fastest.
     """
 
-    def measured(numbers: dict[str, Any]) -> None:
+    def measured(numbers: Numbers) -> None:
         progress(f"measure on {target.name}", numbers)
 
     fleet.fetch(target)
-    skipped: list[dict[str, Any]] = []
+    skipped: list[Skipped] = []
     if budgets:
         items = [network_item(space.network(space.largest), space.largest, target) for space in spaces]
         records = fleet.measure(target, items, protocol, measured)
@@ -123,17 +126,18 @@ def compare(
     trained = [train_baseline(workspace, recipe, data, space, epochs, seed, progress) for space in ordered]
     picked = [exported(workspace, baseline, data, target) for baseline in trained]
     answers = answers_on(workspace, subject, target) if subject else []
-    rows, ours, records = measure_together(fleet, target, picked, answers, protocol, measured)
-    return {
-        "schema": 1,
-        "target": {"name": target.name, **ran_under(records[0].condition)},
-        "dataset": data.name,
-        "measured_at": max(record.measured_at for record in records),
-        "networks": rows,
-        "skipped": skipped,
-        "answers": [compared(rows, answer) for answer in ours],
-        "budgets": [compared(rows, {"budget_ms": budget}) for budget in budgets],
-    }
+    found = measure_together(fleet, target, picked, [one.item for one in answers], protocol, measured)
+    networks, records = found.networks, [*found.records, *found.ours]
+    return BaselinesFound(
+        schema=1,
+        target={"name": target.name, **ran_under(records[0].condition)},
+        dataset=data.name,
+        measured_at=max(record.measured_at for record in records),
+        networks=networks,
+        skipped=skipped,
+        answers=[compared(networks, _beside(*pair)) for pair in zip(answers, found.ours, strict=True)],
+        budgets=[compared(networks, Beside(budget_ms=budget)) for budget in budgets],
+    )
 
 
 def candidates(
@@ -173,14 +177,12 @@ def _subnet(path: Path, data: Data, space: SearchSpace | None) -> SearchSpace:
     return handpicked_subnet(of, arch, data.in_channels, data.num_classes)
 
 
-def _fitting(
-    latencies: dict[SearchSpace, float], budgets: Sequence[float]
-) -> tuple[list[SearchSpace], list[dict[str, Any]]]:
+def _fitting(latencies: dict[SearchSpace, float], budgets: Sequence[float]) -> tuple[list[SearchSpace], list[Skipped]]:
     """For each budget the widest of each family that fits, and what has none that does."""
     of: dict[str, list[SearchSpace]] = {}
     for space in latencies:
         of.setdefault(picked_name(space).partition("@")[0], []).append(space)
-    chosen, skipped = dict[SearchSpace, None](), list[dict[str, Any]]()
+    chosen, skipped = dict[SearchSpace, None](), list[Skipped]()
     for spaces in of.values():
         for budget in budgets:
             fitting = [space for space in spaces if latencies[space] <= budget]
@@ -188,7 +190,7 @@ def _fitting(
                 chosen[max(fitting, key=lambda space: network_macs(space.network(space.largest)))] = None
         fastest = min(spaces, key=latencies.__getitem__)
         if latencies[fastest] > max(budgets):
-            skipped.append({"name": picked_name(fastest), "measured_ms": latencies[fastest]})
+            skipped.append(Skipped(name=picked_name(fastest), measured_ms=latencies[fastest]))
     if not chosen:
         fastest = min(latencies, key=latencies.__getitem__)
         raise InfeasibleBudget(
@@ -229,71 +231,103 @@ def answers_on(workspace: Workspace, subject: Subject, target: TargetProfile) ->
         if of != {(subject.sha256, target.name, target.precision)}:
             continue
         try:
-            report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            report = Report.read(json.loads((folder / "report.json").read_text(encoding="utf-8")))
             onnx = (folder / "model.onnx").read_bytes()
-        except (OSError, ValueError):
-            continue  # moved or removed since
-        arch: Arch = subject.space.canonical(report["subnet"]["arch"])
+            arch = subject.space.canonical(report.subnet.arch)
+        except (OSError, ValueError, UsageError):
+            continue  # moved, removed or replaced since
         item = MeasureItem(subject.space.network(arch), onnx, arch, "network")
         found[bundle.path] = Answer(folder, report, item)
     return list(found.values())
+
+
+@dataclass(frozen=True)
+class Together:
+    """Hand-picked networks and ours, measured in the same rounds.
+
+    Attributes:
+        networks: the hand-picked ones.
+        records, ours: the measurements, in the order of what was given.
+    """
+
+    networks: list[HandPicked]
+    records: list[Measurement]
+    ours: list[Measurement]
 
 
 def measure_together(
     fleet: Fleet,
     target: TargetProfile,
     picked: Sequence[Picked],
-    answers: Sequence[Answer],
+    ours: Sequence[MeasureItem],
     protocol: Protocol | None = None,
-    progress: Any = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Measurement]]:
-    """Hand-picked networks and answers in the same rounds: a row of each, and all records."""
-    items = [*(one.item for one in picked), *(one.item for one in answers)]
-    records = fleet.measure(target, items, protocol, progress)
-    rows = [_row(one, record) for one, record in zip(picked, records[: len(picked)], strict=True)]
-    ours = [_answer(one, record) for one, record in zip(answers, records[len(picked) :], strict=True)]
-    return rows, ours, records
+    progress: Numbered | None = None,
+) -> Together:
+    """Measure hand-picked networks and ours in the same rounds."""
+    records = fleet.measure(target, [*(one.item for one in picked), *ours], protocol, progress)
+    theirs, own = records[: len(picked)], records[len(picked) :]
+    return Together([_row(one, record) for one, record in zip(picked, theirs, strict=True)], theirs, own)
 
 
-def _row(picked: Picked, record: Measurement) -> dict[str, Any]:
+def beside_baselines(
+    fleet: Fleet,
+    workspace: Workspace,
+    target: TargetProfile,
+    data: Data,
+    ours: MeasureItem,
+    protocol: Protocol | None = None,
+    progress: Numbered | None = None,
+) -> Together:
+    """An answer beside all hand-picked networks that were trained here on its images; none where none was."""
+    picked = [exported(workspace, one, data, target) for one in known_baselines(workspace, data)]
+    return measure_together(fleet, target, picked, [ours], protocol, progress)
+
+
+def _row(picked: Picked, record: Measurement) -> HandPicked:
     baseline, network = picked.baseline, picked.item.network
-    return {
-        "name": baseline.name,
-        "key": baseline.space.largest.key,
-        "macs": network_macs(network),
-        "params": network_params(network),
-        "size_bytes": len(picked.onnx),
-        "recipe": baseline.recipe,
-        "epochs": baseline.epochs,
-        "seconds": baseline.seconds,
-        "valid": baseline.valid,
-        "valid_n": baseline.valid_n,
-        "accuracy": picked.accuracy,
-        "n": picked.n,
-        **_latency(record),
-        "file": str(baseline.file),
-    }
+    return HandPicked(
+        name=baseline.name,
+        key=baseline.space.largest.key,
+        macs=network_macs(network),
+        params=network_params(network),
+        size_bytes=len(picked.onnx),
+        recipe=baseline.recipe,
+        epochs=baseline.epochs,
+        seconds=baseline.seconds,
+        valid=baseline.valid,
+        valid_n=baseline.valid_n,
+        accuracy=picked.accuracy,
+        n=picked.n,
+        **timed(record),
+        file=str(baseline.file),
+    )
 
 
-def _answer(answer: Answer, record: Measurement) -> dict[str, Any]:
+def _beside(answer: Answer, record: Measurement) -> AnswerBeside:
     report = answer.report
-    statistic, budget = report["budget"]["statistic"], report["budget"]["max_ms"]
-    then = report["latency"]["measured_ms"][statistic]
-    now = _latency(record)
-    return {
-        "bundle": str(answer.folder),
-        "key": report["subnet"]["key"],
-        "macs": report["subnet"]["macs"],
-        "params": report["subnet"]["params"],
-        "accuracy": report["accuracy"]["measured"],
-        "n": report["accuracy"]["n"],
-        **now,
-        "asked_ms": budget,
-        "answered_ms": then,
-        "budget_ms": None if budget is None else budget * record.ms(statistic) / then,
-    }
+    return AnswerBeside(
+        bundle=str(answer.folder),
+        key=report.subnet.key,
+        macs=report.subnet.macs,
+        params=report.subnet.params,
+        accuracy=report.accuracy.measured,
+        n=report.accuracy.n,
+        **budget_now(report.budget, report.latency.measured(report.budget.statistic), record),
+    )
 
 
-def _latency(record: Measurement) -> dict[str, Any]:
+def budget_now(budget: Budget, then: float | None, record: Measurement) -> dict[str, Any]:
+    """What a later measurement says of an answer: its latency, and the budget in the same proportion to it as then.
+
+    Args:
+        then: the budget's statistic when the answer was chosen, ms.
+    """
+    now, asked = record.ms(budget.statistic), budget.max_ms
+    stretched = None if asked is None or not then else asked * now / then
+    return {**timed(record), "asked_ms": asked, "answered_ms": then, "budget_ms": stretched}
+
+
+def timed(record: Measurement) -> dict[str, Any]:
+    """The median latency of a measurement with its 95 % interval in ms, and its relative standard error."""
     low, high = confidence_interval(record.timings, "p50", 0.0)
     return {"measured_ms": record.p50, "low_ms": low, "high_ms": high, "se": record.se}

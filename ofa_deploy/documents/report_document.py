@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ofa_deploy.documents.audit_document import AuditFigures, DeviceLevel, TimedNetwork
+from ofa_deploy.documents.baselines_document import ReportBaselines
 from ofa_deploy.documents.document import Document, Flag, Free, FreeObject, Number, Whole, Words
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.preprocessing_document import Preprocessing
@@ -314,6 +315,7 @@ class Report(Document):
         notes: warnings in words.
         command: repeats the extraction.
         size_bytes: of ``model.onnx``.
+        baselines: hand-picked networks beside the subnet, where they were asked for.
     """
 
     version: Whole = Field(default=1, alias="schema")
@@ -340,3 +342,4 @@ class Report(Document):
     provenance: Provenance = Provenance()
     size_bytes: Whole | None = None
     preprocessing: Preprocessing | None = None
+    baselines: ReportBaselines | None = None

@@ -7,6 +7,7 @@ import pytest
 
 from ofa_deploy.config import TrainRecipe, shipped_folder
 from ofa_deploy.deploy.baseline_training import OWN, PLAIN, baseline_recipes
+from ofa_deploy.documents.baselines_document import AnswerBeside, Beside, HandPicked
 from ofa_deploy.report.baseline_verdict import best_within, compared
 from ofa_deploy.space import handpicked
 from ofa_deploy.supernet import load_supernet
@@ -49,8 +50,8 @@ def test_they_are_measured_in_the_same_rounds_as_the_answers(compared_here, answ
     assert ours["accuracy"] == report["accuracy"]["measured"]
     assert ours["budget_ms"] == pytest.approx(ours["measured_ms"] / ours["answered_ms"])
     assert compared_here["target"]["simulated"]
-    best = best_within(compared_here["networks"], ours["budget_ms"])
-    assert ours["best"] == (best and best["name"])
+    best = best_within([HandPicked(**one) for one in compared_here["networks"]], ours["budget_ms"])
+    assert ours["best"] == (best and best.name)
     assert all(row["low_ms"] <= row["measured_ms"] <= row["high_ms"] for row in compared_here["networks"])
 
 
@@ -131,7 +132,7 @@ def test_recipes_differ_in_what_they_say():
 
 def row(name, ms, share, valid):
     known = {"name": name, "measured_ms": ms, "accuracy": share, "n": 10000}
-    return {**known, "recipe": PLAIN, "valid": {PLAIN: valid}}
+    return HandPicked(**known, recipe=PLAIN, valid={PLAIN: valid})
 
 
 ROWS = [row("small", 0.1, 0.90, 0.91), row("lucky", 0.18, 0.95, 0.92), row("good", 0.19, 0.93, 0.93)]
@@ -148,9 +149,11 @@ ROWS = [row("small", 0.1, 0.90, 0.91), row("lucky", 0.18, 0.95, 0.92), row("good
     ],
 )
 def test_verdicts(budget, share, text):
-    found = compared(ROWS, {"budget_ms": budget, "accuracy": share, "n": 10000})
-    assert found["text"].startswith(text)
-    assert ("--finetune" in found["text"]) == ("below" in text)
-    if found["best"]:
-        best = next(one for one in ROWS if one["name"] == found["best"])
-        assert found["difference"] == pytest.approx(share - best["accuracy"])
+    found = compared(ROWS, AnswerBeside(budget_ms=budget, accuracy=share, n=10000))
+    assert found.text.startswith(text)
+    assert ("--finetune" in found.text) == ("below" in text)
+    if found.best:
+        best = next(one for one in ROWS if one.name == found.best)
+        assert found.difference == pytest.approx(share - best.accuracy)
+    alone = compared(ROWS, Beside(budget_ms=budget))
+    assert (alone.best, alone.difference) == (found.best, None)
