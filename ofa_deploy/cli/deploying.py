@@ -282,7 +282,7 @@ def export(
                 "bytes": len(content),
                 "precision": found.precision,
                 "max_abs": checked.max_abs,
-                "preprocessing": preprocessing(how, found.batch),
+                "preprocessing": preprocessing(how, found.batch).to_json(),
                 "takes": kind or "the program's tensors",
             }
         )
