@@ -28,7 +28,8 @@ class Document(BaseModel):
     """A JSON object, or a part of one.
 
     Latencies are in ms; accuracies, shares and errors are fractions from 0 to 1; a key that ends in ``_pct`` is in
-    percent. Every field has a default, since earlier versions wrote less; keys of later versions are kept.
+    percent. What is read again has a default in every field, since earlier versions wrote less; keys of later versions
+    are kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ofa_deploy.errors import DeviceUnavailable, GateFailed, InfeasibleBudget
-from ofa_deploy.pipeline.gates import METRICS, judge
+from ofa_deploy.pipeline.gates import METRICS, judge, parse_check
 from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.report.ci_summary import render_junit, render_summary
 
@@ -44,6 +44,15 @@ REPORT = {
 )
 def test_a_gate_passes_or_not(check: str, passed: bool | None) -> None:
     assert judge(check, "local-ms2", REPORT).passed is passed
+
+
+def test_a_misspelt_metric_is_told_with_the_one_that_was_meant() -> None:
+    with pytest.raises(
+        ValueError, match=r"no 'acuracy.drop' to check; did you mean 'accuracy.drop'\? There are latency"
+    ):
+        parse_check("acuracy.drop <= 2")
+    with pytest.raises(ValueError, match=r"no 'colour' to check; there are latency.p50, "):
+        parse_check("colour <= 2")
 
 
 def test_what_was_not_measured_does_not_pass() -> None:
