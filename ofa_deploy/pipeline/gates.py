@@ -112,8 +112,8 @@ def parse_check(text: str) -> Check:
     metric, sign, bound = found.groups()
     if metric not in METRICS:
         near = get_close_matches(metric, METRICS, 1)
-        meant = f"did you mean {near[0]!r}? There are" if near else "there are"
-        raise ValueError(f"there is no {metric!r} to check; {meant} {', '.join(METRICS)}")
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no {metric!r} to check; there are {', '.join(METRICS)}{meant}")
     try:
         return Check(metric, sign, None if bound == "budget" else float(bound))
     except ValueError as error:

@@ -47,11 +47,9 @@ def test_a_gate_passes_or_not(check: str, passed: bool | None) -> None:
 
 
 def test_a_misspelt_metric_is_told_with_the_one_that_was_meant() -> None:
-    with pytest.raises(
-        ValueError, match=r"no 'acuracy.drop' to check; did you mean 'accuracy.drop'\? There are latency"
-    ):
+    with pytest.raises(ValueError, match=r"no 'acuracy.drop' to check; there are .*; did you mean 'accuracy.drop'\?"):
         parse_check("acuracy.drop <= 2")
-    with pytest.raises(ValueError, match=r"no 'colour' to check; there are latency.p50, "):
+    with pytest.raises(ValueError, match=r"no 'colour' to check; there are latency.p50, .*baseline.size$"):
         parse_check("colour <= 2")
 
 
