@@ -13,7 +13,7 @@ from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.latency_models import load_model, table_file
-from ofa_deploy.latency import LatencyModel, LatencyTable, leave_one_out
+from ofa_deploy.latency import AuditStatistics, LatencyModel, LatencyTable, leave_one_out
 from ofa_deploy.space import CellSpace, Family
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Profile:
 
     table: LatencyTable
     model: LatencyModel
-    leave_one_out: dict[str, float] | None
+    leave_one_out: AuditStatistics | None
     file: Path
 
     @property
@@ -198,7 +198,7 @@ def audit(
 
         if isinstance(chosen, CellSpace):  # no other command measures cells
             ready_model(fleet, where, found, chosen, *measuring)
-        answer = measured(fleet, where, found, chosen, networks, seed, *measuring)
+        answer = measured(fleet, where, found, chosen, networks, seed, *measuring).to_json()
         answer |= {"genotype": chosen.genotype.to_json()} if isinstance(chosen, CellSpace) else {}
     answer["command"] = command
     keep_audit(where, answer, folder)

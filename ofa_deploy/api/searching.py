@@ -183,7 +183,7 @@ def _level_now(
 
 
 def _told(model: LatencyModel, level: LevelNow, space: Family, arch: Arch) -> dict[str, Any]:
-    return level.to_json(float(model.undisturbed([space.network(arch)])[0]))
+    return level.told(float(model.undisturbed([space.network(arch)])[0])).to_json()
 
 
 def _gradient(

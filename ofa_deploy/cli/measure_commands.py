@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from ofa_deploy.cli.output import SIMULATED, emit, progress, shout, slower
 from ofa_deploy.cli.precision_option import precision_option
 from ofa_deploy.cli.ranking_audit import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
+
+if TYPE_CHECKING:
+    from ofa_deploy.fleet.latency_models import PredictedNow
 
 
 def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,7 +137,7 @@ def profile(
                 "networks": len(table.networks),
                 "prior": model.blocks.source,
                 "flagged": found.flagged,
-                "leave_one_out": left_out,
+                "leave_one_out": left_out and vars(left_out),
                 "table": str(found.file),
             }
         )
@@ -148,8 +151,8 @@ def profile(
         click.echo(f"the blocks were not measured; their latencies are estimated from {model.blocks.source}")
     if left_out:
         click.echo(
-            f"leave-one-out check of the networks: mean error {100 * left_out['mape']:.1f} %, "
-            f"{100 * left_out['within_5']:.0f} % of predictions within ±5 %"
+            f"leave-one-out check of the networks: mean error {100 * left_out.mape:.1f} %, "
+            f"{100 * left_out.within_5:.0f} % of predictions within ±5 %"
         )
     click.echo(f"table: {found.file}\nnext: ofa-deploy extract --target {table.device} --max-ms …")
 
@@ -328,34 +331,34 @@ def predict(
     else:
         rows = predict_archs(opened, found, pairs, confidence, strict, explain)
     if as_json:
-        emit(rows)
+        emit([row.to_json() for row in rows])
         return
     for file, row in zip(arch_files, rows, strict=True):
         click.echo(
-            f"{shout(row['simulated'])}{file}: {row['mean_ms']:.4g} ms ± {row['std_ms']:.2g}, "
-            f"with {100 * confidence:g} % confidence below {row['upper_ms']:.4g} ms"
+            f"{shout(row.simulated)}{file}: {row.mean_ms:.4g} ms ± {row.std_ms:.2g}, "
+            f"with {100 * confidence:g} % confidence below {row.upper_ms:.4g} ms"
         )
-        if now:
-            click.echo(f"  {level_text(row)}")
-        for block in sorted(row.get("blocks", ()), key=lambda block: -block["posterior_ms"]):
+        if row.now:
+            click.echo(f"  {level_text(row.now)}")
+        for block in sorted(row.blocks or (), key=lambda block: -block.posterior_ms):
             click.echo(
-                f"  {block['posterior_ms']:9.4f} ms ± {block['std_ms']:7.4f}  {100 * block['share']:5.1f} %  "
-                f"{block['name']:10} {block['op']}  ({block['origin']})"
+                f"  {block.posterior_ms:9.4f} ms ± {block.std_ms:7.4f}  {100 * block.share:5.1f} %  "
+                f"{block.name:10} {block.op}  ({block.origin})"
             )
 
 
-def level_text(row: dict[str, Any]) -> str:
-    """How fast the device is now, of a prediction with its level, in a line."""
-    level = row["level"]
+def level_text(now: PredictedNow) -> str:
+    """How fast the device is now, in a line."""
+    level = now.level
     if level is None:
         return "the device's speed now is not known: its profile has no networks to measure again"
-    why = f"; {'; '.join(level['reasons'])}" if level["reasons"] else ""
-    if level["disturbed"]:
+    why = f"; {'; '.join(level.reasons)}" if level.reasons else ""
+    if level.disturbed:
         return (
-            f"too disturbed to promise anything now: measurements differ by {100 * level['repeatability']:.0f} %; "
-            f"undisturbed, it takes {row['undisturbed_ms']:.4g} ms{why}"
+            f"too disturbed to promise anything now: measurements differ by {100 * level.repeatability:.0f} %; "
+            f"undisturbed, it takes {now.undisturbed_ms:.4g} ms{why}"
         )
-    return f"{slower(level)}; then it took {row['as_profiled_ms']:.4g} ms{why}"
+    return f"{slower(level.to_json())}; then it took {now.as_profiled_ms:.4g} ms{why}"
 
 
 def _note(what: str, _: dict[str, Any]) -> None:

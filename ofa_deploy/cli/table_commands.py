@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,7 @@ from ofa_deploy.cli.output import SIMULATED, emit, shout
 
 if TYPE_CHECKING:
     from ofa_deploy.latency import LatencyTable, Row
+    from ofa_deploy.latency.changes import TableChanges
     from ofa_deploy.space import SearchSpace
     from ofa_deploy.store import Workspace
 
@@ -150,48 +152,55 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
     if new is None:
         records = measurements(opened, resolve_target(old, opened))
         answer = difference_in_time(old, records)
-        names = {"old": f"{old}, previous measurement", "new": f"{old}, last measurement"}
-        names = _marked(names, [record.simulated for record in records[-1:] * 2])
+        simulated = records[-1].simulated
+        names = Sides.of(f"{old}, previous measurement", f"{old}, last measurement", simulated, simulated)
     else:
         tables = [the_table(opened, old, space_name), the_table(opened, new, space_name)]
         answer = difference(*tables)
-        names = _marked({"old": old, "new": new}, [table.simulated for table in tables])
+        names = Sides.of(old, new, tables[0].simulated, tables[1].simulated)
     if as_json:
-        emit({**names, **answer})
+        emit({**vars(names), **answer.to_json()})
     else:
-        click.echo("\n".join(_difference({**names, **answer})))
+        click.echo("\n".join(_difference(names, answer)))
 
 
-def _marked(names: dict[str, str], simulated: list[bool]) -> dict[str, Any]:
-    """The names of both sides, marked if simulated, and whether one of them is simulated."""
-    sides = zip(names.items(), simulated, strict=True)
-    return {side: f"{shout(is_one)}{name}" for (side, name), is_one in sides} | {"simulated": any(simulated)}
+@dataclass(frozen=True)
+class Sides:
+    """The names of what is compared, marked if simulated, and whether one of them is simulated."""
+
+    old: str
+    new: str
+    simulated: bool
+
+    @classmethod
+    def of(cls, old: str, new: str, old_simulated: bool, new_simulated: bool) -> Sides:
+        """Two names, and whether each is simulated."""
+        return cls(f"{shout(old_simulated)}{old}", f"{shout(new_simulated)}{new}", old_simulated or new_simulated)
 
 
-def _difference(answer: dict[str, Any]) -> list[str]:
-    rows = sorted(answer["rows"], key=lambda row: -abs(row["change"]))
-    names = [f"network {row['key'][:12]}" if row["network"] else row["key"] for row in rows]
+def _difference(sides: Sides, found: TableChanges) -> list[str]:
+    rows = sorted(found.rows, key=lambda row: -abs(row.change))
+    names = [f"network {row.key[:12]}" if row.network else row.key for row in rows]
     width = max(map(len, names))
     says = {True: "changed", False: "noise", None: "unknown"}
-    lines = [SIMULATED.strip()] if answer["simulated"] else []
+    lines = [SIMULATED.strip()] if sides.simulated else []
     lines.append(f"{'ms':{width}}  {'old':>10}  {'new':>10}  {'change':>9}")
     lines += [
-        f"{name:{width}}  {row['old_ms']:10.4f}  {row['new_ms']:10.4f}  {_percent(row['change']):>9}  "
-        f"{says[row['beyond_noise']]}"
+        f"{name:{width}}  {row.old_ms:10.4f}  {row.new_ms:10.4f}  {_percent(row.change):>9}  {says[row.beyond_noise]}"
         for name, row in zip(names, rows, strict=True)
     ]
-    lines += ["", f"from {answer['old']} to {answer['new']}"]
-    for field, sides in answer["conditions"].items():
+    lines += ["", f"from {sides.old} to {sides.new}"]
+    for field, change in found.conditions.items():
         before, after = (
-            ", ".join("unknown" if value is None else str(value) for value in sides[side]) for side in ("old", "new")
+            ", ".join("unknown" if value is None else str(value) for value in side) for side in (change.old, change.new)
         )
         lines.append(f"the conditions differ: {field} was {before}, is {after}")
-    alone = f"; only old: {len(answer['only_old'])}, only new: {len(answer['only_new'])}"
-    lines.append(f"{len(rows)} rows in common, median change {_percent(answer['median_change'])}{alone}")
-    if answer["changed"] is None:
+    alone = f"; only old: {len(found.only_old)}, only new: {len(found.only_new)}"
+    lines.append(f"{len(rows)} rows in common, median change {_percent(found.median_change)}{alone}")
+    if found.changed is None:
         return [*lines, "the noise is unknown: no row has a standard error in both tables"]
     lines.append(
-        f"changed beyond noise: {100 * answer['changed']:.0f} % of rows (by more than {answer['threshold_sigmas']:.1f} "
+        f"changed beyond noise: {100 * found.changed:.0f} % of rows (by more than {found.threshold_sigmas:.1f} "
         f"standard errors of the difference, the most that chance explains among {len(rows)} rows)"
     )
     return lines

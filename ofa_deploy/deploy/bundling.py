@@ -73,7 +73,7 @@ def build_bundle(
     files |= tensorrt_files(extraction.target, model, chosen.record.condition)
     inputs = {
         "supernet": subject.sha256,
-        "latency table": chosen.predictor.table.to_json()["sha256"],
+        "latency table": chosen.predictor.table.sha256,
         "measurement": _digest(_repeatable(chosen.record)),
         "audit": _digest(audit) if audit else None,
     }

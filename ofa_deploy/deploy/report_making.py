@@ -165,7 +165,7 @@ def _level(chosen: Finalist, network: Network) -> DeviceLevel | None:
     """How fast the device was, beside when it was profiled; None where that is not known."""
     if chosen.level is not None:
         undisturbed = float(chosen.predictor.undisturbed([network])[0])
-        return DeviceLevel.model_validate(chosen.level.to_json(undisturbed))
+        return DeviceLevel.model_validate(chosen.level.told(undisturbed).to_json())
     if not chosen.record.simulated:
         return None
     at = chosen.record.measured_at
@@ -278,7 +278,7 @@ def _provenance(extraction: Extraction) -> Provenance:
         target=extraction.target.model_dump(mode="json"),
         simulated=simulated,
         latencies=SIMULATED if simulated else "measured",
-        latency_table_sha256=chosen.predictor.table.to_json()["sha256"],
+        latency_table_sha256=chosen.predictor.table.sha256,
         measured_at=chosen.record.measured_at,
         evaluations=extraction.result.evaluations,
         versions={

@@ -37,7 +37,16 @@ from ofa_deploy.export.checked_files import Damaged
 from ofa_deploy.export.compared_figures import differences
 from ofa_deploy.export.opened_bundle import Bundle
 from ofa_deploy.export.runtime import compare
-from ofa_deploy.latency import LatencyModel, Measurement, Row, audit_summary, confidence_interval, left_out
+from ofa_deploy.json_types import read_record
+from ofa_deploy.latency import (
+    AuditedNetwork,
+    LatencyModel,
+    Measurement,
+    Row,
+    audit_summary,
+    confidence_interval,
+    left_out,
+)
 from ofa_deploy.latency.level import Curve
 from ofa_deploy.space import (
     Arch,
@@ -155,7 +164,8 @@ def _audit(bundle: Bundle) -> Iterator[Report]:
     if kept is None:
         yield Report(audit=None)
         return
-    found = audit_summary(kept["networks"], kept["n_fit"])
+    networks = [read_record(AuditedNetwork, one) for one in kept["networks"]]
+    found = audit_summary(networks, kept["n_fit"]).to_json()
     words = {"verdict"} | ({"table_only"} if found["table_only"] is None else set())  # words may change
     yield Report(audit=AuditFigures.model_validate({k: v for k, v in found.items() if k not in words}))
     measured = {one["key"]: one for one in kept["networks"]}

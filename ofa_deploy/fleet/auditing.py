@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,12 +16,59 @@ from ofa_deploy.fleet.latency_models import load_model
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.latency import LatencyModel, Measurement, audit_summary
+from ofa_deploy.json_types import JSON
+from ofa_deploy.latency import AuditedNetwork, AuditSummary, Condition, LatencyModel, Measurement, audit_summary
+from ofa_deploy.latency.level import Curve, LevelTold
 from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec
 from ofa_deploy.store import Workspace
 
 POOL = 4096  # random subnets from which an audit's networks are drawn
+
+
+@dataclass(frozen=True)
+class MeanErrors:
+    """Mean absolute and mean signed relative error of predictions."""
+
+    mape: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How far a target's predictions can be trusted: ``audit.json``, but for the command that repeats it.
+
+    Attributes:
+        condition, facts: under which the networks were measured, and what the device said of itself.
+        level: how much slower the device was than when it was profiled, at the networks' median latency.
+        as_profiled: what predictions at the level of the profile came to.
+    """
+
+    target: str
+    simulated: bool
+    condition: Condition
+    facts: Mapping[str, JSON]
+    space: str
+    resolutions: tuple[int, ...]
+    statistic: str
+    measured_at: str
+    summary: AuditSummary
+    level: LevelTold | None
+    as_profiled: MeanErrors | None
+    networks: tuple[AuditedNetwork, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """As a JSON object."""
+        names = ("target", "simulated", "condition", "facts", "space", "resolutions", "statistic", "measured_at")
+        return {
+            "schema": 1,
+            **{name: getattr(self, name) for name in names},
+            "resolutions": list(self.resolutions),
+            **self.summary.to_json(),
+            "level": self.level and self.level.to_json(),
+            "as_profiled": self.as_profiled and vars(self.as_profiled),
+            "networks": [network.to_json() for network in self.networks],
+        }
 
 
 def held_out(codec: PopulationCodec, model: LatencyModel, count: int, seed: int) -> Population:
@@ -50,16 +97,13 @@ def audit(
     statistic: str = "p50",
     protocol: Protocol | None = None,
     progress: Report | None = None,
-) -> dict[str, Any]:
+) -> Audit:
     """Predict networks, measure them, compare.
 
     Args:
         space: at resolutions that the target's table covers.
         networks: how many to measure; they become evidence for later predictions.
         statistic: which latency is predicted and measured: ``p50``, ``p90`` or ``p99``.
-
-    Returns:
-        See ``compared``.
 
     Raises:
         OpNotProfiled: the target's table does not cover the space.
@@ -80,17 +124,12 @@ def compared(
     protocol: Protocol | None = None,
     progress: Report | None = None,
     gauge: Gauge | None = None,
-) -> dict[str, Any]:
+) -> Audit:
     """Predict some networks that the model has not seen, measure them, compare.
 
     Args:
         gauge: shares the rounds; each prediction is then judged at the level of these rounds, as everything else that
             was measured in them shows it.
-
-    Returns:
-        What ``latency.audit_summary`` says, the ``networks`` behind it, and under which condition on which device they
-        were measured; with a gauge the ``level`` at their median latency, and what the predictions at the level of the
-        profile came to, ``as_profiled``.
     """
     networks = [space.network(arch) for arch in archs]
     predicted = _predictions(model, networks)
@@ -98,43 +137,52 @@ def compared(
     anchor = gauge.items if gauge else []
     measured = fleet.measure(target, [*items, *anchor], protocol, progress)
     records, anchored = measured[: len(items)], measured[len(items) :]
-    rows = [
-        {"key": record.key, "role": "audit", **row, **_measured(record, model.statistic)}
-        for row, record in zip(predicted, records, strict=True)
-    ]
+    rows = [_judged(one, record, model.statistic) for one, record in zip(predicted, records, strict=True)]
     level, as_profiled = None, None
     shown = gauge.read(anchored, records) if gauge else None
     if gauge and shown:
         as_profiled = _errors(rows)
-        for row, network, curve in zip(rows, networks, gauge.read_without_each(anchored, records), strict=True):
-            (mean,), (std,) = model.at_curve(curve).predict([network])
-            row |= {"as_profiled_ms": row["predicted_ms"], "predicted_ms": float(mean), "std_ms": float(std)}
-        middle = float(np.median(model.undisturbed(networks)))
-        level = shown.to_json(middle)
-    return {
-        "schema": 1,
-        "target": target.name,
-        "simulated": records[0].simulated,
-        "condition": records[0].condition,
-        "facts": records[0].facts,
-        "space": space.name,
-        "resolutions": list(space.resolutions),
-        "statistic": model.statistic,
-        "measured_at": max(record.measured_at for record in records),
-        **audit_summary(rows, len(model.evidence)),
-        "level": level,
-        "as_profiled": as_profiled,
-        "networks": rows,
-    }
+        curves = gauge.read_without_each(anchored, records)
+        rows = [_of_now(row, model, of, at) for row, of, at in zip(rows, networks, curves, strict=True)]
+        level = shown.told(float(np.median(model.undisturbed(networks))))
+    return Audit(
+        target=target.name,
+        simulated=records[0].simulated,
+        condition=records[0].condition,
+        facts=records[0].facts,
+        space=space.name,
+        resolutions=tuple(space.resolutions),
+        statistic=model.statistic,
+        measured_at=max(record.measured_at for record in records),
+        summary=audit_summary(rows, len(model.evidence)),
+        level=level,
+        as_profiled=as_profiled,
+        networks=tuple(rows),
+    )
 
 
-def _errors(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Mean absolute and mean signed relative error of predictions."""
-    errors = [row["predicted_ms"] / row["measured_ms"] - 1 for row in rows]
-    return {"mape": float(np.mean(np.abs(errors))), "bias": float(np.mean(errors))}
+def _errors(rows: Sequence[AuditedNetwork]) -> MeanErrors:
+    errors = [row.predicted_ms / row.measured_ms - 1 for row in rows]
+    return MeanErrors(float(np.mean(np.abs(errors))), float(np.mean(errors)))
 
 
-def _predictions(model: LatencyModel, networks: list[Network]) -> list[dict[str, float | None]]:
+def _of_now(row: AuditedNetwork, model: LatencyModel, network: Network, curve: Curve) -> AuditedNetwork:
+    """The network as it is predicted at a level."""
+    (mean,), (std,) = model.at_curve(curve).predict([network])
+    return replace(row, as_profiled_ms=row.predicted_ms, predicted_ms=float(mean), std_ms=float(std))
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """Mean and standard deviation of a network's latency, in ms: of the model, and of the sum of its blocks."""
+
+    mean: float
+    std: float
+    table: float | None
+    table_std: float | None
+
+
+def _predictions(model: LatencyModel, networks: list[Network]) -> list[_Predicted]:
     """Of the model, and of the table alone; None where no table covers a network."""
     table, alone = model.table, LatencyModel(model.table, [], model.statistic, model.blocks)
     means, stds = model.predict(networks)
@@ -142,22 +190,20 @@ def _predictions(model: LatencyModel, networks: list[Network]) -> list[dict[str,
     rows = []
     for network, mean, std, table_std in zip(networks, means, stds, table_stds, strict=True):
         total = table.known_total(network, model.statistic)
-        rows.append(
-            {
-                "predicted_ms": float(mean),
-                "std_ms": float(std),
-                "table_ms": total,
-                "table_std_ms": None if total is None else float(table_std),
-            }
-        )
+        rows.append(_Predicted(float(mean), float(std), total, None if total is None else float(table_std)))
     return rows
 
 
-def _measured(record: Measurement, statistic: str) -> dict[str, Any]:
+def _judged(predicted: _Predicted, record: Measurement, statistic: str) -> AuditedNetwork:
     timings = record.timings
     halves = (range(0, len(timings), 2), range(1, len(timings), 2))
-    return {
-        "measured_ms": record.ms(statistic),
-        "halves_ms": [summarise(timings, half)[statistic] for half in halves],
-        "flags": record.flags,
-    }
+    return AuditedNetwork(
+        key=record.key,
+        predicted_ms=predicted.mean,
+        std_ms=predicted.std,
+        table_ms=predicted.table,
+        table_std_ms=predicted.table_std,
+        measured_ms=record.ms(statistic),
+        halves_ms=[summarise(timings, half)[statistic] for half in halves],
+        flags=record.flags,
+    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
 from ofa_deploy.blocks import Network, Unit
 from ofa_deploy.config import PUBLISHED, TargetProfile
+from ofa_deploy.json_types import JSON
 from ofa_deploy.latency import LatencyModel, LatencyTable, Measurement, differences
-from ofa_deploy.latency.level import LevelNow
+from ofa_deploy.latency.level import LevelNow, LevelTold
+from ofa_deploy.latency.model import BlockShare
 from ofa_deploy.latency.posterior import design
 from ofa_deploy.latency.priors import BlockPrior, OtherDevice, interpolate, prior_from_devices, table_prior
 from ofa_deploy.latency.table import block_key
@@ -28,7 +30,7 @@ def measurements(workspace: Workspace, target: TargetProfile) -> list[Measuremen
     return [record for record in records if _wanted(target, record.condition)]
 
 
-def _wanted(target: TargetProfile, condition: Mapping[str, Any]) -> bool:
+def _wanted(target: TargetProfile, condition: Mapping[str, object]) -> bool:
     """Whether a condition is that of a target's profile."""
     names = () if target.runtime == PUBLISHED else ("runtime", "provider", "precision", "batch", "threads")
     return all(condition.get(name) == getattr(target, name) for name in names)
@@ -42,13 +44,13 @@ def load_table(workspace: Workspace, target: TargetProfile) -> LatencyTable:
     return _table(workspace.store, target.name, lambda condition: _wanted(target, condition))
 
 
-def _table(store: Store, device: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> LatencyTable:
+def _table(store: Store, device: str, wanted: Callable[[Mapping[str, object]], bool] = lambda _: True) -> LatencyTable:
     """The newest measurement of everything, under the newest of the conditions that are wanted."""
     records = store.newest_records(device, _alike(store, device, wanted))
     return LatencyTable.from_records(device, map(Measurement.from_json, records))
 
 
-def _alike(store: Store, device: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda _: True) -> list[str]:
+def _alike(store: Store, device: str, wanted: Callable[[Mapping[str, object]], bool] = lambda _: True) -> list[str]:
     """Hashes of the conditions that are wanted and like the newest of these."""
     found = [(name, condition) for name, condition in store.conditions(device) if wanted(condition)]
     return [name for name, condition in found if not differences(found[0][1], condition)]
@@ -98,6 +100,45 @@ def load_model(
     return LatencyModel(table, statistic=statistic, blocks=prior)
 
 
+@dataclass(frozen=True)
+class PredictedNow:
+    """What a prediction of now rests on.
+
+    Attributes:
+        undisturbed_ms: the prediction for an undisturbed device.
+        as_profiled_ms: that at the level of the profile.
+        level: how much slower the device is than when it was profiled; None where that is not known.
+    """
+
+    undisturbed_ms: float
+    as_profiled_ms: float
+    level: LevelTold | None
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        return {**vars(self), "level": self.level and self.level.to_json()}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The latency of a subnet on a target, in ms; ``now`` and ``blocks`` where they were asked for."""
+
+    key: str
+    mean_ms: float
+    std_ms: float
+    upper_ms: float
+    simulated: bool
+    now: PredictedNow | None = None
+    blocks: list[BlockShare] | None = None
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        names = ("key", "mean_ms", "std_ms", "upper_ms", "simulated")
+        now = self.now.to_json() if self.now else {}
+        blocks = {} if self.blocks is None else {"blocks": [vars(block) for block in self.blocks]}
+        return {**{name: getattr(self, name) for name in names}, **now, **blocks}
+
+
 def predict_archs(
     workspace: Workspace,
     target: TargetProfile,
@@ -106,21 +147,19 @@ def predict_archs(
     strict: bool = False,
     explain: bool = False,
     look: Callable[[Family, LatencyModel], LevelNow | None] | None = None,
-) -> list[dict[str, Any]]:
-    """The predictions of subnets, each with its space: ``key``, ``mean_ms``, ``std_ms``, ``upper_ms``, ``simulated``.
+) -> list[Prediction]:
+    """The predictions of subnets, each with its space.
 
     Args:
-        look: measures how fast the device is now. Predictions are then of now; ``as_profiled_ms`` is the prediction
-            at the level of the profile, ``undisturbed_ms`` that of an undisturbed device, and ``level`` says how much
-            slower the device is than when it was profiled (None where that is not known).
+        look: measures how fast the device is now. Predictions are then of now.
         confidence: that a latency is under ``upper_ms``.
         strict: see ``load_model``.
-        explain: add ``blocks``, from ``LatencyModel.explain``.
+        explain: say which blocks carry the predictions.
 
     Raises:
         OpNotProfiled: see ``load_model``.
     """
-    answers, models, levels = [], dict[Family, LatencyModel](), dict[Family, LevelNow | None]()
+    answers, models, levels = list[Prediction](), dict[Family, LatencyModel](), dict[Family, LevelNow | None]()
     for space, arch in archs:
         network, at = space.network(arch), space.with_resolutions((arch.resolution,))
         if at not in models:
@@ -129,13 +168,14 @@ def predict_archs(
         level = levels[at]
         (mean,), (std,) = models[at].at(level).predict([network])
         upper = mean + NormalDist().inv_cdf(confidence) * std
-        row = {"key": arch.key, "mean_ms": float(mean), "std_ms": float(std), "upper_ms": float(upper)}
-        row["simulated"] = target.simulated or models[at].table.simulated
+        simulated = target.simulated or models[at].table.simulated
+        now = None
         if look:
             quiet = float(models[at].undisturbed([network])[0])
-            row |= {"undisturbed_ms": quiet, "as_profiled_ms": float(models[at].predict([network])[0][0])}
-            row["level"] = level and level.to_json(quiet)
-        answers.append({**row, "blocks": models[at].explain(network)} if explain else row)
+            told = None if level is None else level.told(quiet)
+            now = PredictedNow(quiet, float(models[at].predict([network])[0][0]), told)
+        blocks = models[at].explain(network) if explain else None
+        answers.append(Prediction(arch.key, float(mean), float(std), float(upper), simulated, now, blocks))
     return answers
 
 

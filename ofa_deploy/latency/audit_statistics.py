@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
+from ofa_deploy.json_types import JSON
+
 RESAMPLES = 300
+PREDICTED = ("predicted_ms", "std_ms", "table_ms", "table_std_ms")
 TRUSTED = 0.02  # mean error that is good on any machine
 NOISY = 1.1  # times the repeatability of measurements: no prediction can be told from a better one below that
 
@@ -18,34 +21,121 @@ WORDS = {
 }
 
 
+@dataclass(frozen=True)
+class AuditStatistics:
+    """Errors of predictions against measurements; all shares and errors are fractions.
+
+    Attributes:
+        mape, bias: mean absolute and mean signed relative error.
+        spearman, kendall: rank correlations; None where nothing can be ranked: under 3 networks, or all alike.
+        within_5, within_10: shares of predictions within ±5 % and ±10 %.
+        coverage_95: share of measurements under the 95 % bound.
+    """
+
+    mape: float
+    bias: float
+    spearman: float | None
+    kendall: float | None
+    within_5: float
+    within_10: float
+    coverage_95: float
+
+
+@dataclass(frozen=True)
+class AuditedNetwork:
+    """A network that was predicted, and then measured; ms.
+
+    Attributes:
+        predicted_ms, std_ms: of the model.
+        table_ms, table_std_ms: of the sum of its blocks; None where no table has them all.
+        halves_ms: the measurement by its odd and by its even rounds alone.
+        as_profiled_ms: predicted at the level of the profile, where the prediction is at another.
+    """
+
+    key: str
+    predicted_ms: float
+    std_ms: float
+    table_ms: float | None
+    table_std_ms: float | None
+    measured_ms: float
+    halves_ms: list[float]
+    flags: list[str] = field(default_factory=list)
+    as_profiled_ms: float | None = None
+    role: str = "audit"
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        last = {"as_profiled_ms"} if self.as_profiled_ms is not None else set()
+        order = ("key", "role", *PREDICTED, "measured_ms", "halves_ms", "flags", *last)
+        return {name: getattr(self, name) for name in order}
+
+
+@dataclass(frozen=True)
+class AuditErrors:
+    """The errors of one way to predict.
+
+    Attributes:
+        n_fit: how many networks it was fitted on.
+        n_heldout: how many it was tried on, which took no part in fitting.
+        repeatability: mean relative difference between two halves of the measurements.
+    """
+
+    n_fit: int
+    n_heldout: int
+    repeatability: float
+    errors: AuditStatistics
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        about = {"n_fit": self.n_fit, "n_heldout": self.n_heldout, "repeatability": self.repeatability}
+        return {**about, **vars(self.errors)}
+
+
+@dataclass(frozen=True)
+class AuditSummary:
+    """Everything that an audit says.
+
+    Attributes:
+        status: ``trusted``, ``usable`` or ``not trusted``.
+        model: the errors of the model.
+        table_only: those of the sum of blocks, which is fitted on no network; None where no table covers all networks.
+        verdict: in words.
+    """
+
+    status: str
+    model: AuditErrors
+    table_only: AuditErrors | None
+    verdict: str
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        alone = None if self.table_only is None else self.table_only.to_json()
+        return {"status": self.status, **self.model.to_json(), "table_only": alone, "verdict": self.verdict}
+
+
 def audit_statistics(
     predicted: np.ndarray, std: np.ndarray, measured: np.ndarray, confidence: float = 0.95
-) -> dict[str, Any]:
-    """Errors of predictions against measurements; all shares and errors are fractions.
+) -> AuditStatistics:
+    """Errors of predictions against measurements.
 
     Args:
         predicted, std, measured: ms, ``[N]`` each.
         confidence: of the one-sided upper bound whose coverage is counted.
-
-    Returns:
-        ``mape``, ``bias`` (mean signed relative error), ``spearman``, ``kendall`` (None where nothing can be ranked:
-        under 3 networks, or all alike), ``within_5``, ``within_10``, ``coverage_95`` (share of measurements under the
-        bound).
     """
     from scipy import stats  # most of a second, which predictions do without
 
     error = (predicted - measured) / measured
     ranked = len(measured) > 2 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
     upper = predicted + NormalDist().inv_cdf(confidence) * std
-    return {
-        "mape": float(np.abs(error).mean()),
-        "bias": float(error.mean()),
-        "spearman": float(stats.spearmanr(predicted, measured).statistic) if ranked else None,
-        "kendall": float(stats.kendalltau(predicted, measured).statistic) if ranked else None,
-        "within_5": float((np.abs(error) <= 0.05).mean()),
-        "within_10": float((np.abs(error) <= 0.10).mean()),
-        "coverage_95": float((measured <= upper).mean()),
-    }
+    return AuditStatistics(
+        mape=float(np.abs(error).mean()),
+        bias=float(error.mean()),
+        spearman=float(stats.spearmanr(predicted, measured).statistic) if ranked else None,
+        kendall=float(stats.kendalltau(predicted, measured).statistic) if ranked else None,
+        within_5=float((np.abs(error) <= 0.05).mean()),
+        within_10=float((np.abs(error) <= 0.10).mean()),
+        coverage_95=float((measured <= upper).mean()),
+    )
 
 
 def repeatability(halves: Sequence[Sequence[float]]) -> float:
@@ -57,50 +147,44 @@ def repeatability(halves: Sequence[Sequence[float]]) -> float:
     return float(np.mean([abs(odd - even) / even for odd, even in halves]))
 
 
-def audit_summary(networks: Sequence[Mapping[str, Any]], n_fit: int) -> dict[str, Any]:
+def audit_summary(networks: Sequence[AuditedNetwork], n_fit: int) -> AuditSummary:
     """Everything that an audit says, from the networks that it measured.
 
     Args:
-        networks: each with ``predicted_ms`` and ``std_ms`` of the model, ``table_ms`` and ``table_std_ms`` of the sum
-            of its blocks (None without a table), ``measured_ms``, and that by its odd and by its even rounds alone,
-            ``halves_ms``.
         n_fit: how many other networks the model was fitted on.
-
-    Returns:
-        ``status`` (``trusted``, ``usable`` or ``not trusted``), ``n_fit``, ``n_heldout``, ``repeatability`` and the
-        ``audit_statistics`` of the model; the same of the sum of blocks, which is fitted on no network, under
-        ``table_only``; and the ``verdict`` in words.
     """
-    common = {"n_heldout": len(networks), "repeatability": repeatability([one["halves_ms"] for one in networks])}
-    model = {"n_fit": n_fit, **common, **_errors(networks, "predicted_ms", "std_ms")}
-    covered = all(one["table_ms"] is not None for one in networks)
-    table_only = {"n_fit": 0, **common, **_errors(networks, "table_ms", "table_std_ms")} if covered else None
-    return {"status": _status(model), **model, "table_only": table_only, "verdict": _verdict(model)}
+    repeats = repeatability([one.halves_ms for one in networks])
+    measured = np.array([one.measured_ms for one in networks])
+
+    def errors(n_fit: int, mean: Sequence[float], std: Sequence[float]) -> AuditErrors:
+        found = audit_statistics(np.array(mean), np.array(std), measured)
+        return AuditErrors(n_fit, len(networks), repeats, found)
+
+    model = errors(n_fit, [one.predicted_ms for one in networks], [one.std_ms for one in networks])
+    sums = [one.table_ms for one in networks if one.table_ms is not None]
+    stds = [one.table_std_ms for one in networks if one.table_std_ms is not None]
+    alone = errors(0, sums, stds) if len(sums) == len(stds) == len(networks) else None
+    return AuditSummary(_status(model), model, alone, _verdict(model))
 
 
-def _errors(networks: Sequence[Mapping[str, Any]], mean: str, std: str) -> dict[str, Any]:
-    predicted, deviation, measured = (np.array([one[name] for one in networks]) for name in (mean, std, "measured_ms"))
-    return audit_statistics(predicted, deviation, measured)
-
-
-def _verdict(audit: Mapping[str, Any]) -> str:
+def _verdict(audit: AuditErrors) -> str:
     """The statistics of an audit in words."""
-    mape, noise, covered = audit["mape"], audit["repeatability"], audit["coverage_95"]
+    mape, noise, covered = audit.errors.mape, audit.repeatability, audit.errors.coverage_95
     bound = "the 95 % bound holds" if covered >= 0.9 else f"the 95 % bound held for only {100 * covered:.0f} %"
     trust = WORDS.get(_status(audit)) or f"do not trust it: {_cure(audit)}"
     return f"{trust}; mean error {100 * mape:.1f} % (repeatability {100 * noise:.1f} %), {bound}"
 
 
-def _status(audit: Mapping[str, Any]) -> str:
-    good = max(TRUSTED, NOISY * audit["repeatability"])
-    if audit["mape"] <= good and audit["within_5"] >= 0.95:
+def _status(audit: AuditErrors) -> str:
+    good = max(TRUSTED, NOISY * audit.repeatability)
+    if audit.errors.mape <= good and audit.errors.within_5 >= 0.95:
         return "trusted"
-    return "usable" if audit["within_10"] >= 0.9 else "not trusted"
+    return "usable" if audit.errors.within_10 >= 0.9 else "not trusted"
 
 
-def _cure(audit: Mapping[str, Any]) -> str:
+def _cure(audit: AuditErrors) -> str:
     """What to do about bad predictions, by what is wrong with them."""
-    mape, bias, noise = audit["mape"], audit["bias"], audit["repeatability"]
+    mape, bias, noise = audit.errors.mape, audit.errors.bias, audit.repeatability
     if noise >= mape / 2:
         return "measurements do not repeat themselves; measure on a quieter machine with `profile --refresh`"
     if abs(bias) >= 0.8 * mape:

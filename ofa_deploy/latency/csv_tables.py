@@ -105,9 +105,8 @@ def read_csv(path: Path, name: str, space: SearchSpace, resolution: int | None =
     if not rows:
         raise UsageError(f"{path} has no rows")
     refuse_implausible(claims)
-    condition = published_condition(resolution is not None, "unknown")
-    condition["simulated"] = lines[0][1]["hardware_id"].startswith(SIMULATED)
-    return LatencyTable(name, condition, rows)
+    simulated = lines[0][1]["hardware_id"].startswith(SIMULATED)
+    return LatencyTable(name, published_condition(resolution is not None, "unknown", simulated), rows)
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, str]]]:

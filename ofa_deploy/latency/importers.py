@@ -14,22 +14,33 @@ import yaml
 from ofa_deploy.blocks import OpSpec, counts
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import UsageError
+from ofa_deploy.latency.condition import Condition
 from ofa_deploy.latency.measurement import Measurement
 from ofa_deploy.latency.plausible import Claim, moved_values, refuse_implausible
 from ofa_deploy.latency.table import LatencyTable, Row
 from ofa_deploy.space import PopulationCodec, SearchSpace
 
 
-def published_condition(per_resolution: bool, statistic: str) -> dict[str, Any]:
+def published_condition(per_resolution: bool, statistic: str, simulated: bool = False) -> Condition:
     """The condition of a table that came without one.
 
     Args:
         statistic: what its single value a row is, which stands for all quantiles.
+        simulated: whether it was simulated.
     """
-    names = ("runtime_version", "provider", "precision", "batch", "threads", "power_mode")
-    unknown = dict.fromkeys(names, "unknown")
-    known = {"runtime": PUBLISHED, "statistic": statistic, "simulated": False}
-    return {**known, **unknown, **({"per_resolution": True} if per_resolution else {})}
+    unknown = "unknown"
+    condition = Condition(
+        runtime=PUBLISHED,
+        statistic=statistic,
+        simulated=simulated,
+        runtime_version=unknown,
+        provider=unknown,
+        precision=unknown,
+        batch=unknown,
+        threads=unknown,
+        power_mode=unknown,
+    )
+    return Condition(**condition, per_resolution=True) if per_resolution else condition
 
 
 def read_ofa_tables(folder: Path, name: str, space: SearchSpace) -> LatencyTable:
@@ -116,22 +127,24 @@ def as_records(table: LatencyTable, device: str) -> list[Measurement]:
     return [_record(row, kind, device, table.condition, run) for kind, rows in parts for row in rows.values()]
 
 
-def _record(
-    row: Row, kind: Literal["op", "network"], device: str, condition: Mapping[str, Any], run: str
-) -> Measurement:
-    return Measurement(
-        **{**row.to_json(), "ops": list(row.ops), "flags": list(row.flags)},
-        device=device,
-        kind=kind,
-        specs=[spec.to_json() for spec in row.blocks],
-        arch=None,
-        condition=dict(condition),
-        facts={},
-        settings={},
-        rounds=[],
-        started_at=row.measured_at,
-        run=run,
-        item=f"{kind} {row.key}",
+def _record(row: Row, kind: Literal["op", "network"], device: str, condition: Condition, run: str) -> Measurement:
+    return Measurement.from_json(
+        {
+            **row.to_json(),
+            "ops": list(row.ops),
+            "flags": list(row.flags),
+            "device": device,
+            "kind": kind,
+            "specs": [spec.to_json() for spec in row.blocks],
+            "arch": None,
+            "condition": {**condition},
+            "facts": {},
+            "settings": {},
+            "rounds": [],
+            "started_at": row.measured_at,
+            "run": run,
+            "item": f"{kind} {row.key}",
+        }
     )
 
 

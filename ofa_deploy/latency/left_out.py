@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from ofa_deploy.latency.audit_statistics import audit_statistics
+from ofa_deploy.latency.audit_statistics import AuditStatistics, audit_statistics
 from ofa_deploy.latency.model import LatencyModel, Level, calibration_of
 
 FEW = 8  # networks, below which each refit is cheap, and leaving one out changes what a closed form takes as given
@@ -35,7 +33,7 @@ def left_out(model: LatencyModel) -> tuple[np.ndarray, np.ndarray]:
     return mean, scale * np.sqrt(factor**2 * others.variance + relative * mean**2)
 
 
-def leave_one_out(model: LatencyModel) -> dict[str, Any] | None:
+def leave_one_out(model: LatencyModel) -> AuditStatistics | None:
     """Error statistics of every measured network as predicted from the others; None under two networks."""
     if len(model.evidence) < 2:
         return None

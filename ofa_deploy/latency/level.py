@@ -8,12 +8,14 @@ that is (Rasmussen & Williams, GPML, §2.2). Its scales are averaged over by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+
+from ofa_deploy.json_types import JSON
 
 LENGTH = 1.0  # of the curve, in logarithms of latency: it goes from one level to another within a factor of about ten
 COMMON = 1.0  # standard deviation of the whole curve's logarithm
@@ -25,6 +27,15 @@ BEYOND = 0.3  # in logarithms of latency, by which it reaches beyond the network
 DISTURBED = 0.10  # an anchor that repeats itself worse than that promises nothing
 
 Floats = Sequence[float] | np.ndarray
+
+
+class CurveJson(TypedDict):
+    """A ``Curve`` as a JSON object."""
+
+    ms: list[float]
+    factor: list[float]
+    unsure: list[float]
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -43,20 +54,52 @@ class Curve:
     unsure: np.ndarray
     noise: float
 
-    def at(self, ms: Any) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, ms: Floats) -> tuple[np.ndarray, np.ndarray]:
         """Value and relative standard deviation at some latencies; beyond its ends those of the ends."""
         x, known = np.log(np.maximum(ms, 1e-12)), np.log(self.ms)
         return np.exp(np.interp(x, known, np.log(self.factor))), np.interp(x, known, self.unsure)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CurveJson:
         """As a JSON object."""
-        return {**{name: getattr(self, name).tolist() for name in ("ms", "factor", "unsure")}, "noise": self.noise}
+        return {
+            "ms": self.ms.tolist(),
+            "factor": self.factor.tolist(),
+            "unsure": self.unsure.tolist(),
+            "noise": self.noise,
+        }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Curve:
+    def from_json(cls, data: CurveJson) -> Curve:
         """Read what ``to_json`` gave."""
-        ms, factor, unsure = (np.array(data[name], float) for name in ("ms", "factor", "unsure"))
+        ms, factor, unsure = (np.array(values, float) for values in (data["ms"], data["factor"], data["unsure"]))
         return cls(ms, factor, unsure, float(data["noise"]))
+
+
+@dataclass(frozen=True)
+class LevelTold:
+    """How much slower a device is than when it was profiled, for a network of one undisturbed latency.
+
+    Attributes:
+        factor, low, high: how many times as slow, with the 95 % interval.
+        curve: pairs of a latency in ms and the factor there.
+        repeatability: by what fraction measurements of the anchor differ.
+        disturbed: whether they differ too much for a promise.
+        reasons: what the device says of itself, in words.
+    """
+
+    factor: float
+    low: float
+    high: float
+    profiled_at: str
+    measured_at: str
+    curve: list[list[float]]
+    repeatability: float
+    disturbed: bool
+    reasons: list[str]
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        return {**vars(self)}
 
 
 @dataclass(frozen=True)
@@ -98,21 +141,21 @@ class LevelNow:
         unsure = np.hypot(self.now.unsure, spread)
         return replace(self, now=replace(self.now, unsure=unsure))
 
-    def to_json(self, quiet_ms: float) -> dict[str, Any]:
+    def told(self, quiet_ms: float) -> LevelTold:
         """As a report tells it, for a network of an undisturbed latency."""
         factor, low, high = self.factor(quiet_ms)
         curve = [[ms, self.factor(ms)[0]] for ms in sorted(self.anchors)]
-        return {
-            "factor": factor,
-            "low": low,
-            "high": high,
-            "profiled_at": self.profiled_at,
-            "measured_at": self.measured_at,
-            "curve": [[float(f"{value:.6g}") for value in pair] for pair in curve],
-            "repeatability": self.repeats,
-            "disturbed": self.disturbed,
-            "reasons": list(self.reasons),
-        }
+        return LevelTold(
+            factor=factor,
+            low=low,
+            high=high,
+            profiled_at=self.profiled_at,
+            measured_at=self.measured_at,
+            curve=[[float(f"{value:.6g}") for value in pair] for pair in curve],
+            repeatability=self.repeats,
+            disturbed=self.disturbed,
+            reasons=list(self.reasons),
+        )
 
 
 def curve_through(ms: Floats, ratios: Floats, errors: Floats) -> Curve:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ofa_deploy.documents.document import FreeObject
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
+from ofa_deploy.latency.condition import StoredCondition
 
 
 class Measurement(BaseModel):
@@ -45,13 +48,13 @@ class Measurement(BaseModel):
     kind: Literal["op", "network", "anchor"]
     key: str
     ops: list[str]
-    specs: list[dict[str, Any]] = []
-    counts: list[dict[str, Any]] = []
-    arch: dict[str, Any] | None = None
+    specs: list[FreeObject] = []
+    counts: list[FreeObject] = []
+    arch: FreeObject | None = None
     blob: str | None = None
-    condition: dict[str, Any]
-    facts: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
+    condition: StoredCondition
+    facts: FreeObject = {}
+    settings: FreeObject = {}
     stopped: str | None = None
     p50: float
     p90: float
@@ -74,7 +77,7 @@ class Measurement(BaseModel):
     sentinel_ms: float | None = None
     scale: float = 1.0
     best_scale: float = 1.0
-    details: dict[str, Any] | None = None
+    details: FreeObject | None = None
     started_at: str = ""
     measured_at: str
     run: str | None = None
@@ -95,7 +98,7 @@ class Measurement(BaseModel):
         return self.from_json({name: value for name, value in self.to_json().items() if name not in names})
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
+    def from_json(cls, data: Mapping[str, object]) -> Self:
         """Read what ``to_json`` wrote, or an earlier version.
 
         Raises:
@@ -108,6 +111,6 @@ class Measurement(BaseModel):
             where = ".".join(map(str, first["loc"]))
             raise UsageError(f"the measurement of {data.get('key')!r} is damaged: {where}: {first['msg']}") from error
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The fields that it was made with, as a JSON object."""
         return self.model_dump(exclude_unset=True)

@@ -39,6 +39,27 @@ SESSION = (0.002, 0.05)  # range of the standard deviation of a session's level,
 NORMAL_MAD = 1.4826
 
 
+@dataclass(frozen=True)
+class BlockShare:
+    """What a block adds to a network's prediction.
+
+    Attributes:
+        op: the key of its row.
+        table_ms: None where it was not measured.
+        posterior_ms, std_ms: what the model believes.
+        share: of the whole prediction, a fraction.
+        origin: where the prior comes from, in words.
+    """
+
+    name: str
+    op: str
+    table_ms: float | None
+    posterior_ms: float
+    std_ms: float
+    share: float
+    origin: str
+
+
 class LatencyModel:
     """The posterior over block effects of one device.
 
@@ -157,9 +178,8 @@ class LatencyModel:
         use = [other for other in self.evidence if other != key]
         return LatencyModel(self.table, use, self.statistic, self.blocks, self.fit)
 
-    def explain(self, network: Network) -> list[dict[str, Any]]:
-        """Which blocks carry a network's prediction: for every block in order of execution ``name``, ``op``,
-        ``table_ms`` (None where it was not measured), ``posterior_ms``, ``std_ms``, ``share`` and ``origin``."""
+    def explain(self, network: Network) -> list[BlockShare]:
+        """Which blocks carry a network's prediction, in order of execution."""
         posterior = self.posterior
         ops = self.table.row_keys(network)
         self.require(ops)
@@ -167,15 +187,15 @@ class LatencyModel:
         spread = np.sqrt(np.maximum(posterior.variance + posterior.sign @ posterior.factor**2, 0.0))
         total = float(posterior.mean[columns].sum())
         return [
-            {
-                "name": name,
-                "op": key,
-                "table_ms": getattr(self.table.rows[key], self.statistic) if key in self.table.rows else None,
-                "posterior_ms": float(posterior.mean[j]),
-                "std_ms": float(posterior.calibration * spread[j]),
-                "share": float(posterior.mean[j]) / total,
-                "origin": self.blocks.origin[j],
-            }
+            BlockShare(
+                name=name,
+                op=key,
+                table_ms=getattr(self.table.rows[key], self.statistic) if key in self.table.rows else None,
+                posterior_ms=float(posterior.mean[j]),
+                std_ms=float(posterior.calibration * spread[j]),
+                share=float(posterior.mean[j]) / total,
+                origin=self.blocks.origin[j],
+            )
             for name, key, j in zip([unit.name for unit in network.units], ops, columns, strict=True)
         ]
 
@@ -192,9 +212,9 @@ class LatencyModel:
         """
         return SpaceLatency(self, codec)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The table, which networks were fitted, and what is predicted: all that a prediction rests on."""
-        fields = {name: getattr(self, name) for name in ("evidence", "statistic", "fit")}
+        fields: dict[str, object] = {name: getattr(self, name) for name in ("evidence", "statistic", "fit")}
         fields["table"] = self.table.to_json()
         fields |= {"now": self.now.to_json()} if self.now else {}
         return {**fields, "blocks": None if set(self.blocks.origin) == {"measured"} else self.blocks.to_json()}

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import isfinite
-from typing import Any
+from typing import TypeGuard
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def _impossible(claim: Claim) -> str | None:
     return None
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 

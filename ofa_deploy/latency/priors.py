@@ -17,6 +17,7 @@ import numpy as np
 from ofa_deploy.blocks import OpSpec, Unit, counts
 from ofa_deploy.blocks.kinds import KINDS
 from ofa_deploy.blocks.kinds.kind import HEAD, STAGE, STEM
+from ofa_deploy.json_types import JSON
 from ofa_deploy.latency.mixture import Prior, Term
 from ofa_deploy.latency.posterior import device_prior
 from ofa_deploy.latency.table import LatencyTable, Row
@@ -72,7 +73,7 @@ class BlockPrior:
         prior = Prior(self.prior.mean, (*self.prior.terms, unsure), self.prior.noise)
         return prior.scaled(self.level)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """All of it, as a JSON object."""
         terms = [{"rows": term.rows.tolist(), "low": term.low, "high": term.high} for term in self.prior.terms]
         prior = {"mean": self.prior.mean.tolist(), "terms": terms, "noise": list(self.prior.noise)}

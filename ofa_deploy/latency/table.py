@@ -13,21 +13,11 @@ from ofa_deploy.blocks import Network, OpSpec
 from ofa_deploy.config import PUBLISHED
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.files import write_atomic
+from ofa_deploy.json_types import JSON
+from ofa_deploy.latency.condition import Condition, differences, full_condition
 from ofa_deploy.latency.measurement import Measurement
 
 SCHEMA = 1
-ABSENT = {"power_mode": "unknown"}  # what it means where a condition lacks a key that is younger than its record
-
-
-def full_condition(condition: Mapping[str, Any]) -> dict[str, Any]:
-    """A condition with all of its keys, however old the record is."""
-    return {**condition, **{key: condition.get(key, meant) for key, meant in ABSENT.items()}}
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """In what two conditions differ: by key, the value of each; None where it has none."""
-    one, other = full_condition(one), full_condition(other)
-    return {key: (one.get(key), other.get(key)) for key in {**one, **other} if one.get(key) != other.get(key)}
 
 
 def block_key(key: str) -> str:
@@ -35,7 +25,7 @@ def block_key(key: str) -> str:
     return key.partition("@")[0]
 
 
-def stored_block(key: str, spec: Mapping[str, Any] | None = None) -> OpSpec:
+def stored_block(key: str, spec: Mapping[str, JSON] | None = None) -> OpSpec:
     """A block that was measured: from its fields; from its key where an earlier version stored nothing else.
 
     Raises:
@@ -111,7 +101,7 @@ class Row:
         """The block that a row is of; of a network the first."""
         return self.blocks[0]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """What was measured, as a JSON object; a table says beside its rows what their blocks are."""
         return {name: value for name, value in vars(self).items() if name != "specs"}
 
@@ -126,7 +116,7 @@ class LatencyTable:
     """
 
     device: str
-    condition: Mapping[str, Any]
+    condition: Condition
     rows: Mapping[str, Row]
     networks: Mapping[str, Row] = field(default_factory=dict)
 
@@ -142,7 +132,7 @@ class LatencyTable:
         """
         rows: dict[str, Row] = {}
         networks: dict[str, Row] = {}
-        condition: Mapping[str, Any] = {}
+        condition: Condition = {}
         for record in records:
             if record.kind == "anchor":
                 continue
@@ -201,20 +191,29 @@ class LatencyTable:
         ops = self.row_keys(network) if isinstance(network, Network) else network
         return None if self.missing(ops) else self.total(ops, statistic)
 
-    def to_json(self) -> dict[str, Any]:
-        """The table as a JSON object with a digest that detects damage."""
+    @property
+    def sha256(self) -> str:
+        """By which damage is detected, and a table recognised."""
+        return _digest(self._body())
+
+    def to_json(self) -> dict[str, object]:
+        """The table as a JSON object with its digest."""
+        body = self._body()
+        return {**body, "sha256": _digest(body)}
+
+    def _body(self) -> dict[str, object]:
         rows, networks = list(self.rows.values()), list(self.networks.values())
-        body = {
+        body: dict[str, object] = {
             "schema": SCHEMA,
             "device": self.device,
-            "condition": dict(self.condition),
+            "condition": self.condition,
             "rows": [row.to_json() for row in rows],
             "networks": [row.to_json() for row in networks],
         }
         every = (pair for row in rows + networks if row.specs for pair in zip(row.ops, row.specs, strict=True))
         if specs := {block_key(key): spec for key, spec in every}:
             body["specs"] = {key: spec.to_json() for key, spec in specs.items()}
-        return {**body, "sha256": _digest(body)}
+        return body
 
     def save(self, path: Path) -> None:
         """Write the table as a JSON file."""
@@ -255,5 +254,5 @@ def _row(data: Mapping[str, Any], specs: Mapping[str, OpSpec]) -> Row:
     return Row(**fields, specs=tuple(specs[block_key(key)] for key in data["ops"]) if specs else ())
 
 
-def _digest(body: Mapping[str, Any]) -> str:
+def _digest(body: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -73,8 +73,8 @@ def _audit(run: Context, fleet: Callable[[], Fleet], name: str, stage: AuditStag
                 read_document(Protocol, stage.protocol),
                 lambda p: run.tell(f"audit predictions on {name}", p),
             )
-        answer["command"] = shlex.join(["ofa-deploy", "run", run.document.name])
-        keep_audit(run.workspace, answer, audit_folder(file.parent))
+        command = shlex.join(["ofa-deploy", "run", run.document.name])
+        keep_audit(run.workspace, {**answer.to_json(), "command": command}, audit_folder(file.parent))
         return {"sha256": file_sha256(file), "until": run.workspace.store.newest_measurement(name)}
 
     outputs = run.unit(

@@ -55,7 +55,7 @@ def main() -> None:
         then = {key: row.best for key, row in load_table(workspace, target).networks.items()}
         for seed, loops in enumerate(options.loops):
             with busy(loops):
-                found = audit(fleet, workspace, target, space, options.networks, seed, protocol=protocol)
+                found = audit(fleet, workspace, target, space, options.networks, seed, protocol=protocol).to_json()
             records = [r for r in workspace.store.measurements("local") if r["kind"] == "anchor"]
             anchored = {r["key"]: r["best"] for r in records}  # the newest of each
             shown = {

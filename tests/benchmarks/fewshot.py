@@ -220,8 +220,8 @@ def statistics(mean: np.ndarray, std: np.ndarray, measured: np.ndarray) -> dict[
     """What is reported of one seed."""
     tenth = len(measured) // 10
     trimmed = np.argsort(measured, kind="stable")[tenth : len(measured) - tenth]
-    found = audit_statistics(mean, std, measured)
-    found["spearman_trimmed"] = float(spearmanr(mean[trimmed], measured[trimmed]).statistic)
+    found = vars(audit_statistics(mean, std, measured))
+    found = {**found, "spearman_trimmed": float(spearmanr(mean[trimmed], measured[trimmed]).statistic)}
     return {key: found[key] for key in ("spearman", "spearman_trimmed", "mape", "within_10", "coverage_95")}
 
 

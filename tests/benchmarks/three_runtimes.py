@@ -124,7 +124,7 @@ def study(fleet: Fleet, workspace: Workspace, target: TargetProfile, subject: Su
     say(f"{target.name}: profile")
     profile(fleet, workspace, target, space, NETWORKS, protocol=THOROUGH)
     say(f"{target.name}: audit")
-    audited = audit(fleet, workspace, target, space, NETWORKS, protocol=THOROUGH)
+    audited = audit(fleet, workspace, target, space, NETWORKS, protocol=THOROUGH).to_json()
     ends = load_model(workspace, target, space).bind(codec).mean(codec.encode([space.smallest, space.largest]))
     low, high = map(float, ends)
     budget = low + share * (high - low)

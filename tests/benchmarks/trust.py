@@ -115,7 +115,7 @@ def benchmark(folder: Path | None, name: str, resolution: int, count: int, secon
         "rounds": len(rounds),
         "profile_seconds": budget,
         "repeatability": repeatability(halves.tolist()),
-        **{way: audit_statistics(predicted, deviation, measured) for way, (predicted, deviation) in ways.items()},
+        **{way: vars(audit_statistics(predicted, deviation, measured)) for way, (predicted, deviation) in ways.items()},
     }
 
 

@@ -41,7 +41,7 @@ def extraction(fleet, workspace):  # noqa: F811
 
 @pytest.fixture
 def answer(fleet, workspace, extraction):  # noqa: F811
-    return {**audit(fleet, workspace, TARGET, SPACE, networks=8), "command": "ofa-deploy audit"}
+    return {**audit(fleet, workspace, TARGET, SPACE, networks=8).to_json(), "command": "ofa-deploy audit"}
 
 
 def keep(workspace, answer):  # noqa: F811

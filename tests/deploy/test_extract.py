@@ -223,8 +223,8 @@ def test_an_audit_of_cells_judges_at_the_level_of_its_rounds(workspace: Workspac
     ready_model(fleet, workspace, TARGET, space)
     fleet.factor = 1.4
     found = audit(fleet, workspace, TARGET, space)
-    assert found["level"]["factor"] == pytest.approx(1.4, rel=0.01)
-    assert found["mape"] < 0.02 < 0.25 < found["as_profiled"]["mape"]
+    assert found.level.factor == pytest.approx(1.4, rel=0.01)
+    assert found.summary.model.errors.mape < 0.02 < 0.25 < found.as_profiled.mape
 
 
 def test_a_front_of_now_is_as_much_slower_as_the_device(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,16 +478,16 @@ def test_an_audit_measures_networks_that_were_not_fitted(workspace: Workspace) -
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     fitted = set(load_table(workspace, TARGET).networks)
     answer = audit(fleet, workspace, TARGET, SPACE, networks=12)
-    assert (answer["n_fit"], answer["n_heldout"]) == (6, 12)
-    assert not fitted & {network["key"] for network in answer["networks"]}
-    assert answer["mape"] < 0.01, "this device is the sum of its blocks"
-    assert answer["repeatability"] == 0
-    assert "trust it" in answer["verdict"]
+    assert (answer.summary.model.n_fit, answer.summary.model.n_heldout) == (6, 12)
+    assert not fitted & {network.key for network in answer.networks}
+    assert answer.summary.model.errors.mape < 0.01, "this device is the sum of its blocks"
+    assert answer.summary.model.repeatability == 0
+    assert "trust it" in answer.summary.verdict
     fleet.factor = 1.3
     slower = audit(fleet, workspace, TARGET, SPACE, networks=12, seed=1)
-    assert slower["level"]["factor"] == pytest.approx(1.3, rel=0.01)
-    assert slower["mape"] < 0.01, "judged at the level of its rounds"
-    assert slower["as_profiled"]["bias"] == pytest.approx(1 / 1.3 - 1, abs=0.02), "both ways are told"
+    assert slower.level.factor == pytest.approx(1.3, rel=0.01)
+    assert slower.summary.model.errors.mape < 0.01, "judged at the level of its rounds"
+    assert slower.as_profiled.bias == pytest.approx(1 / 1.3 - 1, abs=0.02), "both ways are told"
 
 
 def test_an_audit_finds_a_level_that_differs_over_latency(workspace: Workspace) -> None:
@@ -497,8 +497,8 @@ def test_an_audit_finds_a_level_that_differs_over_latency(workspace: Workspace) 
     largest = sum(counts.macs(op.block) for op in SPACE.network(SPACE.largest).ops)
     fleet.slower = lambda item: 1.0 + 0.5 * sum(counts.macs(op.block) for op in item.network.ops) / largest
     answer = audit(fleet, workspace, TARGET, SPACE, networks=20, seed=1)
-    assert abs(answer["bias"]) < 0.01
-    assert answer["mape"] < 0.02
+    assert abs(answer.summary.model.errors.bias) < 0.01
+    assert answer.summary.model.errors.mape < 0.02
 
 
 def test_the_anchor_stays_that_of_the_profile_after_a_larger_audit(workspace: Workspace) -> None:
@@ -513,8 +513,8 @@ def test_the_anchor_stays_that_of_the_profile_after_a_larger_audit(workspace: Wo
     quiet = model.undisturbed([SPACE.network(item.arch) for item in gauge.items])
     assert np.median([row.best for row in gauge.rows] / quiet) == pytest.approx(1.0, rel=1e-3), "on the model's level"
     answer = audit(fleet, workspace, TARGET, SPACE, networks=10, seed=2)
-    assert answer["level"]["factor"] == pytest.approx(2.0, rel=0.01)
-    assert answer["mape"] < 0.02
+    assert answer.level.factor == pytest.approx(2.0, rel=0.01)
+    assert answer.summary.model.errors.mape < 0.02
 
 
 def test_an_audit_finds_a_wrong_model_at_every_level(workspace: Workspace) -> None:
@@ -524,8 +524,8 @@ def test_an_audit_finds_a_wrong_model_at_every_level(workspace: Workspace) -> No
     known = set(load_table(workspace, TARGET).networks)
     fleet.slower = lambda item: 1.0 if item.network.key in known else 1.3
     answer = audit(fleet, workspace, TARGET, SPACE, networks=12, seed=1)
-    assert answer["bias"] < -0.1
-    assert "do not trust it" in answer["verdict"]
+    assert answer.summary.model.errors.bias < -0.1
+    assert "do not trust it" in answer.summary.verdict
 
 
 PRECISIONS = [TARGET.model_copy(update={"precision": precision}) for precision in ("fp32", "int8")]

@@ -12,7 +12,7 @@ from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export import bundle as bundle_module
 from ofa_deploy.export import changed_files, recompute, verify_bundle, write_bundle
 from ofa_deploy.graph import onnx_bytes, write_onnx
-from ofa_deploy.latency import LatencyModel, LatencyTable, Measurement, audit_summary
+from ofa_deploy.latency import AuditedNetwork, LatencyModel, LatencyTable, Measurement, audit_summary
 from ofa_deploy.space import PRESETS, network_macs, network_memory, network_params
 
 SPACE = PRESETS["tiny_16"]
@@ -115,7 +115,7 @@ def truthful():
         },
         "parity": {"max_abs": float(np.abs(logits - other).max()), "top1_agreement": 1.0, "n": 4},
         "verdict": {"status": "fits", "text": "fits"},
-        "audit": audit_summary(AUDITED, 1),
+        "audit": audit_summary([AuditedNetwork(**network) for network in AUDITED], 1).to_json(),
         "networks": [network, *AUDITED],
         "blocks": [
             {

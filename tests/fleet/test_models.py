@@ -133,11 +133,11 @@ def test_predictions_of_archs_say_which_blocks_carry_them(workspace) -> None:
     measure(workspace, "a", 1.0)
     pairs = [(SPACE, SPACE.largest), (SPACE, SPACE.smallest)]
     rows = predict_archs(workspace, a_target("a"), pairs, 0.95, explain=True)
-    assert [row["key"] for row in rows] == [SPACE.largest.key, SPACE.smallest.key]
+    assert [row.key for row in rows] == [SPACE.largest.key, SPACE.smallest.key]
     for row in rows:
-        assert sum(block["posterior_ms"] for block in row["blocks"]) == pytest.approx(row["mean_ms"])
-        assert row["upper_ms"] == pytest.approx(row["mean_ms"] + 1.645 * row["std_ms"], rel=1e-3)
-    assert "blocks" not in predict_archs(workspace, a_target("a"), pairs, 0.95)[0]
+        assert sum(block.posterior_ms for block in row.blocks) == pytest.approx(row.mean_ms)
+        assert row.upper_ms == pytest.approx(row.mean_ms + 1.645 * row.std_ms, rel=1e-3)
+    assert predict_archs(workspace, a_target("a"), pairs, 0.95)[0].blocks is None
 
 
 def test_networks_to_measure_are_the_ends_and_the_most_instructive(workspace) -> None:

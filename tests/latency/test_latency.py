@@ -9,6 +9,7 @@ import pytest
 from ofa_deploy.blocks import counts
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.latency import (
+    AuditedNetwork,
     LatencyModel,
     LatencyTable,
     Measurement,
@@ -71,9 +72,9 @@ def test_networks_correct_the_table_and_the_bound_covers() -> None:
         table = np.array([model.table.total(row.ops) for row in rest])
         after.append(audit_statistics(mean, std, measured))
         before.append(audit_statistics(table, std, measured))
-        covered.append(after[-1]["coverage_95"])
-    assert np.mean([a["mape"] for a in after]) < 0.6 * np.mean([b["mape"] for b in before])
-    assert np.mean([a["mape"] for a in after]) < 0.02
+        covered.append(after[-1].coverage_95)
+    assert np.mean([a.mape for a in after]) < 0.6 * np.mean([b.mape for b in before])
+    assert np.mean([a.mape for a in after]) < 0.02
     assert 0.9 <= np.mean(covered) <= 1.0
 
 
@@ -101,7 +102,7 @@ def test_leave_one_out() -> None:
     rows, networks = a_device(2, 12)
     got = leave_one_out(a_model(rows, networks))
     assert got is not None
-    assert got["mape"] < 0.03
+    assert got.mape < 0.03
     assert leave_one_out(a_model(rows, {})) is None
 
 
@@ -215,27 +216,28 @@ def test_model_json_gives_the_same_predictions() -> None:
 
 def test_audit_statistics_by_hand() -> None:
     got = audit_statistics(np.array([1.0, 2.2, 2.7]), np.array([0.1, 0.01, 0.3]), np.array([1.0, 2.0, 3.0]))
-    assert got["mape"] == pytest.approx((0 + 0.1 + 0.1) / 3)
-    assert got["bias"] == pytest.approx(0.0)
-    assert (got["within_5"], got["spearman"], got["coverage_95"]) == (pytest.approx(1 / 3), 1.0, 1.0)
-    assert audit_statistics(np.ones(2), np.ones(2), np.ones(2))["spearman"] is None
-    assert audit_statistics(np.ones(3), np.ones(3), np.array([1.0, 2.0, 3.0]))["kendall"] is None
+    assert got.mape == pytest.approx((0 + 0.1 + 0.1) / 3)
+    assert got.bias == pytest.approx(0.0)
+    assert (got.within_5, got.spearman, got.coverage_95) == (pytest.approx(1 / 3), 1.0, 1.0)
+    assert audit_statistics(np.ones(2), np.ones(2), np.ones(2)).spearman is None
+    assert audit_statistics(np.ones(3), np.ones(3), np.array([1.0, 2.0, 3.0])).kendall is None
 
 
 def audited(errors: list[float], noise: float, std: float = 0.1) -> dict[str, Any]:
     """The summary of an audit whose predictions are off by the given fractions; the table says twice as much."""
     networks = [
-        {
-            "predicted_ms": (1 + error) * (1 + i),
-            "std_ms": std * (1 + i),
-            "table_ms": 2.0 * (1 + i),
-            "table_std_ms": 0.0,
-            "measured_ms": 1.0 + i,
-            "halves_ms": [(1 + noise) * (1 + i), 1.0 + i],
-        }
+        AuditedNetwork(
+            key=f"{i}",
+            predicted_ms=(1 + error) * (1 + i),
+            std_ms=std * (1 + i),
+            table_ms=2.0 * (1 + i),
+            table_std_ms=0.0,
+            measured_ms=1.0 + i,
+            halves_ms=[(1 + noise) * (1 + i), 1.0 + i],
+        )
         for i, error in enumerate(errors)
     ]
-    return audit_summary(networks, 7)
+    return audit_summary(networks, 7).to_json()
 
 
 def test_an_audit_says_the_same_of_the_model_and_of_the_sum_of_blocks() -> None:

@@ -119,7 +119,7 @@ def test_a_model_over_a_table_with_gaps_predicts_with_more_doubt() -> None:
     guessing, knowing = LatencyModel(gaps, blocks=table_prior(gaps, BLOCKS)), LatencyModel(whole)
     assert np.abs(guessing.predict(fresh)[0] / truth - 1).mean() < 0.03
     doubt = [
-        {block["op"]: block["std_ms"] for block in model.explain(SPACE.network(SPACE.largest))}
+        {block.op: block.std_ms for block in model.explain(SPACE.network(SPACE.largest))}
         for model in (guessing, knowing)
     ]
     hidden = doubt[0].keys() & set(KEYS[20:40])
@@ -204,10 +204,10 @@ def test_an_explanation_adds_up_to_the_prediction() -> None:
     model = LatencyModel(table, blocks=table_prior(table, BLOCKS))
     network = SPACE.network(SPACE.largest)
     blocks = model.explain(network)
-    assert sum(block["posterior_ms"] for block in blocks) == pytest.approx(model.predict([network])[0][0])
-    assert sum(block["share"] for block in blocks) == pytest.approx(1)
-    assert [block["name"] for block in blocks] == list(network.names)
-    assert all(block["std_ms"] > 0 for block in blocks)
-    guessed = {block["op"]: block["table_ms"] for block in blocks if block["origin"] == "interpolated"}
+    assert sum(block.posterior_ms for block in blocks) == pytest.approx(model.predict([network])[0][0])
+    assert sum(block.share for block in blocks) == pytest.approx(1)
+    assert [block.name for block in blocks] == list(network.names)
+    assert all(block.std_ms > 0 for block in blocks)
+    guessed = {block.op: block.table_ms for block in blocks if block.origin == "interpolated"}
     assert set(guessed) == set(KEYS[:1])
     assert all(ms is None for ms in guessed.values())
