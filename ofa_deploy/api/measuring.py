@@ -12,8 +12,8 @@ from ofa_deploy.api.supernets import space_of
 from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.fleet.latency_models import load_model, table_file
 from ofa_deploy.latency import AuditStatistics, LatencyModel, LatencyTable, leave_one_out
+from ofa_deploy.latency_models import load_model, table_file
 from ofa_deploy.space import CellSpace, Family
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from ofa_deploy.cli.ranking_audit import RankingRequest, audit_ranking, ranking_
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
-    from ofa_deploy.fleet.latency_models import PredictedNow
+    from ofa_deploy.latency_models import PredictedNow
 
 
 def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -311,7 +311,7 @@ def predict(
     """
     from ofa_deploy.api.supernets import space_of
     from ofa_deploy.fleet import in_precision, resolve_target
-    from ofa_deploy.fleet.latency_models import predict_archs
+    from ofa_deploy.latency_models import predict_archs
     from ofa_deploy.space import PRESETS
     from ofa_deploy.store import Workspace
 

@@ -25,8 +25,8 @@ resolution_type = click.IntRange(16, 320)
 def the_table(workspace: Workspace, source: str, space_name: str | None) -> LatencyTable:
     """The table of a target, or the one in a file."""
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.latency_models import load_table
     from ofa_deploy.fleet.table_files import read_file
+    from ofa_deploy.latency_models import load_table
 
     if source.endswith(FILES):
         return read_file(Path(source), optional_space(space_name))
@@ -144,8 +144,8 @@ def diff(workspace: Path | None, old: str, new: str | None, space_name: str | No
       ofa-deploy lut diff before.json local
     """
     from ofa_deploy.fleet import resolve_target
-    from ofa_deploy.fleet.latency_models import measurements
     from ofa_deploy.latency import difference, difference_in_time
+    from ofa_deploy.latency_models import measurements
     from ofa_deploy.store import Workspace
 
     opened = Workspace.open(workspace)

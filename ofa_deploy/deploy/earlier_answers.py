@@ -14,8 +14,8 @@ from typing import Any
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.report_document import Report
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.latency import full_condition
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import Arch
 from ofa_deploy.store import Workspace

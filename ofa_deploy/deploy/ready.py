@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.errors import OpNotProfiled, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.fleet.latency_models import has_blocks, load_model, load_table
 from ofa_deploy.latency import LatencyModel, LatencyTable
+from ofa_deploy.latency_models import has_blocks, load_model, load_table
 from ofa_deploy.space import Family, PopulationCodec
 from ofa_deploy.store import Workspace
 

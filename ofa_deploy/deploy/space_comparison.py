@@ -20,8 +20,8 @@ from ofa_deploy.deploy.space_evidence import Evidence
 from ofa_deploy.deploy.space_verdict import verdict
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.latency import LatencyModel
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.search import Constraints, Problem, edge_of, fastest
 from ofa_deploy.space import PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace

@@ -12,13 +12,13 @@ from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.gauge import SHARED, Gauge
-from ofa_deploy.fleet.latency_models import load_model
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.json_types import JSON
 from ofa_deploy.latency import AuditedNetwork, AuditSummary, Condition, LatencyModel, Measurement, audit_summary
 from ofa_deploy.latency.level import Curve, LevelTold
+from ofa_deploy.latency_models import load_model
 from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec
 from ofa_deploy.store import Workspace

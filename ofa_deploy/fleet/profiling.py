@@ -9,7 +9,13 @@ import numpy as np
 from ofa_deploy.blocks import Network, OpSpec, random_weights
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.fleet.items import MeasureItem
-from ofa_deploy.fleet.latency_models import (
+from ofa_deploy.fleet.local import Fleet
+from ofa_deploy.fleet.protocol import Protocol
+from ofa_deploy.graph import model_file
+from ofa_deploy.latency import LatencyTable, Row
+from ofa_deploy.latency.posterior import choose, design
+from ofa_deploy.latency.priors import BlockPrior, table_prior
+from ofa_deploy.latency_models import (
     blocks_by_key,
     export_table,
     load_table,
@@ -17,12 +23,6 @@ from ofa_deploy.fleet.latency_models import (
     other_devices,
     prior_from_others,
 )
-from ofa_deploy.fleet.local import Fleet
-from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.graph import model_file
-from ofa_deploy.latency import LatencyTable, Row
-from ofa_deploy.latency.posterior import choose, design
-from ofa_deploy.latency.priors import BlockPrior, table_prior
 from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.store import Workspace

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa_deploy.errors import UsageError
-from ofa_deploy.fleet.latency_models import export_table, load_table
 from ofa_deploy.fleet.targets import new_table_name, resolve_target
 from ofa_deploy.latency import LatencyTable, as_records, read_csv, read_table
+from ofa_deploy.latency_models import export_table, load_table
 from ofa_deploy.space import Family, PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
 

@@ -15,9 +15,9 @@ from ofa_deploy.deploy.subject import Subject, find_supernet, load_subject
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import Fleet, resolve_target
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.fleet.targets import read_profile
 from ofa_deploy.latency import LatencyTable
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.pipeline.document import OnTargets, PipelineDocument
 from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.pipeline.remembered import Begun, Memory, digest

@@ -17,8 +17,8 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
 from ofa_deploy.fleet import Protocol
 from ofa_deploy.fleet.gauge import fresh_session
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.latency import differences
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.pipeline.context import Context, shared
 from ofa_deploy.pipeline.document import ExtractStage
 from ofa_deploy.pipeline.remembered import Begun

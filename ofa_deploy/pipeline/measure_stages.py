@@ -13,8 +13,8 @@ from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.deploy.audits import audit_folder, keep_audit
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.fleet.profiling import network_item, profile
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.pipeline.context import Context, file_sha256, rows_hash, shared
 from ofa_deploy.pipeline.document import AuditStage, CompareStage, ProfileStage
 from ofa_deploy.pipeline.remembered import Begun

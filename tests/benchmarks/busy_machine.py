@@ -22,9 +22,9 @@ import numpy as np
 
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.fleet.targets import read_profile
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.space import load_space
 from ofa_deploy.store import Workspace
 from tests.benchmarks.neighbours import busy, ordinary

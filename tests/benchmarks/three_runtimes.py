@@ -39,12 +39,12 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.agents import AgentProcess
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.latency_models import load_model
 from ofa_deploy.fleet.profiling import network_item, profile
 from ofa_deploy.fleet.server import create_app
 from ofa_deploy.fleet.serving import LocalServer
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.fleet.web_assets import install, missing
+from ofa_deploy.latency_models import load_model
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace, load_space, network_macs
 from ofa_deploy.store import Workspace

@@ -24,10 +24,10 @@ import onnxruntime
 
 from ofa_deploy.blocks import Network
 from ofa_deploy.fleet import resolve_target
-from ofa_deploy.fleet.latency_models import load_model, measurements
 from ofa_deploy.fleet.profiling import block_item, network_item
 from ofa_deploy.latency import audit_statistics
 from ofa_deploy.latency.audit_statistics import repeatability
+from ofa_deploy.latency_models import load_model, measurements
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 

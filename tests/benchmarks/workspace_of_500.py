@@ -31,9 +31,9 @@ from ofa_deploy.deploy.verification import tested
 from ofa_deploy.export import parity, preprocessing, runner, verify_bundle
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.auditing import audit
-from ofa_deploy.fleet.latency_models import load_model, load_table
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, left_out
+from ofa_deploy.latency_models import load_model, load_table
 from ofa_deploy.pipeline.document import PipelineDocument
 from ofa_deploy.pipeline.runner import run_pipeline
 from ofa_deploy.report import render_html, render_markdown

@@ -26,9 +26,9 @@ from ofa_deploy.errors import GateFailed, InfeasibleBudget, OpNotProfiled
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.gauge import FRESH_S, Gauge, fresh_session
-from ofa_deploy.fleet.latency_models import load_table
 from ofa_deploy.fleet.profiling import block_item, profile
 from ofa_deploy.latency import LatencyModel, Measurement
+from ofa_deploy.latency_models import load_table
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import PRESETS, CellSpace, PopulationCodec, load_space
 from ofa_deploy.store import Workspace

@@ -6,7 +6,10 @@ import pytest
 from ofa_deploy.blocks import Network, counts
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OpNotProfiled
-from ofa_deploy.fleet.latency_models import (
+from ofa_deploy.fleet.profiling import to_measure
+from ofa_deploy.latency import LatencyTable
+from ofa_deploy.latency.priors import table_prior
+from ofa_deploy.latency_models import (
     export_table,
     has_blocks,
     load_model,
@@ -14,9 +17,6 @@ from ofa_deploy.fleet.latency_models import (
     other_devices,
     predict_archs,
 )
-from ofa_deploy.fleet.profiling import to_measure
-from ofa_deploy.latency import LatencyTable
-from ofa_deploy.latency.priors import table_prior
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 

@@ -12,10 +12,10 @@ from ofa_deploy.blocks.kinds import KINDS
 from ofa_deploy.blocks.kinds.kind import StageKind
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet.heatmap import heat_map
-from ofa_deploy.fleet.latency_models import blocks_by_key, load_model, other_devices
 from ofa_deploy.fleet.targets import resolve_target
 from ofa_deploy.latency import LatencyModel, LatencyTable, Row, as_records, read_csv, read_table, write_csv
 from ofa_deploy.latency.priors import interpolate
+from ofa_deploy.latency_models import blocks_by_key, load_model, other_devices
 from ofa_deploy.space import PopulationCodec, SearchSpace, StageSpec
 from ofa_deploy.store import NewestRow
 
