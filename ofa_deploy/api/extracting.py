@@ -35,6 +35,7 @@ def extract(
     se: float = 0.01,
     cap_s: float = 120.0,
     embed_preprocessing: bool = False,
+    baselines: bool = False,
     seed: int = 0,
     output: str | Path | None = None,
     workspace: Where = None,
@@ -64,6 +65,7 @@ def extract(
         se: measure until the relative standard error is this small, a fraction.
         cap_s: stop measuring an item after this many seconds.
         embed_preprocessing: also write a model that takes images as they are read.
+        baselines: measure the answer beside the hand-picked networks that ``baseline`` trained.
         seed: random seed of the search.
         output: the folder to write; by default ``bundles/…`` in the workspace.
         workspace: the workspace or its folder.
@@ -112,6 +114,7 @@ def extract(
             finetune_epochs=finetune_epochs,
             front=tuple(finalists_of(front.answer, subject, targets[0].name, accuracy, constraints)) if front else (),
             embed_preprocessing=embed_preprocessing,
+            baselines=baselines,
             options=(*words, *options),
         )
         extraction = order.extraction(fleet, where, may_profile, tell)

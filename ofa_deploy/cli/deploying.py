@@ -70,6 +70,12 @@ if TYPE_CHECKING:
     group=OUTPUT,
     help="Also write a model file that takes images as they are read (uint8, NHWC) and pre-processes them itself.",
 )
+@option(
+    "--baselines",
+    is_flag=True,
+    group=MEASURING,
+    help="Measure the answer beside the hand-picked networks that `baseline` trained, and say which is better.",
+)
 @output_option("Folder for the bundle.  [default: bundles/… in the workspace]")
 @cell_options
 @click.pass_obj
@@ -85,6 +91,7 @@ def extract(
     finetune_epochs: int | None,
     precisions: tuple[str, ...],
     embed_preprocessing: bool,
+    baselines: bool,
     output: Path | None,
     cells: CellChoice | None,
 ) -> None:
@@ -115,8 +122,10 @@ def extract(
         raise click.UsageError("--finetune-epochs needs --finetune")
     if cells and len(precisions) > 1:
         raise click.UsageError("--family darts takes a single --precision")
-    if cells and (finetune or front):
-        raise click.UsageError("--finetune and --front work on a supernet's subnets, not with --family darts")
+    if cells and (finetune or front or baselines):
+        raise click.UsageError(
+            "--finetune, --front and --baselines work on a supernet's subnets, not with --family darts"
+        )
     opened = Workspace.open(workspace)
     resolve_target(request.target, opened, measure=True)  # a wrong name must fail before the supernet is loaded
     measuring: dict[str, Any] = {"may_profile": not no_profile, "se": se, "cap_s": cap_s}
@@ -137,6 +146,7 @@ def extract(
             finetune_epochs=finetune_epochs,
             **measuring,
             embed_preprocessing=embed_preprocessing,
+            baselines=baselines,
             output=output,
             workspace=opened,
             progress=tell,
@@ -170,12 +180,14 @@ def summary(report: dict[str, Any], folder: Path) -> str:
     measured += f" on the {found['split']} split" if found["measured"] is not None else ""
     if found["posterior"] is not None:
         measured += f", expected {within(*(found[name] for name in ('posterior', 'low', 'high')))}"
+    beside = f"hand-picked: {report['baselines']['text']}\n" if report.get("baselines") else ""
     subnet = report["subnet"]
     size = f"{subnet['macs'] / 1e6:.2f} M MACs, {subnet['params']:,} parameters, {subnet['memory_mb']:.3g} MB in memory"
     return (
         f"{report['verdict']['text']}  "
         f"(predicted {latency['predicted_ms']:.4g} ms, {latency['error_pct']:+.1f} %)\n"
         f"accuracy: {measured}   {size}\n"
+        f"{beside}"
         f"bundle: {folder}   open {folder / 'report.html'}"
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.accuracy.belief import Validation
+from ofa_deploy.deploy.baselines import Together
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.report_making import build_report
 from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
@@ -103,6 +104,18 @@ def _evidence(
         "latency_model": chosen.predictor.to_json(),
         "audit": audit,
         "fp32": _repeatable(extraction.fp32) if extraction.fp32 else None,
+        **({} if extraction.beside is None else {"baselines": _beside(extraction.beside)}),
+    }
+
+
+def _beside(beside: Together) -> dict[str, object]:
+    """Measurements of hand-picked networks and of the answer in the same rounds, and of how many test images their
+    files found the class."""
+    counts = [Validation(one.accuracy or 0.0, one.n or 0) for one in beside.networks]
+    return {
+        "networks": [_repeatable(record) for record in beside.records],
+        "ours": _repeatable(beside.ours[0]),
+        "test": [_counted(count) for count in counts],
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -45,6 +45,9 @@ from ofa_deploy.search import (
 from ofa_deploy.space import Arch, PopulationCodec
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet
+
+if TYPE_CHECKING:
+    from ofa_deploy.deploy.baselines import Together
 
 ROUNDS = 3  # of search and measurement
 CONFIRMED = 3  # of the finalists that fit, the best so many are measured a second time
@@ -128,6 +131,7 @@ class Extraction:
         fp32: where another precision was asked for, a measurement of the answer in fp32 on the same device.
         precisions: where several were asked for, what each had to offer; see ``precisions.extract_best``.
         recalled: keys of the finalists that the search did not find: they were answers before.
+        beside: hand-picked networks and the answer, measured in the same rounds, where that was asked for.
     """
 
     subject: Subject
@@ -141,6 +145,7 @@ class Extraction:
     fp32: Measurement | None = None
     precisions: list[dict[str, Any]] = field(default_factory=list)
     recalled: frozenset[str] = frozenset()
+    beside: Together | None = None
 
     @property
     def interval_ms(self) -> tuple[float, float]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.audits import newest_audit
+from ofa_deploy.deploy.baseline_training import known_baselines
+from ofa_deploy.deploy.baselines import beside_baselines
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.earlier_answers import earlier_answers
@@ -19,7 +21,8 @@ from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.report_document import Report
-from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.errors import UsageError
+from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.gauge import fresh_session
 from ofa_deploy.latency import Measurement
 from ofa_deploy.search import Constraints, Plan
@@ -38,6 +41,7 @@ class Order:
         front: the subnets of a front that was searched before; without any, the order searches.
         embed_preprocessing: whether the bundle also gets a model that pre-processes images itself.
         spread: derives the latency bound from the device as it is then.
+        baselines: whether the answer is measured beside the hand-picked networks that were trained on its images.
         options: words of the command that repeats the order, beside those that follow from the other attributes.
     """
 
@@ -53,6 +57,7 @@ class Order:
     embed_preprocessing: bool = False
     options: tuple[str, ...] = ()
     spread: Spread | None = None
+    baselines: bool = False
 
     @cached_property
     def tuning(self) -> Tuning | None:
@@ -67,6 +72,7 @@ class Order:
         if self.tuning:
             words += ["--finetune", str(self.finetune), "--finetune-epochs", str(self.tuning.epochs)]
         words += ["--with-preprocessing"] if self.embed_preprocessing else []
+        words += ["--baselines"] if self.baselines else []
         words += ["--supernet", str(self.subject.path)] if self.subject.path else []
         return shlex.join(words)
 
@@ -107,7 +113,30 @@ class Order:
                 fresh_session(workspace, target.name) if session is None else session,
             )
 
-        return extract_best(self.targets, one)
+        if self.baselines:
+            self._check_baselines(workspace)
+        found = extract_best(self.targets, one)
+        return self._beside(found, fleet, workspace, progress) if self.baselines else found
+
+    def _check_baselines(self, workspace: Workspace) -> None:
+        """Say before minutes of measuring what would be in the way after them."""
+        if self.subject.data is None:
+            raise UsageError(f"{self.subject.name} has no images here, by which hand-picked networks could be compared")
+        if not known_baselines(workspace, self.subject.data):
+            raise UsageError(
+                f"no hand-picked network was trained on {self.subject.data.name} here: train some first with "
+                f"ofa-deploy baseline --target {self.targets[0].name}"
+            )
+
+    def _beside(self, found: Extraction, fleet: Fleet, workspace: Workspace, progress: Progress | None) -> Extraction:
+        """The extraction with the hand-picked networks beside its answer."""
+        if (data := self.subject.data) is None:
+            return found
+        chosen = found.chosen
+        arch = chosen.point.arch
+        item = MeasureItem(self.subject.space.network(arch), chosen.onnx, arch, "network")
+        beside = beside_baselines(fleet, workspace, found.target, data, item, self.protocol, progress)
+        return replace(found, beside=beside)
 
     def deliver(
         self,

@@ -15,11 +15,13 @@ import ofa_deploy
 from ofa_deploy.accuracy.belief import Posterior
 from ofa_deploy.blocks import Network
 from ofa_deploy.deploy.audits import audit_command
+from ofa_deploy.deploy.baselines import Together, budget_now
 from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
 from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.documents.audit_document import Audit, AuditedNetwork, DeviceLevel, TimedNetwork
+from ofa_deploy.documents.baselines_document import ReportBaselines
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.preprocessing_document import Preprocessing
 from ofa_deploy.documents.report_document import (
@@ -43,6 +45,7 @@ from ofa_deploy.export import git_commit
 from ofa_deploy.export.evidence import Test
 from ofa_deploy.latency import Row, left_out
 from ofa_deploy.report import SIMULATED
+from ofa_deploy.report.baseline_verdict import compared
 from ofa_deploy.space import network_macs, network_memory, network_params
 from ofa_deploy.terms import BOUNDS
 
@@ -69,7 +72,7 @@ def build_report(
     bounds, record = extraction.constraints, chosen.record
     network = subject.space.network(chosen.point.arch)
     options = {"precision": target.precision, **subject.audit_options}
-    return Report(
+    report = Report(
         schema=1,
         target=Target(name=target.name, **ran_under(record.condition), facts=record.facts),
         budget=Budget(max_ms=bounds.max_ms, statistic=bounds.statistic, confidence=bounds.confidence),
@@ -101,6 +104,21 @@ def build_report(
         size_bytes=file_bytes,
         preprocessing=preprocessing,
     )
+    if extraction.beside is None:
+        return report
+    return report.model_copy(update={"baselines": _baselines(extraction.beside, report)})
+
+
+def _baselines(beside: Together, report: Report) -> ReportBaselines:
+    """The subnet beside hand-picked networks."""
+    then, (record,) = report.latency.measured(report.budget.statistic), beside.ours
+    ours = ReportBaselines(
+        accuracy=report.accuracy.measured,
+        n=report.accuracy.n,
+        **budget_now(report.budget, then, record),
+        networks=beside.networks,
+    )
+    return compared(beside.networks, ours)
 
 
 def share_of(labels: Sequence[int], answers: Sequence[int]) -> float:

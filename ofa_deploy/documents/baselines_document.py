@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 from pydantic import Field
 
 from ofa_deploy.documents.document import Document, FreeObject, Number, Whole, Words
+from ofa_deploy.intervals import difference_error
+
+BesideT = TypeVar("BesideT", bound="Beside")
 
 
 class HandPicked(Document):
@@ -122,3 +128,24 @@ class BaselinesFound(Document):
     def simulated(self) -> bool:
         """Whether the latencies come from a simulation."""
         return bool(self.target.get("simulated"))
+
+
+def best_within(networks: Sequence[HandPicked], limit_ms: float | None) -> HandPicked | None:
+    """The hand-picked network that is most accurate on the validation images of those that fit; None where none does.
+
+    Its test accuracy then chose nothing.
+    """
+    fitting = [one for one in networks if limit_ms is None or (one.measured_ms or 0.0) <= limit_ms]
+    return max(fitting, key=lambda one: one.valid.get(one.recipe, 0.0), default=None)
+
+
+def placed(networks: Sequence[HandPicked], answer: BesideT) -> BesideT:
+    """An answer, or a budget alone, with the best hand-picked network that fits the same budget, and the difference of
+    both on the test images."""
+    best = best_within(networks, answer.budget_ms)
+    found: dict[str, object] = {"best": best.name if best else None, "difference": None, "difference_error": None}
+    ours = answer.accuracy if isinstance(answer, AnswerBeside) else None
+    if best is not None and best.accuracy is not None and ours is not None and isinstance(answer, AnswerBeside):
+        found["difference"] = ours - best.accuracy
+        found["difference_error"] = difference_error((ours, best.accuracy), (answer.n or 0, best.n or 0))
+    return answer.model_copy(update=found)

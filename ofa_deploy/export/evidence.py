@@ -208,6 +208,22 @@ class _Logits(TypedDict):
     onnx: Logits
 
 
+class _Timed(_Row):
+    timings: Timings
+
+
+def _each_counted(beside: _Beside) -> _Beside:
+    if len(beside["networks"]) != len(beside["test"]):
+        raise ValueError("there are not as many counts as networks")
+    return beside
+
+
+class _Beside(TypedDict):
+    networks: list[_Timed]
+    ours: _Timed
+    test: list[Annotated[_Counted, AfterValidator(_of_all)]]
+
+
 class Evidence(TypedDict):
     """The whole file."""
 
@@ -219,3 +235,4 @@ class Evidence(TypedDict):
     parity: Annotated[_Logits, AfterValidator(_same_shape)]
     latency_model: NotRequired[_Model | None]
     audit: NotRequired[_Audit | None]
+    baselines: NotRequired[Annotated[_Beside, AfterValidator(_each_counted)]]

@@ -16,10 +16,12 @@ import onnx
 from google.protobuf.message import DecodeError
 from scipy.special import ndtri
 
+from device_agents.summary import summarise
 from ofa_deploy.accuracy import Predictor, objective
 from ofa_deploy.accuracy.belief import Validation, belief_in, posterior
 from ofa_deploy.blocks import counts
 from ofa_deploy.documents.audit_document import AuditFigures, TimedNetwork
+from ofa_deploy.documents.baselines_document import HandPicked, ReportBaselines, placed
 from ofa_deploy.documents.report_document import (
     Accuracy,
     BlockRow,
@@ -302,6 +304,38 @@ def _answers(bundle: Bundle) -> Iterator[Report]:
     yield from ()
 
 
+def _baselines(bundle: Bundle) -> Iterator[Report]:
+    """Hand-picked networks and the subnet, from their measurements in the same rounds and their counts."""
+    kept, shown, budget = bundle.evidence.get("baselines"), bundle.report.baselines, bundle.report.budget
+    if kept is None or shown is None:  # they were not asked for
+        return
+    if len(shown.networks) != len(kept["networks"]):
+        raise Damaged("report.json shows other hand-picked networks than evidence.json has")
+    again = []
+    for record, counted in zip(kept["networks"], kept["test"], strict=True):
+        took, low, high = _took(record["timings"])
+        share, n = counted["correct"] / counted["n"], counted["n"]
+        again.append(HandPicked(accuracy=share, n=n, measured_ms=took, low_ms=low, high_ms=high))
+    told = [HandPicked(**{**one.to_json(), **new.to_json()}) for one, new in zip(shown.networks, again, strict=True)]
+    timings, then, test = kept["ours"]["timings"], bundle.measured[budget.statistic], bundle.evidence["test"]
+    took, low, high = _took(timings)
+    now = summarise(timings, range(len(timings)))[budget.statistic]
+    ours = ReportBaselines(
+        budget_ms=None if budget.max_ms is None else budget.max_ms * now / then,
+        accuracy=None if test is None else _share(test["labels"], test["predicted"]),
+        n=0 if test is None else len(test["labels"]),
+        measured_ms=took,
+        low_ms=low,
+        high_ms=high,
+    )
+    yield Report(baselines=placed(told, ours).model_copy(update={"networks": again}))
+
+
+def _took(timings: list[list[float]]) -> tuple[float, float, float]:
+    """The median of a measurement in ms, with its 95 % interval."""
+    return summarise(timings, range(len(timings)))["p50"], *confidence_interval(timings, "p50", 0.0)
+
+
 def _needed(value: Value | None) -> Value:
     """A value without which nothing can be computed.
 
@@ -321,5 +355,5 @@ def _entry(found: Mapping[str, Value], key: str | None, where: str) -> Value:
 
 PARTS = (
     *(_subnet, _model, _measurement, _prediction, _audit, _networks, _blocks),
-    *(_accuracy, _beliefs, _parity, _answers),
+    *(_accuracy, _beliefs, _parity, _answers, _baselines),
 )

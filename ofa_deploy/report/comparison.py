@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.report import wording
+from ofa_deploy.report.baseline_plot import draw_baselines, plotted
 from ofa_deploy.report.figures import band, card, front_points
 from ofa_deploy.report.markup import Child, Markup, element, link
 from ofa_deploy.report.page import ICONS, banner, page, table
@@ -25,6 +26,7 @@ REMARK = (
     "Diamonds are the chosen subnets as measured, with the 95 % interval of the accuracy. Dashed lines are budgets. "
     "The numbers are those of the table."
 )
+HAND_PICKED = " Rings are hand-picked networks, measured beside an answer."
 
 
 class There(NamedTuple):
@@ -169,6 +171,7 @@ def _plot(reports: Sequence[Report]) -> Markup:
     answers = [found for i, report in enumerate(reports) if (found := _answer(i + 1, report))]
     fronts = _distinct_fronts(reports)
     points = [point for front in fronts for point in front.points] + [(a.latency, a.accuracy) for a in answers]
+    beside = plotted([one for report in reports if report.baselines for one in report.baselines.networks])
     if not points:
         return card(title, "", element("p", "No accuracy is known: there is nothing to plot.", class_="empty"))
     budgets = [(i + 1, report.budget.max_ms) for i, report in enumerate(reports)]
@@ -176,6 +179,8 @@ def _plot(reports: Sequence[Report]) -> Markup:
     xs = [x for x, _ in points] + [budget for _, budget in bounds]
     heights = [y for _, y in points] + [y for front in fronts for _, y in front.band]
     heights += [end for answer in answers for end in answer.interval or ()]
+    xs += [one.ms for one in beside]
+    heights += [end for one in beside for end in one.interval]
     plot = Plot.over("comparison", limits(xs), limits(heights, 0.12))
     plot.axes("latency (ms)", "accuracy (%)", percent=True)
     for place, budget in bounds:
@@ -185,9 +190,12 @@ def _plot(reports: Sequence[Report]) -> Markup:
             plot.area(front.band, "band", f"fill: {_front_colour(front)}; opacity: 0.08")
     for front in fronts:
         _draw_front(plot, front)
+    draw_baselines(plot, beside)
     for answer in answers:
         _draw_answer(plot, answer)
-    return card(title, REMARK, plot.svg("Accuracy and latency of the compared subnets"))
+    return card(
+        title, REMARK + (HAND_PICKED if beside else ""), plot.svg("Accuracy and latency of the compared subnets")
+    )
 
 
 def _front_colour(front: Front) -> str:

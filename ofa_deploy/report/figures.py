@@ -11,6 +11,7 @@ from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.report_document import FrontPoint, Report
 from ofa_deploy.intervals import Z95
 from ofa_deploy.report import wording
+from ofa_deploy.report.baseline_plot import SWATCH, draw_baselines, plotted
 from ofa_deploy.report.markup import Child, Markup, element
 from ofa_deploy.report.plots import Plot, legend, limits
 from ofa_deploy.report.text import ms, predicted, predictor_std, signed_pct
@@ -125,8 +126,9 @@ def front(report: Report) -> Markup | None:
     budget = report.budget.max_ms
     xs = [x for x, _ in points] + ([budget] if budget is not None else []) + [x for x, _ in chosen]
     error = report.accuracy.predictor_error
-    edges = band(points, error)
-    plot = Plot.over("front", limits(xs), limits([y for _, y in [*points, *chosen, *edges]], 0.12))
+    edges, beside = band(points, error), plotted(report.baselines.networks if report.baselines else ())
+    heights = [y for _, y in [*points, *chosen, *edges]] + [end for one in beside for end in one.interval]
+    plot = Plot.over("front", limits(xs + [one.ms for one in beside]), limits(heights, 0.12))
     plot.axes("latency (ms)", "predicted accuracy (%)", percent=True)
     if edges:
         plot.area(edges, "band")
@@ -136,6 +138,9 @@ def front(report: Report) -> Markup | None:
     for x, y in points:
         plot.marker(x, y, "evidence", f"predicted {ms(x)}, {predicted(y, error)}")
     entries = [("evidence", "dot", "front, predicted latency")]
+    if beside:
+        draw_baselines(plot, beside)
+        entries.append(SWATCH)
     if edges:
         entries.append(("band", "area", "95 % of the accuracy predictor's error"))
     if len(chosen) > 1:

@@ -6,6 +6,7 @@ import json
 
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.report import figures, wording
+from ofa_deploy.report.baseline_verdict import baselines_section
 from ofa_deploy.report.blocks import render_blocks
 from ofa_deploy.report.cell_page import cells_section
 from ofa_deploy.report.course import render_course
@@ -33,6 +34,7 @@ def render_html(report: Report) -> str:
         render_blocks(report),
         cells_section(report),
         _finalists(report),
+        baselines_section(report.baselines),
         element(
             "div",
             element("section", element("h2", "Conditions"), pairs(wording.conditions(report))),

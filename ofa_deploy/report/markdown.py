@@ -7,6 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.report import blocks, wording
+from ofa_deploy.report.baseline_verdict import COLUMNS as BESIDE_COLUMNS
+from ofa_deploy.report.baseline_verdict import TITLE as BESIDE
+from ofa_deploy.report.baseline_verdict import baseline_rows
 from ofa_deploy.report.text import plain
 
 ICONS = {"fits": "✅", "over": "❌", "open": "⚪"}
@@ -21,6 +24,9 @@ def render_markdown(report: Report) -> str:
     if found := wording.finalists(report):
         body = [[f"{cells[0]} ← chosen" if chosen else cells[0], *cells[1:]] for chosen, cells in found]
         parts += ["## Measured finalists", table(wording.FINALIST_COLUMNS, body)]
+    if beside := report.baselines:
+        body = [[f"{cells[0]} ← compared" if best else cells[0], *cells[1:]] for best, cells in baseline_rows(beside)]
+        parts += [f"## {BESIDE}", table(BESIDE_COLUMNS, body)]
     if shown := blocks.blocks(report):
         body = [[*block.cells(), block.flags] for block in shown]
         parts += ["## Blocks", quoted(blocks.REMARK), table((*blocks.COLUMNS, "flags"), body)]

@@ -49,7 +49,8 @@ def verdict(report: Report) -> Verdict:
     """Whether the budget holds, by how much, and how good the prediction was."""
     status = _status(report)
     headline = HEADLINES.get(status) or ("No latency budget" if report.budget.max_ms is None else "Not measured")
-    return Verdict(status, headline, [_measurement(report), _prediction(report), _accuracy(report), _trust(report)])
+    lines = [_measurement(report), _prediction(report), _accuracy(report), _trust(report)]
+    return Verdict(status, headline, [*lines, report.baselines.text] if report.baselines else lines)
 
 
 def _status(report: Report) -> str:

@@ -1,5 +1,6 @@
 """Hand-picked networks beside ours: trained, measured in the same rounds, compared."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -7,8 +8,11 @@ import pytest
 
 from ofa_deploy.config import TrainRecipe, shipped_folder
 from ofa_deploy.deploy.baseline_training import OWN, PLAIN, baseline_recipes
-from ofa_deploy.documents.baselines_document import AnswerBeside, Beside, HandPicked
-from ofa_deploy.report.baseline_verdict import best_within, compared
+from ofa_deploy.documents.baselines_document import AnswerBeside, Beside, HandPicked, best_within
+from ofa_deploy.documents.report_document import Report
+from ofa_deploy.export.recompute import wrong_figures
+from ofa_deploy.report.baseline_verdict import compared
+from ofa_deploy.report.comparison import Entry, render_comparison
 from ofa_deploy.space import handpicked
 from ofa_deploy.supernet import load_supernet
 
@@ -78,6 +82,61 @@ def test_the_trained_file_is_a_supernet_that_other_commands_take(compared_here, 
     assert summary["valid"]["largest"] in compared_here["networks"][1]["valid"].values()
     done = ofa_deploy("export", "--supernet", file, "-o", "model.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def beside(compared_here, answered, ofa_deploy):
+    """A bundle whose report has the hand-picked networks beside its subnet."""
+    done = ofa_deploy("extract", *ON, "--max-ms", "1", "--baselines", "-o", "beside", cwd=answered[0])
+    assert done.returncode == 0, done.stderr
+    return answered[0] / "beside", done.stdout
+
+
+def test_extract_says_which_is_better(beside, compared_here):
+    folder, said = beside
+    report = json.loads((folder / "report.json").read_text())
+    found = report["baselines"]
+    assert {one["name"] for one in found["networks"]} == {"mobilenet_v2@0.1", "resnet-8-16"}
+    assert f"hand-picked: {found['text']}" in said
+    assert "--baselines" in report["command"]
+    assert found["accuracy"] == report["accuracy"]["measured"]
+    assert found["budget_ms"] == pytest.approx(found["measured_ms"] / found["answered_ms"])
+    page, text = ((folder / f"report.{suffix}").read_text() for suffix in ("html", "md"))
+    assert "hand-picked networks, measured" in page, "the plot's legend"
+    for one in found["networks"]:
+        assert f"<td>{one['name']}</td>" in page
+        assert f"<title>{one['name']}: " in page, "its point in the plot"
+    assert "## Hand-picked networks, measured in the same rounds" in text
+    assert "hand-picked network" in text.split("##")[0], "the verdict says so"
+
+
+def test_the_comparison_is_recomputed(beside):
+    folder, _ = beside
+    assert wrong_figures(folder) == []
+    report = json.loads((folder / "report.json").read_text())
+    better = copy.deepcopy(report)
+    better["baselines"]["networks"][0]["accuracy"] += 0.1
+    better["baselines"]["difference"] = 0.9
+    (folder / "report.json").write_text(json.dumps(better))
+    problems = " ".join(wrong_figures(folder))
+    (folder / "report.json").write_text(json.dumps(report))
+    assert "baselines.networks.0.accuracy is" in problems
+    assert "baselines.difference is 0.9" in problems
+
+
+def test_a_page_that_compares_bundles_shows_them(beside):
+    report = Report.read(json.loads((beside[0] / "report.json").read_text()))
+    page = render_comparison([Entry(report)], "all")
+    assert "<title>resnet-8-16: " in page
+    assert "Rings are hand-picked networks" in page
+    without = report.model_copy(update={"baselines": None})
+    assert "Rings are" not in render_comparison([Entry(without)], "all")
+
+
+def test_without_hand_picked_networks_extract_says_what_to_do(tmp_path, ofa_deploy):
+    done = ofa_deploy("extract", *ON, "--max-ms", "1", "--baselines", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "train some first with ofa-deploy baseline --target raspberry_pi_4" in done.stderr
 
 
 def test_with_a_budget_the_widest_that_fits_is_trained(answered, ofa_deploy):

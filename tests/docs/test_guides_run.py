@@ -35,7 +35,7 @@ REASONS = {
     "add-device": ["the board measures", "needs a server elsewhere"],
     "agent-service": ["needs root"],
     "audit": ["minutes", "hours"],
-    "baselines": ["trains networks"],
+    "baselines": ["trains networks", "needs trained networks"],
     "busy": ["ARCH.json is yours"],
     "bounds": ["a minute each", "minutes", "ARCHS.jsonl is yours"],
     "cells": ["minutes", "minutes", "minutes"],
