@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +46,7 @@ class MixedSupernet:
             x = self.supernet.run(name, op, x, training=True)
         return x
 
-    def _stage(self, x: Tensor, stage: int, chosen: Mapping[int, Any], drawn: Drawn) -> Tensor:
+    def _stage(self, x: Tensor, stage: int, chosen: Mapping[int, object], drawn: Drawn) -> Tensor:
         """Outputs after as many blocks as each option has, mixed; blocks that no live one has run without gradient."""
         options, depths = drawn.depths[stage], self.space.stages[stage].depths
         deepest = max(depths[option.choice] for option in options if option.live)
@@ -58,7 +57,7 @@ class MixedSupernet:
             after.append(x)
         return mixed(options, [after[depths[option.choice] - 1] for option in options])
 
-    def _slot(self, x: Tensor, slot: int, chosen: Mapping[int, Any], options: list[Option]) -> Tensor:
+    def _slot(self, x: Tensor, slot: int, chosen: Mapping[int, object], options: list[Option]) -> Tensor:
         stage, position = self.space.slots[slot]
         results = []
         for option in options:
@@ -68,13 +67,13 @@ class MixedSupernet:
                 results.append(self.supernet.run(name, op, x, training=True))
         return mixed(options, results)
 
-    def _op(self, slot: int, choice: int, chosen: Mapping[int, Any]) -> OpSpec:
+    def _op(self, slot: int, choice: int, chosen: Mapping[int, object]) -> OpSpec:
         here = self.slots.all[slot]
         own = zip(here.genes, here.split(choice), strict=True)
         picked = {gene: self.space.genes[gene].choices[place] for gene, place in own}
         return self.space.op_at(slot, {**chosen, **picked})
 
-    def _fixed(self, chosen: Mapping[int, Any]) -> tuple[list[OpSpec], list[OpSpec]]:
+    def _fixed(self, chosen: Mapping[int, object]) -> tuple[list[OpSpec], list[OpSpec]]:
         """The blocks before the stages, and after them."""
         ops = [self.space.op_at(i, chosen) for i in range(len(self.space.slots), len(self.space.places))]
         return ops[:-2], ops[-2:]

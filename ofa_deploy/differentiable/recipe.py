@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ofa_deploy.config import Bound, DataConfig, Document, Fraction, Positive, TrainRecipe
+from ofa_deploy.json_types import JSON
 from ofa_deploy.space import CellSpace, Genotype
 
 Cells = Annotated[int, Field(ge=3)]  # with fewer none is normal
@@ -180,7 +181,7 @@ class DartsRecipe(Document):
         sizes = ((self.resolution,), (self.train.channels,), (self.train.cells,))
         return CellSpace(self.name, genotype, *sizes, in_channels, num_classes)
 
-    def identity(self, part: Literal["search", "train"]) -> dict[str, Any]:
+    def identity(self, part: Literal["search", "train"]) -> dict[str, JSON]:
         """What must not change between a kill of one part and its resume."""
         whole = self.model_dump(mode="json")
         names = ("name", "resolution", "nodes", "seed", part)

@@ -19,7 +19,7 @@ from ofa_deploy.supernet.supernet import Supernet
 Header = dict[str, Any]
 
 
-def save_supernet(path: Path, supernet: Supernet, summary: Mapping[str, Any]) -> None:
+def save_supernet(path: Path, supernet: Supernet, summary: Mapping[str, object]) -> None:
     """Write a supernet and a JSON summary of how it came to be; the file appears whole or not at all."""
     header = {"kind": "supernet", "space": supernet.space.to_json(), "summary": dict(summary)}
     write_tensors(path, _state(supernet), header)
@@ -51,7 +51,7 @@ def read_summary(path: Path) -> tuple[SearchSpace, Header]:
     return _space(path, header), header["summary"]
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object]) -> None:
     """Write tensors and a JSON header as one safetensors file, atomically.
 
     Raises:

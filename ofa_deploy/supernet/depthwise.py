@@ -6,7 +6,7 @@ oneDNN, which torch calls there, has fast code for a depthwise convolution, but 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -37,16 +37,24 @@ def _convolve(x: Tensor, kernel: Tensor, stride: int, bias: Tensor | None = None
     return F.conv2d(x, kernel, bias, stride, kernel.shape[-1] // 2, groups=len(kernel))
 
 
+class _Context(Protocol):
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    stride: int
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, bias: Tensor | None) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, kernel: Tensor, stride: int, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, kernel)
         ctx.stride = stride
         return _convolve(x, kernel, stride, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, kernel = ctx.saved_tensors
         of_x = _image_gradient(grad, x, kernel, ctx.stride) if ctx.needs_input_grad[0] else None
         of_kernel = _kernel_gradient(grad, x, kernel, ctx.stride) if ctx.needs_input_grad[1] else None

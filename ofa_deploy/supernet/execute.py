@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -201,7 +200,7 @@ def _layer_norm(layer: layers.LayerNorm) -> Run:
     return lambda w, training, x: _layer_norm_of(x, w[scale], w[shift], eps)
 
 
-_WEIGHTED: dict[type[Layer], Callable[[Any], Run]] = {
+_WEIGHTED: dict[type[Layer], Callable[..., Run]] = {
     layers.Conv: _conv,
     layers.BatchNorm: _batch_norm,
     layers.LayerNorm: _layer_norm,
@@ -244,7 +243,7 @@ def _layout(w: Tensors, training: bool, x: Tensor, images: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
-_FUNCTIONS: dict[type[Layer], Callable[[Any, Block], Run]] = {
+_FUNCTIONS: dict[type[Layer], Callable[..., Run]] = {
     layers.Activation: _activation,
     layers.Add: lambda layer, block: lambda w, training, x, y: x + y,
     layers.Multiply: lambda layer, block: lambda w, training, x, y: x * y,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
 from ofa_deploy.supernet.supernet import Supernet
 
 CLASSES = ("classifier.linear.weight", "classifier.linear.bias")
@@ -34,7 +33,7 @@ def inherit(supernet: Supernet, trained: Supernet) -> None:
     supernet.sort_channels(trained.space)
 
 
-def _largest(supernet: Supernet) -> dict[str, Any]:
+def _largest(supernet: Supernet) -> dict[str, JSON]:
     """Every field of every block of the largest subnet."""
     network = supernet.space.network(supernet.space.largest)
     return {

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PRESETS, SearchSpace
+from ofa_deploy.supernet.checkpoint import Header
 from ofa_deploy.supernet.supernet import Supernet
 
 LISTED = 6  # of the keys that are wrong, in the message
@@ -48,7 +48,7 @@ INSIDE = {  # of every kind of block
 Shapes = dict[str, tuple[int, ...]]
 
 
-def import_checkpoint(path: Path, space: SearchSpace) -> tuple[Supernet, dict[str, Any]]:
+def import_checkpoint(path: Path, space: SearchSpace) -> tuple[Supernet, Header]:
     """Read a checkpoint of one of once-for-all's supernets.
 
     Args:
@@ -140,7 +140,7 @@ def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
             raise UsageError(f"{path}: {name} has values that are not finite; download it again")
 
 
-def _is_weight(name: Any, value: Any) -> bool:
+def _is_weight(name: object, value: object) -> bool:
     return isinstance(name, str) and isinstance(value, Tensor) and value.layout is torch.strided
 
 

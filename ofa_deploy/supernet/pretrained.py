@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ofa_deploy.blocks import OpSpec, network_shapes
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import SearchSpace
+from ofa_deploy.supernet.checkpoint import Header
 from ofa_deploy.supernet.once_for_all import check_finite, check_shapes, read_tensor_file, source_of
 from ofa_deploy.supernet.supernet import Supernet
 
@@ -25,7 +25,7 @@ LITE = {
 Names = dict[str, str]
 
 
-def import_torchvision(path: Path, space: SearchSpace) -> tuple[Supernet, dict[str, Any]]:
+def import_torchvision(path: Path, space: SearchSpace) -> tuple[Supernet, Header]:
     """Read a state of one of torchvision's EfficientNets or of its MobileNetV2.
 
     Args:
@@ -44,7 +44,7 @@ def import_torchvision(path: Path, space: SearchSpace) -> tuple[Supernet, dict[s
     return _read(path, space, torchvision_names(space), "torchvision")
 
 
-def import_efficientnet_pytorch(path: Path, space: SearchSpace) -> tuple[Supernet, dict[str, Any]]:
+def import_efficientnet_pytorch(path: Path, space: SearchSpace) -> tuple[Supernet, Header]:
     """Read a state of a network of the packages ``efficientnet-pytorch`` and ``efficientnet-lite-pytorch``.
 
     Args:
@@ -64,7 +64,7 @@ def import_efficientnet_pytorch(path: Path, space: SearchSpace) -> tuple[Superne
     return supernet, summary
 
 
-def _read(path: Path, space: SearchSpace, names: Names, whose: str) -> tuple[Supernet, dict[str, Any]]:
+def _read(path: Path, space: SearchSpace, names: Names, whose: str) -> tuple[Supernet, Header]:
     shapes = network_shapes(space.network(space.largest))
     state = {key: value for key, value in read_tensor_file(path).items() if not key.endswith("num_batches_tracked")}
     check_shapes(path, state, {theirs: shapes[ours] for ours, theirs in names.items()})

@@ -17,7 +17,6 @@ in whatever order; they are applied in this one. What is erased gets the image's
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -94,7 +93,7 @@ def _colour(how: Sequence[str]) -> list[Step]:
     if not any(name in how for name in _COLOURED):
         return []  # torchvision takes seconds to load
     v2 = torchvision_module("transforms.v2")
-    makers: dict[str, Callable[[], Any]] = {
+    makers: dict[str, Callable[[], Step]] = {
         "color_jitter": lambda: v2.ColorJitter(brightness=32 / 255, saturation=0.5),
         "randaugment": v2.RandAugment,
         "trivial": v2.TrivialAugmentWide,

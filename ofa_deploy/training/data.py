@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from ofa_deploy.config import DataConfig, Normalisation
 from ofa_deploy.errors import UsageError
 from ofa_deploy.notices import note
+from ofa_deploy.supernet import Header
 from ofa_deploy.training import sources
 from ofa_deploy.training.arrays import TensorImages
 from ofa_deploy.training.augmentation import check_channels
@@ -125,7 +126,7 @@ def fingerprint_of(train: Sequence[Images], test: Sequence[Images]) -> Fingerpri
     return {"images": sum(map(len, train)), "test": sum(map(len, test)), "sha256": sha256}
 
 
-def trained_data(config: DataConfig, summary: Mapping[str, Any], fetch: bool = True) -> Data:
+def trained_data(config: DataConfig, summary: Header, fetch: bool = True) -> Data:
     """The data that a supernet was trained on, normalised as then.
 
     Args:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 
 from ofa_deploy.errors import UsageError
+from ofa_deploy.supernet import Header
 from ofa_deploy.training.arrays import TensorImages, load_archive
 from ofa_deploy.training.data import LICENCES, Data, fingerprint_of, frame_of
 
@@ -40,7 +41,7 @@ def write_sample(path: Path, data: Data, counts: Mapping[str, int]) -> None:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
-def read_sample(path: Path, name: str, summary: Mapping[str, Any]) -> Data:
+def read_sample(path: Path, name: str, summary: Header) -> Data:
     """Read what ``write_sample`` wrote.
 
     Args:

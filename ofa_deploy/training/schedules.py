@@ -13,11 +13,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from ofa_deploy.config import PhaseConfig, TrainRecipe
 from ofa_deploy.space import SearchSpace
 
+NumberT = TypeVar("NumberT", int, float)
 _OPENED_BY = {"kernel": "kernels", "depth": "depths", "expand": "expands", "width": "widths"}  # in this order
 
 
@@ -103,7 +104,7 @@ def _openings(recipe: TrainRecipe, space: SearchSpace) -> Iterator[tuple[str, Ph
     counts: dict[str, int] = {}
     yield "largest", recipe.progressive.largest, 0, _part(space, counts)
     for name, choices in _OPENED_BY.items():
-        owners: Sequence[Any] = [space, *space.stages] if choices == "widths" else space.stages
+        owners: Sequence[object] = [space, *space.stages] if choices == "widths" else space.stages
         most = max(len(getattr(owner, choices)) for owner in owners)
         for i, count in enumerate(range(2 if name != "kernel" else max(most, 2), most + 1)):
             counts[choices] = count
@@ -125,7 +126,7 @@ def _part(space: SearchSpace, counts: Mapping[str, int]) -> SearchSpace:
     return replace(space, stages=tuple(stages), widths=_most(space.widths, largest["widths"]))
 
 
-def _most(choices: tuple[Any, ...], count: int) -> tuple[Any, ...]:
+def _most(choices: tuple[NumberT, ...], count: int) -> tuple[NumberT, ...]:
     kept = sorted(choices)[-count:]
     return tuple(choice for choice in choices if choice in kept)
 

@@ -8,7 +8,6 @@ import tarfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +96,7 @@ def _packed(path: Path) -> Path:
     return path if path.exists() else path.with_name(path.name + ".gz")
 
 
-def _download(name: str, places: str, download: Callable[[], Any], fetch: bool) -> None:
+def _download(name: str, places: str, download: Callable[[], object], fetch: bool) -> None:
     if not fetch:
         raise UsageError(f"data set {name} is not in {places}")
     try:
