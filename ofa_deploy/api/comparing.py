@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.api.common import Tell, Where, opened, silent, targets_in
 from ofa_deploy.config import TrainRecipe, find_file, read_document
-from ofa_deploy.deploy.baseline_training import known_baselines
-from ofa_deploy.deploy.baselines import answers_on, candidates, compare
-from ofa_deploy.deploy.subject import Subject, find_supernet, open_subject
+from ofa_deploy.deploy.kept_baselines import known_baselines
 from ofa_deploy.documents.baselines_document import BaselinesFound
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.space import families, load_space, network_macs, network_params
 from ofa_deploy.store import Workspace
-from ofa_deploy.training import Data, load_data
+
+if TYPE_CHECKING:  # they load torch
+    from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.training import Data
 
 NAMES = (
     *("plain-8-16-32", "plain-16-32-64", "resnet-8-16-32", "resnet-16-32-64", "resnet-32-64-128"),
@@ -72,6 +73,8 @@ def baseline(
         >>> found = ofa_deploy.baseline("local", ["resnet-8-16-32"], max_ms=[0.2])
         >>> found.answers[0].text
     """
+    from ofa_deploy.deploy.baselines import answers_on, candidates, compare
+
     where = opened(workspace)
     (found,) = targets_in(target, precision, where, measure=True)
     subject, how, data, resolution = _subject(where, supernet, recipe, progress)
@@ -95,6 +98,9 @@ def _subject(
     workspace: Workspace, supernet: str | Path | None, recipe: str | None, progress: Tell
 ) -> tuple[Subject | None, TrainRecipe, Data, int]:
     """The supernet if there is one, the recipe, its images, and the largest resolution in pixels."""
+    from ofa_deploy.deploy.subject import find_supernet, open_subject
+    from ofa_deploy.training import load_data
+
     if recipe is not None:
         if supernet is not None:
             raise UsageError("give a supernet or a recipe, not both")

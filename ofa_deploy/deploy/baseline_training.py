@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ofa_deploy.config import TrainRecipe, read_document
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
+from ofa_deploy.deploy.kept_baselines import KIND, Baseline
 from ofa_deploy.notices import Numbers
-from ofa_deploy.space import SearchSpace, arch_facts, load_space, picked_name
+from ofa_deploy.space import SearchSpace, arch_facts, picked_name
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import read_summary
 from ofa_deploy.training import Data, alone_recipe, train_supernet, training_id
 
 OWN, PLAIN = "the supernet's", "plain"  # the two recipes
 FOLDER = "baselines"  # in the workspace
-KIND = "baseline"  # of the artefacts and evaluations that it keeps
 # What people do first: SGD with momentum and weight decay, one cosine, the labels as they are, images as they are or
 # mirrored where the supernet's are.
 _PLAIN: dict[str, Any] = {
@@ -32,33 +31,6 @@ _PLAIN: dict[str, Any] = {
 }
 _KEPT = ("device", "precision", "threads", "accuracy")  # of the supernet's recipe: where it runs, how it is judged
 Progress = Callable[[str, Numbers], None]
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A hand-picked network that was trained.
-
-    Attributes:
-        space: of this one network.
-        file: a supernet's file of that space: every command that takes a supernet takes it.
-        recipe: which of the two recipes was better on the validation images.
-        epochs: of that.
-        valid: by recipe, the accuracy on ``valid_n`` validation images, a fraction.
-        seconds: that both trainings took.
-    """
-
-    space: SearchSpace
-    file: Path
-    recipe: str
-    epochs: int
-    valid: dict[str, float]
-    valid_n: int
-    seconds: float
-
-    @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return picked_name(self.space)
 
 
 def baseline_recipes(recipe: TrainRecipe, space: SearchSpace, epochs: int | None, seed: int) -> dict[str, TrainRecipe]:
@@ -118,20 +90,6 @@ def train_baseline(
     baseline = Baseline(space, files[best], best, int(summary["epochs"]), valid, int(summary["valid_images"]), seconds)
     _keep(workspace, baseline, data)
     return baseline
-
-
-def known_baselines(workspace: Workspace, data: Data | None = None) -> list[Baseline]:
-    """The hand-picked networks that were trained here, oldest first; those on some images where they are given.
-
-    Of one that was trained for other epochs since, or with another seed, the newest.
-    """
-    found = dict[str, Baseline]()
-    for kept in workspace.store.artefacts(KIND):
-        facts = {**kept.meta, "file": Path(kept.path), "space": load_space(kept.meta["space"])}
-        images = facts.pop("fingerprint")
-        if facts["file"].is_file() and (data is None or images == data.fingerprint):
-            found[facts["space"].name] = Baseline(**facts)
-    return list(found.values())
 
 
 def _keep(workspace: Workspace, baseline: Baseline, data: Data) -> None:

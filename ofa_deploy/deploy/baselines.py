@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.config import TargetProfile, TrainRecipe
-from ofa_deploy.deploy.baseline_training import Baseline, Progress, keep_accuracy, known_baselines, train_baseline
+from ofa_deploy.deploy.baseline_training import Progress, keep_accuracy, train_baseline
 from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.finetuning import TEST
+from ofa_deploy.deploy.kept_baselines import Baseline, known_baselines
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.baselines_document import AnswerBeside, BaselinesFound, Beside, HandPicked, Skipped
 from ofa_deploy.documents.report_document import Budget, Report
@@ -279,7 +280,7 @@ def beside_baselines(
     progress: Numbered | None = None,
 ) -> Together:
     """An answer beside all hand-picked networks that were trained here on its images; none where none was."""
-    picked = [exported(workspace, one, data, target) for one in known_baselines(workspace, data)]
+    picked = [exported(workspace, one, data, target) for one in known_baselines(workspace, data.fingerprint)]
     return measure_together(fleet, target, picked, [ours], protocol, progress)
 
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.audits import newest_audit
-from ofa_deploy.deploy.baseline_training import known_baselines
 from ofa_deploy.deploy.baselines import beside_baselines
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.earlier_answers import earlier_answers
 from ofa_deploy.deploy.extract import BY_DEFAULT, Extraction, extract
 from ofa_deploy.deploy.finetuning import Progress, Tuning, tuning_of
+from ofa_deploy.deploy.kept_baselines import known_baselines
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import Subject
@@ -122,7 +122,7 @@ class Order:
         """Say before minutes of measuring what would be in the way after them."""
         if self.subject.data is None:
             raise UsageError(f"{self.subject.name} has no images here, by which hand-picked networks could be compared")
-        if not known_baselines(workspace, self.subject.data):
+        if not known_baselines(workspace, self.subject.data.fingerprint):
             raise UsageError(
                 f"no hand-picked network was trained on {self.subject.data.name} here: train some first with "
                 f"ofa-deploy baseline --target {self.targets[0].name}"
