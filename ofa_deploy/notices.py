@@ -8,6 +8,7 @@ from functools import cache
 
 Numbers = dict[str, float | str]  # ``done`` and ``total`` count the same thing; the others are shown beside them
 Report = Callable[[Numbers], None]
+Tell = Callable[[str, Numbers], None]  # the same of several things: what is going on, and its numbers
 
 
 @cache

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ofa_deploy.notices import Numbers
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:
     from ofa_deploy.config import TargetProfile
 
-Tell = Callable[[str, dict[str, Any]], None]  # (what is going on, numbers such as done and total)
 Where = Workspace | Path | str | None  # a workspace, or its folder
 PAGE_HEIGHT = 720  # pixels of a page in a notebook
 
 
-def silent(what: str, numbers: dict[str, Any]) -> None:
+def silent(what: str, numbers: Numbers) -> None:
     """Show no progress."""
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ofa_deploy.api.bundles import Bundle, load_bundle
-from ofa_deploy.api.common import Tell, Where, opened, silent, targets_in
+from ofa_deploy.api.common import Where, opened, silent, targets_in
 from ofa_deploy.api.supernets import subject_of
 from ofa_deploy.deploy.orders import Order
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet import Fleet, Protocol
+from ofa_deploy.notices import Tell
 from ofa_deploy.search import Constraints, Plan
 from ofa_deploy.search.strategies import find_strategy
 from ofa_deploy.space import Arch

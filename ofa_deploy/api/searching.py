@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.accuracy import Predictor, objective
-from ofa_deploy.api.common import Tell, Where, in_frame, opened, silent, targets_in
+from ofa_deploy.api.common import Where, in_frame, opened, silent, targets_in
 from ofa_deploy.api.supernets import question_of
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.ready import ready_model
@@ -21,6 +21,7 @@ from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import resolve_target
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
+from ofa_deploy.notices import Tell
 from ofa_deploy.report.text import predictor_std
 from ofa_deploy.search import (
     GRADIENT,

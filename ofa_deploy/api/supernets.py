@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_deploy.accuracy import Predictor, load_predictor
-from ofa_deploy.api.common import Tell, Where, opened, silent
+from ofa_deploy.api.common import Where, opened, silent
 from ofa_deploy.errors import UsageError
+from ofa_deploy.notices import Tell
 from ofa_deploy.space import Family, load_space
 from ofa_deploy.store import Workspace
 

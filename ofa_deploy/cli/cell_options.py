@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ofa_deploy.cli.options import CELLS, gathered, option
-from ofa_deploy.cli.output import Tell
 from ofa_deploy.cli.request import Request
+from ofa_deploy.notices import Tell
 
 if TYPE_CHECKING:
     from ofa_deploy.deploy.cell_networks import CellSubject

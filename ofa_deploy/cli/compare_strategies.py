@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_deploy.cli.output import Tell
+from ofa_deploy.notices import Tell
 
 if TYPE_CHECKING:
     from ofa_deploy.differentiable import DartsRecipe

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ofa_deploy.notices import Numbers, Tell
+
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import TaskID
 
-Tell = Callable[[str, dict[str, Any]], None]
-Render = Callable[[dict[str, Any]], str]
 SIMULATED = "SIMULATED  "  # before every latency that no device took
 PICTURES = (".json", ".svg", ".html")  # suffixes of files with figures, a plot, and a page
 IN_METRICS = ("lr", "distill", "images_per_second")  # figures that a line has no room for; metrics.jsonl keeps them
 LINE_SECONDS = 10.0  # between two progress lines where there is no terminal
 
 
-def emit(value: Any) -> None:
+def emit(value: object) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(value, indent=2, allow_nan=False))
 
@@ -35,12 +36,12 @@ def picture(_: click.Context, __: click.Parameter, output: Path | None) -> Path 
     return output
 
 
-def write_picture(output: Path, found: dict[str, Any], svg: Render, html: Render) -> None:
+def write_picture(output: Path, found: Mapping[str, object], svg: Callable[[], str], html: Callable[[], str]) -> None:
     """Write figures as JSON, as a plot or as a page, as the file's suffix says."""
     from ofa_deploy.files import write_atomic
 
-    render = {".json": lambda figures: json.dumps(figures, indent=1), ".svg": svg, ".html": html}
-    write_atomic(output, render[output.suffix](found).encode())
+    render = {".json": lambda: json.dumps(found, indent=1), ".svg": svg, ".html": html}
+    write_atomic(output, render[output.suffix]().encode())
 
 
 def shout(simulated: bool) -> str:
@@ -48,7 +49,7 @@ def shout(simulated: bool) -> str:
     return SIMULATED if simulated else ""
 
 
-def slower(level: dict[str, Any]) -> str:
+def slower(level: Mapping[str, Any]) -> str:
     """How fast a device is now, as a level says it."""
     return f"{level['factor']:.2f} times as slow as when it was profiled ({level['low']:.2f} to {level['high']:.2f})"
 
@@ -63,14 +64,15 @@ def progress() -> Iterator[Tell]:
         yield _lines()
 
 
-def _split(numbers: dict[str, Any]) -> tuple[float, float | None, str]:
+def _split(numbers: Numbers) -> tuple[float, float | None, str]:
     """Done, total, and the rest as text."""
     rest = {k: v for k, v in numbers.items() if k not in ("done", "total", *IN_METRICS)}
     text = "  ".join(
         f"{k.replace('_', ' ')} {v:.4g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
         for k, v in rest.items()
     )
-    return numbers.get("done", 0), numbers.get("total"), text
+    done, total = (None if isinstance(n, str) else n for n in (numbers.get("done"), numbers.get("total")))
+    return done or 0, total, text
 
 
 @contextmanager
@@ -95,9 +97,9 @@ def _bars(console: Console | None = None) -> Iterator[Tell]:
         TextColumn("[dim]{task.fields[text]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
     )
     with Progress(*columns, console=console or Console(stderr=True), expand=True) as bars:
-        tasks: dict[str, Any] = {}
+        tasks: dict[str, TaskID] = {}
 
-        def tell(what: str, numbers: dict[str, Any]) -> None:
+        def tell(what: str, numbers: Numbers) -> None:
             if not numbers:  # a remark, no progress
                 bars.console.print(what, highlight=False, soft_wrap=True)
                 return
@@ -113,7 +115,7 @@ def _lines() -> Tell:
     last: dict[str, float] = {}
     begun: dict[str, tuple[float, float]] = {}  # when, and how much was done then
 
-    def tell(what: str, numbers: dict[str, Any]) -> None:
+    def tell(what: str, numbers: Numbers) -> None:
         done, total, text = _split(numbers)
         finished = total is not None and done >= total
         if what in last and not finished and time.monotonic() - last[what] < LINE_SECONDS:

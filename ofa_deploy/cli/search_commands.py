@@ -135,7 +135,7 @@ def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | 
     answer = {**facts, "strategies": [one.to_json() for one in found]}
     read = StrategiesFound.read(answer)
     if output is not None:
-        write_picture(output, answer, lambda _: strategies_svg(read), lambda _: render_strategies(read))
+        write_picture(output, answer, lambda: strategies_svg(read), lambda: render_strategies(read))
     if request.as_json:
         emit(answer)
         return

@@ -22,6 +22,7 @@ from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency_models import load_table
+from ofa_deploy.notices import Tell
 from ofa_deploy.search import Constraints, Problem, edge_of, fastest
 from ofa_deploy.space import PopulationCodec, SearchSpace
 from ofa_deploy.store import Workspace
@@ -29,7 +30,6 @@ from ofa_deploy.store import Workspace
 NETWORKS = 8  # whole networks that are measured of a space that was not profiled
 CAP_S = 20.0  # seconds that measuring a chunk of a space may take
 QUANTILES = 21  # of the multiply-accumulates, for the plot: from the least to the most
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ofa_deploy.accuracy.proxies import PROXIES
 from ofa_deploy.accuracy.proxy_gate import ProxyScores
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
+from ofa_deploy.notices import Tell
 from ofa_deploy.space import Arch, SearchSpace, network_macs, network_params
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import read_summary
@@ -39,7 +40,6 @@ SHORT = (  # recipes for who gives none: of the first data set that is at hand
         "weight_decay": 1e-4,
     },
 )
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

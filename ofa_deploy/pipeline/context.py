@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TypeVar, cast
 
 import yaml
 
@@ -16,15 +16,17 @@ from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import Fleet, resolve_target
 from ofa_deploy.fleet.targets import read_profile
+from ofa_deploy.json_types import JSON
 from ofa_deploy.latency import LatencyTable
 from ofa_deploy.latency_models import load_table
+from ofa_deploy.notices import Tell
 from ofa_deploy.pipeline.document import OnTargets, PipelineDocument
 from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.pipeline.remembered import Begun, Memory, digest
 from ofa_deploy.store import Workspace
 
-Tell = Callable[[str, dict[str, Any]], None]  # (what is going on, numbers of its progress)
 EVERYWHERE = "local"  # the target of a pipeline that names none
+OutputsT = TypeVar("OutputsT", bound=Mapping[str, object] | str)  # what a unit leaves is remembered as JSON
 
 
 class Context:
@@ -44,17 +46,17 @@ class Context:
         self.memory = Memory(self.folder / "pipeline.json")
         self.outcome = Outcome(document.name, self.folder)
         self.targets = {name: self._declared(name, changes) for name, changes in document.targets.items()}
-        self.audits: dict[str, dict[str, Any]] = {}
+        self.audits: dict[str, dict[str, JSON]] = {}
         self.until: dict[str, int] = {}
         self.path = find_supernet(workspace, None)
         self._fleets: list[Fleet] = []
         self._subject: Subject | None = None
 
-    def _declared(self, name: str, changes: dict[str, Any]) -> TargetProfile:
+    def _declared(self, name: str, changes: Mapping[str, JSON]) -> TargetProfile:
         """A target of the pipeline's own, kept as a profile so that other commands find it."""
         if not changes:
             return resolve_target(name, self.workspace, measure=True)
-        base = read_profile(changes.get("profile", name)).model_dump(mode="json")
+        base = read_profile(str(changes.get("profile", name))).model_dump(mode="json")
         asked = {**base, **{k: v for k, v in changes.items() if k != "profile"}, "name": name}
         target = read_document(TargetProfile, asked)
         write_atomic(self.workspace.targets / f"{name}.yaml", yaml.safe_dump(asked, sort_keys=False).encode())
@@ -91,10 +93,10 @@ class Context:
         self,
         name: str,
         target: str | None,
-        inputs: Callable[[], Any],
-        work: Callable[[Begun], Any],
-        lasts: Callable[[Any], bool] = lambda outputs: True,
-    ) -> Any | None:
+        inputs: Callable[[], object],
+        work: Callable[[Begun], OutputsT],
+        lasts: Callable[[OutputsT], bool] = lambda outputs: True,
+    ) -> OutputsT | None:
         """Do a unit of work, unless it was done with these inputs and what it left is still there.
 
         Args:
@@ -110,17 +112,17 @@ class Context:
         began = monotonic()
         try:
             given = inputs()
-            outputs = self.memory.outputs(name, given)
-            if outputs is not None and lasts(outputs):
+            kept = cast("OutputsT | None", self.memory.outputs(name, given))
+            if kept is not None and lasts(kept):
                 self.outcome.add(Unit(name, target, "skipped", "unchanged"))
                 self.tell(f"{name}: unchanged, skipped", {})
-                return outputs
+                return kept
             if self.dry:
                 self.outcome.add(Unit(name, target, "would run", "new or changed"))
                 return None
             begun = self.memory.begin(name, given, self.workspace.store.newest_measurement(target) if target else 0)
             outputs = work(begun)
-            self.memory.keep(name, inputs(), outputs)  # a unit may have measured what it rests on
+            self.memory.keep(name, inputs(), cast("JSON", outputs))  # a unit may have measured what it rests on
         except OfaDeployError as error:
             self.outcome.add(Unit(name, target, "failed", str(error), monotonic() - began, error))
             return None
@@ -132,7 +134,7 @@ class Context:
         until = self.until.get(target.name, since)
         return self.workspace if until is None else self.workspace.as_of(target.name, until)
 
-    def rests_on(self, target: TargetProfile) -> dict[str, Any]:
+    def rests_on(self, target: TargetProfile) -> dict[str, object]:
         """What every unit on a profiled target has in common."""
         table, audited = load_table(self.known(target), target), self.audits.get(target.name)
         networks = [row.to_json() for row in table.networks.values()] if target.name in self.until else None
@@ -155,6 +157,6 @@ def rows_hash(table: LatencyTable) -> str:
     return digest([row.to_json() for row in table.rows.values()])
 
 
-def shared(stage: OnTargets) -> dict[str, Any]:
+def shared(stage: OnTargets) -> dict[str, object]:
     """What a stage asks of each of its targets and budgets."""
     return stage.model_dump(exclude={"target", "targets", "max_ms", "spread"})

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
 from ofa_deploy.config import Bound, Document, OtherConstraints, PlanTerms, Positive, Some, TrainRecipe, term
+from ofa_deploy.documents.document import Free, FreeObject
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
 from ofa_deploy.pipeline.gates import parse_check
 from ofa_deploy.terms import Statistic
 
@@ -78,7 +80,7 @@ class ProfileStage(OnTargets):
 
     stage: Literal["profile"]
     networks: Annotated[int, Field(ge=0)] = 10
-    protocol: dict[str, Any] = Field(default_factory=dict)
+    protocol: FreeObject = Field(default_factory=dict)
 
 
 class AuditStage(OnTargets):
@@ -95,7 +97,7 @@ class AuditStage(OnTargets):
     networks: Positive = 12
     seed: Annotated[int, Field(ge=0)] = 0
     statistic: Statistic = term("statistic", "Latency percentile that is compared.")
-    protocol: dict[str, Any] = Field(default_factory=dict)
+    protocol: FreeObject = Field(default_factory=dict)
 
 
 class ExtractStage(PlanTerms, OtherConstraints, OnTargets):
@@ -120,11 +122,11 @@ class ExtractStage(PlanTerms, OtherConstraints, OnTargets):
     finetune: Annotated[int, Field(ge=0)] = 0
     finetune_epochs: Positive | None = None
     embed_preprocessing: bool = False
-    protocol: dict[str, Any] = Field(default_factory=dict)
+    protocol: FreeObject = Field(default_factory=dict)
 
     @field_validator("max_ms", mode="before")
     @classmethod
-    def _one(cls, value: Any) -> Any:
+    def _one(cls, value: object) -> object:
         return value if isinstance(value, (list, tuple)) else [value]
 
 
@@ -151,7 +153,7 @@ class CompareStage(Document):
     stage: Literal["compare"]
     title: str
     cross: bool = False
-    protocol: dict[str, Any] = Field(default_factory=dict)
+    protocol: FreeObject = Field(default_factory=dict)
 
 
 Stage = Annotated[
@@ -192,26 +194,26 @@ class PipelineDocument(Document):
     """
 
     name: Annotated[str, Field(pattern=NAME)]
-    parameters: dict[str, str | int | float | bool | list[Any]] = Field(default_factory=dict)
-    targets: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    parameters: dict[str, str | int | float | bool | list[Free]] = Field(default_factory=dict)
+    targets: dict[Name, FreeObject] = Field(default_factory=dict)
     stages: Some[Stage]
     gates: tuple[GateDocument, ...] = ()
     baseline: str | None = None
 
     @field_validator("targets", mode="before")
     @classmethod
-    def _unchanged(cls, targets: Any) -> Any:
+    def _unchanged(cls, targets: object) -> object:
         """A name alone is a target as its profile says."""
         return {name: found or {} for name, found in targets.items()} if isinstance(targets, dict) else targets
 
     @field_validator("gates", mode="before")
     @classmethod
-    def _alone(cls, gates: Any) -> Any:
+    def _alone(cls, gates: object) -> object:
         """A check alone holds for all targets."""
         return [{"check": g} if isinstance(g, str) else g for g in gates] if isinstance(gates, list) else gates
 
 
-def filling(given: Mapping[str, str], where: str | Path) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def filling(given: Mapping[str, str], where: str | Path) -> Callable[[dict[str, JSON]], dict[str, JSON]]:
     """What puts a document's parameters in their places.
 
     Args:
@@ -222,7 +224,7 @@ def filling(given: Mapping[str, str], where: str | Path) -> Callable[[dict[str, 
         UsageError: a parameter is used or given, but not declared.
     """
 
-    def fill(data: dict[str, Any]) -> dict[str, Any]:
+    def fill(data: dict[str, JSON]) -> dict[str, JSON]:
         declared = data.get("parameters") or {}
         if not isinstance(declared, dict):
             return data  # validation says what is wrong
@@ -235,7 +237,7 @@ def filling(given: Mapping[str, str], where: str | Path) -> Callable[[dict[str, 
     return fill
 
 
-def _filled(part: Any, values: Mapping[str, Any], where: str | Path) -> Any:
+def _filled(part: JSON, values: Mapping[str, JSON], where: str | Path) -> JSON:
     if isinstance(part, dict):
         return {key: _filled(inner, values, where) for key, inner in part.items()}
     if isinstance(part, list):
@@ -243,7 +245,7 @@ def _filled(part: Any, values: Mapping[str, Any], where: str | Path) -> Any:
     if not isinstance(part, str):
         return part
 
-    def value(found: re.Match[str]) -> Any:
+    def value(found: re.Match[str]) -> JSON:
         if found[1] not in values:
             raise UsageError(f"{where}: there is no parameter {found[1]!r}; there are: {_names(values)}")
         return values[found[1]]
@@ -253,5 +255,5 @@ def _filled(part: Any, values: Mapping[str, Any], where: str | Path) -> Any:
     return PARAMETER.sub(lambda found: str(value(found)), part)
 
 
-def _names(parameters: Mapping[str, Any]) -> str:
+def _names(parameters: Mapping[str, JSON]) -> str:
     return ", ".join(parameters) or "none; declare it under parameters"

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TypedDict
 
 from ofa_deploy.config import TargetProfile, read_document
 from ofa_deploy.deploy.audits import audit_folder, keep_audit
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.fleet.auditing import audit
 from ofa_deploy.fleet.profiling import network_item, profile
+from ofa_deploy.json_types import JSON
 from ofa_deploy.latency_models import load_table
 from ofa_deploy.pipeline.context import Context, file_sha256, rows_hash, shared
 from ofa_deploy.pipeline.document import AuditStage, CompareStage, ProfileStage
 from ofa_deploy.pipeline.remembered import Begun
+
+Archs = Mapping[str, Mapping[str, JSON]]  # genotypes by their keys
+
+
+class Profiled(TypedDict):
+    """What a profile left: the hash of the blocks' rows, and the ``id`` of the newest measurement."""
+
+    rows: str
+    until: int
+
+
+class Audited(TypedDict):
+    """What an audit left: its file's hash, and the ``id`` of the newest measurement."""
+
+    sha256: str
+    until: int
+
+
+class MeasuredThere(TypedDict):
+    """What a network took on another target, in ms."""
+
+    p50: float
+    p90: float
+    simulated: bool
 
 
 def profile_stage(run: Context, stage: ProfileStage) -> None:
@@ -28,10 +53,10 @@ def profile_stage(run: Context, stage: ProfileStage) -> None:
 def _profile(run: Context, fleet: Callable[[], Fleet], name: str, stage: ProfileStage) -> None:
     target = run.target(name)
 
-    def inputs() -> dict[str, Any]:
+    def inputs() -> dict[str, object]:
         return {"supernet": file_sha256(run.path), "target": target.model_dump(), "networks": stage.networks}
 
-    def work(_: Begun) -> dict[str, Any]:
+    def work(_: Begun) -> Profiled:
         table = profile(
             fleet(),
             run.workspace,
@@ -43,7 +68,7 @@ def _profile(run: Context, fleet: Callable[[], Fleet], name: str, stage: Profile
         )
         return {"rows": rows_hash(table), "until": run.workspace.store.newest_measurement(name)}
 
-    def lasts(outputs: dict[str, Any]) -> bool:
+    def lasts(outputs: Profiled) -> bool:
         table = load_table(run.workspace, target)
         return bool(table.rows) and outputs["rows"] == rows_hash(table)
 
@@ -59,7 +84,7 @@ def audit_stage(run: Context, stage: AuditStage) -> None:
 def _audit(run: Context, fleet: Callable[[], Fleet], name: str, stage: AuditStage) -> None:
     target, file = run.target(name), run.folder / "audits" / name / "audit.json"
 
-    def work(begun: Begun) -> dict[str, Any]:
+    def work(begun: Begun) -> Audited:
         known = run.until.get(name, begun.newest)
         with fleet().replaying(name, begun.newest):
             answer = audit(
@@ -109,9 +134,9 @@ def _each_device(run: Context, names: Sequence[str], work: Callable[[Callable[[]
             done.result()
 
 
-def cross(run: Context, stage: CompareStage) -> dict[str, dict[str, Any]]:
+def cross(run: Context, stage: CompareStage) -> dict[str, dict[str, MeasuredThere]]:
     """Of every subnet, by its key, the latencies that all the pipeline's targets measure."""
-    found = dict[str, dict[str, Any]]()
+    found = dict[str, dict[str, MeasuredThere]]()
     archs = {report["subnet"]["key"]: report["subnet"]["arch"] for report in run.outcome.reports}
     for name in run.targets or dict.fromkeys(report["target"]["name"] for report in run.outcome.reports):
         outputs = _crossed(run, run.target(name), archs, stage)
@@ -120,15 +145,15 @@ def cross(run: Context, stage: CompareStage) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _crossed(run: Context, target: TargetProfile, archs: dict[str, dict[str, Any]], stage: CompareStage) -> Any:
+def _crossed(run: Context, target: TargetProfile, archs: Archs, stage: CompareStage) -> dict[str, MeasuredThere] | None:
     inputs = {"target": target.model_dump(), "archs": sorted(archs), "protocol": stage.protocol}
     work = partial(_everywhere, run, target, archs, stage)
     return run.unit(f"compare on {target.name}", target.name, lambda: inputs, work)
 
 
 def _everywhere(
-    run: Context, target: TargetProfile, archs: dict[str, dict[str, Any]], stage: CompareStage, begun: Begun
-) -> dict[str, dict[str, Any]]:
+    run: Context, target: TargetProfile, archs: Archs, stage: CompareStage, begun: Begun
+) -> dict[str, MeasuredThere]:
     space = run.subject.space
     items = [network_item(space.network(arch), arch, target) for arch in map(space.canonical, archs.values())]
     protocol = read_document(Protocol, stage.protocol)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ofa_deploy.files import write_atomic
+from ofa_deploy.json_types import JSON, read_record
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """sha256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -24,24 +26,45 @@ class Begun(NamedTuple):
     at: datetime
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """A unit of work.
+
+    Attributes:
+        inputs: their digest.
+        outputs: what it left; None while it is not completed.
+        since, at: when it was begun first; earlier versions did not note the time.
+    """
+
+    inputs: str
+    outputs: JSON = None
+    since: int | None = None
+    at: str | None = None
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object, without what is not known."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
 class Memory:
     """One JSON file; written whole after every change. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._lock = path, Lock()
-        self._units: dict[str, Any] = {}
+        self._units: dict[str, Remembered] = {}
         if path.exists():
             try:
-                self._units = dict(json.loads(path.read_text()))
-            except (ValueError, TypeError):  # without its memory a pipeline only repeats work
+                kept = dict(json.loads(path.read_text()))
+                self._units = {name: read_record(Remembered, unit) for name, unit in kept.items()}
+            except (ValueError, TypeError, AttributeError):  # without its memory a pipeline only repeats work
                 path.unlink()
 
-    def outputs(self, unit: str, inputs: Any) -> Any | None:
-        """What a unit left, if it was completed with these inputs."""
-        known = self._units.get(unit)
-        return known.get("outputs") if known and known["inputs"] == digest(inputs) else None
+    def outputs(self, unit: str, inputs: object) -> JSON:
+        """What a unit left, if it was completed with these inputs; else None."""
+        known = self._known(unit, inputs)
+        return known.outputs if known else None
 
-    def begin(self, unit: str, inputs: Any, since: int) -> Begun:
+    def begin(self, unit: str, inputs: object, since: int) -> Begun:
         """Note where a unit begins; one that was begun with the same inputs before begins where it did then.
 
         Args:
@@ -50,20 +73,24 @@ class Memory:
         Returns:
             When it was begun first.
         """
-        known, now = self._units.get(unit), datetime.now(UTC)
-        if known and known["inputs"] == digest(inputs) and "since" in known:
-            at = known.get("at")  # earlier versions did not note it
-            return Begun(int(known["since"]), datetime.fromisoformat(at) if at else now)
-        self._write(unit, {"inputs": digest(inputs), "since": since, "at": now.isoformat()})
+        known, now = self._known(unit, inputs), datetime.now(UTC)
+        if known and known.since is not None:
+            return Begun(known.since, datetime.fromisoformat(known.at) if known.at else now)
+        self._write(unit, Remembered(digest(inputs), since=since, at=now.isoformat()))
         return Begun(since, now)
 
-    def keep(self, unit: str, inputs: Any, outputs: Any) -> None:
-        """Remember a completed unit."""
-        known = self._units.get(unit, {})  # when it began: so that a bundle that is lost is made again as it was
-        begun = {name: known[name] for name in ("since", "at") if name in known}
-        self._write(unit, {"inputs": digest(inputs), "outputs": outputs, **begun})
+    def keep(self, unit: str, inputs: object, outputs: JSON) -> None:
+        """Remember a completed unit, and when it began: so that a bundle that is lost is made again as it was."""
+        known = self._units.get(unit)
+        begun = (known.since, known.at) if known else (None, None)
+        self._write(unit, Remembered(digest(inputs), outputs, *begun))
 
-    def _write(self, unit: str, entry: dict[str, Any]) -> None:
+    def _known(self, unit: str, inputs: object) -> Remembered | None:
+        known = self._units.get(unit)
+        return known if known and known.inputs == digest(inputs) else None
+
+    def _write(self, unit: str, entry: Remembered) -> None:
         with self._lock:
             self._units[unit] = entry
-            write_atomic(self._path, json.dumps(self._units, indent=1, sort_keys=True).encode())
+            units = {name: one.to_json() for name, one in self._units.items()}
+            write_atomic(self._path, json.dumps(units, indent=1, sort_keys=True).encode())

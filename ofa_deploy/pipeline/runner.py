@@ -19,7 +19,8 @@ from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import GateFailed, UsageError
 from ofa_deploy.export import verify_bundle
 from ofa_deploy.files import write_atomic
-from ofa_deploy.pipeline.context import Context, Tell, file_sha256
+from ofa_deploy.notices import Tell
+from ofa_deploy.pipeline.context import Context, file_sha256
 from ofa_deploy.pipeline.document import (
     CompareStage,
     ExtractStage,
