@@ -85,7 +85,7 @@ def finetune(
         tuned = run(opened, subject, arch, tuning, lambda p: tell("finetune", p))
     file = output or tuned.file.with_name(f"{arch.key[:12]}.safetensors")
     tuned.save(file)
-    answer = {"supernet": str(file), **tuned.facts}
+    answer = {"supernet": str(file), **tuned.facts.to_json()}
     if as_json:
         emit(answer)
     else:

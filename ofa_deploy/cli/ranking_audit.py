@@ -15,6 +15,7 @@ from ofa_deploy.cli.output import emit, progress
 if TYPE_CHECKING:
     from ofa_deploy.deploy.ranking_audit_run import Plan, RankingAudit
     from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.documents.ranking_document import Agreement, Ranking
 
 NETWORKS = 12
 OPTIONS = (
@@ -94,13 +95,13 @@ def audit_ranking(
         if request.dry_run:
             _tell_plan(audit, expected, left, as_json)
             return
-        answer = audit.run(expected, lambda p: tell("audit ranking", p))
-    answer["command"] = _command(subject, plan, audit.epochs)
-    file = keep_ranking(opened, answer, output)
+        found = audit.run(expected, lambda p: tell("audit ranking", p))
+    found = found.model_copy(update={"command": _command(subject, plan, audit.epochs)})
+    file = keep_ranking(opened, found, output)
     if as_json:
-        emit(answer)
+        emit(found.to_json())
     else:
-        click.echo(f"{ranking_text(answer)}\naudit: {output or file}, page: {file.with_suffix('.html')}")
+        click.echo(f"{ranking_text(found)}\naudit: {output or file}, page: {file.with_suffix('.html')}")
 
 
 def _outlook(audit: RankingAudit, expected: list[float], left: float) -> str:
@@ -131,16 +132,16 @@ def _command(subject: Subject, plan: Plan, epochs: int) -> str:
     return shlex.join([*words, "--supernet", str(subject.path)])
 
 
-def ranking_text(answer: dict[str, Any]) -> str:
+def ranking_text(found: Ranking) -> str:
     """A ranking audit as a table: first the ceiling, then the scores from best to worst."""
-    rows = [("two seeds, from scratch", answer["ceiling"])] if answer["ceiling"] else []
-    rows += sorted(answer["scores"].items(), key=lambda score: _rank(score[1]["tau"]))
+    rows = [("two seeds, from scratch", found.ceiling)] if found.ceiling else []
+    rows += sorted(found.scores.items(), key=lambda score: _rank(score[1].tau))
     lines = [f"{'':26} Kendall τ  95 % interval      ms per network"]
     lines += [f"{name:26} {_tau(score)}{_milliseconds(score)}".rstrip() for name, score in rows]
-    gap = answer["gap"]
+    mean, least, most = (100 * (value or 0.0) for value in (found.gap.mean, found.gap.least, found.gap.most))
     lines.append(
-        f"{answer['networks']} networks trained from scratch for {answer['epochs']} epochs; inherited accuracy minus "
-        f"theirs: mean {100 * gap['mean']:+.2f} points ({100 * gap['least']:+.2f} to {100 * gap['most']:+.2f})"
+        f"{found.networks} networks trained from scratch for {found.epochs} epochs; inherited accuracy minus "
+        f"theirs: mean {mean:+.2f} points ({least:+.2f} to {most:+.2f})"
     )
     return "\n".join(lines)
 
@@ -150,12 +151,12 @@ def _rank(tau: float | None) -> tuple[bool, float]:
     return tau is None, 0.0 if tau is None else -tau
 
 
-def _tau(score: dict[str, Any]) -> str:
-    if score["tau"] is None:
+def _tau(score: Agreement) -> str:
+    if score.tau is None:
         return f"{'–':>9}  {'all are equal':20}"
-    interval = f"{score['low']:.2f} to {score['high']:.2f}" if score["low"] is not None else ""
-    return f"{score['tau']:9.2f}  {interval:20}"
+    interval = "" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
+    return f"{score.tau:9.2f}  {interval:20}"
 
 
-def _milliseconds(score: dict[str, Any]) -> str:
-    return f"{score['ms']:10.3g}" if score.get("ms") is not None else ""
+def _milliseconds(score: Agreement) -> str:
+    return "" if score.ms is None else f"{score.ms:10.3g}"

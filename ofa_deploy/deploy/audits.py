@@ -7,7 +7,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.documents.audit_document import Audit
@@ -40,7 +40,7 @@ def audit_folder(path: Path) -> Path:
     return path
 
 
-def keep_audit(workspace: Workspace, answer: dict[str, Any], folder: Path) -> None:
+def keep_audit(workspace: Workspace, answer: Mapping[str, object], folder: Path) -> None:
     """Write ``audit.json``, ``audit.md`` and ``audit.html``, and remember the answer for ``newest_audit``.
 
     The files show the folder's newest audit; the database keeps all of them, so that an audit of one space does not
@@ -55,7 +55,7 @@ def keep_audit(workspace: Workspace, answer: dict[str, Any], folder: Path) -> No
     workspace.store.add_artefact("audit", str(folder / "audit.json"), digest, answer)
 
 
-def keep_ranking(workspace: Workspace, answer: dict[str, Any], file: Path | None) -> Path:
+def keep_ranking(workspace: Workspace, ranking: Ranking, file: Path | None) -> Path:
     """Keep a ranking audit's answer in the workspace's audits: ``ranking.json``, ``.md`` and ``.html``.
 
     Args:
@@ -64,30 +64,32 @@ def keep_ranking(workspace: Workspace, answer: dict[str, Any], file: Path | None
     Returns:
         Its file in the workspace; the pages are beside it.
     """
+    answer = ranking.to_json()
     content = (json.dumps(answer, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-    kept = audit_folder(workspace.audits / f"ranking-{answer['name']}") / "ranking.json"
+    kept = audit_folder(workspace.audits / f"ranking-{ranking.name}") / "ranking.json"
     for path in filter(None, (kept, file)):
         write_atomic(path, content)
-    ranking = Ranking.read(answer)
     write_atomic(kept.with_suffix(".md"), render_ranking_markdown(ranking).encode())
     write_atomic(kept.with_suffix(".html"), render_ranking_html(ranking).encode())
     workspace.store.add_artefact("ranking", str(kept), hashlib.sha256(content).hexdigest(), answer)
     return kept
 
 
-def newest_audit(workspace: Workspace, extraction: Extraction) -> dict[str, Any] | None:
+def newest_audit(workspace: Workspace, extraction: Extraction) -> Audit | None:
     """The newest audit of the predictions that an extraction rests on; None where there was none.
 
     The target, its condition and the statistic are the same, and the space at the chosen subnet's resolution, or the
     cells.
     """
     arch, space = extraction.chosen.point.arch, extraction.subject.space
-    same: dict[str, Any] = {"target": extraction.target.name, "space": space.name}
-    same["condition"] = extraction.chosen.record.condition
-    same |= {"statistic": extraction.constraints.statistic, "genotype": space.to_json().get("genotype")}
-    found = [artefact.meta for artefact in workspace.store.artefacts("audit")]
-    fitting = [a for a in found if all(a.get(k) == v for k, v in same.items()) and arch.resolution in a["resolutions"]]
-    return fitting[-1] if fitting else None
+    same = (extraction.target.name, space.name, extraction.chosen.record.condition)
+    same_too = (extraction.constraints.statistic, space.to_json().get("genotype"))
+    for artefact in reversed(workspace.store.artefacts("audit")):
+        audit = Audit.read(artefact.meta)
+        fits = (audit.target, audit.space, audit.condition) == same and (audit.statistic, audit.genotype) == same_too
+        if fits and arch.resolution in audit.resolutions:
+            return audit
+    return None
 
 
 def audit_command(

@@ -13,6 +13,7 @@ from ofa_deploy.deploy.baselines import Together
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.report_making import build_report
 from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
+from ofa_deploy.documents.audit_document import Audit
 from ofa_deploy.documents.report_document import Parity, Report
 from ofa_deploy.errors import GateFailed
 from ofa_deploy.export import PROVENANCE, parity, runner, statement, tensorrt_files, write_bundle
@@ -30,7 +31,7 @@ def build_bundle(
     extraction: Extraction,
     folder: Path,
     command: str,
-    audit: Mapping[str, Any] | None = None,
+    audit: Audit | None = None,
     embedded: bool = False,
 ) -> Report:
     """Verify the chosen subnet, and write its bundle; an older bundle there is replaced when the new one is complete.
@@ -76,7 +77,7 @@ def build_bundle(
         "supernet": subject.sha256,
         "latency table": chosen.predictor.table.sha256,
         "measurement": _digest(_repeatable(chosen.record)),
-        "audit": _digest(audit) if audit else None,
+        "audit": _digest(audit.to_json()) if audit else None,
     }
     files[PROVENANCE] = _json(statement(files, report, inputs, chosen.record.measured_at))
     write_bundle(folder, files, report.provenance.to_json() | {"inputs_sha256": inputs})
@@ -88,7 +89,7 @@ def _evidence(
     checked: Checked,
     test: Test | None,
     samples: Mapping[str, int],
-    audit: Mapping[str, Any] | None,
+    audit: Audit | None,
 ) -> dict[str, object]:
     """What the report's figures follow from; ``export.evidence`` says what of it is read again."""
     chosen = extraction.chosen
@@ -102,7 +103,7 @@ def _evidence(
         "level": chosen.level.now.to_json() if chosen.level else None,
         "parity": {"torch": checked.torch.tolist(), "onnx": checked.onnx.tolist()},
         "latency_model": chosen.predictor.to_json(),
-        "audit": audit,
+        "audit": audit.to_json() if audit else None,
         "fp32": _repeatable(extraction.fp32) if extraction.fp32 else None,
         **({} if extraction.beside is None else {"baselines": _beside(extraction.beside)}),
     }

@@ -13,7 +13,9 @@ from typing import Any
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.answer_document import Answered
 from ofa_deploy.documents.report_document import Report
+from ofa_deploy.documents.tuning_document import TunedAs
 from ofa_deploy.latency import full_condition
 from ofa_deploy.latency_models import load_table
 from ofa_deploy.search import Constraints
@@ -26,12 +28,12 @@ class Earlier:
     """A network that was an answer before, or a finalist beside it.
 
     Attributes:
-        tuned: how it was fine-tuned, as ``Tuned.facts`` has it; None for inherited weights.
+        tuned: how it was fine-tuned; None for inherited weights.
         measured_ms: what it took then.
     """
 
     arch: Arch
-    tuned: dict[str, Any] | None = None
+    tuned: TunedAs | None = None
     measured_ms: float = field(default=inf, compare=False)
 
 
@@ -44,32 +46,29 @@ def ran_under(condition: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def answers_of(report: Report, supernet: str | None) -> list[dict[str, Any]]:
+def answers_of(report: Report, supernet: str | None) -> list[Answered]:
     """What later extractions have to know of a bundle: its network, and the finalists beside it.
 
     Args:
         supernet: sha256 of the supernet, or of what stands in for it.
     """
-    statistic, weights = report.budget.statistic, report.provenance.weights
-    shared = {
-        "supernet": supernet,
-        "target": {name: value for name, value in report.target.to_json().items() if name != "facts"},
-        "statistic": statistic,
-    }
-    answer = {
-        "arch": report.subnet.arch,
-        "measured_ms": report.latency.measured(statistic),
-        "tuned": {name: weights[name] for name in TUNING} if weights else None,
-    }
-    beside = [
-        {"arch": row.arch, "measured_ms": row.measured_ms, "tuned": None}
-        for row in report.finalists
-        if row.arch != report.subnet.arch
+    target = {name: value for name, value in report.target.to_json().items() if name != "facts"}
+    weights = report.provenance.weights
+    tuned = TunedAs.model_validate({name: weights[name] for name in TunedAs.model_fields}) if weights else None
+    chosen = (report.subnet.arch, report.latency.measured(report.budget.statistic), tuned)
+    beside = [(row.arch, row.measured_ms, None) for row in report.finalists if row.arch != report.subnet.arch]
+    return [
+        Answered(
+            supernet=supernet,
+            target=target,
+            statistic=report.budget.statistic,
+            arch=arch,
+            measured_ms=took,
+            tuned=how,
+        )
+        for arch, took, how in (chosen, *beside)
+        if took is not None
     ]
-    return [shared | one for one in (answer, *beside)]
-
-
-TUNING = ("state", "epochs", "lr", "seed", "teacher")  # what two trainings must have in common to be compared
 
 
 def earlier_answers(
@@ -77,7 +76,7 @@ def earlier_answers(
     subject: Subject,
     target: TargetProfile,
     constraints: Constraints,
-    answers: Iterable[Mapping[str, Any]] | None = None,
+    answers: Iterable[Answered] | None = None,
 ) -> list[Earlier]:
     """The networks that were measured to fit on this target under its present condition.
 
@@ -90,15 +89,15 @@ def earlier_answers(
     asked = {"name": target.name, **ran_under(condition)}
     found: dict[str, Earlier] = {}
     for answer in remembered(workspace) if answers is None else answers:
-        alike = (answer["supernet"], answer["statistic"]) == (subject.sha256, constraints.statistic)
-        fits = constraints.max_ms is None or answer["measured_ms"] <= constraints.max_ms
-        if alike and fits and answer["target"] == asked:
-            earlier = Earlier(subject.space.canonical(answer["arch"]), answer["tuned"], answer["measured_ms"])
+        alike = (answer.supernet, answer.statistic) == (subject.sha256, constraints.statistic)
+        fits = constraints.max_ms is None or answer.measured_ms <= constraints.max_ms
+        if alike and fits and answer.target == asked:
+            earlier = Earlier(subject.space.canonical(answer.arch), answer.tuned, answer.measured_ms)
             found.setdefault(f"{earlier.arch.key} {earlier.tuned}", earlier)
     return list(found.values())
 
 
-def remembered(workspace: Workspace) -> list[dict[str, Any]]:
+def remembered(workspace: Workspace) -> list[Answered]:
     """The answers of a workspace, oldest first; earlier versions kept none."""
     bundles = workspace.store.artefacts("bundle")
-    return [answer for bundle in bundles for answer in bundle.meta.get("answers", ())]
+    return [Answered.model_validate(one) for bundle in bundles for one in bundle.meta.get("answers", ())]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
@@ -20,10 +20,11 @@ from ofa_deploy.blocks import Network
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.budgets import APART, ROOM, TRIES, Spread, because_of_the_level, fastest_of, holding, rounded_up
 from ofa_deploy.deploy.earlier_answers import Earlier
-from ofa_deploy.deploy.finetuning import VALID, Tuned, Tuning, check_trainable, finetune
+from ofa_deploy.deploy.finetuning import Tuned, Tuning, check_trainable, finetune
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.deploy.subject_gradient import gradient_of
+from ofa_deploy.documents.report_document import PrecisionOffer
 from ofa_deploy.errors import GateFailed, InfeasibleBudget, OfaDeployError
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.gauge import FORECAST, Gauge
@@ -143,7 +144,7 @@ class Extraction:
     chosen: Finalist
     session_std: float
     fp32: Measurement | None = None
-    precisions: list[dict[str, Any]] = field(default_factory=list)
+    precisions: list[PrecisionOffer] = field(default_factory=list)
     recalled: frozenset[str] = frozenset()
     beside: Together | None = None
 
@@ -544,7 +545,7 @@ class _Bench:
         subject, arch = self.subject, finalist.point.arch
         tuned = finetune(workspace, subject, arch, tuning, self.progress)
         file = self._file(tuned.subnet, arch)
-        valid = Validation(tuned.facts["after"][VALID], tuned.facts["images"][VALID])
+        valid = Validation(tuned.facts.after.valid, tuned.facts.images.valid)
         return replace(finalist, subnet=tuned.subnet, onnx=file, valid=valid, tuned=tuned)
 
     def fp32_record(self, chosen: Finalist) -> Measurement:

@@ -3,7 +3,7 @@ subnet as its frozen teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.tuning_document import SplitAccuracies, SplitImages, TunedAs, TuningFacts
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
@@ -52,12 +53,10 @@ class Tuning:
     scratch: bool = False
     teacher: bool = True
 
-    def made(self, facts: Mapping[str, Any]) -> bool:
-        """Whether a subnet was trained like this, as ``Tuned.facts`` tells."""
-        state = SCRATCH if self.scratch else FINE_TUNED
-        asked = {"state": state, "epochs": self.epochs, "seed": self.seed, "teacher": self.teacher}
-        asked |= {} if self.lr is None else {"lr": self.lr}
-        return all(facts[name] == value for name, value in asked.items())
+    def made(self, how: TunedAs) -> bool:
+        """Whether a subnet was trained like this."""
+        state, lr = SCRATCH if self.scratch else FINE_TUNED, how.lr if self.lr is None else self.lr
+        return how == TunedAs(state=state, epochs=self.epochs, lr=lr, seed=self.seed, teacher=self.teacher)
 
 
 def tuning_of(subject: Subject, finalists: int | None, epochs: int | None = None) -> Tuning | None:
@@ -73,20 +72,18 @@ class Tuned:
     Attributes:
         subnet: in evaluation mode, batch norm recalibrated, with the names that its space gives its blocks.
         file: a supernet's file of a space of this one subnet.
-        facts: JSON: ``state``, ``space``, ``arch``, ``key``, ``supernet_sha256``, ``epochs``, ``lr``, ``seed``,
-            ``teacher``, the accuracies ``before`` (inherited) and ``after``: ``valid``, ``test``, fractions, and
-            ``images``: how many images each split has.
+        facts: how it was trained, and what that changed.
     """
 
     subnet: Subnet
     file: Path
-    facts: dict[str, Any]
+    facts: TuningFacts
 
     def save(self, path: Path) -> None:
         """Write the file for others: every command that takes a supernet takes it. It names no file of this machine."""
         supernet, summary = load_supernet(self.file)
         recipe = {**summary["recipe"], "init": None, "teacher": None}
-        save_supernet(path, supernet, {**summary, "recipe": recipe, "alone": self.facts})
+        save_supernet(path, supernet, {**summary, "recipe": recipe, "alone": self.facts.to_json()})
 
 
 def finetune(
@@ -110,24 +107,24 @@ def finetune(
     file = train_supernet(alone, folder, resume=True, report=progress)
     subnet = as_subnet(load_supernet(file)[0], subject.space.network(arch))
     state, (after, images) = SCRATCH if tuning.scratch else FINE_TUNED, _accuracies(subnet, arch, data, recipe)
-    facts = {
-        "state": state,
-        "space": subject.space.name,
-        "arch": arch.to_json(),
-        "key": arch.key,
-        "supernet_sha256": subject.sha256,
-        "epochs": tuning.epochs,
-        "lr": alone.lr,
-        "seed": tuning.seed,
-        "teacher": tuning.teacher,
-        "before": _accuracies(inherited, arch, data, recipe)[0],
-        "after": after,
-        "images": images,
-    }
+    facts = TuningFacts(
+        state=state,
+        space=subject.space.name,
+        arch=arch.to_json(),
+        key=arch.key,
+        supernet_sha256=subject.sha256,
+        epochs=tuning.epochs,
+        lr=alone.lr,
+        seed=tuning.seed,
+        teacher=tuning.teacher,
+        before=_accuracies(inherited, arch, data, recipe)[0],
+        after=after,
+        images=images,
+    )
     workspace.store.architectures.add([arch_facts(arch, subject.space.network(arch))])
-    for split, count in images.items():
-        add = partial(workspace.store.add_evaluation, state=state, weights=identity)
-        add(subject.sha256, arch.to_json(), arch.key, after[split], count, split, "finetune")
+    add = partial(workspace.store.add_evaluation, state=state, weights=identity)
+    for share, count, split in ((after.valid, images.valid, VALID), (after.test, images.test, TEST)):
+        add(subject.sha256, arch.to_json(), arch.key, share, count, split, "finetune")
     return Tuned(subnet, file, facts)
 
 
@@ -159,8 +156,7 @@ def check_trainable(subject: Subject, tuning: Tuning) -> None:
     _trainable(subject, tuning)
 
 
-def _accuracies(subnet: Subnet, arch: Arch, data: Data, recipe: TrainRecipe) -> tuple[dict[str, float], dict[str, int]]:
-    """By split, the accuracy and the number of images."""
+def _accuracies(subnet: Subnet, arch: Arch, data: Data, recipe: TrainRecipe) -> tuple[SplitAccuracies, SplitImages]:
     valid = evaluate_all([subnet], [arch], data, recipe.accuracy.images)[0]
     test = evaluate(subnet, batches(data.test, arch.resolution, BATCH, data.mean, data.std))
-    return {VALID: valid.accuracy, TEST: test.accuracy}, {VALID: valid.n, TEST: test.n}
+    return SplitAccuracies(valid=valid.accuracy, test=test.accuracy), SplitImages(valid=valid.n, test=test.n)

@@ -17,10 +17,11 @@ from ofa_deploy.accuracy.campaign import TEST, Campaign
 from ofa_deploy.accuracy.collection import TOGETHER
 from ofa_deploy.accuracy.predictor import prediction_error
 from ofa_deploy.deploy.subject import PREDICTOR, SAMPLE, SUPERNET, Subject
+from ofa_deploy.documents.card_document import Card, CardData, CardTest, TestedSubnet, TestedSubnets
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import network_macs, network_params
-from ofa_deploy.training import Data, write_sample
+from ofa_deploy.training import write_sample
 
 CARD = "card.json"
 SAMPLED = {"valid": 500, "test": 1000}  # images; of the training split, those that batch norm is recalibrated with
@@ -53,26 +54,22 @@ def pack(subject: Subject, folder: Path, random: int = 20, seed: int = 0, progre
             shutil.copyfile(source, folder / name)
     counts = {"train": subject.recipe.accuracy.recalibration_images, **SAMPLED}
     write_sample(folder / SAMPLE, data, counts)
-    tested = _accuracies(subject, campaign, random, seed, progress or (lambda numbers: None))
-    card = _facts(subject, data) | {"test": tested, "sample": counts}
-    write_atomic(folder / CARD, json.dumps(card, indent=2).encode() + b"\n")
+    card = Card(
+        name=subject.name,
+        space=subject.space.name,
+        supernet_sha256=subject.sha256,
+        recipe=subject.recipe.model_dump(mode="json", exclude_defaults=True),
+        data=CardData(name=data.name, **data.fingerprint),
+        predictor=subject.predictor.error if subject.predictor else None,
+        versions={"ofa_deploy": ofa_deploy.__version__, "torch": torch.__version__},
+        test=_accuracies(subject, campaign, random, seed, progress or (lambda numbers: None)),
+        sample=counts,
+    )
+    write_atomic(folder / CARD, json.dumps(card.to_json(), indent=2).encode() + b"\n")
     return folder / CARD
 
 
-def _facts(subject: Subject, data: Data) -> dict[str, Any]:
-    space, recipe = subject.space, subject.recipe
-    return {
-        "name": subject.name,
-        "space": space.name,
-        "supernet_sha256": subject.sha256,
-        "recipe": recipe.model_dump(mode="json", exclude_defaults=True) if recipe else None,
-        "data": {"name": data.name, **data.fingerprint},
-        "predictor": subject.predictor.error if subject.predictor else None,
-        "versions": {"ofa_deploy": ofa_deploy.__version__, "torch": torch.__version__},
-    }
-
-
-def _accuracies(subject: Subject, campaign: Campaign, random: int, seed: int, progress: Progress) -> dict[str, Any]:
+def _accuracies(subject: Subject, campaign: Campaign, random: int, seed: int, progress: Progress) -> CardTest:
     """Accuracies on the whole test split, with batch norm recalibrated as ``extract`` does it."""
     space, codec = subject.space, subject.codec
     population = codec.sample(random, np.random.default_rng(seed))
@@ -82,17 +79,13 @@ def _accuracies(subject: Subject, campaign: Campaign, random: int, seed: int, pr
         found += campaign.accuracies(some, ["pack"] * len(some), TEST)
         progress({"done": len(found), "total": len(archs)})
     ends = [
-        {"accuracy": accuracy, "macs": network_macs(network), "params": network_params(network)}
+        TestedSubnet(accuracy=accuracy, macs=network_macs(network), params=network_params(network))
         for accuracy, network in zip(found, map(space.network, archs[:2]), strict=False)
     ]
     others = np.array(found[2:])
-    summary = {
-        "n": len(others),
-        "seed": seed,
-        "least": others.min().item(),
-        "mean": others.mean().item(),
-        "most": others.max().item(),
-    }
+    low, mean, high = others.min().item(), others.mean().item(), others.max().item()
+    summary = TestedSubnets(n=len(others), seed=seed, least=low, mean=mean, most=high)
     if subject.predictor is not None:
-        summary["predictor"] = prediction_error(*subject.predictor.predict(population), others, seed)
-    return {"images": campaign.images(TEST), "largest": ends[0], "smallest": ends[1], "random": summary}
+        error = prediction_error(*subject.predictor.predict(population), others, seed)
+        summary = TestedSubnets(**summary.to_json(), predictor=error)
+    return CardTest(images=campaign.images(TEST), largest=ends[0], smallest=ends[1], random=summary)

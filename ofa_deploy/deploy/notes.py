@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED
 from ofa_deploy.deploy.unused_budget import unused_notes
+from ofa_deploy.documents.report_document import PrecisionOffer
 from ofa_deploy.latency import Measurement, Row, differences
 from ofa_deploy.report.text import accuracy
 
@@ -76,11 +76,11 @@ def _over_precisions(extraction: Extraction) -> str:
     return f"{extraction.target.precision} was taken, of these: {offers}."
 
 
-def _offer(one: dict[str, Any]) -> str:
-    if "refused" in one:
-        return f"{one['precision']} has no answer ({one['refused']})"
-    judged = "" if one["valid"] is None else f"{accuracy(one['valid'], one['n'])} on held-out images, "
-    return f"{one['precision']} {judged}{one['measured_ms']:.4g} ms"
+def _offer(one: PrecisionOffer) -> str:
+    if one.refused is not None:
+        return f"{one.precision} has no answer ({one.refused})"
+    judged = "" if one.valid is None else f"{accuracy(one.valid, one.n)} on held-out images, "
+    return f"{one.precision} {judged}{one.measured_ms:.4g} ms"
 
 
 def _beside_fp32(extraction: Extraction, record: Measurement) -> str:
@@ -91,15 +91,14 @@ def _beside_fp32(extraction: Extraction, record: Measurement) -> str:
 
 
 def _tuning_note(extraction: Extraction, tuned: Tuned) -> str:
-    facts, how = tuned.facts, "from scratch" if tuned.facts["state"] == SCRATCH else "on"
+    facts, how = tuned.facts, "from scratch" if tuned.facts.state == SCRATCH else "on"
     count = sum(finalist.tuned is not None for finalist in extraction.finalists)
-    changes = [
-        f"{name} " + " to ".join(accuracy(facts[when][split], facts["images"][split]) for when in ("before", "after"))
-        for name, split in (("validation", "valid"), ("test", "test"))
-    ]
+    before, after, n = facts.before, facts.after, facts.images
+    valid = f"validation {accuracy(before.valid, n.valid)} to {accuracy(after.valid, n.valid)}"
+    test = f"test {accuracy(before.test, n.test)} to {accuracy(after.test, n.test)}"
     return (
-        f"{count} finalists were trained {how} for {facts['epochs']} epochs after the search, and this one was best on "
-        f"held-out images: {', '.join(changes)}. Latency was measured with inherited weights: the graph is the same."
+        f"{count} finalists were trained {how} for {facts.epochs} epochs after the search, and this one was best on "
+        f"held-out images: {valid}, {test}. Latency was measured with inherited weights: the graph is the same."
     )
 
 

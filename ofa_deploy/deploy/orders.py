@@ -20,6 +20,8 @@ from ofa_deploy.deploy.kept_baselines import known_baselines
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.answer_document import Answered
+from ofa_deploy.documents.audit_document import Audit
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
@@ -82,7 +84,7 @@ class Order:
         workspace: Workspace,
         may_profile: bool = True,
         progress: Progress | None = None,
-        answers: list[dict[str, Any]] | None = None,
+        answers: list[Answered] | None = None,
         session: list[Measurement] | None = None,
     ) -> Extraction:
         """Search, measure and choose; see ``extract`` and ``extract_best``.
@@ -153,8 +155,8 @@ class Order:
         Returns:
             The report.
         """
-        audited = audited or newest_audit(workspace, extraction)
+        audit = Audit.read(audited) if audited else newest_audit(workspace, extraction)
         command = replace(self, constraints=extraction.constraints).command
-        report = build_bundle(extraction, folder, command, audited, self.embed_preprocessing)
+        report = build_bundle(extraction, folder, command, audit, self.embed_preprocessing)
         remember_bundle(workspace, extraction, report, folder)
         return report

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.finetuning import VALID
-from ofa_deploy.deploy.verification import allowed_drop, tested
+from ofa_deploy.deploy.verification import allowed_drop, share_of, tested
+from ofa_deploy.documents.report_document import PrecisionOffer
 from ofa_deploy.errors import GateFailed, InfeasibleBudget
 from ofa_deploy.export import runner
 
@@ -36,8 +34,8 @@ def extract_best(targets: Sequence[TargetProfile], one: Callable[[TargetProfile]
     """
     if len(targets) == 1:
         return one(targets[0])
-    answers: list[tuple[Extraction, dict[str, Any]]] = []
-    refused: list[dict[str, Any]] = []
+    answers: list[tuple[Extraction, PrecisionOffer]] = []
+    refused: list[PrecisionOffer] = []
     errors: list[InfeasibleBudget | GateFailed] = []
     for target in targets:
         try:
@@ -45,31 +43,32 @@ def extract_best(targets: Sequence[TargetProfile], one: Callable[[TargetProfile]
             answers.append((extraction, _offer(extraction)))
         except (InfeasibleBudget, GateFailed) as error:
             errors.append(error)
-            refused.append({"precision": target.precision, "refused": str(error)})
+            refused.append(PrecisionOffer(precision=target.precision, refused=str(error)))
     if not answers:
         raise errors[0]
     best = max(answers, key=_worth)[0]
     return replace(best, precisions=[offer for _, offer in answers] + refused)
 
 
-def _worth(answer: tuple[Extraction, dict[str, Any]]) -> tuple[float, float]:
+def _worth(answer: tuple[Extraction, PrecisionOffer]) -> tuple[float, float]:
     extraction, offer = answer
-    chosen, valid, drop = extraction.chosen, offer["valid"], offer["drop"]
-    unknown = chosen.posterior is None and valid is not None
-    return valid if unknown else chosen.worth - (0.0 if drop is None else drop), -offer["measured_ms"]
+    chosen = extraction.chosen
+    worth = chosen.worth - (offer.drop or 0.0)
+    return offer.valid if chosen.posterior is None and offer.valid is not None else worth, -chosen.measured_ms
 
 
-def _offer(extraction: Extraction) -> dict[str, Any]:
+def _offer(extraction: Extraction) -> PrecisionOffer:
     """What the best subnet of a precision takes, and the accuracy of its file on held-out images; None without any."""
     chosen, precision = extraction.chosen, extraction.target.precision
-    offer = {"precision": precision, "key": chosen.point.arch.key, "measured_ms": chosen.measured_ms}
+    key, took = chosen.point.arch.key, chosen.measured_ms
     seen = tested(extraction.subject, chosen, runner(extraction.target)[1], VALID)
     if seen is None:
-        return {**offer, "valid": None, "n": 0, "drop": None}
-    file, of_torch = (float(np.mean(np.equal(seen["labels"], seen[name]))) for name in ("predicted", "torch"))
+        return PrecisionOffer(precision=precision, key=key, measured_ms=took, valid=None, n=0, drop=None)
+    file, of_torch = share_of(seen["labels"], seen["predicted"]), share_of(seen["labels"], seen["torch"])
     if abs(of_torch - file) > allowed_drop(precision, len(seen["labels"])):
         raise GateFailed(
             f"the {precision} file of {chosen.point.arch.key[:12]} has {100 * file:.2f} % on held-out images, torch "
             f"{100 * of_torch:.2f} %; ask for another --precision"
         )
-    return {**offer, "valid": file, "n": len(seen["labels"]), "drop": of_torch - file}
+    n, drop = len(seen["labels"]), of_torch - file
+    return PrecisionOffer(precision=precision, key=key, measured_ms=took, valid=file, n=n, drop=drop)

@@ -6,7 +6,7 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from ofa_deploy.accuracy.rank_agreement import ranking_audit
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.documents.ranking_document import RankedNetwork, Ranking
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
@@ -107,7 +108,7 @@ class RankingAudit:
         made = self._made()
         return [i for i, label in enumerate(self.labels) if training_id(label.recipe, self._data) not in made]
 
-    def run(self, expected: Sequence[float], progress: Progress | None = None) -> dict[str, Any]:
+    def run(self, expected: Sequence[float], progress: Progress | None = None) -> Ranking:
         """Make the labels that are missing, each kept as soon as it is there, and compare.
 
         A killed audit goes on where it stopped, also within a training.
@@ -117,8 +118,7 @@ class RankingAudit:
             progress: called with ``done`` and ``total``, in labels of mean length, and what is trained.
 
         Returns:
-            A JSON object: what was trained and how, ``rows`` by network, and ``ranking_audit``'s figures, None in place
-            of what is not defined.
+            The audit; the command that repeats it is not in it yet.
         """
         share = np.array(expected) * len(expected) / (sum(expected) or 1.0)
         missing = self.missing()
@@ -126,7 +126,7 @@ class RankingAudit:
         for i in missing:
             self._make(self.labels[i], _within(progress, done, float(share[i]), len(self.labels), i))
             done += float(share[i])
-        return _finite(self._answer(progress))
+        return self._answer(progress)
 
     def _make(self, label: Label, progress: Progress | None) -> None:
         identity = training_id(label.recipe, self._data)
@@ -150,57 +150,58 @@ class RankingAudit:
     def _made(self) -> dict[str, dict[str, Any]]:
         return {artefact.sha256: artefact.meta for artefact in self._workspace.store.artefacts("label")}
 
-    def _answer(self, progress: Progress | None) -> dict[str, Any]:
+    def _answer(self, progress: Progress | None) -> Ranking:
         made, subject = self._made(), self._subject
-        rows, milliseconds = self._rows(progress)
-        for label in self.labels:
-            row, known = rows[label.arch.key], made[training_id(label.recipe, self._data)]
-            row["alone"].append(known["accuracy"])
-            row["alone_seconds"].append(known["seconds"])
-        figures = ranking_audit(list(rows.values()), self._plan.seed)
+        scores, milliseconds = self._scores(progress)
+        rows = [self._row(arch, made) for arch in self.archs]
+        by_network = [{name: values[i] for name, values in scores.items()} for i in range(len(rows))]
+        compared = [{"alone": row.alone, "scores": of} for row, of in zip(rows, by_network, strict=True)]
+        figures = _finite(ranking_audit(compared, self._plan.seed))
         for name, score in figures["scores"].items():
             score["ms"] = milliseconds.get(name)
-        return {
-            "kind": "ranking",
-            "name": subject.name,
-            "space": subject.space.name,
-            "supernet_sha256": subject.sha256,
-            "predictor": subject.predictor.error if subject.predictor else None,
-            "split": VALID,
-            "images": self._images,
-            "epochs": self.epochs,
-            "recipe": _common(self.labels[0].recipe),
-            "seconds": sum(sum(row["alone_seconds"]) for row in rows.values()),
-            **figures,
-            "rows": list(rows.values()),
-            "versions": {
-                "ofa-deploy": ofa_deploy.__version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-        }
+        return Ranking.model_validate(
+            {
+                "kind": "ranking",
+                "name": subject.name,
+                "space": subject.space.name,
+                "supernet_sha256": subject.sha256,
+                "predictor": subject.predictor.error if subject.predictor else None,
+                "split": VALID,
+                "images": self._images,
+                "epochs": self.epochs,
+                "recipe": _common(self.labels[0].recipe),
+                "seconds": sum(sum(row.alone_seconds) for row in rows),
+                **figures,
+                "rows": [{**row.to_json(), "scores": _finite(of)} for row, of in zip(rows, by_network, strict=True)],
+                "versions": {
+                    "ofa-deploy": ofa_deploy.__version__,
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                    "python": platform.python_version(),
+                },
+            }
+        )
 
-    def _rows(self, progress: Progress | None) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
-        """A row for every network, without its labels yet, and the mean milliseconds that a score of one took."""
-        scores, took = dict[str, Sequence[float]](), dict[str, float]()
+    def _row(self, arch: Arch, made: Mapping[str, Mapping[str, Any]]) -> RankedNetwork:
+        """A network with its labels, without its scores."""
+        known = [made[training_id(one.recipe, self._data)] for one in self.labels if one.arch.key == arch.key]
+        return RankedNetwork(
+            key=arch.key,
+            arch=arch.to_json(),
+            alone=[one["accuracy"] for one in known],
+            alone_seconds=[one["seconds"] for one in known],
+        )
+
+    def _scores(self, progress: Progress | None) -> tuple[dict[str, list[float]], dict[str, float]]:
+        """Every score of all networks, and the mean milliseconds that a score of one took."""
+        scores, took = dict[str, list[float]](), dict[str, float]()
         for name, score in self._scorers().items():
             started = time.perf_counter()
-            scores[name] = score()
+            scores[name] = [float(value) for value in score()]
             took[name] = 1000 * (time.perf_counter() - started) / len(self.archs)
             if progress:
                 progress({"done": len(self.labels), "total": len(self.labels), "score": name})
-        rows = {
-            arch.key: {
-                "key": arch.key,
-                "arch": arch.to_json(),
-                "alone": [],
-                "alone_seconds": [],
-                "scores": {name: float(values[i]) for name, values in scores.items()},
-            }
-            for i, arch in enumerate(self.archs)
-        }
-        return rows, {name: ms for name, ms in took.items() if name not in ("inherited", "macs", "params")}
+        return scores, {name: ms for name, ms in took.items() if name not in ("inherited", "macs", "params")}
 
     def _scorers(self) -> dict[str, Callable[[], Sequence[float]]]:
         """By name, what scores all networks; of the inherited accuracies, those that are known are not repeated."""

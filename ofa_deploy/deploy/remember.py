@@ -14,7 +14,7 @@ from ofa_deploy.store.store import ONE_SHOT
 def remember_bundle(workspace: Workspace, extraction: Extraction, report: Report, folder: Path) -> None:
     """Add a bundle to what is known of its architecture."""
     store, subject, chosen = workspace.store, extraction.subject, extraction.chosen
-    meta = {"target": extraction.target.name, "answers": answers_of(report, subject.sha256)}
+    meta = {"target": extraction.target.name, "answers": [one.to_json() for one in answers_of(report, subject.sha256)]}
     store.add_artefact("bundle", str(folder), chosen.point.arch.key, meta)
     found, arch = report.accuracy, chosen.point.arch
     if found.measured is not None and found.n and found.split and chosen.tuned is None:  # training on has kept its own

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,6 +18,7 @@ from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.extract import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
 from ofa_deploy.deploy.subject import subject_facts
+from ofa_deploy.deploy.verification import share_of
 from ofa_deploy.documents.audit_document import Audit, AuditedNetwork, DeviceLevel, TimedNetwork
 from ofa_deploy.documents.baselines_document import ReportBaselines
 from ofa_deploy.documents.predictor_error import PredictorError
@@ -33,7 +32,6 @@ from ofa_deploy.documents.report_document import (
     Latency,
     Measured,
     Parity,
-    PrecisionOffer,
     Provenance,
     Report,
     ReportVerdict,
@@ -55,7 +53,7 @@ def build_report(
     checked: Parity,
     test: Test | None,
     command: str,
-    audit: Mapping[str, Any] | None,
+    audit: Audit | None,
     file_bytes: int,
     preprocessing: Preprocessing,
 ) -> Report:
@@ -83,7 +81,7 @@ def build_report(
         level=_level(chosen, network),
         parity=checked,
         verdict=_verdict(extraction),
-        audit=Audit.model_validate(audit).figures if audit else None,
+        audit=audit.figures if audit else None,
         audit_command=audit_command(target, subject.space, bounds.statistic, options),
         networks=_networks(extraction, audit),
         finalists=[_finalist(one) for one in extraction.finalists],
@@ -96,7 +94,7 @@ def build_report(
             {name: getattr(extraction.result, name) for name in ("strategy", "course", "acted")}
         ),
         blocks=_blocks(extraction, network),
-        precisions=[PrecisionOffer.model_validate(offer) for offer in extraction.precisions],
+        precisions=extraction.precisions,
         cells=subject.found,
         notes=notes_on(extraction, chosen),
         command=command,
@@ -121,11 +119,6 @@ def _baselines(beside: Together, report: Report) -> ReportBaselines:
     return compared(beside.networks, ours)
 
 
-def share_of(labels: Sequence[int], answers: Sequence[int]) -> float:
-    """The accuracy of some answers, a fraction."""
-    return float(np.mean(np.equal(labels, answers)))
-
-
 def _subnet(extraction: Extraction, network: Network) -> SubnetFacts:
     arch, target = extraction.chosen.point.arch, extraction.target
     return SubnetFacts(
@@ -147,7 +140,7 @@ def _accuracy(extraction: Extraction, test: Test | None) -> Accuracy:
         **_posterior(chosen.posterior),
         valid=chosen.valid.accuracy if chosen.valid else None,
         valid_n=chosen.valid.n if chosen.valid else 0,
-        before_tuning=chosen.tuned.facts["before"] if chosen.tuned else None,
+        before_tuning=chosen.tuned.facts.before if chosen.tuned else None,
         measured=measured,
         torch=of_torch,
         drop=None if measured is None or of_torch is None else of_torch - measured,
@@ -232,16 +225,16 @@ def _finalist(finalist: Finalist) -> FinalistRow:
         **_posterior(finalist.posterior),
         valid_accuracy=valid,
         valid_n=finalist.valid.n if finalist.valid else 0,
-        inherited_accuracy=finalist.tuned.facts["before"]["valid"] if finalist.tuned else valid,
+        inherited_accuracy=finalist.tuned.facts.before.valid if finalist.tuned else valid,
         tuned=finalist.tuned is not None,
     )
 
 
-def _networks(extraction: Extraction, audit: Mapping[str, Any] | None) -> list[TimedNetwork]:
+def _networks(extraction: Extraction, audit: Audit | None) -> list[TimedNetwork]:
     """Predicted against measured: the audit's networks and the finalists as predicted before they were measured, and
     the other networks that the model had been fitted on, each as predicted without it."""
     chosen, model = extraction.chosen, extraction.chosen.predictor
-    points = [_timed("audit", one) for one in (Audit.model_validate(audit).networks if audit else ())]
+    points = [_timed("audit", one) for one in (audit.networks if audit else ())]
     audited = {point.key for point in points}
     for key, mean, std in zip(model.evidence, *left_out(model), strict=True):
         if key in audited:
@@ -290,7 +283,7 @@ def _provenance(extraction: Extraction) -> Provenance:
     chosen, tuned, simulated = extraction.chosen, extraction.chosen.tuned, extraction.chosen.record.simulated
     return Provenance(
         **subject_facts(extraction.subject),
-        weights={k: v for k, v in tuned.facts.items() if k != "arch"} if tuned else None,
+        weights={k: v for k, v in tuned.facts.to_json().items() if k != "arch"} if tuned else None,
         seed=extraction.seed,
         git_commit=git_commit(Path.cwd()),
         target=extraction.target.model_dump(mode="json"),

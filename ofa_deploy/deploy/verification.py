@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -66,6 +66,11 @@ def tested(subject: Subject, chosen: Finalist, run: Run, split: str) -> Test | N
         if subject.data and subject.data.root:
             answers["sha256"] = [short_hash((subject.data.root / name).read_bytes()) for name in found["files"]]
     return answers
+
+
+def share_of(labels: Sequence[int], answers: Sequence[int]) -> float:
+    """The accuracy of some answers, a fraction."""
+    return float(np.mean(np.equal(labels, answers)))
 
 
 def allowed_drop(precision: str, images: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ofa_deploy.documents.document import Document, Flag, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.document import Document, Flag, Free, FreeObject, Number, Whole, Words
 from ofa_deploy.terms import Statistic
 
 
@@ -110,6 +110,7 @@ class AuditFigures(ErrorFigures):
         table_only: the same errors of the sum of blocks; None without a table.
         level: how slow the device was during the audit.
         as_profiled: errors where that is not corrected.
+        genotype: of networks of cells, their cells.
         command: repeats the audit.
     """
 
@@ -126,6 +127,7 @@ class AuditFigures(ErrorFigures):
     verdict: Words | None = None
     level: DeviceLevel | None = None
     as_profiled: LevelErrors | None = None
+    genotype: Free = None
     command: Words | None = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ofa_deploy.documents.document import Document, FreeObject, Number, Whole, Words
-from ofa_deploy.documents.predictor_error import PredictorError
 
 
 class Agreement(Document):
@@ -31,9 +30,9 @@ class RankedScores(Document):
     """A network's scores by name; the accuracies among them are fractions. Names of proxies are keys too."""
 
     inherited: Number | None = None
-    predictor: Number | None = None
     macs: Number | None = None
     params: Number | None = None
+    predictor: Number | None = None
 
 
 class RankedNetwork(Document):
@@ -55,7 +54,7 @@ class Ranking(Document):
 
     Attributes:
         name: the supernet's.
-        predictor: how its accuracy predictor errs; None where there is none.
+        predictor: how its accuracy predictor errs, see ``PredictorError``; None where there is none.
         images: held-out images, of ``split``, that an accuracy is of.
         epochs: of every training, by ``recipe``.
         seconds: that all trainings took.
@@ -68,7 +67,7 @@ class Ranking(Document):
     name: Words | None = None
     space: Words | None = None
     supernet_sha256: Words | None = None
-    predictor: PredictorError | None = None
+    predictor: FreeObject | None = None
     split: Words | None = None
     images: Whole | None = None
     epochs: Whole | None = None

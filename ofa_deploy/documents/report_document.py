@@ -11,6 +11,7 @@ from ofa_deploy.documents.baselines_document import ReportBaselines
 from ofa_deploy.documents.document import Document, Flag, Free, FreeObject, Number, Whole, Words
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.preprocessing_document import Preprocessing
+from ofa_deploy.documents.tuning_document import SplitAccuracies
 from ofa_deploy.terms import Statistic
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -80,7 +81,7 @@ class Accuracy(Believed):
     Attributes:
         predicted, predictor_error: by the accuracy predictor, and how that errs.
         valid, valid_n: on held-out images of the training split, and how many they are.
-        before_tuning: by split, of the weights before they were fine-tuned.
+        before_tuning: of the weights before they were fine-tuned.
         measured: of the shipped file on ``n`` test images.
         torch: of the module that the file was written from; ``drop`` is what the file loses.
     """
@@ -89,7 +90,7 @@ class Accuracy(Believed):
     predictor_error: PredictorError | None = None
     valid: Number | None = None
     valid_n: Whole | None = None
-    before_tuning: dict[str, Number] | None = None
+    before_tuning: SplitAccuracies | None = None
     measured: Number | None = None
     torch: Number | None = None
     drop: Number | None = None

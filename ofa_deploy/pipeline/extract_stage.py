@@ -12,6 +12,7 @@ from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.earlier_answers import answers_of
 from ofa_deploy.deploy.extract import Extraction
 from ofa_deploy.deploy.orders import Order
+from ofa_deploy.documents.answer_document import Answered
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
@@ -74,9 +75,9 @@ def _derived(run: Context, stage: ExtractStage, target: TargetProfile, spread: S
 
 
 def _inputs(
-    run: Context, stage: ExtractStage, target: TargetProfile, asked: dict[str, Any], answers: list[dict[str, Any]]
+    run: Context, stage: ExtractStage, target: TargetProfile, asked: dict[str, Any], answers: list[Answered]
 ) -> dict[str, Any]:
-    known = {"answers": answers} if answers else {}
+    known = {"answers": [one.to_json() for one in answers]} if answers else {}
     return {**run.rests_on(target), "stage": shared(stage), **asked, **known}
 
 
@@ -85,15 +86,13 @@ def _report(run: Context, folder: str) -> None:
     run.outcome.reports.append({**report, "bundle": str(run.folder / folder), "folder": folder})
 
 
-def _answers(run: Context, target: TargetProfile, budget: float | None) -> list[dict[str, Any]]:
+def _answers(run: Context, target: TargetProfile, budget: float | None) -> list[Answered]:
     """What this run has answered on the target so far: not what else the workspace knows, so that a run that is
     resumed or repeated elsewhere finds the same."""
-    reports = run.outcome.reports
-    answers = [
-        one for report in reports for one in answers_of(Report.read(report), report["provenance"]["supernet_sha256"])
-    ]
-    most = inf if budget is None else budget
-    return [a for a in answers if a["target"]["name"] == target.name and a["measured_ms"] <= most]
+    reports, most = map(Report.read, run.outcome.reports), inf if budget is None else budget
+    here = [report for report in reports if report.target.name == target.name]
+    answers = [one for report in here for one in answers_of(report, report.provenance.supernet_sha256)]
+    return [one for one in answers if one.measured_ms <= most]
 
 
 def _bundle(
@@ -102,7 +101,7 @@ def _bundle(
     target: TargetProfile,
     constraints: Constraints,
     begun: Begun,
-    answers: list[dict[str, Any]],
+    answers: list[Answered],
     spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Extract and write the bundle: its folder and budget."""

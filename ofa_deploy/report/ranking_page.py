@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.ranking_document import Agreement, RankedNetwork, Ranking
 from ofa_deploy.report import wording
 from ofa_deploy.report.figures import card
@@ -87,7 +88,7 @@ def _networks(audit: Ranking) -> list[list[str]]:
             ", ".join(accuracy(value, audit.images) for value in row.alone),
             accuracy(row.scores.inherited, audit.images),
             _points(_difference(row)),
-            predicted(row.scores.predictor, audit.predictor, "–"),
+            predicted(row.scores.predictor, PredictorError.read(audit.predictor), "–"),
             _millions(row.scores.macs),
         ]
         for row in audit.rows

@@ -7,6 +7,7 @@ from ofa_deploy.cli.deploying import summary
 from ofa_deploy.cli.finetune_command import tuned_text
 from ofa_deploy.cli.pipelines import _print
 from ofa_deploy.cli.ranking_audit import ranking_text
+from ofa_deploy.documents.ranking_document import Ranking
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.pipeline.outcome import Outcome, _changes
 from ofa_deploy.report.ci_summary import render_summary
@@ -70,5 +71,5 @@ def test_architectures_and_fine_tuning():
 def test_a_kendall_tau_of_zero_is_better_than_a_negative_one():
     scores = {name: {"tau": tau, "low": None} for name, tau in (("worse", -0.5), ("none", 0.0), ("equal", None))}
     gap = {"mean": 0.0, "least": 0.0, "most": 0.0}
-    text = ranking_text({"scores": scores, "ceiling": None, "networks": 3, "epochs": 1, "gap": gap})
+    text = ranking_text(Ranking.read({"scores": scores, "networks": 3, "epochs": 1, "gap": gap}))
     assert [line.split()[0] for line in text.splitlines()[1:4]] == ["none", "worse", "equal"]

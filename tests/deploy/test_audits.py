@@ -95,13 +95,13 @@ def test_an_audit_of_something_else_does_not_count_and_hides_none(workspace, ext
     assert newest_audit(workspace, extraction) is None
     keep(workspace, answer)
     keep(workspace, {**answer, **other})
-    assert newest_audit(workspace, extraction) == answer
+    assert newest_audit(workspace, extraction).to_json() == answer
 
 
 def test_the_newest_audit_counts(workspace, extraction, answer):  # noqa: F811
     for mape in (0.1, 0.2):
         keep(workspace, {**answer, "mape": mape})
-    assert newest_audit(workspace, extraction)["mape"] == 0.2
+    assert newest_audit(workspace, extraction).mape == 0.2
 
 
 def test_the_command_names_the_space_where_it_has_a_name():

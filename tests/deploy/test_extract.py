@@ -552,7 +552,7 @@ def test_a_precision_without_an_answer_is_named(workspace: Workspace) -> None:
     fleet.quicker = {"int8": 3.0}
     result = extract_best(PRECISIONS, lambda target: answer(fleet, workspace, target, 0.15))
     assert result.target.precision == "fp32"
-    assert "no subnet of narrow" in result.precisions[-1]["refused"]
+    assert "no subnet of narrow" in result.precisions[-1].refused
     with pytest.raises(InfeasibleBudget):
         extract_best(PRECISIONS, lambda target: answer(fleet, workspace, target, 0.001))
 
@@ -572,5 +572,5 @@ def test_what_int8_loses_on_held_out_images_decides(workspace: Workspace, monkey
     for lost, taken in ((0, "int8"), (1, "fp32"), (3, "fp32")):
         result = extract_best(PRECISIONS, lambda target: answers[target.precision])
         assert result.target.precision == taken
-        refused = [offer for offer in result.precisions if "refused" in offer]
+        refused = [offer for offer in result.precisions if offer.refused]
         assert len(refused) == (lost > 1), "more than int8 explains"

@@ -133,10 +133,10 @@ def test_the_best_of_the_trained_finalists_is_the_answer(workspace, supernet, tm
     assert verify_bundle(tmp_path / "bundle") == []
     facts = found.chosen.tuned.facts
     assert (report["accuracy"]["valid"], report["accuracy"]["before_tuning"]) == (
-        facts["after"]["valid"],
-        facts["before"],
+        facts.after.valid,
+        facts.before.to_json(),
     )
-    assert report["accuracy"]["measured"] == facts["after"]["test"]
+    assert report["accuracy"]["measured"] == facts.after.test
     assert report["provenance"]["weights"]["state"] == "fine-tuned"
     assert any("2 finalists were trained on for 1 epochs" in note for note in report["notes"])
 
