@@ -2,7 +2,7 @@
 
 import pytest
 
-from ofa_deploy.cli.archs import _line, _lines
+from ofa_deploy.cli.archs import Listed, _line, _lines
 from ofa_deploy.cli.deploying import summary
 from ofa_deploy.cli.finetune_command import tuned_text
 from ofa_deploy.cli.pipelines import _print
@@ -11,6 +11,7 @@ from ofa_deploy.documents.ranking_document import Ranking
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.pipeline.outcome import Outcome, _changes
 from ofa_deploy.report.ci_summary import render_summary
+from ofa_deploy.store.views import Evaluation, KnownArch
 from tests.report.test_report import REPORT
 
 SHOWN = "90.3 % ±3.5 (n 360)"
@@ -50,11 +51,13 @@ def test_a_pipelines_summary_and_its_changes(report, tmp_path):
 
 
 def test_architectures_and_fine_tuning():
-    found = {"accuracy": 0.9034, "n": 360, "split": "valid", "state": "one-shot", "supernet": "ab" * 32}
-    row = {**found, "key": "c" * 64, "space": "tiny_16", "macs": 1e6, "params": 5000, "bundles": 0}
-    assert f"{SHOWN} valid, one-shot" in _line(row, False)
-    assert "not evaluated" in _line({**row, "accuracy": None, "n": None}, False)
-    (line,) = _lines({"evaluations": [found], "measurements": [], "bundles": []})
+    of = {"supernet": "ab" * 32, "key": "c" * 64, "arch": {}, "weights": "", "role": "", "created_at": ""}
+    found = Evaluation(split="valid", state="one-shot", accuracy=0.9034, n=360, **of)
+    facts = {"key": "c" * 64, "arch": {}, "network": "d" * 64, "macs": 1_000_000, "params": 5000}
+    known = KnownArch(**facts, space="tiny_16", evaluations=(found,))
+    assert f"{SHOWN} valid, one-shot" in _line(Listed.of(known, None), False)
+    assert "not evaluated" in _line(Listed(known, None), False)
+    (line,) = _lines(known)
     assert line.startswith(f"accuracy {SHOWN}  valid, one-shot, supernet ")
     both = {"valid": 0.9034, "test": 1.0}
     answer = {
