@@ -115,7 +115,7 @@ def _lines(found: BaselinesFound) -> list[str]:
         cells = (mark + ms(one.measured_ms), accuracy(one.accuracy, one.n), count(one.macs), count(one.params), by)
         lines.append(_row(name, *cells))
     lines += [f"{one.name} was not trained: it takes {mark}{ms(one.measured_ms)}" for one in found.skipped]
-    lines += [f"within {ms(one.budget_ms)}: {one.text}" for one in found.budgets]
+    lines += [one.text for one in found.budgets]
     return lines + [f"{_folder(one)}: {one.text}" for one in found.answers]
 
 
