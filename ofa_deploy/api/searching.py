@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.accuracy import Predictor, objective
 from ofa_deploy.api.common import Where, in_frame, opened, silent, targets_in
-from ofa_deploy.api.supernets import question_of
+from ofa_deploy.api.supernets import question_of, subject_of
 from ofa_deploy.config import TargetProfile
+from ofa_deploy.deploy.kept_baselines import measured_baselines
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.documents.fronts_document import FrontsFound
 from ofa_deploy.documents.predictor_error import PredictorError
@@ -363,6 +364,10 @@ def pareto(
     """
     where, constraints = opened(workspace), Constraints(**bounds)
     names = (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
+    if (
+        not accuracy or supernet is not None or space is not None
+    ):  # otherwise the predictor alone answers, without torch
+        supernet, space = subject_of(supernet, space, accuracy, seed, where, progress), None
     chosen, predictor, digest = question_of(supernet, space, accuracy, seed, where, progress)
     codec, models = _devices(where, constraints.statistic, names, chosen)
     levels = dict[str, LevelNow]()
@@ -398,7 +403,19 @@ def pareto(
                 for name, model in models.items()
             },
             **_figures(codec, found),
+            **_beside(where, names, supernet),
         }
+    )
+
+
+def _beside(workspace: Workspace, names: Sequence[str], supernet: object) -> dict[str, Any]:
+    """By device, the hand-picked networks of the same images that were measured there; nothing where there are none."""
+    data = getattr(supernet, "data", None)
+    if data is None:
+        return {}
+    rows = {name: measured_baselines(workspace, resolve_target(name, workspace), data.fingerprint) for name in names}
+    return (
+        {"baselines": {n: [one.to_json() for one in found] for n, found in rows.items()}} if any(rows.values()) else {}
     )
 
 

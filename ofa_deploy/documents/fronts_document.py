@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ofa_deploy.documents.audit_document import DeviceLevel
+from ofa_deploy.documents.baselines_document import HandPicked
 from ofa_deploy.documents.document import Document, Flag, FreeObject, Number, Whole, Words
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.report_document import FrontPoint
@@ -36,6 +37,7 @@ class FrontsFound(Document):
         predicted: whether accuracies are predicted; a score takes their place otherwise.
         confidence: of the upper bounds ``upper_ms``.
         targets, fronts: by device.
+        baselines: by device, the hand-picked networks that were trained on the same images and measured there.
         evaluations, seconds: subnets that the search assessed, and how long it took.
     """
 
@@ -49,6 +51,7 @@ class FrontsFound(Document):
     confidence: Number | None = None
     constraints: FreeObject = {}
     seed: Whole | None = None
+    baselines: dict[str, list[HandPicked]] = {}
     targets: dict[str, FrontTarget] = {}
     fronts: dict[str, list[FrontPoint]] = {}
     joint: list[JointBudget] = []

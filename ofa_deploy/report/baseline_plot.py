@@ -32,7 +32,7 @@ def plotted(networks: Sequence[HandPicked]) -> list[Ring]:
     return found
 
 
-def draw_baselines(plot: Plot, rings: Sequence[Ring]) -> None:
+def draw_baselines(plot: Plot, rings: Sequence[Ring], style: str | None = None) -> None:
     """A ring for each network, with the intervals of its accuracy and its latency."""
     for ring in rings:
         one = ring.network
@@ -40,4 +40,4 @@ def draw_baselines(plot: Plot, rings: Sequence[Ring]) -> None:
         if one.low_ms is not None and one.high_ms is not None:
             plot.line([(one.low_ms, ring.accuracy), (one.high_ms, ring.accuracy)], "spread")
         tip = f"{one.name}: {ms(ring.ms)}, {accuracy(ring.accuracy, one.n)} ({trained_by(one)})"
-        plot.marker(ring.ms, ring.accuracy, "table", tip, "ring")
+        plot.marker(ring.ms, ring.accuracy, "table", tip, "ring", style)

@@ -133,6 +133,19 @@ def test_a_page_that_compares_bundles_shows_them(beside):
     assert "Rings are" not in render_comparison([Entry(without)], "all")
 
 
+def test_the_front_of_a_device_shows_them(compared_here, answered, ofa_deploy):
+    folder, _ = answered
+    for suffix in ("json", "html"):
+        done = ofa_deploy("pareto", *ON, "--points", "3", "-o", f"front.{suffix}", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "front.json").read_text())["baselines"]["raspberry_pi_4"]
+    assert {one["name"] for one in found} >= {one["name"] for one in compared_here["networks"]}
+    assert {one["measured_ms"] for one in found} >= {one["measured_ms"] for one in compared_here["networks"]}
+    page = (folder / "front.html").read_text()
+    assert all(f"<title>{one['name']}: " in page for one in found)
+    assert "hand-picked networks, measured" in page
+
+
 def test_without_hand_picked_networks_extract_says_what_to_do(tmp_path, ofa_deploy):
     done = ofa_deploy("extract", *ON, "--max-ms", "1", "--baselines", cwd=tmp_path)
     assert done.returncode == 2
