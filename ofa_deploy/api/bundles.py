@@ -61,7 +61,7 @@ class Bundle:
         """How an image becomes the network's input; see ``ofa_deploy.pixels``."""
         return current(self._json("preprocessing.json"))
 
-    def predict(self, image: Any) -> Prediction:
+    def predict(self, image: object) -> Prediction:
         """Classify an image, with the pre-processing that the network was evaluated with.
 
         Args:
@@ -85,7 +85,7 @@ class Bundle:
         label = next(iter(ranked))
         return Prediction(label, ranked[label], ranked)
 
-    def _input(self, image: Any) -> np.ndarray:
+    def _input(self, image: object) -> np.ndarray:
         how = self.preprocessing
         try:
             if isinstance(image, (str, Path)):

@@ -19,6 +19,7 @@ from ofa_deploy.space import CellSpace, Family
 
 if TYPE_CHECKING:
     from ofa_deploy.deploy.subject import Subject
+    from ofa_deploy.fleet.auditing import Audit as Audited
     from ofa_deploy.store import Workspace
 
 NETWORKS = 40  # networks that an audit measures
@@ -55,10 +56,12 @@ class Audit:
         answer: what ``audit.json`` holds: fractions such as ``mape``, ``bias``, ``within_5`` and ``coverage_95``, the
             ``verdict``, and each network's prediction and measurement in ms.
         folder: the folder with ``audit.json``, ``audit.md`` and ``audit.html``.
+        found: the answer as a record.
     """
 
     answer: dict[str, Any]
     folder: Path
+    found: Audited
 
     def _repr_html_(self) -> str:
         return in_frame((self.folder / "audit.html").read_text(encoding="utf-8"))
@@ -199,8 +202,9 @@ def audit(
 
         if isinstance(chosen, CellSpace):  # no other command measures cells
             ready_model(fleet, where, found, chosen, *measuring)
-        answer = measured(fleet, where, found, chosen, networks, seed, *measuring).to_json()
+        audited = measured(fleet, where, found, chosen, networks, seed, *measuring)
+        answer = audited.to_json()
         answer |= {"genotype": chosen.genotype.to_json()} if isinstance(chosen, CellSpace) else {}
     answer["command"] = command
     keep_audit(where, answer, folder)
-    return Audit(answer, folder)
+    return Audit(answer, folder, audited)

@@ -15,6 +15,7 @@ from ofa_deploy.notices import Tell
 if TYPE_CHECKING:
     from ofa_deploy.deploy.cell_networks import CellSubject
     from ofa_deploy.differentiable import DartsRecipe
+    from ofa_deploy.space import Genotype
     from ofa_deploy.store import Workspace
 
 OPTIONS = (
@@ -146,7 +147,7 @@ def cell_subject(
     return subject
 
 
-def arch_digest(genotype: Any) -> str:
+def arch_digest(genotype: Genotype) -> str:
     """A short name of a genotype. It keeps networks of different cells in different folders."""
     import hashlib
     import json

@@ -136,14 +136,14 @@ def search(
     with progress() as tell:
         rows = compare_strategies(recipe, folder, resume, tuple(dict.fromkeys(strategies)), evaluations, tell)
     if as_json:
-        emit({"folder": str(folder), "strategies": rows})
+        emit({"folder": str(folder), "strategies": [vars(row) for row in rows]})
         return
     from ofa_deploy.report.text import accuracy
 
     click.echo("strategy           shared weights        evaluations  skips  parameters")
     for row in rows:
-        asked, judged = "–" if row["evaluations"] is None else row["evaluations"], accuracy(row["accuracy"], row["n"])
-        click.echo(f"{row['strategy']:18} {judged:20}  {asked!s:>11}  {row['skips']:5}  {row['params']:10,}")
+        asked, judged = "–" if row.evaluations is None else row.evaluations, accuracy(row.accuracy, row.n)
+        click.echo(f"{row.strategy:18} {judged:20}  {asked!s:>11}  {row.skips:5}  {row.params:10,}")
     click.echo(f"next: ofa-deploy darts train -c {config} --genotype {folder / (strategies[-1] + '.json')}")
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -157,7 +157,7 @@ def ofa_accuracy(workspace: Path | None, file: Path, name: str, space_name: str,
 
 
 def _import_supernet(
-    read: Callable[[Path, SearchSpace], tuple[Supernet, dict[str, Any]]],
+    read: Callable[[Path, SearchSpace], tuple[Supernet, dict[str, object]]],
     file: Path,
     space_name: str,
     output: Path,
@@ -172,7 +172,7 @@ def _import_supernet(
     _tell_supernet(output, supernet, summary, as_json)
 
 
-def _tell_supernet(output: Path, supernet: Supernet, summary: dict[str, Any], as_json: bool) -> None:
+def _tell_supernet(output: Path, supernet: Supernet, summary: Mapping[str, object], as_json: bool) -> None:
     space, params = supernet.space, sum(value.numel() for value in supernet.parameters())
     if as_json:
         answer = {"supernet": str(output), "space": space.name, "classes": space.num_classes, "params": params}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -27,10 +27,13 @@ from ofa_deploy.cli.ranking_audit import RankingRequest, audit_ranking, ranking_
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
+    from ofa_deploy.fleet.auditing import Audit as Audited
     from ofa_deploy.latency_models import PredictedNow
 
+CommandT = TypeVar("CommandT", bound=Callable[..., object])
 
-def protocol_options(command: Callable[..., Any]) -> Callable[..., Any]:
+
+def protocol_options(command: CommandT) -> CommandT:
     """Add the options that say how long and how precisely a device measures."""
     se = option(
         "--se",
@@ -245,25 +248,27 @@ def audit(
     if as_json:
         emit(done.answer)
     else:
-        click.echo(f"{audit_text(done.answer)}\naudit: {done.folder}   open {done.folder / 'audit.html'}")
+        click.echo(f"{audit_text(done.found)}\naudit: {done.folder}   open {done.folder / 'audit.html'}")
 
 
-def audit_text(answer: dict[str, Any]) -> str:
+def audit_text(found: Audited) -> str:
     """Describe an audit in a few lines."""
     from ofa_deploy.documents.audit_document import Audit
     from ofa_deploy.report.audit_page import level_in_words
 
-    lines = [f"{SIMULATED}{answer['target']}"] if answer["simulated"] else []
-    for name, part in (("model", answer), ("sum of blocks", answer["table_only"])):
+    summary = found.summary
+    lines = [f"{SIMULATED}{found.target}"] if found.simulated else []
+    for name, part in (("model", summary.model), ("sum of blocks", summary.table_only)):
         if part:
-            ranks = "" if part["spearman"] is None else f"Spearman {part['spearman']:.3f}  "
+            errors = part.errors
+            ranks = "" if errors.spearman is None else f"Spearman {errors.spearman:.3f}  "
             lines.append(
-                f"{name:14} mean error {100 * part['mape']:5.1f} %  bias {100 * part['bias']:+5.1f} %  "
-                f"±5 %: {100 * part['within_5']:3.0f} %  ±10 %: {100 * part['within_10']:3.0f} %  "
-                f"{ranks}95 % bound held: {100 * part['coverage_95']:.0f} %"
+                f"{name:14} mean error {100 * errors.mape:5.1f} %  bias {100 * errors.bias:+5.1f} %  "
+                f"±5 %: {100 * errors.within_5:3.0f} %  ±10 %: {100 * errors.within_10:3.0f} %  "
+                f"{ranks}95 % bound held: {100 * errors.coverage_95:.0f} %"
             )
-    lines.append(f"{answer['n_heldout']} networks, fitted on {answer['n_fit']} others: {answer['verdict']}")
-    lines += filter(None, [level_in_words(Audit.read(answer))])
+    lines.append(f"{summary.model.n_heldout} networks, fitted on {summary.model.n_fit} others: {summary.verdict}")
+    lines += filter(None, [level_in_words(Audit.read(found.to_json()))])
     return "\n".join(lines)
 
 
@@ -320,7 +325,7 @@ def predict(
     pairs = []
     for file in arch_files:
         data = read_arch(file)
-        named = data.get("space") if data.get("space") in PRESETS else None
+        named = next((name for name in PRESETS if name == data.get("space")), None)
         space = space_of(space_name or named, (), opened, _note)
         pairs.append((space, space.canonical(data)))
     if now:
@@ -361,7 +366,7 @@ def level_text(now: PredictedNow) -> str:
     return f"{slower(level.to_json())}; then it took {now.as_profiled_ms:.4g} ms{why}"
 
 
-def _note(what: str, _: dict[str, Any]) -> None:
+def _note(what: str, _: object) -> None:
     click.echo(what, err=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,7 @@ from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
     from ofa_deploy.accuracy import Predictor
+    from ofa_deploy.config import AccuracyConfig
     from ofa_deploy.deploy.subject import Subject
     from ofa_deploy.store import Workspace
 
@@ -74,7 +75,7 @@ def fit(
     _say(fitted, file, as_json)
 
 
-def _config(subject: Subject, given: dict[str, int | None]) -> Any:
+def _config(subject: Subject, given: dict[str, int | None]) -> AccuracyConfig:
     from ofa_deploy.config import AccuracyConfig, read_document
 
     recipe = subject.recipe.accuracy.model_dump() if subject.recipe else {}

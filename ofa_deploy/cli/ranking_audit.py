@@ -113,15 +113,13 @@ def _outlook(audit: RankingAudit, expected: list[float], left: float) -> str:
 
 
 def _tell_plan(audit: RankingAudit, expected: list[float], left: float, as_json: bool) -> None:
-    labels: list[dict[str, Any]] = [
-        {"key": label.arch.key, "seed": label.seed, "expected_s": seconds}
-        for label, seconds in zip(audit.labels, expected, strict=True)
-    ]
+    labels = list(zip(audit.labels, expected, strict=True))
     if as_json:
-        emit({"epochs": audit.epochs, "labels": labels, "missing": audit.missing(), "expected_s": left})
+        shown = [{"key": label.arch.key, "seed": label.seed, "expected_s": seconds} for label, seconds in labels]
+        emit({"epochs": audit.epochs, "labels": shown, "missing": audit.missing(), "expected_s": left})
         return
-    for label in labels:
-        click.echo(f"{label['key'][:12]}  seed {label['seed']}  about {label['expected_s']:.1f} s")
+    for label, seconds in labels:
+        click.echo(f"{label.arch.key[:12]}  seed {label.seed}  about {seconds:.1f} s")
 
 
 def _command(subject: Subject, plan: Plan, epochs: int) -> str:
@@ -154,7 +152,7 @@ def _rank(tau: float | None) -> tuple[bool, float]:
 def _tau(score: Agreement) -> str:
     if score.tau is None:
         return f"{'–':>9}  {'all are equal':20}"
-    interval = "" if score.low is None else f"{score.low:.2f} to {score.high:.2f}"
+    interval = "" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
     return f"{score.tau:9.2f}  {interval:20}"
 
 

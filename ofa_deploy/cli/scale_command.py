@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,7 @@ from ofa_deploy.cli.options import GRID, command, json_option, option, output_op
 from ofa_deploy.cli.output import emit, progress
 
 if TYPE_CHECKING:
+    from ofa_deploy.documents.scaling_document import ScalingPoint
     from ofa_deploy.space import Scaling, SearchSpace
 
 
@@ -77,16 +79,17 @@ def _scale(base: SearchSpace, phi: float, scaling: Scaling, output: Path | None,
 
     scaled = compound(base, phi, scaling, f"{base.name}_phi{phi:g}")
     counts, before = _counts(scaled), _counts(base)
+    ratio, unrounded, published = counts.macs / before.macs, scaling.flops**phi, _published(base, phi, scaling)
     answer = {
         "phi": phi,
         "alpha": scaling.alpha,
         "beta": scaling.beta,
         "gamma": scaling.gamma,
-        **counts,
-        "macs_ratio": counts["macs"] / before["macs"],
-        "macs_ratio_unrounded": scaling.flops**phi,
+        **vars(counts),
+        "macs_ratio": ratio,
+        "macs_ratio_unrounded": unrounded,
         "space": scaled.to_json(),
-        "published": _published(base, phi, scaling),
+        "published": published and {"space": published.name, **vars(_counts(published))},
     }
     if output is not None:
         _write(scaled, output)
@@ -96,42 +99,54 @@ def _scale(base: SearchSpace, phi: float, scaling: Scaling, output: Path | None,
     click.echo(f"{scaled.name}: {_words(counts)}")
     click.echo(
         f"  depth × {scaling.alpha**phi:.4g}, width × {scaling.beta**phi:.4g}, resolution × {scaling.gamma**phi:.4g}; "
-        f"MACs × {answer['macs_ratio']:.3g} ({answer['macs_ratio_unrounded']:.3g} without rounding)"
+        f"MACs × {ratio:.3g} ({unrounded:.3g} without rounding)"
     )
-    click.echo(f"  blocks {counts['depths']}, channels {counts['widths']}")
-    if answer["published"] is not None:
-        name, published = answer["published"]["space"], answer["published"]
-        click.echo(f"  the authors rounded their network for this φ differently, preset {name}: {_words(published)}")
+    click.echo(f"  blocks {counts.depths}, channels {counts.widths}")
+    if published is not None:
+        click.echo(
+            f"  the authors rounded their network for this φ differently, preset {published.name}: "
+            f"{_words(_counts(published))}"
+        )
     if output is not None:
         click.echo(f"wrote {output}; use it in a recipe as space: {output}, or as the base: of elastic:")
 
 
-def _counts(space: SearchSpace) -> dict[str, Any]:
-    """The counts of a space's largest network."""
+@dataclass(frozen=True)
+class Counts:
+    """The counts of a space's largest network: blocks of each stage, and channels from the stem to the head."""
+
+    params: int
+    macs: int
+    resolution: int
+    depths: list[int]
+    widths: list[int]
+
+
+def _counts(space: SearchSpace) -> Counts:
     from ofa_deploy.space import network_macs, network_params
 
     network = space.network(space.largest)
-    return {
-        "params": network_params(network),
-        "macs": network_macs(network),
-        "resolution": space.largest.resolution,
-        "depths": list(space.largest.depths),
-        "widths": [space.stem_width, *(stage.width for stage in space.stages), space.head_width],
-    }
+    return Counts(
+        params=network_params(network),
+        macs=network_macs(network),
+        resolution=space.largest.resolution,
+        depths=list(space.largest.depths),
+        widths=[space.stem_width, *(stage.width for stage in space.stages), space.head_width],
+    )
 
 
-def _words(counts: dict[str, Any]) -> str:
-    return f"{counts['params']:,} parameters, {counts['macs'] / 1e6:,.0f} M MACs at {counts['resolution']} pixels"
+def _words(counts: Counts | ScalingPoint) -> str:
+    return f"{counts.params:,} parameters, {counts.macs / 1e6:,.0f} M MACs at {counts.resolution} pixels"
 
 
-def _published(base: SearchSpace, phi: float, scaling: Scaling) -> dict[str, Any] | None:
+def _published(base: SearchSpace, phi: float, scaling: Scaling) -> SearchSpace | None:
     """The published network for a whole φ and the published coefficients, which its authors rounded by hand."""
     from ofa_deploy.space import PRESETS, Scaling
 
     preset = PRESETS.get(f"efficientnet_b{phi:.0f}") if phi.is_integer() else None
     if preset is None or base != PRESETS["efficientnet_b0"] or scaling != Scaling():
         return None
-    return {"space": preset.name, **_counts(preset)}
+    return preset
 
 
 def _write(space: SearchSpace, output: Path) -> None:
@@ -160,20 +175,17 @@ def _grid(
         points = search_scaling(recipe, scalings, folder, lambda p: tell(f"train network {p['network']}", p))
     html = output or folder / "grid.html"
     write_atomic(html, render_scaling(points, f"Compound scaling of {recipe.name}").encode())
-    networks = [point.to_json() for point in points]
     if as_json:
-        emit({"networks": networks, "page": str(html)})
+        emit({"networks": [point.to_json() for point in points], "page": str(html)})
         return
     from ofa_deploy.report.text import accuracy
 
-    for point in networks:
-        factors = "  ".join(f"{name} {point[name]:<4g}" for name in ("alpha", "beta", "gamma"))
-        click.echo(f"{factors}  {accuracy(point['accuracy'], point['n']):20}  {_words(point)}")
-    best = networks[0]
+    for point in points:
+        factors = "  ".join(f"{name} {getattr(point, name):<4g}" for name in ("alpha", "beta", "gamma"))
+        click.echo(f"{factors}  {accuracy(point.accuracy, point.n):20}  {_words(point)}")
+    best = points[0]
     click.echo(f"page: {html}")
-    click.echo(
-        f"next: ofa-deploy scale --alpha {best['alpha']:g} --beta {best['beta']:g} --gamma {best['gamma']:g} --phi …"
-    )
+    click.echo(f"next: ofa-deploy scale --alpha {best.alpha:g} --beta {best.beta:g} --gamma {best.gamma:g} --phi …")
 
 
 COMMANDS = (scale,)

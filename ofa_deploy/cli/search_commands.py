@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from ofa_deploy.cli.request import Bounded, Request, constraint_options, limit_o
 from ofa_deploy.terms import STRATEGY_NAMES
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ofa_deploy.api.searching import Found
+    from ofa_deploy.json_types import JSON
     from ofa_deploy.search import Compared, Constraints, Gate, Plan, Verdicts
 
 CHUNK = 4096  # lines that `gate` judges at once
@@ -174,26 +178,54 @@ def gate(
     """
     judge = _Judge(workspace, bounded.target, bounded.constraints, space_name)
     counts: dict[str, int] = {"subnets": 0, "feasible": 0, "errors": 0}
-    answers: list[dict[str, Any]] = []
+    answers: list[dict[str, JSON]] = []
     lines = ((number, line) for number, line in enumerate(archs, 1) if line.strip())
     while chunk := list(islice(lines, CHUNK)):
         for verdict in judge.verdicts(chunk):
             _count(counts, verdict)
             if as_json:
-                answers.append(verdict)
+                answers.append(verdict.to_json())
             else:
-                click.echo(json.dumps(verdict, allow_nan=False))
+                click.echo(json.dumps(verdict.to_json(), allow_nan=False))
     if as_json:
         emit({"counts": counts, "simulated": judge.simulated, "verdicts": answers})
     else:
         click.echo("  ".join(f"{name} {count}" for name, count in counts.items()), err=True)
 
 
-def _count(counts: dict[str, int], verdict: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class Assessed:
+    """What constraints make of a subnet: predictions, and by which fraction it exceeds each bound that it misses."""
+
+    feasible: bool
+    values: dict[str, float]
+    reasons: dict[str, float]
+    simulated: bool
+
+
+@dataclass(frozen=True)
+class LineVerdict:
+    """A line of the file: its subnet, or why it holds none."""
+
+    line: int
+    found: Assessed | str
+
+    def to_json(self) -> dict[str, JSON]:
+        """As a JSON object."""
+        if isinstance(self.found, str):
+            return {"line": self.line, "error": self.found}
+        simulated: dict[str, JSON] = {"simulated": True} if self.found.simulated else {}
+        judged: dict[str, JSON] = {"feasible": self.found.feasible, **self.found.values, "reasons": self.found.reasons}
+        return {"line": self.line, **judged, **simulated}
+
+
+def _count(counts: dict[str, int], verdict: LineVerdict) -> None:
     counts["subnets"] += 1
-    counts["errors"] += "error" in verdict
-    counts["feasible"] += verdict.get("feasible", False)
-    for name in verdict.get("reasons", {}):
+    if isinstance(verdict.found, str):
+        counts["errors"] += 1
+        return
+    counts["feasible"] += verdict.found.feasible
+    for name in verdict.found.reasons:
         counts[name] = counts.get(name, 0) + 1
 
 
@@ -205,15 +237,15 @@ class _Judge:
         self._space, self.simulated = space, False
         self._gate: Gate | None = None
 
-    def verdicts(self, chunk: list[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+    def verdicts(self, chunk: list[tuple[int, str]]) -> Iterator[LineVerdict]:
         """One answer for each line."""
         parsed = [self._row(line) for _, line in chunk]
         rows = [row for row in parsed if not isinstance(row, str)]
         found = iter(self._answers(rows))
         for (number, _), row in zip(chunk, parsed, strict=True):
-            yield {"line": number, **({"error": row} if isinstance(row, str) else next(found))}
+            yield LineVerdict(number, row if isinstance(row, str) else next(found))
 
-    def _row(self, line: str) -> Any:
+    def _row(self, line: str) -> np.ndarray | str:
         """A line's subnet as a row of genes, or an error message."""
         from ofa_deploy.errors import UsageError
 
@@ -228,7 +260,7 @@ class _Judge:
         except (UsageError, TypeError) as error:
             return " ".join(str(error).split())
 
-    def _ready(self, arch: dict[str, Any]) -> Gate:
+    def _ready(self, arch: Mapping[str, JSON]) -> Gate:
         if self._gate is None:
             from ofa_deploy.errors import UsageError
 
@@ -253,7 +285,7 @@ class _Judge:
             latency, self.simulated = model.bind(codec).predict, model.table.simulated
         return Gate(Problem(codec, codec.macs, latency, self._constraints, found.batch, found.precision))
 
-    def _answers(self, rows: list[Any]) -> list[dict[str, Any]]:
+    def _answers(self, rows: list[np.ndarray]) -> list[Assessed]:
         if self._gate is None or not rows:
             return []
         import numpy as np
@@ -261,10 +293,9 @@ class _Judge:
         verdicts = self._gate.check(np.array(rows), deviations=True)
         return [self._answer(verdicts, i) for i in range(len(rows))]
 
-    def _answer(self, verdicts: Verdicts, i: int) -> dict[str, Any]:
+    def _answer(self, verdicts: Verdicts, i: int) -> Assessed:
         values = {name: float(values[i]) for name, values in verdicts.values.items()}
-        simulated = {"simulated": True} if self.simulated else {}
-        return {"feasible": bool(verdicts.feasible[i]), **values, "reasons": verdicts.reasons(i), **simulated}
+        return Assessed(bool(verdicts.feasible[i]), values, verdicts.reasons(i), self.simulated)
 
 
 COMMANDS = (search, gate)

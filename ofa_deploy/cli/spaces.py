@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,15 @@ import click
 from ofa_deploy.cli.options import json_option, option
 from ofa_deploy.cli.output import emit
 from ofa_deploy.cli.space_choice import compare
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A network's counts; memory is that of fp32 at batch size 1."""
+
+    params: int
+    macs: int
+    memory_mb: float
 
 
 @click.group()
@@ -54,30 +64,26 @@ def show(name: str, arch: Path | None, as_json: bool) -> None:
 
     found = load_space(name)
 
-    def counts(one: Arch) -> dict[str, Any]:
-        network = found.network(one)
-        memory = network_memory(network) / 1e6
-        return {"params": network_params(network), "macs": network_macs(network), "memory_mb": memory}
-
-    answer: dict[str, Any] = {
-        "space": found.name,
-        "supernet_params": supernet_params(found),
-        "largest": counts(found.largest),
-        "smallest": counts(found.smallest),
-    }
+    archs: dict[str, Arch] = {"largest": found.largest, "smallest": found.smallest}
     if arch:
-        one = found.canonical(read_arch(arch))
-        answer["arch"] = {"key": one.key, **counts(one)}
+        archs["arch"] = found.canonical(read_arch(arch))
+    networks = {part: found.network(one) for part, one in archs.items()}
+    sizes = {
+        part: Sizes(network_params(network), network_macs(network), network_memory(network) / 1e6)
+        for part, network in networks.items()
+    }
+    params = supernet_params(found)
     if as_json:
-        emit(answer)
+        keys = {part: {"key": archs[part].key} if part == "arch" else {} for part in archs}
+        counted = {part: {**keys[part], **vars(one)} for part, one in sizes.items()}
+        emit({"space": found.name, "supernet_params": params, **counted})
         return
-    click.echo(f"{found.name}: a supernet of {answer['supernet_params']:,} parameters")
-    for part in ("largest", "smallest", "arch"):
-        if part in answer:
-            params, macs, memory = (answer[part][name] for name in ("params", "macs", "memory_mb"))
-            click.echo(
-                f"  {part:9} {params:>12,} parameters  {macs / 1e6:>10.2f} M MACs  {memory:>8.2f} MB in memory (fp32)"
-            )
+    click.echo(f"{found.name}: a supernet of {params:,} parameters")
+    for part, one in sizes.items():
+        click.echo(
+            f"  {part:9} {one.params:>12,} parameters  {one.macs / 1e6:>10.2f} M MACs  {one.memory_mb:>8.2f} MB in "
+            "memory (fp32)"
+        )
 
 
 def read_arch(path: Path) -> dict[str, Any]:
