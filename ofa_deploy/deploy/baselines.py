@@ -131,7 +131,7 @@ def compare(
     networks, records = found.networks, [*found.records, *found.ours]
     return BaselinesFound(
         schema=1,
-        target={"name": target.name, **ran_under(records[0].condition)},
+        target=ran_under(target.name, records[0].condition).to_json(),
         dataset=data.name,
         measured_at=max(record.measured_at for record in records),
         networks=networks,

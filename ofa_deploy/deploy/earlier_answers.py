@@ -6,17 +6,17 @@ larger budget could get a network that is expected to be less accurate than the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.answer_document import Answered
-from ofa_deploy.documents.report_document import Report
+from ofa_deploy.documents.report_document import Report, Target
 from ofa_deploy.documents.tuning_document import TunedAs
 from ofa_deploy.latency import full_condition
+from ofa_deploy.latency.condition import StoredCondition
 from ofa_deploy.latency_models import load_table
 from ofa_deploy.search import Constraints
 from ofa_deploy.space import Arch
@@ -37,13 +37,21 @@ class Earlier:
     measured_ms: float = field(default=inf, compare=False)
 
 
-def ran_under(condition: Mapping[str, Any]) -> dict[str, Any]:
-    """A measurement's condition as a report shows it."""
+def ran_under(name: str, condition: StoredCondition) -> Target:
+    """A device and a measurement's condition as a report shows them, without the device's facts."""
     full = full_condition(condition)
-    return {
-        "runtime": f"{full['runtime']} {full['runtime_version']}",
-        **{name: full[name] for name in ("provider", "precision", "batch", "threads", "power_mode", "simulated")},
-    }
+    return Target.read(
+        {
+            "name": name,
+            "runtime": f"{full['runtime']} {full['runtime_version']}",
+            "provider": full["provider"],
+            "precision": full["precision"],
+            "batch": full["batch"],
+            "threads": full["threads"],
+            "power_mode": full["power_mode"],
+            "simulated": full["simulated"],
+        }
+    )
 
 
 def answers_of(report: Report, supernet: str | None) -> list[Answered]:
@@ -86,7 +94,7 @@ def earlier_answers(
     condition = load_table(workspace, target).condition
     if not condition:
         return []
-    asked = {"name": target.name, **ran_under(condition)}
+    asked = ran_under(target.name, condition).to_json()
     found: dict[str, Earlier] = {}
     for answer in remembered(workspace) if answers is None else answers:
         alike = (answer.supernet, answer.statistic) == (subject.sha256, constraints.statistic)

@@ -3,16 +3,15 @@ subnet as its frozen teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.tuning_document import SplitAccuracies, SplitImages, TunedAs, TuningFacts
 from ofa_deploy.errors import OfaDeployError, UsageError
+from ofa_deploy.notices import Report
 from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, as_supernet, load_supernet, save_supernet
@@ -32,7 +31,6 @@ GENTLE = 0.1  # of the recipe's learning rate: inherited weights should not be f
 BATCH = 256
 VALID, TEST = "valid", "test"  # images held out of the training split, and the test split, as the store names them
 FINE_TUNED, SCRATCH = "fine-tuned", "scratch"  # how a subnet came to its weights; what is inherited is one-shot
-Progress = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Tuned:
 
 
 def finetune(
-    workspace: Workspace, subject: Subject, arch: Arch, tuning: Tuning, progress: Progress | None = None
+    workspace: Workspace, subject: Subject, arch: Arch, tuning: Tuning, progress: Report | None = None
 ) -> Tuned:
     """Train one subnet of a supernet on, or finish what a kill interrupted; what is finished is not trained again.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from ofa_deploy import notices
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.baselines import beside_baselines
@@ -15,7 +16,7 @@ from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.bundling import build_bundle
 from ofa_deploy.deploy.earlier_answers import earlier_answers
 from ofa_deploy.deploy.extract import BY_DEFAULT, Extraction, extract
-from ofa_deploy.deploy.finetuning import Progress, Tuning, tuning_of
+from ofa_deploy.deploy.finetuning import Tuning, tuning_of
 from ofa_deploy.deploy.kept_baselines import known_baselines
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.remember import remember_bundle
@@ -83,7 +84,7 @@ class Order:
         fleet: Fleet,
         workspace: Workspace,
         may_profile: bool = True,
-        progress: Progress | None = None,
+        progress: notices.Report | None = None,
         answers: list[Answered] | None = None,
         session: list[Measurement] | None = None,
     ) -> Extraction:
@@ -130,7 +131,9 @@ class Order:
                 f"ofa-deploy baseline --target {self.targets[0].name}"
             )
 
-    def _beside(self, found: Extraction, fleet: Fleet, workspace: Workspace, progress: Progress | None) -> Extraction:
+    def _beside(
+        self, found: Extraction, fleet: Fleet, workspace: Workspace, progress: notices.Report | None
+    ) -> Extraction:
         """The extraction with the hand-picked networks beside its answer."""
         if (data := self.subject.data) is None:
             return found
@@ -145,7 +148,7 @@ class Order:
         extraction: Extraction,
         workspace: Workspace,
         folder: Path,
-        audited: dict[str, Any] | None = None,
+        audited: Mapping[str, object] | None = None,
     ) -> Report:
         """Write the bundle, and remember it in the workspace.
 
@@ -155,7 +158,7 @@ class Order:
         Returns:
             The report.
         """
-        audit = Audit.read(audited) if audited else newest_audit(workspace, extraction)
+        audit = Audit.read(dict(audited)) if audited else newest_audit(workspace, extraction)
         command = replace(self, constraints=extraction.constraints).command
         report = build_bundle(extraction, folder, command, audit, self.embed_preprocessing)
         remember_bundle(workspace, extraction, report, folder)

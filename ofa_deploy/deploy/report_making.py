@@ -37,7 +37,6 @@ from ofa_deploy.documents.report_document import (
     ReportVerdict,
     SearchTold,
     SubnetFacts,
-    Target,
 )
 from ofa_deploy.export import git_commit
 from ofa_deploy.export.evidence import Test
@@ -72,7 +71,7 @@ def build_report(
     options = {"precision": target.precision, **subject.audit_options}
     report = Report(
         schema=1,
-        target=Target(name=target.name, **ran_under(record.condition), facts=record.facts),
+        target=ran_under(target.name, record.condition).model_copy(update={"facts": record.facts}),
         budget=Budget(max_ms=bounds.max_ms, statistic=bounds.statistic, confidence=bounds.confidence),
         constraints={name: getattr(bounds, name) for name in BOUNDS if name != "max_ms"},
         subnet=_subnet(extraction, network),

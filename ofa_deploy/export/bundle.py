@@ -10,17 +10,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from ofa_deploy.documents.manifest_document import ListedFile, Manifest
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.export.provenance import wrong_subjects
 from ofa_deploy.export.recompute import wrong_figures
+from ofa_deploy.json_types import JSON
 
 SCHEMA = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
 
 
-def write_bundle(folder: Path, files: Mapping[str, bytes], provenance: Mapping[str, Any]) -> Path:
+def write_bundle(folder: Path, files: Mapping[str, bytes], provenance: Mapping[str, JSON]) -> Path:
     """Write a bundle; an older one at the same place is replaced when the new one is complete.
 
     ``manifest.json`` holds size and sha256 of every file, and the provenance; ``manifest.sha256`` seals the manifest.
@@ -57,13 +58,13 @@ def write_bundle(folder: Path, files: Mapping[str, bytes], provenance: Mapping[s
     return folder
 
 
-def _sealed(files: Mapping[str, bytes], provenance: Mapping[str, Any]) -> dict[str, bytes]:
+def _sealed(files: Mapping[str, bytes], provenance: Mapping[str, JSON]) -> dict[str, bytes]:
     """The files, their manifest, and the manifest's seal."""
     for name in files:
         if not name or Path(name).name != name or name in (MANIFEST, SEAL):
             raise ValueError(f"{name!r} cannot be the name of a bundle's file")
-    hashes = {name: {"sha256": _sha256(content), "bytes": len(content)} for name, content in files.items()}
-    document = {"schema": SCHEMA, "files": hashes, "provenance": provenance}
+    listed = {name: ListedFile(sha256=_sha256(content), bytes=len(content)) for name, content in files.items()}
+    document = Manifest(schema=SCHEMA, files=listed, provenance=provenance).to_json()
     manifest = (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
     return {**files, MANIFEST: manifest, SEAL: f"{_sha256(manifest)}  {MANIFEST}\n".encode()}
 
@@ -99,8 +100,8 @@ def _refuse_foreign(folder: Path) -> None:
         raise UsageError(f"{folder} is not a folder; choose another place for the bundle")
     present = {path.name for path in folder.iterdir()}
     listed: set[str] = set()
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        listed = {*json.loads((folder / MANIFEST).read_bytes())["files"], MANIFEST, SEAL}
+    with contextlib.suppress(OSError, ValueError):
+        listed = {*Manifest.model_validate_json((folder / MANIFEST).read_bytes()).files, MANIFEST, SEAL}
     if present - listed:
         foreign = ", ".join(sorted(present - listed)[:3])
         raise UsageError(f"{folder} holds what is not part of a bundle ({foreign}); choose another folder")
@@ -128,10 +129,10 @@ def changed_files(folder: Path) -> list[str]:
     """
     try:
         manifest = (folder / MANIFEST).read_bytes()
-        listed = {name: (entry["sha256"], entry["bytes"]) for name, entry in json.loads(manifest)["files"].items()}
+        listed = Manifest.model_validate_json(manifest).files
     except OSError:
         return [f"{MANIFEST} is missing or cannot be read"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except ValueError:
         return [f"{MANIFEST} is damaged"]
     return _wrong_seal(folder, manifest) + _wrong_files(folder, listed)
 
@@ -144,7 +145,7 @@ def _wrong_seal(folder: Path, manifest: bytes) -> list[str]:
     return [] if sealed == f"{_sha256(manifest)}  {MANIFEST}\n".encode() else [f"{MANIFEST} does not match {SEAL}"]
 
 
-def _wrong_files(folder: Path, listed: Mapping[str, tuple[str, int]]) -> list[str]:
+def _wrong_files(folder: Path, listed: Mapping[str, ListedFile]) -> list[str]:
     present = {path.name: path for path in folder.iterdir() if path.name not in (MANIFEST, SEAL)}
     problems = [f"{name} is missing" for name in sorted(listed.keys() - present.keys())]
     problems += [f"{name} is not in the manifest" for name in sorted(present.keys() - listed.keys())]
@@ -154,7 +155,7 @@ def _wrong_files(folder: Path, listed: Mapping[str, tuple[str, int]]) -> list[st
         except OSError as error:
             problems.append(f"{name} cannot be read: {error.strerror}")
             continue
-        if (_sha256(content), len(content)) != listed[name]:
+        if (_sha256(content), len(content)) != (listed[name].sha256, listed[name].bytes):
             problems.append(f"{name} was changed: its content does not match the manifest")
     return problems
 

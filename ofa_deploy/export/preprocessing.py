@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -103,7 +103,7 @@ def embed(model: bytes, how: Framing, kind: Kind) -> onnx.ModelProto:
     x = nodes.add("Transpose", "nchw", "input", perm=[0, 3, 1, 2])
     if kind != "float32":
         x = nodes.add("Cast", "float", x, to=TensorProto.FLOAT)
-    size: list[Any] = [how["height"], how["width"]]
+    size: list[int | str] = [how["height"], how["width"]]
     if kind == "any size":
         x, size = _fit(nodes, x, how), ["height", "width"]
     scale = 1.0 if kind == "float32" else 255.0
@@ -127,14 +127,14 @@ class Steps:
         self.made: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, name: str, values: Any) -> str:
+    def constant(self, name: str, values: np.ndarray | Sequence[int]) -> str:
         """A named constant: an array, or integers as int64."""
         array = values if isinstance(values, np.ndarray) else np.array(values, np.int64)
         if all(known.name != PREFIX + name for known in self.constants):
             self.constants.append(numpy_helper.from_array(array, PREFIX + name))
         return PREFIX + name
 
-    def add(self, op: str, name: str, *inputs: str, **attributes: Any) -> str:
+    def add(self, op: str, name: str, *inputs: str, **attributes: int | str | Sequence[int]) -> str:
         """A node; returns the name of its result."""
         self.made.append(helper.make_node(op, list(inputs), [PREFIX + name], PREFIX + name, **attributes))
         return PREFIX + name
@@ -142,7 +142,7 @@ class Steps:
 
 def _fit(nodes: Steps, x: str, how: Framing) -> str:
     """Resize by the shorter side, cut out the centre, resize to the network's input: ``pixels.framed`` as nodes."""
-    if how["shorter_side"]:
+    if how["shorter_side"] and how["crop"]:
         size = _size(nodes, "given", x)
         turned = nodes.add("Gather", "given.turned", size, nodes.constant("turned", [1, 0]))
         most = nodes.add("Mul", "given.most", turned, nodes.constant("longest", [LONGEST]))
@@ -164,8 +164,8 @@ def _size(nodes: Steps, name: str, x: str) -> str:
 
 
 def _resize(nodes: Steps, name: str, x: str, size: str) -> str:
-    sides = {"axes": [2, 3], "mode": "linear", "antialias": 1, "exclude_outside": 1}  # at the edges as Pillow
-    return nodes.add("Resize", name, x, "", "", size, **sides)
+    edges = {"antialias": 1, "exclude_outside": 1}  # as Pillow
+    return nodes.add("Resize", name, x, "", "", size, axes=[2, 3], mode="linear", **edges)
 
 
 def _centre(nodes: Steps, name: str, x: str, size: str, wanted: str) -> str:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Mapping
-from typing import Any
 
 import onnx
 
@@ -19,6 +17,7 @@ from device_agents.runtimes.tensorrt import build_plan, make_log
 from device_agents.runtimes.trtexec import WORKSPACE_MIB, build_flags
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import OfaDeployError
+from ofa_deploy.latency.condition import StoredCondition
 
 RECIPE, RTX_ENGINE = "tensorrt.json", "model.rtx.engine"
 VERSIONS = ((8, 2), (8, 4), (8, 6), (10, 0), (11, 0))  # from each of these on, the flags are others, or stay
@@ -27,7 +26,7 @@ CAPABILITIES = ("SM80", "SM86", "SM89", "SM120")
 TURING = "SM75"  # for which it compiles no fp32 matrix product
 
 
-def tensorrt_files(target: TargetProfile, model: bytes, condition: Mapping[str, Any]) -> dict[str, bytes]:
+def tensorrt_files(target: TargetProfile, model: bytes, condition: StoredCondition) -> dict[str, bytes]:
     """Of a target that runs TensorRT: the build recipe, and for TensorRT-RTX the engine; nothing for other targets.
 
     Args:
@@ -44,7 +43,7 @@ def tensorrt_files(target: TargetProfile, model: bytes, condition: Mapping[str, 
     return files | ({RTX_ENGINE: engine} if engine else {})
 
 
-def build_recipe(target: TargetProfile, model: bytes, condition: Mapping[str, Any]) -> dict[str, Any]:
+def build_recipe(target: TargetProfile, model: bytes, condition: StoredCondition) -> dict[str, object]:
     """How the agent builds the engine of an ONNX file, and how to do it by hand, by TensorRT's version.
 
     Returns:
