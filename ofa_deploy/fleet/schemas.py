@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ofa_deploy.fleet.protocol import Protocol
+from ofa_deploy.json_types import JSON
 from ofa_deploy.store import ItemFailure
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -68,9 +69,14 @@ def _at_most(size: int) -> Callable[[dict[str, JsonValue]], dict[str, JsonValue]
     return check
 
 
-Json = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
-Facts = Annotated[Json, AfterValidator(_at_most(FACTS_BYTES))]
-Details = Annotated[Json, AfterValidator(_at_most(DETAILS_BYTES))]
+if TYPE_CHECKING:
+    Json: TypeAlias = Mapping[str, JSON]
+    Facts: TypeAlias = Json
+    Details: TypeAlias = Json
+else:
+    Json = Annotated[dict[str, JsonValue], AfterValidator(_storable)]
+    Facts = Annotated[Json, AfterValidator(_at_most(FACTS_BYTES))]
+    Details = Annotated[Json, AfterValidator(_at_most(DETAILS_BYTES))]
 
 
 def _in_the_calendar(moment: str) -> str:

@@ -23,7 +23,8 @@ from ofa_deploy.blocks import Network, OpSpec, Unit
 from ofa_deploy.blocks.network import INPUT
 from ofa_deploy.blocks.network_counts import unit_peaks
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.family import Arch, Family, Gene, Place
+from ofa_deploy.json_types import JSON
+from ofa_deploy.space.family import ArchLike, Family, Gene, Place
 from ofa_deploy.space.genotype import KERNELS, SKIP, Cell, Genotype
 
 STEM = 3  # channels of the stem, as a multiple of the first cells'
@@ -49,7 +50,7 @@ class CellArch:
         """sha256 of the JSON."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The network as a JSON object."""
         return {name: getattr(self, name) for name in ("space", "resolution", "channels", "cells")}
 
@@ -108,7 +109,7 @@ class CellSpace:
         """The network with every choice at its minimum."""
         return self.arch([min(gene.choices) for gene in self.genes])
 
-    def values(self, arch: Arch | Mapping[str, Any]) -> list[int]:
+    def values(self, arch: ArchLike) -> list[int]:
         """What a network chose: resolution, channels, cells."""
         known = self.canonical(arch)
         return [known.resolution, known.channels, known.cells]
@@ -143,13 +144,13 @@ class CellSpace:
         """The same family at other input sizes."""
         return replace(self, resolutions=tuple(sorted(set(resolutions))))
 
-    def canonical(self, arch: Arch | Mapping[str, Any]) -> CellArch:
+    def canonical(self, arch: ArchLike) -> CellArch:
         """Check a network against this family.
 
         Raises:
             UsageError: names the first field that does not belong to it.
         """
-        data = dict(arch if isinstance(arch, Mapping) else arch.to_json())
+        data: dict[str, Any] = dict(arch if isinstance(arch, Mapping) else arch.to_json())
         fields = {"resolution": self.resolutions, "channels": self.channels, "cells": self.cells}
         if set(data) != {"space", *fields}:
             raise UsageError(f"arch of {self.name}: its keys are space, {', '.join(fields)}, not {sorted(data)}")
@@ -160,11 +161,11 @@ class CellSpace:
                 raise UsageError(f"arch of {self.name}: {name} is {data[name]!r}; the space has {list(choices)}")
         return CellArch(**data)
 
-    def network(self, arch: Arch | Mapping[str, Any]) -> Network:
+    def network(self, arch: ArchLike) -> Network:
         """The graph of blocks that one of its networks is."""
         return _built(self, self.canonical(arch))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The family as a JSON object; ``from_json`` reads it back."""
         return json.loads(json.dumps({**vars(self), "genotype": self.genotype.to_json()}))
 

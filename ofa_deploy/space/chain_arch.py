@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.blocks.kinds import Kernel, stage_kind
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.family import Arch
+from ofa_deploy.json_types import JSON
+from ofa_deploy.space.family import ArchLike
 
 if TYPE_CHECKING:
     from ofa_deploy.space.search_space import SearchSpace
@@ -49,7 +50,7 @@ class ChainArch:
         numbers = {"width": float(self.width), "expands": [float(expand) for expand in self.expands]}
         return hashlib.sha256(json.dumps({**self.to_json(), **numbers}, sort_keys=True).encode()).hexdigest()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The subnet as a JSON object; ``channels`` and ``kinds`` are there only where stages have a choice of them."""
         return {k: _as_lists(v) for k, v in asdict(self).items() if k not in ("channels", "kinds") or v}
 
@@ -58,9 +59,9 @@ def _as_lists(value: Any) -> Any:
     return [_as_lists(part) for part in value] if isinstance(value, tuple) else value
 
 
-def checked(space: SearchSpace, arch: Arch | Mapping[str, Any]) -> ChainArch:
+def checked(space: SearchSpace, arch: ArchLike) -> ChainArch:
     """See ``SearchSpace.canonical``."""
-    data = dict(arch if isinstance(arch, Mapping) else arch.to_json())
+    data: dict[str, Any] = dict(arch if isinstance(arch, Mapping) else arch.to_json())
     if data.setdefault("space", space.name) != space.name:
         raise UsageError(f"the arch belongs to space {data['space']!r}, not to {space.name!r}")
     data.setdefault("width", space.widths[0] if len(space.widths) == 1 else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.space.chain_arch import ChainArch
-from ofa_deploy.space.family import Arch, Gene, Place
+from ofa_deploy.space.family import ArchLike, Gene, Place
 
 if TYPE_CHECKING:
     from ofa_deploy.space.search_space import SearchSpace
@@ -52,7 +52,7 @@ def places_of(space: SearchSpace) -> tuple[Place, ...]:
     return (*found, *[Place((0, 1))] * before, Place(head), Place((0, 1) if space.head_width else head))
 
 
-def values_of(space: SearchSpace, arch: Arch | Mapping[str, Any]) -> list[Any]:
+def values_of(space: SearchSpace, arch: ArchLike) -> list[Any]:
     """What a subnet chose of every gene."""
     arch = space.canonical(arch)
     channels = [arch.channels[s] for s in space.elastic_stages]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.config import ElasticDocument
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.family import Arch
+from ofa_deploy.space.family import ArchLike
 from ofa_deploy.space.search_space import SearchSpace
 from ofa_deploy.space.stage_spec import StageSpec
 
@@ -31,7 +31,7 @@ def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
     return replace(whole, widths=(max(space.widths),))
 
 
-def frozen(space: SearchSpace, arch: Arch | Mapping[str, Any]) -> SearchSpace:
+def frozen(space: SearchSpace, arch: ArchLike) -> SearchSpace:
     """A space of one subnet: any of another, block by block the same.
 
     Every block is a stage of its own, since a stage's blocks have the same choices: only their names differ.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ofa_deploy.blocks import Network, Unit
+from ofa_deploy.json_types import JSON
 
 
 class Arch(Protocol):
@@ -28,7 +29,7 @@ class Arch(Protocol):
     def key(self) -> str:
         """sha256 of the canonical JSON."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The genotype as a JSON object."""
 
 
@@ -67,6 +68,9 @@ class Place:
     def genes(self) -> tuple[int, ...]:
         """All that decide what stands here."""
         return self.size + self.own
+
+
+ArchLike: TypeAlias = "Arch | Mapping[str, object]"  # an arch, or its JSON as it comes: ``canonical`` checks it
 
 
 class Family(Protocol):
@@ -112,14 +116,14 @@ class Family(Protocol):
     def smallest(self) -> Arch:
         """The network with every choice at its minimum."""
 
-    def canonical(self, arch: Arch | Mapping[str, Any]) -> Arch:
+    def canonical(self, arch: ArchLike) -> Arch:
         """Check an arch, and bring what means nothing in it to one form.
 
         Raises:
             UsageError: names the first field that does not belong to this family.
         """
 
-    def values(self, arch: Arch | Mapping[str, Any]) -> list[Any]:
+    def values(self, arch: ArchLike) -> list[Any]:
         """What an arch chose of every gene; a family of chains takes resolutions that it does not list, too.
 
         Raises:
@@ -129,7 +133,7 @@ class Family(Protocol):
     def arch(self, values: Sequence[Any]) -> Arch:
         """The arch that chose so; genes that mean nothing must hold their first choice."""
 
-    def network(self, arch: Arch | Mapping[str, Any]) -> Network:
+    def network(self, arch: ArchLike) -> Network:
         """The graph of blocks that an arch is."""
 
     def unit_at(self, place: int, values: Mapping[int, Any]) -> Unit | None:
@@ -145,5 +149,5 @@ class Family(Protocol):
     def with_resolutions(self, resolutions: tuple[int, ...]) -> Family:
         """The same family at other input sizes."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The family as a JSON object."""

@@ -9,6 +9,7 @@ from itertools import permutations
 from typing import Any
 
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
 
 KERNELS = {  # operations of an edge, but for the skip: kind and kernel
     "sep_conv_3x3": ("sep_conv", 3),
@@ -51,7 +52,7 @@ class Genotype:
             raise UsageError(f"a genotype has the cells normal and reduce, not {sorted(given)}")
         return cls(*(_canonical(_checked(name, given[name])) for name in ("normal", "reduce")))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The genotype as a JSON object."""
         return json.loads(json.dumps({"normal": self.normal, "reduce": self.reduce}))
 

@@ -6,7 +6,7 @@ genes. Canonical rows hold 0 in the genes that mean nothing, as those of slots b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 from ofa_deploy.blocks import OpSpec, Unit
 from ofa_deploy.blocks.network_counts import VALUE_BYTES
 from ofa_deploy.errors import UsageError
-from ofa_deploy.space.family import Arch, Family
+from ofa_deploy.space.family import Arch, ArchLike, Family
 from ofa_deploy.space.totals import unit_table
 
 Population = np.ndarray
@@ -121,7 +121,7 @@ class PopulationCodec:
                     moves[-1][gene] = value
         return np.unique(self.canonicalise(np.array(moves, dtype=GENE)), axis=0)
 
-    def encode(self, archs: Iterable[Arch | Mapping[str, Any]]) -> Population:
+    def encode(self, archs: Iterable[ArchLike]) -> Population:
         """Subnets to rows.
 
         Raises:

@@ -14,9 +14,10 @@ from ofa_deploy.blocks import Network, OpSpec, Unit
 from ofa_deploy.blocks.counts import params, peak_activations
 from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
 from ofa_deploy.space.chain_arch import ChainArch, checked
 from ofa_deploy.space.chain_genes import arch_of, genes_of, places_of, values_of
-from ofa_deploy.space.family import Arch, Family, Gene, Place
+from ofa_deploy.space.family import ArchLike, Family, Gene, Place
 from ofa_deploy.space.stage_spec import StageSpec, kernel_size, not_empty
 
 
@@ -70,7 +71,7 @@ class SearchSpace:
         """Where blocks stand: the slots of the stages, then what comes before and after them."""
         return places_of(self)
 
-    def values(self, arch: Arch | Mapping[str, Any]) -> list[Any]:
+    def values(self, arch: ArchLike) -> list[Any]:
         """What a subnet chose of every gene."""
         return values_of(self, self.canonical(arch))
 
@@ -78,7 +79,7 @@ class SearchSpace:
         """The subnet that chose so; genes of absent slots must hold their first choice."""
         return arch_of(self, values)
 
-    def canonical(self, arch: Arch | Mapping[str, Any]) -> ChainArch:
+    def canonical(self, arch: ArchLike) -> ChainArch:
         """Check a subnet against this space and normalise its unused slots.
 
         Any resolution in ``RESOLUTION_RANGE`` is accepted, for counting; ``width`` may be absent where there is one.
@@ -279,7 +280,7 @@ class SearchSpace:
         """(slot, stage, position) of every block that the subnet has."""
         return ((i, s, b) for i, (s, b) in enumerate(self.slots) if b < arch.depths[s])
 
-    def network(self, arch: Arch | Mapping[str, Any]) -> Network:
+    def network(self, arch: ArchLike) -> Network:
         """The chain of blocks that a subnet is."""
         arch = self.canonical(arch)
         before, after = self.fixed_ops(arch.resolution, arch.width, arch.channels)
@@ -309,7 +310,7 @@ class SearchSpace:
         needed = position == 0 and elastic and stage_kind(op.kind).projects
         return replace(op, skip=False) if needed else op
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, JSON]:
         """The space as a JSON object; ``load_space`` reads it back. Choices that it does not have are left out, as in
         files of before there were any."""
         fields = json.loads(json.dumps(asdict(self)))
