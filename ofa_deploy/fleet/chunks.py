@@ -7,6 +7,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+from ofa_deploy.fleet.device_facts import DeviceFacts
 from ofa_deploy.json_types import JSON
 
 MAX_ITEMS = 600
@@ -18,8 +19,8 @@ ItemT = TypeVar("ItemT")
 
 def models_at_once(facts: Mapping[str, JSON]) -> int:
     """How many bytes of models a device can hold open, by what it says of itself."""
-    memory = facts.get("memory_mb")
-    return int(memory * 1e6 / SHARE) if isinstance(memory, (int, float)) and memory > 0 else MAX_BYTES
+    memory = DeviceFacts.read(facts).memory_mb
+    return int(memory * 1e6 / SHARE) if memory is not None and memory > 0 else MAX_BYTES
 
 
 def split(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,11 +14,11 @@ import numpy as np
 from device_agents.summary import summarise
 from ofa_deploy.config import PUBLISHED, TargetProfile
 from ofa_deploy.errors import UsageError
+from ofa_deploy.fleet.device_facts import DeviceFacts
 from ofa_deploy.fleet.items import MeasureItem
 from ofa_deploy.fleet.local import Fleet
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.fleet.protocol import Protocol
-from ofa_deploy.json_types import JSON
 from ofa_deploy.latency import LatencyModel, Measurement, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
 from ofa_deploy.notices import Report
@@ -32,8 +32,6 @@ QUICK = Protocol(rounds_min=3, min_s=1.0, cap_s=2.0, se=0.02, visit_ms=40.0)  # 
 USUAL = 40  # networks of the profile that tell its own level
 FRESH_S = 20.0  # for so long after a session its level is that of now
 FORECAST = 0.02  # by which a level moves at least, from one minute to the next
-WARM_C = 80.0  # degrees at which a processor may lower its clock
-BUSY_PCT = 60.0
 
 
 class Gauge:
@@ -161,7 +159,7 @@ class Gauge:
             repeats=_repeats(records, self.statistic),
             profiled_at=max(row.measured_at for row in self.rows),
             measured_at=max(record.measured_at for record in records),
-            reasons=tuple(reasons(records[0].facts)),
+            reasons=tuple(DeviceFacts.read(records[0].facts).reasons),
         )
 
 
@@ -247,30 +245,3 @@ def _repeats(records: Sequence[Measurement], statistic: str) -> float:
         odd, even = (summarise(timings, range(start, len(timings), 2))[statistic] for start in (0, 1))
         apart.append(abs(odd / even - 1))
     return float(np.median(apart))
-
-
-def reasons(facts: Mapping[str, JSON]) -> list[str]:
-    """What a device says of itself that explains its speed, in words."""
-    said, load = [], _last(facts.get("load"))
-    if load is not None:
-        said.append(f"load {load:.1f} on {facts.get('cores', '?')} cores")
-    for name, words, least in (
-        ("cores_busy_pct", "cores {:.0f} % busy", BUSY_PCT),
-        ("steal_pct", "{:.0f} % of the cores' time went to other guests of the host", 1.0),
-    ):
-        value = _last(facts.get(name))
-        if value is not None and value >= least:
-            said.append(words.format(value))
-    mhz, most = _last(facts.get("cpu_mhz")), _last(facts.get("cpu_mhz_max"))
-    if mhz and most and mhz < 0.9 * most:
-        said.append(f"clock {mhz:.0f} of {most:.0f} MHz")
-    temperature = _last(facts.get("temperature_c"))
-    if temperature is not None and temperature >= WARM_C:
-        said.append(f"{temperature:.0f} °C")
-    return said
-
-
-def _last(value: JSON) -> float | None:
-    """A reading, or of one at both ends the later; None for what is no number."""
-    found = value[-1] if isinstance(value, list) and value else value
-    return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeGuard
 
+from ofa_deploy.fleet.device_facts import DeviceFacts, is_number
 from ofa_deploy.fleet.service import SEEN_S
 from ofa_deploy.json_types import JSON
 from ofa_deploy.store import MeasuredDevice
@@ -83,8 +84,8 @@ def _seconds_since(moment: str | None, now: datetime) -> float | None:
 
 
 def _simulated(device: MeasuredDevice) -> bool | None:
-    told = device.facts.get("simulated")
-    return told if isinstance(told, bool) else device.simulated
+    told = DeviceFacts.read(device.facts).simulated
+    return device.simulated if told is None else told
 
 
 def _shortened(facts: Mapping[str, JSON]) -> dict[str, str]:
@@ -109,4 +110,4 @@ def _temperatures(facts: Mapping[str, JSON]) -> dict[str, list[float]]:
 
 
 def _is_temperature(reading: JSON) -> TypeGuard[float]:
-    return isinstance(reading, (int, float)) and not isinstance(reading, bool) and abs(reading) < HOTTEST_C
+    return is_number(reading) and abs(reading) < HOTTEST_C

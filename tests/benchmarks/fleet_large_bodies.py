@@ -121,7 +121,7 @@ def _measure(server: ServerProcess, agents: int, blob_mb: int, folder: Path) -> 
     profile = resolve_target("local").model_dump(mode="json")
 
     def start(name: str, items: int) -> tuple[str, dict[str, Any]]:
-        token = enrol(server.url, admin.register(name, profile)["code"])
+        token = enrol(server.url, admin.register(name, profile).code)
         admin.submit(JobRequest.model_validate(job(name, items)), {SHA: MODEL})
         headers = {"Authorization": f"Bearer {token}"}
         return token, requests.post(f"{server.url}/api/claim", json={"facts": {}}, headers=headers, timeout=60).json()

@@ -145,12 +145,12 @@ def _load(
     names = [f"agent-{i}" for i in range(agents)]
     admin = Client(server.url, admin_token(folder))
     profile = resolve_target(TARGET).model_dump(mode="json")
-    codes = {name: admin.register(name, profile)["code"] for name in names}
+    codes = {name: admin.register(name, profile).code for name in names}
     real = names[: agents // REAL_SHARE]
     processes = RealAgents(server.url, folder, {name: codes[name] for name in real})
     tokens = [enrol(server.url, codes[name]) for name in names[len(real) :]]
     try:
-        wait_until(lambda: all(device["seen_at"] for device in admin.devices()), 60)
+        wait_until(lambda: all(device.seen_at for device in admin.devices()), 60)
         start = time.monotonic()
         with many_agents(server.url, tokens, agents // KILL_SHARE, seconds, folder) as tallies:
             sent = send_jobs(server, names, jobs, items, seconds, folder, chaos(server, processes, real, seconds))

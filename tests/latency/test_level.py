@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ofa_deploy.fleet.gauge import reasons
+from ofa_deploy.fleet.device_facts import DeviceFacts
 from ofa_deploy.latency.level import BEYOND, Curve, LevelNow, curve_through, without_each
 
 RNG = np.random.default_rng(0)
@@ -85,14 +85,15 @@ def level(repeats=0.01):
 
 
 def test_a_report_tells_how_much_slower_at_the_latency_in_question():
-    told = level().to_json(float(MS[0]))
-    assert told["factor"] == pytest.approx(1.0, rel=0.03)
-    assert level().to_json(float(MS[-1]))["factor"] == pytest.approx(3.55 / 1.05, rel=0.03)
-    assert told["low"] < told["factor"] < told["high"]
-    assert [ms for ms, _ in told["curve"]] == pytest.approx(MS.tolist(), rel=1e-4)
-    assert told["reasons"] == ["load 4.2"]
-    assert not told["disturbed"]
-    assert level(repeats=0.2).to_json(1.0)["disturbed"]
+    told = level().told(float(MS[0]))
+    assert told.factor == pytest.approx(1.0, rel=0.03)
+    assert level().told(float(MS[-1])).factor == pytest.approx(3.55 / 1.05, rel=0.03)
+    assert told.low < told.factor < told.high
+    assert [ms for ms, _ in told.curve] == pytest.approx(MS.tolist(), rel=1e-4)
+    assert told.reasons == ["load 4.2"]
+    assert not told.disturbed
+    assert json.loads(json.dumps(told.to_json()))["curve"] == told.curve
+    assert level(repeats=0.2).told(1.0).disturbed
 
 
 def test_a_forecast_carries_how_much_the_level_moves():
@@ -102,7 +103,7 @@ def test_a_forecast_carries_how_much_the_level_moves():
 
 
 def test_what_a_device_says_of_itself_in_words():
-    said = reasons(
+    said = DeviceFacts.read(
         {
             "load": [1.0, 4.25],
             "cores": 2,
@@ -112,7 +113,7 @@ def test_what_a_device_says_of_itself_in_words():
             "cpu_mhz_max": 2400.0,
             "temperature_c": [60.0, 91.0],
         }
-    )
+    ).reasons
     assert said == [
         "load 4.2 on 2 cores",
         "cores 98 % busy",
@@ -120,5 +121,5 @@ def test_what_a_device_says_of_itself_in_words():
         "clock 1200 of 2400 MHz",
         "91 °C",
     ]
-    assert reasons({}) == []
-    assert reasons({"load": None, "temperature_c": "hot", "cores_busy_pct": 10.0}) == []
+    assert DeviceFacts.read({}).reasons == []
+    assert DeviceFacts.read({"load": None, "temperature_c": "hot", "cores_busy_pct": 10.0}).reasons == []
