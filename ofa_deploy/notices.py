@@ -8,7 +8,11 @@ from functools import cache
 
 Numbers = dict[str, float | str]  # ``done`` and ``total`` count the same thing; the others are shown beside them
 Report = Callable[[Numbers], None]
-Tell = Callable[[str, Numbers], None]  # the same of several things: what is going on, and its numbers
+Tell = Callable[[str, Numbers], None]  # (what is going on, its numbers; without numbers it is a remark)
+
+
+def silent(what: str, numbers: Numbers) -> None:
+    """Show no progress."""
 
 
 @cache

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ofa_deploy.notices import Numbers
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
 
 Where = Workspace | Path | str | None  # a workspace, or its folder
 PAGE_HEIGHT = 720  # pixels of a page in a notebook
-
-
-def silent(what: str, numbers: Numbers) -> None:
-    """Show no progress."""
 
 
 def opened(workspace: Where) -> Workspace:

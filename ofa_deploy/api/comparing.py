@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_deploy.api.common import Where, opened, silent, targets_in
+from ofa_deploy.api.common import Where, opened, targets_in
 from ofa_deploy.config import TrainRecipe, find_file, read_document
 from ofa_deploy.deploy.kept_baselines import known_baselines
 from ofa_deploy.documents.baselines_document import BaselinesFound
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.notices import Tell
+from ofa_deploy.notices import Tell, silent
 from ofa_deploy.space import families, load_space, network_macs, network_params
 from ofa_deploy.store import Workspace
 

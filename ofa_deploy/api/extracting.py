@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.api.bundles import Bundle, load_bundle
-from ofa_deploy.api.common import Where, opened, silent, targets_in
-from ofa_deploy.api.supernets import subject_of
-from ofa_deploy.deploy.orders import Order
+from ofa_deploy.api.common import Where, opened
+from ofa_deploy.config import Constraints, Plan
+from ofa_deploy.deploy.fulfil import fulfil
+from ofa_deploy.deploy.request import KnownFront, Request, Source
+from ofa_deploy.deploy.sources import load_source
 from ofa_deploy.deploy.subject import Subject
-from ofa_deploy.errors import UsageError
-from ofa_deploy.fleet import Fleet, Protocol
-from ofa_deploy.notices import Tell
-from ofa_deploy.search import Constraints, Plan
-from ofa_deploy.search.strategies import find_strategy
-from ofa_deploy.space import Arch
+from ofa_deploy.fleet import Fleet, Protocol, resolve_target
+from ofa_deploy.notices import Tell, silent
+from ofa_deploy.store import Workspace
+
+if TYPE_CHECKING:
+    from ofa_deploy.api.searching import Front
 
 
 def extract(
@@ -29,7 +31,7 @@ def extract(
     precision: str | Sequence[str] | None = None,
     strategy: str = "evolution",
     plan: Plan | None = None,
-    front: Any = None,
+    front: Front | None = None,
     finetune: int = 0,
     finetune_epochs: int | None = None,
     may_profile: bool = True,
@@ -71,7 +73,7 @@ def extract(
         output: the folder to write; by default ``bundles/…`` in the workspace.
         workspace: the workspace or its folder.
         progress: called with a description and a dictionary of numbers.
-        options: words of the command that repeats the extraction, beside those that follow from the arguments.
+        options: further words of the command that repeats the extraction.
         bounds: other constraints, as in ``search``: ``max_macs``, ``max_params``, ``statistic`` and others.
 
     Returns:
@@ -88,54 +90,35 @@ def extract(
         >>> bundle.report["verdict"]["text"]
         >>> bundle.predict("shirt.png").label
     """
-    find_strategy(strategy)
-    constraints = Constraints(max_ms=max_ms, **bounds)
+    given = supernet if isinstance(supernet, Subject) else None
+    path = Path(supernet) if isinstance(supernet, (str, Path)) else None
     where = opened(workspace)
-    targets = targets_in(target, precision, where, measure=True)
-    names = [precision] if isinstance(precision, str) else [*(precision or ())]
-    folder = Path(output) if output else where.bundles / "-".join([targets[0].name, *constraints.names, *names])
-    words = ["--accuracy", accuracy] if accuracy else []
-    words += ["--space", space, "--random-weights"] if space else []
-    words += ["--se", f"{se:g}", "--cap-s", f"{cap_s:g}"]
-    words += ["--precision", ",".join(names)] if names else []
-
-    def tell(p: dict[str, Any]) -> None:
-        progress("fine-tune" if "loss" in p else f"measure on {targets[0].name}", p)
-
-    with Fleet.open(where) as fleet:
-        subject = subject_of(supernet, space, accuracy, seed, where, progress)
-        order = Order(
-            subject=subject,
-            targets=tuple(targets),
-            constraints=constraints,
-            seed=seed,
-            plan=(plan or Plan()).model_copy(update={"strategy": strategy}),
-            protocol=Protocol(se=se, cap_s=cap_s),
-            finetune=finetune,
-            finetune_epochs=finetune_epochs,
-            front=tuple(finalists_of(front.answer, subject, targets[0].name, accuracy, constraints)) if front else (),
-            embed_preprocessing=embed_preprocessing,
-            baselines=baselines,
-            options=(*words, *options),
-        )
-        extraction = order.extraction(fleet, where, may_profile, tell)
-    progress("verify and report", {})
-    order.deliver(extraction, where, folder)
-    return load_bundle(folder)
+    request = Request(
+        target=resolve_target(target, where, measure=True),
+        constraints=Constraints.model_validate({"max_ms": max_ms, **bounds}),
+        precisions=(precision,) if isinstance(precision, str) else tuple(precision or ()),
+        source=Source(path, None if given else space, accuracy),
+        plan=(plan or Plan()).following(strategy),
+        seed=seed,
+        front=KnownFront(front.answer) if front else None,
+        finetune=finetune,
+        finetune_epochs=finetune_epochs,
+        may_profile=may_profile,
+        protocol=Protocol(se=se, cap_s=cap_s),
+        embed_preprocessing=embed_preprocessing,
+        baselines=baselines,
+        output=Path(output) if output else None,
+        options=tuple(options),
+    )
+    return deliver(request, where, progress, given)
 
 
-def finalists_of(
-    found: dict[str, Any], subject: Subject, target: str, accuracy: str | None, constraints: Constraints
-) -> list[Arch]:
-    """The subnets of a front. The front must be of the same supernet, target, predictor and percentile."""
-    asked = {
-        "space": subject.space.name,
-        "supernet_sha256": found.get("supernet_sha256") and subject.sha256,
-        "accuracy": accuracy,
-        "statistic": constraints.statistic,
-    }
-    other = next((name for name, value in asked.items() if found.get(name) != value), None)
-    if other is not None or target not in found["fronts"]:
-        what = f"{other} {found.get(other)}" if other else ", ".join(found["fronts"])
-        raise UsageError(f"the front is of {what}, not of what is asked for; make one with: ofa-deploy pareto")
-    return [subject.space.canonical(point["arch"]) for point in found["fronts"][target]]
+def deliver(request: Request, workspace: Workspace, progress: Tell = silent, subject: Subject | None = None) -> Bundle:
+    """The bundle that a request asks for.
+
+    Args:
+        subject: what the request's source stands for, if it is loaded already.
+    """
+    with Fleet.open(workspace) as fleet:
+        chosen = subject or load_source(request.source, workspace, request.seed, progress)
+        return load_bundle(fulfil(request, chosen, fleet, workspace, progress).folder)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_deploy.api.common import Where, in_frame, opened, silent, targets_in
+from ofa_deploy.api.common import Where, in_frame, opened, targets_in
 from ofa_deploy.api.supernets import space_of
 from ofa_deploy.deploy.audits import audit_command, audit_folder, keep_audit
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.latency import AuditStatistics, LatencyModel, LatencyTable, leave_one_out
 from ofa_deploy.latency_models import load_model, table_file
-from ofa_deploy.notices import Tell
+from ofa_deploy.notices import Tell, silent
 from ofa_deploy.space import CellSpace, Family
 
 if TYPE_CHECKING:

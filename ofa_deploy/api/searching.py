@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.accuracy import Predictor, objective
-from ofa_deploy.api.common import Where, in_frame, opened, silent, targets_in
+from ofa_deploy.api.common import Where, in_frame, opened, targets_in
 from ofa_deploy.api.supernets import question_of, subject_of
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.kept_baselines import measured_baselines
@@ -22,7 +22,7 @@ from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import resolve_target
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
-from ofa_deploy.notices import Tell
+from ofa_deploy.notices import Tell, silent
 from ofa_deploy.report.text import predictor_std
 from ofa_deploy.search import (
     GRADIENT,
@@ -271,7 +271,7 @@ def search(
 
 def answered(asked: Question, strategy: str, plan: Plan | None, seed: int) -> Found:
     """Search in each precision; of equal answers the first counts."""
-    planned_so = (plan or Plan()).model_copy(update={"strategy": strategy})
+    planned_so = (plan or Plan()).following(strategy)
     results: dict[str, SearchResult] = {}
     refused: dict[str, InfeasibleBudget] = {}
     for precision, problem in asked.problems.items():

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ofa_deploy.api.common import Where, in_frame, opened, silent, targets_in
+from ofa_deploy.api.common import Where, in_frame, opened, targets_in
 from ofa_deploy.config import Constraints, TrainRecipe, find_file, read_document
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.notices import Tell
+from ofa_deploy.notices import Tell, silent
 from ofa_deploy.space import SearchSpace, load_space
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ofa_deploy.accuracy import Predictor, load_predictor
-from ofa_deploy.api.common import Where, opened, silent
-from ofa_deploy.errors import UsageError
-from ofa_deploy.notices import Tell
+from ofa_deploy.api.common import Where, opened
+from ofa_deploy.notices import Tell, silent
 from ofa_deploy.space import Family, load_space
 from ofa_deploy.store import Workspace
 
@@ -52,21 +51,11 @@ def load_supernet(
         >>> supernet.space.name
         'small_28'
     """
-    from ofa_deploy.deploy.subject import find_supernet, load_subject, random_subject
+    from ofa_deploy.deploy.request import Source
+    from ofa_deploy.deploy.sources import load_source
 
-    where = opened(workspace)
-    predictor = load_predictor(where, accuracy) if accuracy else None
-    if space:
-        if path:
-            raise UsageError("give a supernet or a space with random weights, not both")
-        subject = random_subject(load_space(space), seed, predictor)
-    else:
-        file = find_supernet(where, Path(path) if path else None)
-        progress(f"supernet: {file}", {})
-        subject = load_subject(where, file, lambda p: progress("evaluate subnets", p), predictor=predictor)
-    if predictor:
-        subject.accuracy(subject.codec)  # a predictor of another space must fail now, not after measuring
-    return subject
+    source = Source(Path(path) if path else None, space, accuracy)
+    return load_source(source, opened(workspace), seed, progress)
 
 
 def subject_of(

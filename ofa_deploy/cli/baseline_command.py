@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ofa_deploy.cli.measure_commands import protocol_options
 from ofa_deploy.cli.options import BUDGET, SUBJECT, command, json_option, option, supernet_option
 from ofa_deploy.cli.output import emit, progress, shout
 from ofa_deploy.cli.precision_option import precision_option
+from ofa_deploy.cli.protocol_options import protocol_options
 
 if TYPE_CHECKING:
     from ofa_deploy.documents.baselines_document import AnswerBeside, BaselinesFound, HandPicked
+    from ofa_deploy.fleet import Protocol
 
 LIST = "list"  # in place of names: show what was trained
 
@@ -52,8 +53,7 @@ def baseline(
     config: str | None,
     seed: int,
     precision: str | None,
-    se: float,
-    cap_s: float,
+    protocol: Protocol,
     as_json: bool,
 ) -> None:
     """Train hand-picked networks, and measure them beside what `extract` found.
@@ -87,8 +87,8 @@ def baseline(
             recipe=config,
             epochs=epochs,
             precision=precision,
-            se=se,
-            cap_s=cap_s,
+            se=protocol.se,
+            cap_s=protocol.cap_s,
             seed=seed,
             workspace=workspace,
             progress=tell,

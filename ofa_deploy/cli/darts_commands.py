@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,46 +33,6 @@ def darts() -> None:
     Example:
       ofa-deploy darts search -c pipelines/darts_digits.yaml
     """
-
-
-def read_recipe(config: str) -> DartsRecipe:
-    """Read a recipe by its file's name."""
-    from ofa_deploy.config import find_file, read_document
-    from ofa_deploy.differentiable import DartsRecipe
-
-    return read_document(DartsRecipe, find_file(config, "pipelines"))
-
-
-def read_genotype(path: Path) -> Genotype:
-    """The genotype in a file that ``derive`` or ``search`` wrote, or in the folder of a search."""
-    from ofa_deploy.errors import UsageError
-    from ofa_deploy.space import Genotype
-
-    data = _read(path)
-    try:
-        return Genotype.of(data.get("genotype", data))
-    except UsageError as error:
-        raise UsageError(f"{path}: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from ofa_deploy.errors import UsageError
-
-    file = path / "search.json" if path.is_dir() else path
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read cells from {file}: {error}; find cells with: ofa-deploy darts search") from error
-    if not isinstance(data, dict):
-        raise UsageError(f"{file} holds no cells; find cells with: ofa-deploy darts search")
-    return data
-
-
-def search_course(path: Path) -> dict[str, Any] | None:
-    """The search that found a genotype, as a report shows it: nodes, weights and figures; None without a search."""
-    data = _read(path)
-    shown = ("nodes", "history", "candidates", "acted")
-    return {name: data[name] for name in shown} if all(name in data for name in shown) else None
 
 
 def _folder(workspace: Path | None, output: Path | None, *names: str) -> Path:
@@ -127,6 +87,7 @@ def search(
         --strategy gradient --strategy evolution
     """
     from ofa_deploy.cli.compare_strategies import compare_strategies
+    from ofa_deploy.differentiable.found_cells import read_recipe
 
     recipe = read_recipe(config)
     folder = _folder(workspace, output, recipe.name)
@@ -219,6 +180,7 @@ def train(
       ofa-deploy darts train -c pipelines/darts_digits.yaml
     """
     from ofa_deploy.differentiable import train_network
+    from ofa_deploy.differentiable.found_cells import read_genotype, read_recipe
     from ofa_deploy.space import network_macs, network_params
 
     recipe = read_recipe(config)
@@ -259,12 +221,13 @@ def show(cells: Path, svg: Path | None, output: Path | None, as_json: bool) -> N
     Example:
       ofa-deploy darts show .ofa/darts/darts_digits -o cells.html
     """
+    from ofa_deploy.differentiable.found_cells import read_cells, read_genotype
     from ofa_deploy.documents.cells_document import CellsFound
     from ofa_deploy.files import write_atomic
     from ofa_deploy.report.cell_page import render_cells
     from ofa_deploy.report.cell_pictures import cells_svg
 
-    data, genotype = _read(cells), read_genotype(cells)
+    data, genotype = read_cells(cells), read_genotype(cells)
     history, found = data.get("history", []), CellsFound.read({**genotype.to_json(), **data})
     if svg is not None:
         write_atomic(svg, cells_svg(found).encode())

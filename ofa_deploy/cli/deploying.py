@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ofa_deploy.cli.cell_options import CellChoice, cell_options, cell_subject
-from ofa_deploy.cli.measure_commands import protocol_options
+from ofa_deploy.cli.cell_options import cell_options
 from ofa_deploy.cli.options import (
     BUDGET,
     FINETUNING,
@@ -24,17 +23,18 @@ from ofa_deploy.cli.options import (
 )
 from ofa_deploy.cli.output import emit, progress
 from ofa_deploy.cli.precision_option import precision_option, precisions_option
-from ofa_deploy.cli.request import Request, check_space, plan_options, request_options
+from ofa_deploy.cli.protocol_options import protocol_options
+from ofa_deploy.cli.search_options import Asked, asked_options, check_space, plan_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
-    from ofa_deploy.api.searching import Front
-    from ofa_deploy.search import Plan
+    from ofa_deploy.config import CellChoice, Plan
+    from ofa_deploy.fleet import Protocol
     from ofa_deploy.space import Arch, Family
 
 
 @command(first=("target", "max_ms", "supernet", "precisions", "finetune", "output"))
-@request_options
+@asked_options
 @plan_options
 @option(
     "--no-profile",
@@ -81,11 +81,10 @@ if TYPE_CHECKING:
 @click.pass_obj
 def extract(
     workspace: Path | None,
-    request: Request,
+    asked: Asked,
     plan: Plan,
     no_profile: bool,
-    se: float,
-    cap_s: float,
+    protocol: Protocol,
     front: Path | None,
     finetune: int | None,
     finetune_epochs: int | None,
@@ -114,61 +113,36 @@ def extract(
       ofa-deploy extract --target local --max-ms 2
       ofa-deploy extract --target local --max-ms 2 --max-params 2e6 --finetune 3
     """
-    from ofa_deploy.api.extracting import extract as run
+    from ofa_deploy.api.extracting import deliver
+    from ofa_deploy.deploy.request import KnownFront, Request
     from ofa_deploy.fleet import resolve_target
     from ofa_deploy.store import Workspace
 
-    if finetune_epochs and not finetune:
-        raise click.UsageError("--finetune-epochs needs --finetune")
-    if cells and len(precisions) > 1:
-        raise click.UsageError("--family darts takes a single --precision")
-    if cells and (finetune or front or baselines):
-        raise click.UsageError(
-            "--finetune, --front and --baselines work on a supernet's subnets, not with --family darts"
-        )
     opened = Workspace.open(workspace)
-    resolve_target(request.target, opened, measure=True)  # a wrong name must fail before the supernet is loaded
-    measuring: dict[str, Any] = {"may_profile": not no_profile, "se": se, "cap_s": cap_s}
+    request = Request(
+        target=resolve_target(asked.target, opened, measure=True),
+        constraints=asked.constraints,
+        precisions=precisions,
+        source=asked.source(cells),
+        plan=plan,
+        seed=asked.seed,
+        front=KnownFront.read(front, asked.target) if front else None,
+        finetune=finetune or 0,
+        finetune_epochs=finetune_epochs,
+        may_profile=not no_profile,
+        protocol=protocol,
+        embed_preprocessing=embed_preprocessing,
+        baselines=baselines,
+        output=output,
+    )
     with progress() as tell:
-        subject: dict[str, Any]
-        if cells:
-            subject = {"supernet": cell_subject(opened, cells, request, precisions, measuring, tell)}
-        else:
-            subject = request.subject
-        bundle = run(
-            request.target,
-            **{"seed": request.seed, **subject},
-            precision=precisions,
-            strategy=plan.strategy,
-            plan=plan,
-            front=_front(front, request.target) if front else None,
-            finetune=finetune or 0,
-            finetune_epochs=finetune_epochs,
-            **measuring,
-            embed_preprocessing=embed_preprocessing,
-            baselines=baselines,
-            output=output,
-            workspace=opened,
-            progress=tell,
-            options=[*(cells.words if cells else []), *(["--front", str(front)] if front else [])],
-            **vars(request.constraints),
-        )
-    if request.as_json:
+        bundle = deliver(request, opened, tell)
+    if asked.as_json:
         emit({**bundle.report, "bundle": str(bundle.path)})
         return
     click.echo(summary(bundle.report, bundle.path))
     for note in bundle.report["notes"]:
         click.echo(f"note: {note}")
-
-
-def _front(file: Path, target: str) -> Front:
-    from ofa_deploy.api.searching import Front
-    from ofa_deploy.errors import UsageError
-
-    found = read_arch(file)
-    if found.get("kind") != "front":
-        raise UsageError(f"{file} holds no front; make one with: ofa-deploy pareto --target {target} -o {file}")
-    return Front(found)
 
 
 def summary(report: dict[str, Any], folder: Path) -> str:

@@ -9,7 +9,7 @@ import click
 
 from ofa_deploy.cli.options import BUDGET, command, now_option, option, output_option
 from ofa_deploy.cli.output import emit, picture, progress, shout, slower
-from ofa_deploy.cli.request import Request, front_options
+from ofa_deploy.cli.search_options import Asked, front_options
 
 
 @command(first=("targets", "points", "supernet", "statistic", "output", "as_json"))
@@ -28,7 +28,7 @@ from ofa_deploy.cli.request import Request, front_options
 def pareto(
     workspace: Path | None,
     points: int,
-    request: Request,
+    asked: Asked,
     now: bool,
     output: Path | None,
 ) -> None:
@@ -47,17 +47,17 @@ def pareto(
 
     with progress() as tell:
         found = run(
-            request.targets,
+            asked.targets,
             points=points,
             now=now,
-            **request.subject,
+            **asked.subject,
             workspace=workspace,
             progress=tell,
-            **vars(request.constraints),
+            **vars(asked.constraints),
         )
     if output is not None:
         found.save(output)
-    if request.as_json:
+    if asked.as_json:
         emit(found.answer)
         return
     for line in _table(found.answer, list(found.answer["fronts"])):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from ofa_deploy.cli.cell_options import CellChoice, cell_family, cell_options
+from ofa_deploy.cli.cell_options import cell_options
 from ofa_deploy.cli.options import (
     BUDGET,
     MEASURING,
@@ -23,35 +22,15 @@ from ofa_deploy.cli.options import (
 )
 from ofa_deploy.cli.output import SIMULATED, emit, progress, shout, slower
 from ofa_deploy.cli.precision_option import precision_option
+from ofa_deploy.cli.protocol_options import protocol_options
 from ofa_deploy.cli.ranking_audit import RankingRequest, audit_ranking, ranking_options
 from ofa_deploy.cli.spaces import read_arch
 
 if TYPE_CHECKING:
+    from ofa_deploy.config import CellChoice
+    from ofa_deploy.fleet import Protocol
     from ofa_deploy.fleet.auditing import Audit as Audited
     from ofa_deploy.latency_models import PredictedNow
-
-CommandT = TypeVar("CommandT", bound=Callable[..., object])
-
-
-def protocol_options(command: CommandT) -> CommandT:
-    """Add the options that say how long and how precisely a device measures."""
-    se = option(
-        "--se",
-        default=0.01,
-        show_default=True,
-        type=click.FloatRange(0, 1, min_open=True, max_open=True),
-        group=MEASURING,
-        help="Measure each item until its relative standard error is this small.",
-    )
-    cap = option(
-        "--cap-s",
-        default=120.0,
-        show_default=True,
-        type=click.FloatRange(0, min_open=True),
-        group=MEASURING,
-        help="Stop measuring an item after this many seconds in any case.",
-    )
-    return se(cap(command))
 
 
 @command(first=("target", "precision", "resolutions", "networks", "few", "refresh"))
@@ -95,8 +74,7 @@ def profile(
     refresh: bool,
     seed: int,
     precision: str | None,
-    se: float,
-    cap_s: float,
+    protocol: Protocol,
     as_json: bool,
 ) -> None:
     """Measure a device, and keep its latency table.
@@ -123,8 +101,8 @@ def profile(
             few=few,
             refresh=refresh,
             precision=precision,
-            se=se,
-            cap_s=cap_s,
+            se=protocol.se,
+            cap_s=protocol.cap_s,
             seed=seed,
             workspace=workspace,
             progress=tell,
@@ -195,8 +173,7 @@ def audit(
     statistic: str,
     seed: int,
     precision: str | None,
-    se: float,
-    cap_s: float,
+    protocol: Protocol,
     ranking: RankingRequest | None,
     cells: CellChoice | None,
     output: Path | None,
@@ -224,6 +201,7 @@ def audit(
         return
     from ofa_deploy.api.measuring import NETWORKS
     from ofa_deploy.api.measuring import audit as run
+    from ofa_deploy.deploy.sources import cell_family
     from ofa_deploy.store import Workspace
 
     if cells and (space_name or resolutions):
@@ -232,13 +210,13 @@ def audit(
     with progress() as tell:
         done = run(
             target,
-            space=cell_family(opened, cells)[1].space if cells else space_name,
+            space=cell_family(cells, opened).space if cells else space_name,
             resolutions=resolutions,
             networks=networks or NETWORKS,
             statistic=statistic,
             precision=precision,
-            se=se,
-            cap_s=cap_s,
+            se=protocol.se,
+            cap_s=protocol.cap_s,
             seed=seed,
             output=output,
             workspace=opened,

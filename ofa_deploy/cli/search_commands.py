@@ -14,7 +14,7 @@ import click
 from ofa_deploy.cli.options import OUTPUT, SEARCH, command, now_option, option, output_option, space_option
 from ofa_deploy.cli.output import emit, picture, progress, shout, slower, write_picture
 from ofa_deploy.cli.precision_option import precisions_option
-from ofa_deploy.cli.request import Bounded, Request, constraint_options, limit_options, request_options
+from ofa_deploy.cli.search_options import Asked, Bounded, asked_options, constraint_options, limit_options
 from ofa_deploy.terms import STRATEGY_NAMES
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
 
 
 @command(first=("target", "max_ms", "supernet", "strategies", "precisions", "as_json"))
-@request_options
+@asked_options
 @option(
     "--strategy",
     "strategies",
@@ -51,7 +51,7 @@ EVALUATIONS = 1000  # subnets that each strategy of a comparison may assess
 @click.pass_obj
 def search(
     workspace: Path | None,
-    request: Request,
+    asked: Asked,
     strategies: tuple[str, ...],
     plan: Plan,
     precisions: tuple[str, ...],
@@ -82,10 +82,10 @@ def search(
     if seeds is not None and len(precisions) > 1:
         raise click.UsageError("--compare takes a single --precision")
     with progress() as tell:
-        asked = question(
-            request.target,
-            request.constraints,
-            **request.subject,
+        ready = question(
+            asked.target,
+            asked.constraints,
+            **asked.subject,
             precision=precisions,
             strategies=strategies,
             plan=plan,
@@ -94,28 +94,28 @@ def search(
             progress=tell,
         )
         if seeds is None:
-            found = answered(asked, strategies[0] if strategies else "evolution", plan, request.seed)
+            found = answered(ready, strategies[0] if strategies else "evolution", plan, asked.seed)
         else:
-            (problem,) = asked.problems.values()
+            (problem,) = ready.problems.values()
             limit = plan.evaluations or (None if plan.time_limit else EVALUATIONS)
             chosen = strategies or [name for name in STRATEGIES if name != GRADIENT]
-            runs = range(request.seed, request.seed + seeds)
+            runs = range(asked.seed, asked.seed + seeds)
             compared = compare(problem, chosen, runs, limit, plan.time_limit)
-            facts = {"space": asked.space.name, "target": request.target, "simulated": asked.simulated, "seeds": seeds}
-            judge = asked.predictor
+            facts = {"space": ready.space.name, "target": asked.target, "simulated": ready.simulated, "seeds": seeds}
+            judge = ready.predictor
             facts |= {"predicted": judge is not None, "predictor_error": judge.error if judge else None}
-            _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, request)
+            _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, asked)
             return
-    _tell_best(found, request)
+    _tell_best(found, asked)
 
 
-def _tell_best(found: Found, request: Request) -> None:
+def _tell_best(found: Found, asked: Asked) -> None:
     """Print the best of the precisions' answers. Without a predictor, no accuracy."""
     from ofa_deploy.documents.predictor_error import PredictorError
     from ofa_deploy.report.text import predicted
 
     result, best = found.best, found.best.best
-    if request.as_json:
+    if asked.as_json:
         emit(found.to_json())
         return
     accuracy = (
@@ -123,7 +123,7 @@ def _tell_best(found: Found, request: Request) -> None:
     )
     click.echo(
         f"{shout(found.simulated)}predicted in {found.precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "
-        f"{100 * request.constraints.confidence:g} % confidence below {best.upper_ms:.4g} ms "
+        f"{100 * asked.constraints.confidence:g} % confidence below {best.upper_ms:.4g} ms "
         f"({result.evaluations} subnets assessed in {result.seconds:.1f} s)\n"
         f"{json.dumps(best.arch.to_json())}"
     )
@@ -131,7 +131,7 @@ def _tell_best(found: Found, request: Request) -> None:
         click.echo(f"the device is {slower(found.level)}")
 
 
-def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, request: Request) -> None:
+def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | None, asked: Asked) -> None:
     from ofa_deploy.documents.strategies_document import StrategiesFound
     from ofa_deploy.report.strategies import render_strategies, strategies_svg
     from ofa_deploy.report.text import pct, predicted
@@ -140,7 +140,7 @@ def _tell_compared(found: list[Compared], facts: dict[str, Any], output: Path | 
     read = StrategiesFound.read(answer)
     if output is not None:
         write_picture(output, answer, lambda: strategies_svg(read), lambda: render_strategies(read))
-    if request.as_json:
+    if asked.as_json:
         emit(answer)
         return
     for one in sorted(found, key=lambda compared: -compared.best.mean):

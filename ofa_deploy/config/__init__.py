@@ -1,10 +1,19 @@
 """The YAML documents as pydantic models; an unknown key is an error that names the file and the line."""
 
-from ofa_deploy.config.asked import GRADIENT, Constraints, OtherConstraints, Plan, PlanTerms, known_strategy, term
+from ofa_deploy.config.asked import (
+    GRADIENT,
+    CellChoice,
+    Constraints,
+    OtherConstraints,
+    Plan,
+    PlanTerms,
+    known_strategy,
+    term,
+)
 from ofa_deploy.config.data_config import Augmentation, DataConfig, Normalisation
 from ofa_deploy.config.shipped_files import find_file, shipped_folder
 from ofa_deploy.config.space_document import ElasticDocument, SpaceDocument
-from ofa_deploy.config.target_profile import BROWSER, LOCAL, PUBLISHED, SIMULATED, TargetProfile
+from ofa_deploy.config.target_profile import BROWSER, LOCAL, PUBLISHED, SIMULATED, Precision, TargetProfile
 from ofa_deploy.config.train_recipe import AccuracyConfig, PhaseConfig, Proxy, TrainRecipe
 from ofa_deploy.config.yaml_document import (
     Bound,
@@ -26,6 +35,7 @@ __all__ = [
     "AccuracyConfig",
     "Augmentation",
     "Bound",
+    "CellChoice",
     "Constraints",
     "DataConfig",
     "Document",
@@ -37,6 +47,7 @@ __all__ = [
     "Plan",
     "PlanTerms",
     "Positive",
+    "Precision",
     "Proxy",
     "Some",
     "SpaceDocument",

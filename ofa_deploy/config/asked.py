@@ -5,11 +5,12 @@ Programs make these documents, too: there a wrong value is a ``UsageError`` that
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
-from ofa_deploy.config.yaml_document import Document
+from ofa_deploy.config.yaml_document import Document, Positive
 from ofa_deploy.errors import UsageError
 from ofa_deploy.terms import BOUNDS, STRATEGY_NAMES, TERMS, Relaxation, Statistic
 
@@ -144,6 +145,14 @@ class PlanTerms(Document):
 class Plan(Asked, PlanTerms):
     """How to search; ``search.search`` says what each limit does."""
 
+    def following(self, strategy: str) -> Plan:
+        """The same limits for another strategy.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        return Plan.model_validate({**self.model_dump(), "strategy": strategy})
+
     @property
     def options(self) -> list[str]:
         """The words of a command that searches alike."""
@@ -154,6 +163,36 @@ class Plan(Asked, PlanTerms):
             words += ["--relaxation", self.relaxation, "--gradient-steps", str(self.gradient_steps)]
             words += ["--train-weights"] if self.train_weights else []
         return words
+
+
+class CellChoice(Document):
+    """Networks of cells: which cells, in which sizes, and whether the one that fits is trained.
+
+    Attributes:
+        config: the recipe of the cell search: a file of your own, or one of the package.
+        genotype: file or folder with the cells; by default what the recipe's search found.
+        cells: numbers of cells that the network may have; by default the recipe's.
+        channels: numbers of channels that it may have; by default the recipe's.
+        random_weights: leaves the weights random, to study latency without training.
+    """
+
+    config: str
+    genotype: Path | None = None
+    cells: tuple[Positive, ...] = ()
+    channels: tuple[Positive, ...] = ()
+    random_weights: bool = False
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options of a command that asks for the same family, by name."""
+        return {"family": "darts", **self.model_dump(exclude={"random_weights"})}
+
+    @property
+    def words(self) -> list[str]:
+        """The words of a command that asks for the same."""
+        given = {name: value if isinstance(value, tuple) else (value,) for name, value in self.options.items()}
+        words = [w for name, values in given.items() for v in values if v is not None for w in (f"--{name}", str(v))]
+        return [*words, *(["--random-weights"] if self.random_weights else [])]
 
 
 def known_strategy(name: str, kind: str = "strategy") -> str:

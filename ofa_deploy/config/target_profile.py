@@ -13,6 +13,8 @@ BROWSER: Final = "ort-web-"  # how the runtimes begin whose agent is a web page
 LOCAL: Final = "local"  # the target that is this machine, and needs no registration
 SIMULATED: Final = "simulated"  # the runtime of a device that is made of its profile's figures
 
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
 
 class Fact(Document):
     """What is publicly known of a device.
@@ -106,7 +108,7 @@ class TargetProfile(Document):
         "published",
     ]
     provider: str = "CPUExecutionProvider"
-    precision: Literal["fp32", "fp16", "bf16", "int8"] = "fp32"
+    precision: Precision = "fp32"
     batch: Positive = 1
     threads: Positive = 1
     opset: Annotated[int, Field(ge=11, le=21)] = 17

@@ -24,7 +24,7 @@ from ofa_deploy.space import PRESETS, Family
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:  # it loads torch, which an audit does not need
-    from ofa_deploy.deploy.extract import Extraction
+    from ofa_deploy.deploy.extraction import Extraction
 
 
 def audit_folder(path: Path) -> Path:

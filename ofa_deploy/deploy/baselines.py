@@ -270,6 +270,21 @@ def measure_together(
     return Together([_row(one, record) for one, record in zip(picked, theirs, strict=True)], theirs, own)
 
 
+def check_baselines(workspace: Workspace, subject: Subject, target: TargetProfile) -> None:
+    """Say before minutes of measuring what would be in the way after them.
+
+    Raises:
+        UsageError: the subject has no images, or no hand-picked network was trained on them.
+    """
+    if subject.data is None:
+        raise UsageError(f"{subject.name} has no images here, by which hand-picked networks could be compared")
+    if not known_baselines(workspace, subject.data.fingerprint):
+        raise UsageError(
+            f"no hand-picked network was trained on {subject.data.name} here: train some first with "
+            f"ofa-deploy baseline --target {target.name}"
+        )
+
+
 def beside_baselines(
     fleet: Fleet,
     workspace: Workspace,

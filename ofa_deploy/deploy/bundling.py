@@ -10,7 +10,7 @@ from typing import Any
 
 from ofa_deploy.accuracy.belief import Validation
 from ofa_deploy.deploy.baselines import Together
-from ofa_deploy.deploy.extract import Extraction
+from ofa_deploy.deploy.extraction import Extraction
 from ofa_deploy.deploy.report_making import build_report
 from ofa_deploy.deploy.verification import check_accuracy, runnable, tested
 from ofa_deploy.documents.audit_document import Audit

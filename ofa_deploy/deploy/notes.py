@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from ofa_deploy.deploy.extract import Extraction, Finalist
+from ofa_deploy.deploy.extraction import Extraction, Finalist
 from ofa_deploy.deploy.finetuning import SCRATCH, Tuned
 from ofa_deploy.deploy.subject import INHERITED
 from ofa_deploy.deploy.unused_budget import unused_notes

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ofa_deploy.config import TargetProfile
-from ofa_deploy.deploy.extract import Extraction
+from ofa_deploy.deploy.extraction import Extraction
 from ofa_deploy.deploy.finetuning import VALID
 from ofa_deploy.deploy.verification import allowed_drop, share_of, tested
 from ofa_deploy.documents.report_document import PrecisionOffer

@@ -40,7 +40,7 @@ def ready_model(
     table = load_table(workspace, target)
     if statistic != "p50" and "statistic" in table.condition:
         raise UsageError(f"the imported table of {target.name} has one value a block, no {statistic}; use p50")
-    covered = [r for r in space.resolutions if not _missing(table, space, r)]
+    covered = covered_in(table, space)
     if few := () if table.rows or has_blocks(workspace, target) else _measured_whole(table, space):
         few_space = space.with_resolutions(few)
         return load_model(workspace, target, few_space, statistic), PopulationCodec(few_space)
@@ -57,6 +57,11 @@ def ready_model(
         table = profile(fleet, workspace, target, space, networks, protocol=protocol, progress=progress)
         covered = list(space.resolutions)
     return LatencyModel(table, statistic=statistic), PopulationCodec(space.with_resolutions(tuple(covered)))
+
+
+def covered_in(table: LatencyTable, space: Family) -> list[int]:
+    """The resolutions at which all blocks of a family were measured."""
+    return [resolution for resolution in space.resolutions if not _missing(table, space, resolution)]
 
 
 def _measured_whole(table: LatencyTable, space: Family) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ofa_deploy.deploy.earlier_answers import answers_of
-from ofa_deploy.deploy.extract import Extraction
+from ofa_deploy.deploy.extraction import Extraction
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.store import Workspace
 from ofa_deploy.store.store import ONE_SHOT

@@ -15,7 +15,7 @@ from ofa_deploy.blocks import Network
 from ofa_deploy.deploy.audits import audit_command
 from ofa_deploy.deploy.baselines import Together, budget_now
 from ofa_deploy.deploy.earlier_answers import ran_under
-from ofa_deploy.deploy.extract import Extraction, Finalist
+from ofa_deploy.deploy.extraction import Extraction, Finalist
 from ofa_deploy.deploy.notes import notes_on
 from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.deploy.verification import share_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from ofa_deploy.deploy.extract import Extraction, Finalist
+from ofa_deploy.deploy.extraction import Extraction, Finalist
 from ofa_deploy.errors import OpNotProfiled
 from ofa_deploy.report.text import ms
 

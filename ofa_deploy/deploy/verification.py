@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ofa_deploy.config import BROWSER, SIMULATED, TargetProfile
-from ofa_deploy.deploy.extract import Extraction, Finalist
+from ofa_deploy.deploy.extraction import Extraction, Finalist
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.preprocessing_document import Framing, Preprocessing
 from ofa_deploy.documents.report_document import Report

@@ -25,6 +25,7 @@ from ofa_deploy.pipeline.outcome import Outcome, Unit
 from ofa_deploy.pipeline.remembered import Begun, Memory, digest
 from ofa_deploy.store import Workspace
 
+LATER = ("precision", "front", "darts")  # keys that earlier versions did not have: without them a stage is unchanged
 EVERYWHERE = "local"  # the target of a pipeline that names none
 OutputsT = TypeVar("OutputsT", bound=Mapping[str, object] | str)  # what a unit leaves is remembered as JSON
 
@@ -159,4 +160,5 @@ def rows_hash(table: LatencyTable) -> str:
 
 def shared(stage: OnTargets) -> dict[str, object]:
     """What a stage asks of each of its targets and budgets."""
-    return stage.model_dump(exclude={"target", "targets", "max_ms", "spread"})
+    asked = stage.model_dump(exclude={"target", "targets", "max_ms", "spread"})
+    return {name: value for name, value in asked.items() if value or name not in LATER}

@@ -10,7 +10,18 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from ofa_deploy.config import Bound, Document, OtherConstraints, PlanTerms, Positive, Some, TrainRecipe, term
+from ofa_deploy.config import (
+    Bound,
+    CellChoice,
+    Document,
+    OtherConstraints,
+    PlanTerms,
+    Positive,
+    Precision,
+    Some,
+    TrainRecipe,
+    term,
+)
 from ofa_deploy.documents.document import Free, FreeObject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.json_types import JSON
@@ -108,6 +119,9 @@ class ExtractStage(PlanTerms, OtherConstraints, OnTargets):
         stage: ``extract``.
         max_ms: latency budgets in ms.
         spread: chooses this many budgets over the feasible range, instead of ``max_ms``.
+        precision: the only precision, or several, of which the best network counts; default: the target's own.
+        front: JSON file that ``pareto`` wrote: the finalists are taken from it, without a search.
+        darts: networks of cells, in the place of the supernet's subnets.
         seed: of the search.
         finetune: fine-tunes this many of the finalists that fit before the choice.
         finetune_epochs: epochs of fine-tuning; default: a quarter of the recipe's.
@@ -118,13 +132,16 @@ class ExtractStage(PlanTerms, OtherConstraints, OnTargets):
     stage: Literal["extract"]
     max_ms: tuple[Bound, ...] = ()
     spread: Annotated[int, Field(ge=0)] = 0
+    precision: tuple[Precision, ...] = ()
+    front: Path | None = None
+    darts: CellChoice | None = None
     seed: int = 0
     finetune: Annotated[int, Field(ge=0)] = 0
     finetune_epochs: Positive | None = None
     embed_preprocessing: bool = False
     protocol: FreeObject = Field(default_factory=dict)
 
-    @field_validator("max_ms", mode="before")
+    @field_validator("max_ms", "precision", mode="before")
     @classmethod
     def _one(cls, value: object) -> object:
         return value if isinstance(value, (list, tuple)) else [value]

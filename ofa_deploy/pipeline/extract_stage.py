@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from math import inf
 from typing import Any
 
-from ofa_deploy.config import TargetProfile, read_document
+from ofa_deploy.config import CellChoice, Constraints, TargetProfile, read_document
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.earlier_answers import answers_of
-from ofa_deploy.deploy.extract import Extraction
-from ofa_deploy.deploy.orders import Order
+from ofa_deploy.deploy.fulfil import Past, fulfil
+from ofa_deploy.deploy.request import KnownFront, Request, Source, bundle_name, check_together
+from ofa_deploy.deploy.sources import load_source
+from ofa_deploy.differentiable.found_cells import read_genotype, read_recipe
 from ofa_deploy.documents.answer_document import Answered
+from ofa_deploy.documents.audit_document import Audit
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import changed_files
-from ofa_deploy.fleet import Protocol
+from ofa_deploy.fleet import Protocol, in_precision
 from ofa_deploy.fleet.gauge import fresh_session
-from ofa_deploy.latency import differences
 from ofa_deploy.latency_models import load_table
-from ofa_deploy.pipeline.context import Context, shared
+from ofa_deploy.pipeline.context import Context, file_sha256, rows_hash, shared
 from ofa_deploy.pipeline.document import ExtractStage
-from ofa_deploy.pipeline.remembered import Begun
-from ofa_deploy.search import Constraints
-from ofa_deploy.store import Workspace
+from ofa_deploy.pipeline.remembered import Begun, digest
 
 
 def extract_stage(run: Context, stage: ExtractStage) -> None:
@@ -42,7 +41,7 @@ def extract_stage(run: Context, stage: ExtractStage) -> None:
 def _extract(run: Context, stage: ExtractStage, target: TargetProfile, budget: float | None) -> None:
     """One bundle, for a budget that was given."""
     constraints = stage.constraints(budget)
-    folder = "-".join([target.name, *constraints.names])
+    folder = bundle_name(target, constraints, stage.precision, stage.darts)
     answers = _answers(run, target, budget)
     outputs = run.unit(
         f"extract {folder}",
@@ -62,7 +61,7 @@ def _derived(run: Context, stage: ExtractStage, target: TargetProfile, spread: S
     """
     answers = _answers(run, target, None)
     outputs = run.unit(
-        f"extract {target.name} {spread.place + 1} of {spread.count}",
+        " ".join(["extract", target.name, str(spread.place + 1), "of", str(spread.count), *_kind(stage)]),
         target.name,
         lambda: _inputs(run, stage, target, {"spread": [spread.place, spread.count, spread.above]}, answers),
         lambda begun: _bundle(run, stage, target, stage.constraints(None), begun, answers, spread),
@@ -77,8 +76,25 @@ def _derived(run: Context, stage: ExtractStage, target: TargetProfile, spread: S
 def _inputs(
     run: Context, stage: ExtractStage, target: TargetProfile, asked: dict[str, Any], answers: list[Answered]
 ) -> dict[str, Any]:
-    known = {"answers": [one.to_json() for one in answers]} if answers else {}
+    known: dict[str, Any] = {"answers": [one.to_json() for one in answers]} if answers else {}
+    known |= {"front": file_sha256(stage.front)} if stage.front else {}
+    known |= {"cells": _cells(run, stage.darts)} if stage.darts else {}
+    if stage.precision:
+        then = run.known(target)
+        known["tables"] = [rows_hash(load_table(then, in_precision(target, name))) for name in stage.precision]
     return {**run.rests_on(target), "stage": shared(stage), **asked, **known}
+
+
+def _kind(stage: ExtractStage) -> list[str]:
+    """What tells a stage's units from those of another stage on the same targets."""
+    return [*stage.precision, *(["darts"] if stage.darts else [])]
+
+
+def _cells(run: Context, choice: CellChoice) -> str:
+    """The hash of a cell search's recipe, and of the cells."""
+    recipe = read_recipe(choice.config)
+    genotype = read_genotype(choice.genotype or run.workspace.root / "darts" / recipe.name)
+    return digest([recipe.model_dump(mode="json"), genotype.to_json()])
 
 
 def _report(run: Context, folder: str) -> None:
@@ -105,38 +121,42 @@ def _bundle(
     spread: Spread | None = None,
 ) -> dict[str, Any]:
     """Extract and write the bundle: its folder and budget."""
-    which = f"budget {spread.place + 1} of {spread.count}" if spread else "-".join([target.name, *constraints.names])
-    order = Order(
-        subject=run.subject,
-        targets=(target,),
+    request = _request(stage, target, constraints, spread)
+    then = run.workspace.as_of(target.name, begun.newest)
+    past = Past(
+        workspace=run.known(target, begun.newest),
+        after=begun.newest,
+        answers=answers,
+        session=fresh_session(then, target.name, begun.at),
+        audit=Audit.read(audited) if (audited := run.audits.get(target.name)) else None,
+    )
+    subject = load_source(request.source, run.workspace, stage.seed, run.tell) if stage.darts else run.subject
+    done = fulfil(request, subject, run.fleet(), run.workspace, run.tell, past, run.folder)
+    return {"folder": done.folder.name, "budget": done.extraction.constraints.max_ms}
+
+
+def _request(
+    stage: ExtractStage, target: TargetProfile, constraints: Constraints, spread: Spread | None = None
+) -> Request:
+    return Request(
+        target=target,
         constraints=constraints,
-        seed=stage.seed,
+        precisions=stage.precision,
+        source=Source(cells=stage.darts),
         plan=stage.plan,
-        protocol=read_document(Protocol, stage.protocol),
+        seed=stage.seed,
+        front=KnownFront.read(stage.front, target.name) if stage.front else None,
         finetune=stage.finetune,
         finetune_epochs=stage.finetune_epochs,
+        protocol=read_document(Protocol, stage.protocol),
         embed_preprocessing=stage.embed_preprocessing,
         spread=spread,
     )
 
-    def attempt(workspace: Workspace, may_profile: bool) -> Extraction:
-        progress = partial(run.tell, f"measure finalists for {which}")
-        return order.extraction(run.fleet(), workspace, may_profile, progress, answers, session)
-
-    known, then = run.known(target, begun.newest), run.workspace.as_of(target.name, begun.newest)
-    session = fresh_session(then, target.name, begun.at)
-    profiled = bool(load_table(known, target).rows)
-    with run.fleet().replaying(target.name, begun.newest):
-        extraction = attempt(known if profiled else run.workspace, may_profile=not profiled)
-    if differences(extraction.chosen.predictor.table.condition, extraction.chosen.record.condition):
-        extraction = attempt(run.workspace, may_profile=True)  # another version of its runtime since
-    folder = "-".join([target.name, *extraction.constraints.names])
-    order.deliver(extraction, run.workspace, run.folder / folder, run.audits.get(target.name))
-    return {"folder": folder, "budget": extraction.constraints.max_ms}
-
 
 def check_extract(stage: ExtractStage) -> None:
     """Before anything slow happens."""
+    check_together(stage.darts, stage.precision, stage.finetune, stage.finetune_epochs, stage.front is not None)
     others = stage.constraints(None).bounds
     if not (stage.max_ms or stage.spread or others):
         where = ", ".join(stage.named) or "all targets"

@@ -34,6 +34,7 @@ from playwright.sync_api import sync_playwright
 
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.order import Order
 from ofa_deploy.deploy.subject import Subject, random_subject
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.fleet import Fleet, Protocol
@@ -129,7 +130,8 @@ def study(fleet: Fleet, workspace: Workspace, target: TargetProfile, subject: Su
     low, high = map(float, ends)
     budget = low + share * (high - low)
     say(f"{target.name}: extract for {budget:.4g} ms, between {low:.4g} and {high:.4g}")
-    found = extract(fleet, workspace, subject, target, Constraints(max_ms=budget), protocol=SHORT)
+    order = Order(subject, target, Constraints(max_ms=budget), protocol=SHORT)
+    found = extract(fleet, workspace, order)
     return Study(target, (low, high), budget, audited, found.chosen.point.arch, found.chosen.measured_ms)
 
 

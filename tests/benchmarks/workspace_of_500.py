@@ -25,6 +25,7 @@ from ofa_deploy.config import read_document
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.bundling import PARITY_IMAGES, build_bundle
 from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.order import Order
 from ofa_deploy.deploy.report_making import build_report
 from ofa_deploy.deploy.subject import load_subject
 from ofa_deploy.deploy.verification import tested
@@ -122,7 +123,7 @@ def measure(clock: Clock, folder: Path, supernet: str, networks: int) -> None:
         with Fleet.open(workspace) as fleet:
             clock("audit on 30 networks", lambda: audit(fleet, workspace, target, space, 30))
             found = clock(
-                "extract: search, measure, choose", lambda: extract(fleet, workspace, subject, target, budget)
+                "extract: search, measure, choose", lambda: extract(fleet, workspace, Order(subject, target, budget))
             )
         run = runner(target)[1]
         images = subject.images(found.chosen.point.arch, PARITY_IMAGES)

@@ -100,21 +100,21 @@ def test_a_pipeline_with_senseless_bounds_ends_before_it_trains(ofa_deploy, tmp_
 def test_the_common_options_arrive_as_one_checked_request() -> None:
     from click.testing import CliRunner
 
-    from ofa_deploy.cli.request import Request, request_options
+    from ofa_deploy.cli.search_options import Asked, asked_options
 
-    seen: list[Request] = []
+    seen: list[Asked] = []
 
     @click.command()
-    @request_options
+    @asked_options
     @click.option("--more", default=1)
-    def command(request: Request, more: int) -> None:
-        seen.append(request)
+    def command(asked: Asked, more: int) -> None:
+        seen.append(asked)
 
     runner = CliRunner()
     words = ["--max-ms", "2", "--max-memory-mb", "1.5", "--statistic", "p90", "--space", "s", "--random-weights"]
     assert runner.invoke(command, [*words, "--seed", "3", "--more", "2"]).exit_code == 0
-    (request,) = seen
-    assert (request.constraints.bounds, request.seed) == ({"max_ms": 2.0, "max_memory_mb": 1.5}, 3)
+    (asked,) = seen
+    assert (asked.constraints.bounds, asked.seed) == ({"max_ms": 2.0, "max_memory_mb": 1.5}, 3)
     for option in ("--max-ms", "--max-macs", "--max-params", "--max-memory-mb", "--max-energy-mj", "--confidence"):
         assert option in runner.invoke(command, ["--help"]).output
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from test_extract import SPACE, TARGET, MadeUpFleet, workspace  # noqa: F401
+from test_extract import SPACE, TARGET, MadeUpFleet, extract, workspace  # noqa: F401
 
 from ofa_deploy.deploy import bundling
 from ofa_deploy.deploy.audits import audit_command, keep_audit, newest_audit
-from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.notes import _table_notes
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.export import verify_bundle

@@ -15,8 +15,10 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy import bundling
 from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.cell_networks import family_subject
+from ofa_deploy.deploy.choosing import ranked, worth_measuring
 from ofa_deploy.deploy.earlier_answers import Earlier, earlier_answers
-from ofa_deploy.deploy.extract import _ranked, _worth_measuring, extract
+from ofa_deploy.deploy.extract import extract as extract_order
+from ofa_deploy.deploy.order import Order
 from ofa_deploy.deploy.precisions import extract_best
 from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.deploy.remember import remember_bundle
@@ -41,6 +43,11 @@ def build_bundle(*args):
 
 SPACE = load_space({"name": "narrow", "base": "tiny_16", "resolutions": (16,), "widths": (1.0,)})
 TARGET = TargetProfile(name="made-up", description="a test", runtime="onnxruntime", opset=17)
+
+
+def extract(fleet, workspace, subject, target, constraints, **more):
+    """The answer to an order."""
+    return extract_order(fleet, workspace, Order(subject, target, constraints, **more))
 
 
 class MadeUpFleet:
@@ -272,12 +279,12 @@ def test_a_subnet_that_fits_with_room_for_other_sessions_comes_first(workspace: 
         replace(finalist, valid=Validation(accuracy, 500), records=(finalist.record.model_copy(update={"p50": ms}),))
         for finalist, accuracy, ms in zip(found, (0.9, 0.8), (0.19, 0.17), strict=True)
     )
-    assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.01) == [better, roomy]
-    assert _ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.05) == [roomy, better]
-    assert _ranked([roomy, better], Constraints(max_ms=0.2, confidence=0.5), session_std=0.05) == [better, roomy]
-    assert _ranked([roomy, better], Constraints(max_ms=None), session_std=0.05) == [better, roomy]
+    assert ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.01) == [better, roomy]
+    assert ranked([roomy, better], Constraints(max_ms=0.2), session_std=0.05) == [roomy, better]
+    assert ranked([roomy, better], Constraints(max_ms=0.2, confidence=0.5), session_std=0.05) == [better, roomy]
+    assert ranked([roomy, better], Constraints(max_ms=None), session_std=0.05) == [better, roomy]
     proven = replace(better, earlier_ms=0.199)
-    assert _ranked([roomy, proven], Constraints(max_ms=0.2), session_std=0.05) == [proven, roomy], "it fitted before"
+    assert ranked([roomy, proven], Constraints(max_ms=0.2), session_std=0.05) == [proven, roomy], "it fitted before"
 
 
 def test_a_larger_derived_budget_gets_no_worse_network_when_the_device_gets_slower(workspace: Workspace) -> None:
@@ -336,15 +343,15 @@ def test_finalists_are_ranked_by_what_is_believed_not_by_a_lucky_validation(work
         replace(finalist, belief=Belief(mean, 0.003), valid=Validation(share, 500))
         for finalist, mean, share in zip(found, (0.90, 0.91), (0.915, 0.905), strict=True)
     )
-    assert _ranked([lucky, better], free, session_std=0.0) == [better, lucky]
+    assert ranked([lucky, better], free, session_std=0.0) == [better, lucky]
     assert better.worth == better.posterior.mean == pytest.approx(0.9098, abs=2e-4)
     sure = [replace(one, belief=Belief(one.belief.mean, 0.05)) for one in (lucky, better)]
-    assert _ranked(sure[::-1], free, session_std=0.0) == sure, "a predictor that errs by 5 points says little"
+    assert ranked(sure[::-1], free, session_std=0.0) == sure, "a predictor that errs by 5 points says little"
     zero = replace(better, belief=None, valid=Validation(0.0, 500))
     assert zero.worth < 0.01, "no right answer is a result, not an unknown accuracy"
     ahead = replace(found[0].point, accuracy=0.9095, arch=SPACE.smallest)
-    assert _worth_measuring([ahead], [lucky], free) == [ahead]
-    assert _worth_measuring([ahead], [lucky, better], free) == []
+    assert worth_measuring([ahead], [lucky], free) == [ahead]
+    assert worth_measuring([ahead], [lucky, better], free) == []
 
 
 def test_a_larger_budget_gets_no_worse_network_than_a_smaller_one_got(workspace: Workspace, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ import yaml
 
 from ofa_deploy.accuracy.belief import Belief, Validation, posterior
 from ofa_deploy.deploy import bundling
-from ofa_deploy.deploy.extract import extract
+from ofa_deploy.deploy.extract import extract as extract_order
 from ofa_deploy.deploy.finetuning import Tuning
+from ofa_deploy.deploy.order import Order
 from ofa_deploy.deploy.subject import load_subject, random_subject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.export import verify_bundle, write_bundle
@@ -37,6 +38,11 @@ def build_bundle(*args):
 
 ACCURACY = {"subnets": 8, "heldout": 3, "recalibration_images": 100, "images": 100}
 ARCH = load_space(SPACE).smallest
+
+
+def extract(fleet, workspace, subject, target, constraints, **more):
+    """The answer to an order."""
+    return extract_order(fleet, workspace, Order(subject, target, constraints, **more))
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.notes import notes_on
 from ofa_deploy.deploy.subject import random_subject
 from ofa_deploy.deploy.unused_budget import unused_notes
 from ofa_deploy.fleet.profiling import profile
 from ofa_deploy.search import Constraints
-from tests.deploy.test_extract import SPACE, TARGET, MadeUpFleet
+from tests.deploy.test_extract import SPACE, TARGET, MadeUpFleet, extract
 
 
 @pytest.fixture

@@ -21,11 +21,12 @@ from ofa_deploy.cli.options import (
 from ofa_deploy.terms import CONSTRAINTS, PLAN
 
 if TYPE_CHECKING:
-    from ofa_deploy.config import Constraints, Plan
+    from ofa_deploy.config import CellChoice, Constraints, Plan
+    from ofa_deploy.deploy.request import Source
 
 
 @dataclass(frozen=True)
-class Request:
+class Asked:
     """What to search, for which devices, and under which constraints."""
 
     constraints: Constraints
@@ -51,6 +52,23 @@ class Request:
         """
         check_space(self.space_name, self.random_weights)
         return {"supernet": self.supernet, "space": self.space_name, "accuracy": self.accuracy, "seed": self.seed}
+
+    def source(self, cells: CellChoice | None = None) -> Source:
+        """Which networks there are to choose from.
+
+        Args:
+            cells: networks of cells, in the place of all others.
+
+        Raises:
+            UsageError: options were given that do not go together.
+        """
+        from ofa_deploy.deploy.request import Source
+
+        if cells:
+            chosen = cells.model_copy(update={"random_weights": self.random_weights})
+            return Source(self.supernet, self.space_name, self.accuracy, chosen)
+        check_space(self.space_name, self.random_weights)
+        return Source(self.supernet, self.space_name, self.accuracy)
 
 
 @dataclass(frozen=True)
@@ -150,17 +168,17 @@ SUBJECT_OPTIONS = (
     json_option,
 )
 
-# for a command with one target and at least one bound: ``request``, a ``Request``
-request_options = gathered(
-    "request",
+# for a command with one target and at least one bound: ``asked``, an ``Asked``
+asked_options = gathered(
+    "asked",
     (question_option, target_option, *CONSTRAINT_OPTIONS, *SUBJECT_OPTIONS),
-    lambda values: Request(_bounded(values), (values.pop("target"),), **values),
+    lambda values: Asked(_bounded(values), (values.pop("target"),), **values),
 )
 # for a command with several targets and no latency budget: the same
 front_options = gathered(
-    "request",
+    "asked",
     (targets_option, *WITHOUT_LATENCY, *SUBJECT_OPTIONS),
-    lambda values: Request(_constraints(values), **values),
+    lambda values: Asked(_constraints(values), **values),
 )
 # for a command that judges what it is given: ``bounded``, a ``Bounded``
 constraint_options = gathered(
