@@ -11,6 +11,7 @@ Everything below is loaded when it is first used, so that ``import ofa_deploy`` 
 ``baseline``       train hand-picked networks, and measure them beside ours
 ``load_bundle``    open a bundle: its report, and predictions on images
 ``compare_spaces`` compare search spaces on a device, before anything is trained
+``suggest_space``  compose a search space of the blocks that a device runs best
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ofa_deploy.api.searching import pareto as pareto
     from ofa_deploy.api.searching import search as search
     from ofa_deploy.api.spaces import compare_spaces as compare_spaces
+    from ofa_deploy.api.spaces import suggest_space as suggest_space
     from ofa_deploy.api.supernets import load_supernet as load_supernet
 
 __version__ = "0.1.0"
@@ -43,6 +45,7 @@ __all__ = [
     "pareto",
     "profile",
     "search",
+    "suggest_space",
 ]
 
 _WHERE = {
@@ -55,6 +58,7 @@ _WHERE = {
     "baseline": "ofa_deploy.api.comparing",
     "load_bundle": "ofa_deploy.api.bundles",
     "compare_spaces": "ofa_deploy.api.spaces",
+    "suggest_space": "ofa_deploy.api.spaces",
 }
 
 

@@ -1,4 +1,4 @@
-"""``compare_spaces``: which search space promises more on a device, before anything is trained."""
+"""``compare_spaces`` and ``suggest_space``: the search space for a device, before anything is trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.api.common import Where, in_frame, opened, targets_in
 from ofa_deploy.config import Constraints, TrainRecipe, find_file, read_document
@@ -15,6 +15,9 @@ from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.notices import Tell, silent
 from ofa_deploy.space import SearchSpace, load_space
+
+if TYPE_CHECKING:
+    from ofa_deploy.deploy.space_suggestion import Suggestion
 
 
 @dataclass(frozen=True)
@@ -119,3 +122,58 @@ def compare_spaces(
     evidence = gather(where, loaded, read, train, epochs, seed)
     measure = partial(Fleet.open, where) if profile else None
     return SpaceComparison(compare(measure, where, found, contest, evidence, progress))
+
+
+def suggest_space(
+    target: str = "local",
+    *,
+    max_ms: float,
+    image: tuple[int, int, int] = (1, 28, 28),
+    classes: int = 10,
+    name: str = "suggested",
+    precision: str | None = None,
+    output: str | Path | None = None,
+    workspace: Where = None,
+    progress: Tell = silent,
+) -> Suggestion:
+    """Compose a search space of the blocks that a device runs at the best rate.
+
+    The function measures a small grid of blocks: kinds, widths and kernels at the shape of each stage.
+
+    Args:
+        target: the device: ``local``, a registered one, or a kind of device to simulate.
+        max_ms: the latency budget in ms.
+        image: channels, height and width of the images; height and width are equal.
+        classes: the number of classes.
+        name: of the space.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; by default the one of the device's profile.
+        output: the YAML file to write.
+        workspace: the workspace or its folder; it keeps the measurements.
+        progress: called with a description and a dictionary of numbers.
+
+    Returns:
+        The space, and the rates that it rests on.
+
+    Raises:
+        UsageError: there is no such device, or no space is for such images.
+        InfeasibleBudget: not even the fastest network of the space meets the budget.
+        DeviceUnavailable: the device does not answer.
+
+    Example:
+        >>> ofa_deploy.suggest_space("local", max_ms=0.1, output="space.yaml").space.stages[0].block
+        'conv'
+    """
+    from ofa_deploy.deploy.space_suggestion import Wish
+    from ofa_deploy.deploy.space_suggestion import suggest_space as suggest
+    from ofa_deploy.fleet import Fleet
+
+    where = opened(workspace)
+    (found,) = targets_in(target, precision, where, measure=True)
+    if image[1] != image[2]:
+        raise UsageError(f"images of {image[1]} × {image[2]} pixels: a space's images are square")
+    Constraints(max_ms=max_ms)  # a wrong budget must fail now, not after measuring
+    with Fleet.open(where) as fleet:
+        suggestion = suggest(fleet, where, found, Wish(name, image[0], image[1], classes, max_ms), progress)
+    if output is not None:
+        write_atomic(Path(output), suggestion.text.encode())
+    return suggestion

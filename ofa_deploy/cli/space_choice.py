@@ -1,4 +1,4 @@
-"""`space compare`: which search space promises more on a device."""
+"""`space compare` and `space suggest`: the search space for a device."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ofa_deploy.cli.options import (
     BUDGET,
     MEASURING,
     SEARCH,
+    SUBJECT,
     TRAINING,
     command,
     json_option,
@@ -153,3 +154,78 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     verdicts = [f"{one['budget_ms']:g} ms: {one['text']}" for one in answer["verdicts"]]
     first, prefix = table[0], shout(answer["simulated"])
     return [f"{prefix}{answer['target']}, {answer['statistic']}", first, *table[1:], fit_words(answer), *verdicts]
+
+
+def shape(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int, int]:
+    """Channels, height and width from a text such as ``1x28x28``."""
+    parts = text.lower().split("x")
+    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise click.UsageError(f"--input {text}: give channels, height and width, such as 3x32x32")
+    channels, height, width = map(int, parts)
+    return channels, height, width
+
+
+@command("suggest")
+@option("--target", default="local", show_default=True, group=BUDGET, help="Device that must meet the budget.")
+@option("--max-ms", type=float, required=True, group=BUDGET, help="Latency budget in milliseconds.")
+@option(
+    "--input",
+    "image",
+    default="1x28x28",
+    show_default=True,
+    metavar="CxHxW",
+    callback=shape,
+    group=SUBJECT,
+    help="Channels, height and width of the images.",
+)
+@option("--classes", type=click.IntRange(2), default=10, show_default=True, group=SUBJECT, help="Number of classes.")
+@precision_option
+@output_option("YAML file to write; its name becomes the space's.  [default: print it]")
+@json_option
+@click.pass_obj
+def suggest(
+    workspace: Path | None,
+    target: str,
+    max_ms: float,
+    image: tuple[int, int, int],
+    classes: int,
+    precision: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Compose a search space of the blocks that a device runs best.
+
+    The command measures a small grid of blocks on the target: kinds, widths and kernels at the shape of each stage. A
+    stage gets the kinds with the most multiply-accumulates per millisecond among blocks that run in its share of the
+    budget, and widths, depths, kernels and expand ratios to choose from. The YAML file tells the measured rates.
+
+    \b
+    Example:
+      ofa-deploy space suggest --target local --max-ms 0.1 --input 1x28x28 --classes 10 -o space.yaml
+    """
+    from ofa_deploy.api.spaces import suggest_space
+
+    if output is not None and output.suffix not in (".yaml", ".yml"):
+        raise click.UsageError(f"-o {output}: the file name must end in .yaml, so that commands take it as a space")
+    with progress() as tell:
+        found = suggest_space(
+            target,
+            max_ms=max_ms,
+            image=image,
+            classes=classes,
+            name=output.stem if output else "suggested",
+            precision=precision,
+            output=output,
+            workspace=workspace,
+            progress=tell,
+        )
+    if as_json:
+        emit({**found.to_json(), "file": str(output) if output else None})
+        return
+    if output is None:
+        click.echo(found.text, nl=False)
+        return
+    range_ms = f"{found.fastest_ms:.3g} to {found.largest_ms:.3g} ms"
+    click.echo(f"{shout(found.simulated)}{found.space.size:,} networks, predicted {range_ms}")
+    line = f"ofa-deploy space compare {output} small_28 --target {target} --max-ms {max_ms:g}"
+    click.echo(f"{output}; compare it with a preset: {line}")

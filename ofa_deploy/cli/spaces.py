@@ -1,4 +1,4 @@
-"""`space`: list the search spaces, count their parameters and MACs, and compare them on a device."""
+"""`space`: list the search spaces, count their parameters and MACs, compare them on a device, and compose one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ofa_deploy.cli.options import json_option, option
 from ofa_deploy.cli.output import emit
-from ofa_deploy.cli.space_choice import compare
+from ofa_deploy.cli.space_choice import compare, suggest
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Sizes:
 
 @click.group()
 def space() -> None:
-    """List, show and compare search spaces.
+    """List, show, compare and compose search spaces.
 
     \b
     Example:
@@ -106,5 +106,6 @@ def read_arch(path: Path) -> dict[str, Any]:
 
 
 space.add_command(compare)
+space.add_command(suggest)
 
 COMMANDS = (space,)

@@ -10,6 +10,7 @@ from typing import Any
 from ofa_deploy.intervals import Z95
 from ofa_deploy.report.text import count, pct
 
+SIMILAR = 0.1  # by so much the sizes must differ, as a fraction, to be worth a word
 Entry = Mapping[str, Any]
 
 
@@ -23,8 +24,8 @@ def verdict(budget_ms: float, entries: Sequence[Entry]) -> dict[str, Any]:
 
     Returns:
         ``budget_ms``; ``order``, names, the best first; ``by``: ``trained``, ``macs``, or ``fits`` where only one space
-        has networks that fit; ``clear``: whether the first two differ by more than chance; and ``text``. Without a
-        network that fits, ``order`` is empty and ``by`` None.
+        has networks that fit; ``clear``: whether the accuracies of the first two differ by more than chance, or else
+        their sizes by more than a tenth; and ``text``. Without a network that fits, ``order`` is empty and ``by`` None.
     """
     fitting = [entry for entry in entries if entry["n_near"]]
     if not fitting:
@@ -38,18 +39,22 @@ def verdict(budget_ms: float, entries: Sequence[Entry]) -> dict[str, Any]:
     if by == "fits":
         return _answer(budget_ms, names, by, True, f"{names[0]} promises more: no other space has a network that fits")
     (first, first_error), (second, second_error) = value(order[0]), value(order[1])
-    clear = first - second > Z95 * hypot(first_error, second_error)
+    chance = SIMILAR * second if by == "macs" else Z95 * hypot(first_error, second_error)
+    clear = first - second > chance
     if by == "macs":
         text = (
-            f"{names[0]} promises more: its median network that uses the budget has {count(first)} "
+            f"{_said(names, clear)}: of the networks that use the budget, the median of {names[0]} has {count(first)} "
             f"multiply-accumulates, that of {names[1]} {count(second)}; train some to be sure (--train 3)"
         )
         return _answer(budget_ms, names, by, clear, text)
-    said = f"{names[0]} promises more" if clear else f"no clear difference between {names[0]} and {names[1]}"
     networks = "a network" if len(order[0]["trained"]) == 1 else f"{len(order[0]['trained'])} networks"
     one, other = _mean(first, first_error), _mean(second, second_error)
-    text = f"{said}: {networks} of {names[0]}, trained briefly, reach {one}, those of {names[1]} {other}"
+    text = f"{_said(names, clear)}: {networks} of {names[0]}, trained briefly, reach {one}, those of {names[1]} {other}"
     return _answer(budget_ms, names, by, clear, text)
+
+
+def _said(names: Sequence[str], clear: bool) -> str:
+    return f"{names[0]} promises more" if clear else f"no clear difference between {names[0]} and {names[1]}"
 
 
 def accuracy(entry: Entry) -> tuple[float, float]:

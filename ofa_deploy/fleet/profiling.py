@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -87,6 +87,32 @@ def profile(
             break
         fleet.measure(target, items, protocol or Protocol(), progress)
         table, refresh = load_table(workspace, target), False
+    export_table(workspace, table)
+    return table
+
+
+def measure_blocks(
+    fleet: Fleet,
+    workspace: Workspace,
+    target: TargetProfile,
+    ops: Sequence[OpSpec],
+    protocol: Protocol | None = None,
+    progress: Report | None = None,
+) -> LatencyTable:
+    """Measure the given blocks that a target's table lacks, without whole networks.
+
+    Returns:
+        The table, also exported to the workspace's ``tables`` folder.
+    """
+    fleet.fetch(target)
+    table = load_table(workspace, target)
+    for _ in range(2):  # see ``profile``
+        missing = {op.key: op for op in ops if op.key not in table.rows}
+        if not missing:
+            break
+        items = [block_item(op, target) for op in missing.values()]
+        fleet.measure(target, items, protocol or Protocol(), progress)
+        table = load_table(workspace, target)
     export_table(workspace, table)
     return table
 

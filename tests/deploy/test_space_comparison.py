@@ -148,3 +148,11 @@ def test_only_one_space_may_fit_or_none():
     none = verdict(1.0, [entry("one", near=0), {**entry("other", near=0), "fastest_ms": 2.0}])
     assert (none["order"], none["by"]) == ([], None)
     assert "of other and needs 2 ms" in none["text"]
+
+
+@pytest.mark.parametrize(("macs", "clear"), [(1.05e6, False), (2e6, True)])
+def test_sizes_are_a_hint_where_they_differ(macs, clear):
+    found = verdict(1.0, [entry("one", 1e6), entry("other", macs)])
+    assert (found["order"], found["by"], found["clear"]) == (["other", "one"], "macs", clear)
+    assert found["text"].startswith("other promises more" if clear else "no clear difference between other and one")
+    assert "--train" in found["text"]

@@ -39,7 +39,7 @@ REASONS = {
     "busy": ["ARCH.json is yours"],
     "bounds": ["a minute each", "minutes", "ARCHS.jsonl is yours"],
     "cells": ["minutes", "minutes", "minutes"],
-    "choose-space": ["measures for a minute", "trains networks"],
+    "choose-space": ["measures for a minute", "trains networks", "measures for a minute", "measures for a minute"],
     "docker": ["needs Docker", "needs Docker"],
     "finetune": ["trains"],
     "fleet": ["two shells", "needs a certificate"],
