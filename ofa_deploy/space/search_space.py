@@ -73,7 +73,7 @@ class SearchSpace:
 
     def values(self, arch: ArchLike) -> list[Any]:
         """What a subnet chose of every gene."""
-        return values_of(self, self.canonical(arch))
+        return values_of(self, arch)
 
     def arch(self, values: Sequence[Any]) -> ChainArch:
         """The subnet that chose so; genes of absent slots must hold their first choice."""
