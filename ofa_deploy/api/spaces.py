@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.api.common import Where, in_frame, opened, targets_in
 from ofa_deploy.config import Constraints, TrainRecipe, find_file, read_document
+from ofa_deploy.documents.spaces_document import SpacesCompared
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.notices import Tell, silent
@@ -47,8 +48,8 @@ class SpaceComparison:
         path = Path(path)
         render: dict[str, Callable[[dict[str, Any]], str]] = {
             ".json": lambda answer: json.dumps(answer, indent=1),
-            ".svg": spaces_svg,
-            ".html": render_spaces,
+            ".svg": lambda answer: spaces_svg(SpacesCompared.read(answer)),
+            ".html": lambda answer: render_spaces(SpacesCompared.read(answer)),
         }
         if path.suffix not in render:
             raise UsageError(f"{path}: the file name must end in {', '.join(render)}")
@@ -57,7 +58,7 @@ class SpaceComparison:
     def _repr_html_(self) -> str:
         from ofa_deploy.report.spaces_page import render_spaces
 
-        return in_frame(render_spaces(self.answer))
+        return in_frame(render_spaces(SpacesCompared.read(self.answer)))
 
 
 def compare_spaces(

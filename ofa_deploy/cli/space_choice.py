@@ -143,9 +143,11 @@ def compare(
 
 def _lines(answer: dict[str, Any]) -> list[str]:
     """A table of all entries, what its columns are of, and a verdict for each budget."""
+    from ofa_deploy.documents.spaces_document import SpacesCompared
     from ofa_deploy.report.spaces_page import fit_words, space_rows
 
-    header, *rows = space_rows(answer)
+    read = SpacesCompared.read(answer)
+    header, *rows = space_rows(read)
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     table = [
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -153,7 +155,7 @@ def _lines(answer: dict[str, Any]) -> list[str]:
     ]
     verdicts = [f"{one['budget_ms']:g} ms: {one['text']}" for one in answer["verdicts"]]
     first, prefix = table[0], shout(answer["simulated"])
-    return [f"{prefix}{answer['target']}, {answer['statistic']}", first, *table[1:], fit_words(answer), *verdicts]
+    return [f"{prefix}{answer['target']}, {answer['statistic']}", first, *table[1:], fit_words(read), *verdicts]
 
 
 def shape(_: click.Context, __: click.Parameter, text: str) -> tuple[int, int, int]:
