@@ -11,12 +11,12 @@ with the deviation σ counts like p(1 − p)/σ² images that have been seen bef
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.intervals import Z95, level_error, wilson
 
 SMALLEST = 1e-6  # a predictor's error that was measured as 0 still is one
@@ -58,22 +58,22 @@ class Belief:
         return float(np.hypot(self.error, self.level))
 
 
-def belief_in(mean: float, error: Mapping[str, Any], weights: str | None) -> Belief | None:
+def belief_in(mean: float, error: PredictorError, weights: str | None) -> Belief | None:
     """A prediction with its error; None where the error is unknown, or was found on other weights.
 
     Args:
-        error: the predictor's, as ``AccuracyPredictor.error`` or a report has it.
+        error: the predictor's.
         weights: sha256 of the supernet whose network this is.
     """
     if not knows(error, weights):
         return None
-    level = level_error(float(error.get("bias_after_std", 0.0)), bool(error.get("bias_corrected")))
-    return Belief(float(mean), float(error["rmse"]), level)
+    level = level_error(float(error.bias_after_std or 0.0), bool(error.bias_corrected))
+    return Belief(float(mean), float(error.rmse or 0.0), level)
 
 
-def knows(error: Mapping[str, Any], weights: str | None) -> bool:
+def knows(error: PredictorError, weights: str | None) -> bool:
     """Whether a predictor's error was measured on these weights."""
-    return error.get("rmse") is not None and weights is not None and error.get("supernet") == weights
+    return error.rmse is not None and weights is not None and error.supernet == weights
 
 
 def posterior(belief: Belief | None, validation: Validation | None) -> Posterior | None:

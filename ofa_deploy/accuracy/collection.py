@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ofa_deploy.accuracy.predictor import HELDOUT, MEMBERS, AccuracyPredictor, kendall_of
 from ofa_deploy.accuracy.rank_agreement import rise
 from ofa_deploy.config import AccuracyConfig
+from ofa_deploy.documents.predictor_error import FittingRound
 from ofa_deploy.errors import UsageError
+from ofa_deploy.notices import Report
 from ofa_deploy.space import GENE, Arch, Population, PopulationCodec
 
 TOGETHER = 8  # subnets that share a pass over the images
@@ -27,7 +29,6 @@ POOL = 64  # random subnets for each that is chosen
 BEYOND_NOISE = 1.96  # standard deviations
 PATIENCE = 2  # rounds within which τ has to rise
 
-Progress = Callable[[dict[str, Any]], None]
 Keep = Callable[[Sequence[Arch]], np.ndarray]
 
 
@@ -56,7 +57,7 @@ class Collection:
         config: AccuracyConfig,
         seed: int = 0,
         keep: Keep | None = None,
-        progress: Progress | None = None,
+        progress: Report | None = None,
     ) -> None:
         self._codec, self._evaluator, self._config, self._seed = codec, evaluator, config, seed
         self._keep, self._progress = keep, progress or (lambda numbers: None)
@@ -89,7 +90,7 @@ class Collection:
             if stopped := self._reason(len(population), len(more)):
                 break
         self._total = self._done + 2 * len(self._heldout)
-        return self._second_look(self._fitted[-1].corrected(0.0, rounds=self._rounds(), stopped=stopped))
+        return self._second_look(self._fitted[-1].corrected(0.0, {"rounds": self._rounds(), "stopped": stopped}))
 
     def _rng(self, number: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, number])
@@ -104,7 +105,7 @@ class Collection:
         return accuracies
 
     def _last_kendall(self) -> dict[str, float]:
-        kendall = self._fitted[-1].error["kendall"] if self._fitted else None
+        kendall = self._fitted[-1].error.kendall if self._fitted else None
         return {} if kendall is None else {"kendall": kendall}
 
     def _next(self, known: Population) -> Population:
@@ -135,9 +136,8 @@ class Collection:
                 return f"Kendall τ rose by only {gain:.3f} ± {error:.3f} in the last {PATIENCE} rounds"
         return None
 
-    def _rounds(self) -> list[dict[str, Any]]:
-        names = ("n_fit", "kendall", "kendall_low", "kendall_high", "rmse")
-        return [{name: one.error[name] for name in names} for one in self._fitted]
+    def _rounds(self) -> list[FittingRound]:
+        return [FittingRound(**one.error.model_dump(include=set(FittingRound.model_fields))) for one in self._fitted]
 
     def _second_look(self, fitted: AccuracyPredictor) -> AccuracyPredictor:
         """Correct a bias that is beyond its noise on one part of the other images, and see on another what is left."""
@@ -152,12 +152,14 @@ class Collection:
         corrected = fitted.corrected(correction)
         return corrected.corrected(
             correction,
-            **kendall_of("repeat_kendall", repeated, self._tested),
-            bias_before=before,
-            bias_before_std=noise[0],
-            bias_corrected=correction,
-            bias_after=float((corrected.predict(self._heldout)[0] - again[1]).mean()),
-            bias_after_std=noise[1],
+            {
+                **kendall_of("repeat_kendall", repeated, self._tested),
+                "bias_before": before,
+                "bias_before_std": noise[0],
+                "bias_corrected": correction,
+                "bias_after": float((corrected.predict(self._heldout)[0] - again[1]).mean()),
+                "bias_after_std": noise[1],
+            },
         )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ofa_deploy.accuracy.predictor import AccuracyPredictor, read_card
 from ofa_deploy.accuracy.published_predictor import KIND, PublishedPredictor
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.space import GENE, Population, PopulationCodec, load_space
@@ -31,7 +32,7 @@ class Predictor(Protocol):
     def codec(self) -> PopulationCodec: ...  # noqa: D102
 
     @property
-    def error(self) -> dict[str, Any]: ...  # noqa: D102
+    def error(self) -> PredictorError: ...  # noqa: D102
 
     def predict(self, population: Population) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, fractions, ``float64[N]`` each; NaN where the deviation is not known."""
@@ -81,7 +82,7 @@ def read_predictor(codec: PopulationCodec, content: bytes) -> Predictor:
     Raises:
         UsageError: the content is truncated, or was fitted on another space.
     """
-    if read_card(content).get("kind") == KIND:
+    if read_card(content).kind == KIND:
         return PublishedPredictor.from_bytes(content)
     return AccuracyPredictor.from_bytes(codec, content)
 
@@ -126,6 +127,6 @@ def load_predictor(workspace: Workspace, name: str) -> Predictor:
         )
     try:
         content = path.read_bytes()
-        return read_predictor(PopulationCodec(load_space(read_card(content)["space"])), content)
+        return read_predictor(PopulationCodec(load_space(read_card(content).space)), content)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error

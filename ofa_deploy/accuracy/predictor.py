@@ -11,14 +11,17 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
 
 from ofa_deploy.accuracy.rank_agreement import agreement
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.errors import UsageError
+from ofa_deploy.json_types import JSON
 from ofa_deploy.space import PRESETS, Family, Population, PopulationCodec
 
 HIDDEN = (24,)
@@ -52,15 +55,12 @@ class AccuracyPredictor:
         codec: the space it was fitted on.
         arrays: ``x_mean`` and ``x_scale[F]``; ``y``: mean and scale of the target; ``noise``: the deviation that the
             spread leaves unexplained; ``bias``, which is subtracted; and the members' weights, by name.
-        error: of held-out subnets: ``rmse``, ``bias`` (fractions), ``kendall`` with ``kendall_low`` and
-            ``kendall_high`` (None where all are equal), ``within_1_std`` and ``within_2_std`` (shares whose error is
-            within the stated deviation, and within 1.96 of it), and the counts ``n_fit``, ``n_heldout``. A collection
-            adds to it.
+        error: of held-out subnets; a collection adds to it.
     """
 
     codec: PopulationCodec
     arrays: dict[str, np.ndarray]
-    error: dict[str, Any]
+    error: PredictorError
 
     @classmethod
     def fit(
@@ -99,22 +99,13 @@ class AccuracyPredictor:
             keep = left_out != member
             arrays |= _member(member, inputs[keep], targets[keep], seed + member)
         arrays = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        fitted = cls(codec, arrays | {"noise": np.zeros(1, dtype=np.float32)}, {})
+        fitted = cls(codec, arrays | {"noise": np.zeros(1, dtype=np.float32)}, PredictorError())
         outputs = fitted.outputs(population, scores)
         unseen = outputs[left_out, np.arange(len(x))] - accuracy
         noise = math.sqrt(max(float((unseen**2).mean() - outputs.var(0).mean()), 1e-12))
         fitted.arrays["noise"] = np.array([noise], dtype=np.float32)
-        return replace(
-            fitted, error={"n_fit": len(x), **fitted._error(heldout, heldout_accuracy, heldout_scores, seed)}
-        )
-
-    def _error(
-        self, population: Population, accuracy: np.ndarray, scores: np.ndarray | None, seed: int
-    ) -> dict[str, Any]:
-        return {
-            "n_heldout": len(population),
-            **prediction_error(*self.predict(population, scores), accuracy, seed),
-        }
+        error = prediction_error(*fitted.predict(heldout, heldout_scores), heldout_accuracy, seed)
+        return replace(fitted, error=error.model_copy(update={"n_fit": len(x), "n_heldout": len(heldout)}))
 
     def outputs(self, population: Population, scores: np.ndarray | None = None) -> np.ndarray:
         """What every member predicts, fractions, before the bias is subtracted: ``float64[MEMBERS, N]``."""
@@ -140,27 +131,27 @@ class AccuracyPredictor:
         deviation = np.hypot(outputs.std(0), float(self.arrays["noise"][0]))
         return outputs.mean(0) - float(self.arrays["bias"][0]), deviation
 
-    def corrected(self, bias: float, **error: Any) -> AccuracyPredictor:
+    def corrected(self, bias: float, known: Mapping[str, object] = MappingProxyType({})) -> AccuracyPredictor:
         """The same predictor, lowered by a bias, with more known of its error."""
         arrays = {**self.arrays, "bias": np.array([bias], dtype=np.float32)}
-        return replace(self, arrays=arrays, error={**self.error, **error})
+        return replace(self, arrays=arrays, error=self.error.model_copy(update=known))
 
     def summary(self) -> str:
         """Its held-out error in one line."""
         error = self.error
-        tau = "unknown" if error["kendall"] is None else f"{error['kendall']:.2f}"
-        if (low := error.get("kendall_low")) is not None:
-            tau += f" (95 %: {low:.2f} to {error['kendall_high']:.2f})"
-        if (repeat := error.get("repeat_kendall")) is not None:
-            tau += f", where two evaluations of the same subnets agree by {repeat:.2f}"
+        tau = "unknown" if error.kendall is None else f"{error.kendall:.2f}"
+        if error.kendall_low is not None:
+            tau += f" (95 %: {error.kendall_low:.2f} to {error.kendall_high:.2f})"
+        if error.repeat_kendall is not None:
+            tau += f", where two evaluations of the same subnets agree by {error.repeat_kendall:.2f}"
         return (
-            f"accuracy predictor: fitted on {error['n_fit']} subnets; on {error['n_heldout']} held-out ones RMSE "
-            f"{100 * error['rmse']:.2f} points, Kendall τ {tau}; {_bias_of(error)}"
+            f"accuracy predictor: fitted on {error.n_fit} subnets; on {error.n_heldout} held-out ones RMSE "
+            f"{100 * (error.rmse or 0):.2f} points, Kendall τ {tau}; {_bias_of(error)}"
         )
 
     def to_bytes(self) -> bytes:
         """The predictor as a safetensors file; deterministic."""
-        card = {"space": space_card(self.codec.space), "error": self.error}
+        card = {"space": space_card(self.codec.space), "error": self.error.to_json()}
         return save(self.arrays, {"card": json.dumps(card, sort_keys=True)})  # several keys would come in any order
 
     @classmethod
@@ -171,25 +162,26 @@ class AccuracyPredictor:
             UsageError: the content is truncated, or was fitted on another space.
         """
         card = read_card(content)
-        its = card["space"] if isinstance(card["space"], str) else card["space"]["name"]
+        its = card.space if isinstance(card.space, str) else card.space["name"]
         if its != codec.space.name:
             raise UsageError(f"the accuracy predictor was fitted on {its}, not on {codec.space.name}")
         arrays = {name: np.array(array) for name, array in load(content).items()}
         unknown = {"noise": np.zeros(1), "bias": np.zeros(1)}  # those of the first version did not have
-        return cls(codec, {**unknown, **arrays}, card["error"])
+        return cls(codec, {**unknown, **arrays}, card.error)
 
 
-def prediction_error(mean: np.ndarray, std: np.ndarray, accuracy: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """How far predictions are from what was measured: ``rmse``, ``bias``, ``kendall`` with its interval, and the shares
-    within one and within 1.96 of the stated deviations; fractions."""
+def prediction_error(mean: np.ndarray, std: np.ndarray, accuracy: np.ndarray, seed: int = 0) -> PredictorError:
+    """How far predictions are from what was measured."""
     off = mean - accuracy
-    return {
-        "rmse": float(np.sqrt((off**2).mean())),
-        "bias": float(off.mean()),
-        **kendall_of("kendall", mean, accuracy, seed),
-        "within_1_std": float((np.abs(off) <= std).mean()),
-        "within_2_std": float((np.abs(off) <= 1.96 * std).mean()),
-    }
+    return PredictorError.model_validate(
+        {
+            "rmse": float(np.sqrt((off**2).mean())),
+            "bias": float(off.mean()),
+            **kendall_of("kendall", mean, accuracy, seed),
+            "within_1_std": float((np.abs(off) <= std).mean()),
+            "within_2_std": float((np.abs(off) <= 1.96 * std).mean()),
+        }
+    )
 
 
 def kendall_of(name: str, one: np.ndarray, other: np.ndarray, seed: int = 0) -> dict[str, float | None]:
@@ -199,14 +191,13 @@ def kendall_of(name: str, one: np.ndarray, other: np.ndarray, seed: int = 0) -> 
     return {names[key]: None if math.isnan(value) else value for key, value in found.items()}
 
 
-def _bias_of(error: Mapping[str, Any]) -> str:
+def _bias_of(error: PredictorError) -> str:
     """In points; where other images were looked at, before and after the decision whether to correct it."""
-    if "bias_before" not in error:
-        return f"bias {100 * error['bias']:+.2f} points"
-    before, after = (
-        f"{100 * error[name]:+.2f} ± {100 * error[f'{name}_std']:.2f}" for name in ("bias_before", "bias_after")
-    )
-    if error["bias_corrected"]:
+    if error.bias_before is None:
+        return f"bias {100 * (error.bias or 0):+.2f} points"
+    before = f"{100 * error.bias_before:+.2f} ± {100 * error.bias_before_std:.2f}"
+    after = f"{100 * error.bias_after:+.2f} ± {100 * (error.bias_after_std or 0):.2f}"
+    if error.bias_corrected:
         return f"bias on new images {before} points, now corrected: {after} on further ones"
     return f"bias on new images {before} points, too small against its noise to correct; {after} on further ones"
 
@@ -224,12 +215,25 @@ def _member(member: int, inputs: np.ndarray, targets: np.ndarray, seed: int) -> 
     return weights | {f"{member}.{layer}.bias": bias for layer, (_, bias) in layers}
 
 
-def space_card(space: Family) -> Any:
+class Card(NamedTuple):
+    """What a predictor's file says of itself.
+
+    Attributes:
+        space: as ``space_card`` names it.
+        kind: of the predictor; None for ours.
+    """
+
+    space: str | dict[str, JSON]
+    error: PredictorError
+    kind: str | None
+
+
+def space_card(space: Family) -> str | dict[str, JSON]:
     """A space as a predictor's file names it: a preset by its name, another one in full; ``load_space`` reads both."""
     return space.name if PRESETS.get(space.name) == space else space.to_json()
 
 
-def read_card(content: bytes) -> dict[str, Any]:
+def read_card(content: bytes) -> Card:
     """What a predictor's file says of itself; its weights are whole when this returns.
 
     Raises:
@@ -239,7 +243,7 @@ def read_card(content: bytes) -> dict[str, Any]:
         deserialize(content)
         size = int.from_bytes(content[:8], "little")
         card = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["card"])
-        return {"space": card["space"], "error": card["error"], **card}
+        return Card(card["space"], PredictorError.read(card["error"]), card.get("kind"))
     except (SafetensorError, ValueError, KeyError, TypeError) as broken:
         raise UsageError(
             "the accuracy predictor's file is truncated, or holds something else; fit or import it again"

@@ -10,12 +10,12 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load, save
 
 from ofa_deploy.accuracy.predictor import read_card, space_card
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import GENE, Population, PopulationCodec, SearchSpace, load_space
 
@@ -55,7 +55,7 @@ class PublishedPredictor:
 
     codec: PopulationCodec
     arrays: dict[str, np.ndarray]
-    error: dict[str, Any]
+    error: PredictorError
 
     def predict(self, population: Population) -> tuple[np.ndarray, np.ndarray]:
         """ImageNet accuracy as the network predicts it, a fraction, and its unknown deviation as NaN: ``float64[N]``.
@@ -80,11 +80,11 @@ class PublishedPredictor:
 
     def summary(self) -> str:
         """What it is and how it errs, in one line."""
-        return f"accuracy predictor: {self.error['what']}; {self.error['note']}"
+        return f"accuracy predictor: {self.error.what}; {self.error.note}"
 
     def to_bytes(self) -> bytes:
         """The predictor as a safetensors file; deterministic."""
-        card = {"kind": KIND, "space": space_card(self.codec.space), "error": self.error}
+        card = {"kind": KIND, "space": space_card(self.codec.space), "error": self.error.to_json()}
         return save(self.arrays, {"card": json.dumps(card, sort_keys=True)})
 
     @classmethod
@@ -95,12 +95,12 @@ class PublishedPredictor:
             UsageError: the content is truncated, or something else.
         """
         card = read_card(content)
-        if card.get("kind") != KIND:
+        if card.kind != KIND:
             raise UsageError("this is no imported accuracy predictor; import it again")
         arrays = {name: np.array(array) for name, array in load(content).items()}
         if {name: array.shape for name, array in arrays.items()} != shapes():
             raise UsageError("the accuracy predictor's weights have the wrong shapes; import it again")
-        return cls(PopulationCodec(load_space(card["space"])), arrays, card["error"])
+        return cls(PopulationCodec(load_space(card.space)), arrays, card.error)
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
@@ -131,4 +131,6 @@ def import_predictor(path: Path, space: SearchSpace) -> PublishedPredictor:
     check_shapes(path, state, {names[name]: shape[::-1] for name, shape in shapes().items()})
     check_finite(path, state)
     arrays = {name: np.ascontiguousarray(state[theirs].float().numpy().T) for name, theirs in names.items()}
-    return PublishedPredictor(PopulationCodec(space), arrays, {**CARD, **source_of(path, CARD["what"])})
+    return PublishedPredictor(
+        PopulationCodec(space), arrays, PredictorError.read({**CARD, **source_of(path, CARD["what"])})
+    )

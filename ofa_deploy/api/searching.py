@@ -61,7 +61,7 @@ class Found:
     results: dict[str, SearchResult]
     refused: dict[str, str]
     precision: str
-    judge: dict[str, Any] | None
+    judge: PredictorError | None
     simulated: bool
     level: dict[str, Any] | None = None
 
@@ -97,7 +97,7 @@ class Found:
             "precision": self.precision,
             "arch": best.arch.to_json(),
             "accuracy": self.accuracy,
-            "accuracy_std": predictor_std(PredictorError.read(self.judge)),
+            "accuracy_std": predictor_std(self.judge or PredictorError()),
             "latency_ms": best.latency_ms,
             "upper_ms": best.upper_ms,
             "evaluations": result.evaluations,
@@ -390,7 +390,7 @@ def pareto(
             "supernet_sha256": digest,
             "accuracy": accuracy,
             "predicted": predictor is not None,
-            "predictor_error": None if predictor is None else predictor.error,
+            "predictor_error": None if predictor is None else predictor.error.to_json(),
             "statistic": constraints.statistic,
             "confidence": constraints.confidence,
             "constraints": constraints.bounds,

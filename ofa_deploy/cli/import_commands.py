@@ -150,7 +150,14 @@ def ofa_accuracy(workspace: Path | None, file: Path, name: str, space_name: str,
     predictor = import_predictor(file, load_space(space_name))
     path = keep_predictor(Workspace.open(workspace), name, predictor)
     if as_json:
-        emit({"accuracy": name, "file": str(path), "space": predictor.codec.space.name, "source": predictor.error})
+        emit(
+            {
+                "accuracy": name,
+                "file": str(path),
+                "space": predictor.codec.space.name,
+                "source": predictor.error.to_json(),
+            }
+        )
         return
     click.echo(f"{path}: {predictor.summary()}")
     click.echo(f"next: ofa-deploy search --accuracy {name} --target … --max-ms …")

@@ -118,19 +118,19 @@ def _kept(workspace: Workspace, supernet: Path | None, name: str | None) -> tupl
 
 def _say(found: Predictor, file: Path, as_json: bool) -> None:
     if as_json:
-        emit({"file": str(file), "error": found.error})
+        emit({"file": str(file), "error": found.error.to_json()})
         return
     click.echo(f"{file}\n{found.summary()}")
     error = found.error
-    for number, one in enumerate(error.get("rounds", []), 1):
-        tau = "unknown" if one["kendall"] is None else f"{one['kendall']:.3f}"
-        click.echo(f"  round {number}: {one['n_fit']} subnets, Kendall τ {tau}, RMSE {100 * one['rmse']:.2f} points")
-    if "stopped" in error:
-        click.echo(f"  stopped: {error['stopped']}")
-    if "within_1_std" in error:
+    for number, one in enumerate(error.rounds, 1):
+        tau = "unknown" if one.kendall is None else f"{one.kendall:.3f}"
+        click.echo(f"  round {number}: {one.n_fit} subnets, Kendall τ {tau}, RMSE {100 * one.rmse:.2f} points")
+    if error.stopped is not None:
+        click.echo(f"  stopped: {error.stopped}")
+    if error.within_1_std is not None and error.within_2_std is not None:
         click.echo(
-            f"  held-out accuracies within 1 predicted standard deviation: {100 * error['within_1_std']:.0f} % "
-            f"(68 % expected), within 1.96: {100 * error['within_2_std']:.0f} % (95 % expected)"
+            f"  held-out accuracies within 1 predicted standard deviation: {100 * error.within_1_std:.0f} % "
+            f"(68 % expected), within 1.96: {100 * error.within_2_std:.0f} % (95 % expected)"
         )
 
 

@@ -103,7 +103,7 @@ def search(
             compared = compare(problem, chosen, runs, limit, plan.time_limit)
             facts = {"space": ready.space.name, "target": asked.target, "simulated": ready.simulated, "seeds": seeds}
             judge = ready.predictor
-            facts |= {"predicted": judge is not None, "predictor_error": judge.error if judge else None}
+            facts |= {"predicted": judge is not None, "predictor_error": judge.error.to_json() if judge else None}
             _tell_compared(compared, {**facts, "at": "seconds" if limit is None else "evaluations"}, output, asked)
             return
     _tell_best(found, asked)
@@ -119,7 +119,7 @@ def _tell_best(found: Found, asked: Asked) -> None:
         emit(found.to_json())
         return
     accuracy = (
-        f"accuracy {predicted(best.accuracy, PredictorError.read(found.judge))}" if found.judged else "accuracy unknown"
+        f"accuracy {predicted(best.accuracy, found.judge or PredictorError())}" if found.judged else "accuracy unknown"
     )
     click.echo(
         f"{shout(found.simulated)}predicted in {found.precision}: {accuracy}, latency {best.latency_ms:.4g} ms, with "

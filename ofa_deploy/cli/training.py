@@ -74,7 +74,7 @@ def _train(
         path = train(recipe, folder, resume, lambda p: tell(f"train {recipe.name}", p), world)
         subject = load_subject(opened, path, lambda p: tell("evaluate subnets", p), world=world)
     if as_json:
-        error = subject.predictor.error if subject.predictor else None
+        error = subject.predictor.error.to_json() if subject.predictor else None
         emit({"supernet": str(path), "sha256": subject.sha256, "predictor": error})
         return
     click.echo(f"supernet: {path}")

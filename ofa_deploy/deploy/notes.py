@@ -39,9 +39,9 @@ def notes_on(extraction: Extraction, chosen: Finalist) -> list[str]:
         )
     if chosen.tuned is not None:
         notes.append(_tuning_note(extraction, chosen.tuned))
-    if subject.predictor is not None and "note" in subject.predictor.error:
+    if subject.predictor is not None and subject.predictor.error.note:
         its = subject.predictor.error
-        notes.append(f"The accuracy was predicted by {its['what']}: {its['note']}.")
+        notes.append(f"The accuracy was predicted by {its.what}: {its.note}.")
     then, now = chosen.predictor.table.condition, chosen.record.condition
     changed = [f"{key} was {was}, is {is_now}" for key, (was, is_now) in differences(then, now).items()]
     if changed:

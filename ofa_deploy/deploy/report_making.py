@@ -21,7 +21,6 @@ from ofa_deploy.deploy.subject import subject_facts
 from ofa_deploy.deploy.verification import share_of
 from ofa_deploy.documents.audit_document import Audit, AuditedNetwork, DeviceLevel, TimedNetwork
 from ofa_deploy.documents.baselines_document import ReportBaselines
-from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.preprocessing_document import Preprocessing
 from ofa_deploy.documents.report_document import (
     Accuracy,
@@ -135,7 +134,7 @@ def _accuracy(extraction: Extraction, test: Test | None) -> Accuracy:
     of_torch = None if test is None else share_of(test["labels"], test["torch"])
     return Accuracy(
         predicted=chosen.point.accuracy if subject.predictor else None,
-        predictor_error=PredictorError.model_validate(subject.predictor.error) if subject.predictor else None,
+        predictor_error=subject.predictor.error if subject.predictor else None,
         **_posterior(chosen.posterior),
         valid=chosen.valid.accuracy if chosen.valid else None,
         valid_n=chosen.valid.n if chosen.valid else 0,

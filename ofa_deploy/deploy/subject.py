@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ofa_deploy import pixels
 from ofa_deploy.accuracy import AccuracyPredictor, Predictor, objective
 from ofa_deploy.accuracy.belief import Belief, belief_in, knows
 from ofa_deploy.accuracy.campaign import Campaign, follow, let_go
-from ofa_deploy.accuracy.collection import Collection, Progress
+from ofa_deploy.accuracy.collection import Collection
 from ofa_deploy.accuracy.predictor import FEWEST
 from ofa_deploy.accuracy.proxy_gate import ProxyGate
 from ofa_deploy.blocks import Network, random_weights
@@ -26,6 +26,7 @@ from ofa_deploy.documents.preprocessing_document import Framing
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
+from ofa_deploy.notices import Report
 from ofa_deploy.pixels import MODES
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace
@@ -297,7 +298,7 @@ def follow_subject(recipe: TrainRecipe, world: World) -> None:
     follow(supernet, load_data(recipe.data), world)
 
 
-def _predictor(subject: Subject, progress: Progress | None) -> AccuracyPredictor | None:
+def _predictor(subject: Subject, progress: Report | None) -> AccuracyPredictor | None:
     """The one that is kept beside the supernet, or a new one; None without data, or where the space is too small."""
     if subject.space.size < FEWEST:
         return None
@@ -330,11 +331,11 @@ def kept_predictor(subject: Subject) -> AccuracyPredictor | None:
         predictor = AccuracyPredictor.from_bytes(subject.codec, file.read_bytes())
     except UsageError as error:
         raise UsageError(f"{file}: {error}: remove it, and it comes from the evaluations that are kept") from error
-    return predictor if predictor.error["supernet"] == subject.sha256 else None
+    return predictor if predictor.error.supernet == subject.sha256 else None
 
 
 def fit_predictor(
-    subject: Subject, config: AccuracyConfig, seed: int = 0, progress: Progress | None = None
+    subject: Subject, config: AccuracyConfig, seed: int = 0, progress: Report | None = None
 ) -> AccuracyPredictor:
     """Evaluate subnets and fit an accuracy predictor; what was evaluated before is not evaluated again.
 
@@ -350,10 +351,8 @@ def fit_predictor(
     if config.min_proxy:
         keep = ProxyGate(subject.codec, subject.data, config.min_proxy, seed).passes
     fitted = Collection(subject.codec, subject.campaign, config, seed, keep, progress).predictor()
-    fitted.error["supernet"] = subject.sha256
-    if config.min_proxy:
-        fitted.error["min_proxy"] = dict(config.min_proxy)
-    return fitted
+    known = {"supernet": subject.sha256} | ({"min_proxy": dict(config.min_proxy)} if config.min_proxy else {})
+    return replace(fitted, error=fitted.error.model_copy(update=known))
 
 
 def subject_facts(subject: Subject) -> dict[str, Any]:
@@ -365,6 +364,6 @@ def subject_facts(subject: Subject) -> dict[str, Any]:
         "space": subject.space.to_json(),
         "recipe": subject.recipe.model_dump(mode="json") if subject.recipe else None,
         "source": subject.source,
-        "predictor": subject.predictor.error if subject.predictor else None,
+        "predictor": subject.predictor.error.to_json() if subject.predictor else None,
         "torch": torch.__version__,
     }

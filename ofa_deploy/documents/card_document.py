@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ofa_deploy.documents.document import Document, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.predictor_error import PredictorError
 
 
 class TestedSubnet(Document):
@@ -22,7 +23,7 @@ class TestedSubnets(Document):
     least: Number
     mean: Number
     most: Number
-    predictor: FreeObject | None = None
+    predictor: PredictorError | None = None
 
 
 class CardTest(Document):
@@ -57,7 +58,7 @@ class Card(Document):
     supernet_sha256: Words
     recipe: FreeObject | None
     data: CardData
-    predictor: FreeObject | None
+    predictor: PredictorError | None
     versions: dict[str, Words]
     test: CardTest
     sample: dict[str, Whole]

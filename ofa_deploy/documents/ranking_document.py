@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ofa_deploy.documents.document import Document, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.predictor_error import PredictorError
 
 
 class Agreement(Document):
@@ -67,7 +68,7 @@ class Ranking(Document):
     name: Words | None = None
     space: Words | None = None
     supernet_sha256: Words | None = None
-    predictor: FreeObject | None = None
+    predictor: PredictorError | None = None
     split: Words | None = None
     images: Whole | None = None
     epochs: Whole | None = None

@@ -88,7 +88,7 @@ def _networks(audit: Ranking) -> list[list[str]]:
             ", ".join(accuracy(value, audit.images) for value in row.alone),
             accuracy(row.scores.inherited, audit.images),
             _points(_difference(row)),
-            predicted(row.scores.predictor, PredictorError.read(audit.predictor), "–"),
+            predicted(row.scores.predictor, audit.predictor or PredictorError(), "–"),
             _millions(row.scores.macs),
         ]
         for row in audit.rows

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation, belief_in, posterior
+from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.intervals import difference_error, level_error, wilson
 
 
@@ -101,10 +102,11 @@ def test_the_mean_chooses_better_than_the_validation():
 
 
 def test_an_error_on_other_weights_is_no_error_on_these():
-    error = {"rmse": 0.01, "bias_after_std": 0.02, "supernet": "a"}
+    error = PredictorError(rmse=0.01, bias_after_std=0.02, supernet="a")
     assert belief_in(0.9, error, "a") == Belief(0.9, 0.01, pytest.approx(0.02 / 3**0.5))
-    assert belief_in(0.9, {**error, "bias_corrected": 0.03}, "a").level == pytest.approx(0.02 * (2 / 3) ** 0.5)
+    corrected = error.model_copy(update={"bias_corrected": 0.03})
+    assert belief_in(0.9, corrected, "a").level == pytest.approx(0.02 * (2 / 3) ** 0.5)
     assert belief_in(0.9, error, "b") is None
     assert belief_in(0.9, error, None) is None
-    assert belief_in(0.9, {"what": "a published predictor"}, "a") is None
-    assert belief_in(0.9, {"rmse": 0.01, "supernet": "a"}, "a") == Belief(0.9, 0.01, 0.0)
+    assert belief_in(0.9, PredictorError(what="a published predictor"), "a") is None
+    assert belief_in(0.9, PredictorError(rmse=0.01, supernet="a"), "a") == Belief(0.9, 0.01, 0.0)

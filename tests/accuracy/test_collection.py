@@ -49,19 +49,19 @@ def config(**fields):
 def test_rounds_until_the_limit_and_no_subnet_twice():
     evaluator, told = MadeUp(), []
     error = Collection(CODEC, evaluator, config(subnets=60), progress=told.append).predictor().error
-    assert [one["n_fit"] for one in error["rounds"]] == [32, 40]
-    assert error["stopped"] == "the limit of subnets was reached"
+    assert [one.n_fit for one in error.rounds] == [32, 40]
+    assert error.stopped == "the limit of subnets was reached"
     assert evaluator.asked == {"fit": 60, "calibration": 20, "check": 20}
-    assert told[-1] == {"done": 100, "total": 100, "kendall": error["kendall"]}
+    assert told[-1] == {"done": 100, "total": 100, "kendall": error.kendall}
     assert "kendall" not in told[0]
-    assert error["n_heldout"] == 20
+    assert error.n_heldout == 20
 
 
 def test_it_stops_when_the_ranking_no_longer_gains():
     evaluator = MadeUp(noise=0.0)
     error = Collection(CODEC, evaluator, config(subnets=400)).predictor().error
-    assert error["stopped"].startswith("Kendall τ rose by only ")
-    assert evaluator.asked["fit"] == error["n_fit"] + 20 < 200
+    assert error.stopped.startswith("Kendall τ rose by only ")
+    assert evaluator.asked["fit"] == error.n_fit + 20 < 200
 
 
 def test_a_killed_collection_goes_the_same_way_again():
@@ -83,16 +83,16 @@ def test_a_killed_collection_goes_the_same_way_again():
 
 def test_a_bias_beyond_its_noise_is_corrected_and_said():
     optimistic = Collection(CODEC, MadeUp(shift=0.048), config()).predictor()
-    assert optimistic.error["bias_before"] == pytest.approx(0.048, abs=0.003)
-    assert optimistic.error["bias_corrected"] == optimistic.error["bias_before"]
-    assert abs(optimistic.error["bias_after"]) < 0.002
+    assert optimistic.error.bias_before == pytest.approx(0.048, abs=0.003)
+    assert optimistic.error.bias_corrected == optimistic.error.bias_before
+    assert abs(optimistic.error.bias_after) < 0.002
     fresh = CODEC.sample(200, np.random.default_rng(8))
     assert (optimistic.predict(fresh)[0] - truth(fresh)).mean() == pytest.approx(-0.048, abs=0.004)
     assert "bias on new images +4." in optimistic.summary()
     assert "now corrected" in optimistic.summary()
     few = Collection(CODEC, MadeUp(shift=0.02, images=200), config()).predictor()
-    assert few.error["bias_corrected"] == 0
-    assert few.error["bias_after"] == pytest.approx(0.02, abs=0.005)
+    assert few.error.bias_corrected == 0
+    assert few.error.bias_after == pytest.approx(0.02, abs=0.005)
     assert "too small against its noise to correct" in few.summary()
 
 
@@ -102,13 +102,13 @@ def test_the_repeat_is_what_two_evaluations_agree():
     heldout = {key for key, split in noisy.known if split == "check"}
     fit = [noisy.known[key, "fit"] for key in sorted(heldout)]
     other = [(noisy.known[key, "calibration"] + noisy.known[key, "check"]) / 2 for key in sorted(heldout)]
-    assert error["repeat_kendall"] == pytest.approx(kendalltau(fit, other).statistic)
-    assert error["repeat_kendall_low"] < error["repeat_kendall"] < error["repeat_kendall_high"]
+    assert error.repeat_kendall == pytest.approx(kendalltau(fit, other).statistic)
+    assert error.repeat_kendall_low < error.repeat_kendall < error.repeat_kendall_high
 
 
 def test_without_images_for_a_second_look_there_is_none():
     error = Collection(CODEC, MadeUp(images=1), config()).predictor().error
-    assert "bias_before" not in error
+    assert "bias_before" not in error.to_json()
 
 
 def test_half_of_a_round_is_promising_for_its_size_and_of_all_sizes():
@@ -189,20 +189,20 @@ def test_a_small_space_is_evaluated_whole_and_no_subnet_twice(resolutions, width
     assert codec.space.size == resolutions * widths
     error = Collection(codec, evaluator, AccuracyConfig()).predictor().error
     assert len({arch.key for arch in evaluator.archs}) == len(evaluator.archs) == codec.space.size
-    assert (error["n_heldout"], error["n_fit"]) == (heldout, codec.space.size - heldout)
-    assert error["rmse"] < 0.1
+    assert (error.n_heldout, error.n_fit) == (heldout, codec.space.size - heldout)
+    assert error.rmse < 0.1
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_held_out_set_as_large_as_the_space_leaves_enough_to_fit_on():
     error = Collection(space_of(5, 4), Sizes(), AccuracyConfig(subnets=60, heldout=50)).predictor().error
-    assert (error["n_heldout"], error["n_fit"]) == (15, 5)
+    assert (error.n_heldout, error.n_fit) == (15, 5)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_the_fewest_subnets_are_as_many_as_are_needed(seed):
     error = Collection(space_of(10, 12), Sizes(), AccuracyConfig(subnets=8, heldout=3), seed).predictor().error
-    assert (error["n_heldout"], error["n_fit"]) == (3, 5)
+    assert (error.n_heldout, error.n_fit) == (3, 5)
 
 
 @pytest.mark.parametrize(("resolutions", "widths"), [(1, 1), (2, 1), (7, 1)])

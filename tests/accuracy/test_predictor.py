@@ -30,8 +30,8 @@ def test_it_ranks_subnets_it_never_saw() -> None:
     assert np.corrcoef(mean, truth)[0, 1] > 0.9
     assert np.abs(mean - truth).mean() < 0.005
     assert (std >= 0).all()
-    assert predictor.error["n_fit"] == 45
-    assert predictor.error["n_heldout"] == 15
+    assert predictor.error.n_fit == 45
+    assert predictor.error.n_heldout == 15
 
 
 def test_bytes_round_trip_and_damage() -> None:
@@ -53,18 +53,18 @@ def test_the_stated_deviation_holds_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
     population, fresh = CODEC.sample(120, rng), CODEC.sample(400, rng)
     predictor = AccuracyPredictor.fit(CODEC, population, made_up(population, rng), fresh, made_up(fresh, rng))
-    assert predictor.error["within_1_std"] == pytest.approx(0.68, abs=0.1)
-    assert predictor.error["within_2_std"] == pytest.approx(0.95, abs=0.05)
+    assert predictor.error.within_1_std == pytest.approx(0.68, abs=0.1)
+    assert predictor.error.within_2_std == pytest.approx(0.95, abs=0.05)
     assert (predictor.predict(fresh)[1] > 0.0005).all()  # the noise of an evaluation is in it
 
 
 def test_kendall_has_an_interval_and_is_unknown_where_all_are_equal() -> None:
     error = a_predictor().error
-    assert error["kendall_low"] < error["kendall"] <= error["kendall_high"] <= 1
+    assert error.kendall_low < error.kendall <= error.kendall_high <= 1
     rng = np.random.default_rng(4)
     population = CODEC.sample(20, rng)
     flat = AccuracyPredictor.fit(CODEC, population, made_up(population, rng), population[:5], np.full(5, 0.9))
-    assert flat.error["kendall"] is None
+    assert flat.error.kendall is None
     assert "Kendall τ unknown" in flat.summary()
 
 
@@ -75,7 +75,7 @@ def test_scores_beside_the_genes_are_learned_from_and_then_needed() -> None:
     accuracies = [0.9 + 0.01 * score[:, 0] for score in hidden]
     blind = AccuracyPredictor.fit(CODEC, population, accuracies[0], fresh, accuracies[1])
     told = AccuracyPredictor.fit(CODEC, population, accuracies[0], fresh, accuracies[1], 0, *hidden)
-    assert told.error["kendall"] > 0.8 > 0.3 > blind.error["kendall"]
+    assert told.error.kendall > 0.8 > 0.3 > blind.error.kendall
     with pytest.raises(UsageError, match="fitted with other zero-cost scores"):
         told.predict(fresh)
     with pytest.raises(UsageError, match="fitted with other zero-cost scores"):

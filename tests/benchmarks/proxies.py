@@ -116,7 +116,7 @@ def ranked(codec: Any, population: np.ndarray, accuracy: np.ndarray, scores: np.
         fitted = AccuracyPredictor.fit(
             codec, population[fit], accuracy[fit], population[test], accuracy[test], seed, *columns
         )
-        taus.append(fitted.error["kendall"])
+        taus.append(fitted.error.kendall)
     return float(np.mean(taus))
 
 

@@ -86,14 +86,14 @@ def test_a_recipes_proxies_keep_subnets_from_being_evaluated(folder, monkeypatch
     subject = open_subject(workspace, folder / "ws" / "supernets" / "small" / "supernet.safetensors")
     config = RECIPE.accuracy.model_copy(update={"min_proxy": {"synflow": 0.4}, "subnets": 17, "round": 6})
     error = fit_predictor(subject, config).error
-    assert error["min_proxy"] == {"synflow": 0.4}
+    assert error.min_proxy == {"synflow": 0.4}
     rows = workspace.store.evaluations(subject.sha256, "fit")
     evaluated = {role: [row.arch for row in rows if row.role == role] for role in ("fit", "heldout")}
     gate = proxy_gate.ProxyGate(subject.codec, subject.data, config.min_proxy)
     passes = {role: gate.passes([subject.space.canonical(arch) for arch in archs]) for role, archs in evaluated.items()}
     assert passes["fit"].all()
     assert not passes["heldout"].all()
-    assert len(evaluated["fit"]) == error["n_fit"]
+    assert len(evaluated["fit"]) == error.n_fit
 
 
 def test_what_cannot_be_fitted_or_shown_is_one_line(folder, tmp_path, monkeypatch, capsys):

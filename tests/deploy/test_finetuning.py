@@ -153,8 +153,8 @@ def test_what_is_believed_of_every_finalist_is_recomputed(workspace, supernet, t
     report = build_bundle(found, tmp_path / "bundle", "a test")
     accuracy = report["accuracy"]
     error = subject.predictor.error
-    level = level_error(error["bias_after_std"], error["bias_corrected"] != 0)
-    belief = Belief(accuracy["predicted"], error["rmse"], level)
+    level = level_error(error.bias_after_std, error.bias_corrected != 0)
+    belief = Belief(accuracy["predicted"], error.rmse, level)
     expected = posterior(belief, Validation(accuracy["valid"], accuracy["valid_n"]))
     assert (accuracy["posterior"], accuracy["low"], accuracy["high"]) == pytest.approx(expected)
     assert accuracy["valid_n"] == subject.campaign.images("valid")
