@@ -33,11 +33,7 @@ DECAY = 5.0  # L2 penalty; of supernets for digits and Fashion-MNIST, with 45 to
 
 def features(codec: PopulationCodec, population: Population, scores: np.ndarray | None = None) -> np.ndarray:
     """One-hot genes (zeros for absent slots), the logarithms of MACs and parameters, and scores: ``float32[N, F]``."""
-    present = np.ones(population.shape, dtype=bool)
-    optional = (place for place in codec.space.places if place.depth is not None)
-    for place, active in zip(optional, codec.active(population).T, strict=True):
-        for gene in place.own:
-            present[:, gene] = active
+    present = codec.meant(population)
     parts = [
         (population[:, gene, None] == np.arange(count)) & present[:, gene, None]
         for gene, count in enumerate(codec.choices)

@@ -19,7 +19,8 @@ class StageDocument(Document):
         width: output channels at width multiplier 1.0.
         widths: channels that the stage may have instead; ``width`` must be the largest of them. By default there is no
             choice.
-        kinds: kinds that each block may have instead; ``block`` must be one of them. By default there is no choice.
+        kinds: kinds that all blocks of the stage may have instead; ``block`` must be one of them. By default there is
+            no choice.
         stride: of the stage's first block.
         act: activation inside the blocks.
         se: whether the blocks have squeeze-excitation.
@@ -28,6 +29,8 @@ class StageDocument(Document):
         expands: expansion ratios a block may have.
         block: kind of the blocks; see "Kinds of blocks".
         key_width: channels of an attention head; 0 for 16.
+        heads: numbers of attention heads that a block may have. By default the kind of block gives the number.
+        key_widths: channels of a head that a block may have, beside ``heads`` and instead of ``key_width``.
         squeeze: squeeze-excitation keeps a quarter of the ``expanded`` channels (MobileNetV3) or of the block's
             ``input`` channels (EfficientNet).
     """
@@ -44,6 +47,8 @@ class StageDocument(Document):
     widths: tuple[Positive, ...] = ()
     kinds: tuple[str, ...] = ()
     key_width: Annotated[int, Field(ge=0)] = 0
+    heads: tuple[Positive, ...] = ()
+    key_widths: tuple[Positive, ...] = ()
 
 
 class ElasticDocument(Document):

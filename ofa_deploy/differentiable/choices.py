@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ class Choices(nn.Module):
             torch.tensor([slot.present for slot in slots.all if slot.stage == s]).float() for s in range(len(counts))
         ]
         self._uses = uses  # [slots of the stage, depths]
+        self._blocks = [_blocks_beyond(use) for use in uses]
 
     def groups(self) -> list[Tensor]:
         """The logits of every choice; those without an alternative are left out."""
@@ -55,7 +55,7 @@ class Choices(nn.Module):
 
     def skipped(self) -> Tensor:
         """Expected share of the optional blocks that are left out; 0 where none is optional."""
-        found = [p[~use.bool().all(1)] for use, p in zip(self._uses, self.present(), strict=True)]
+        found = [beyond @ logits.softmax(0) for beyond, logits in zip(self._blocks, self.depths, strict=True)]
         optional = torch.cat(found)
         return 1 - optional.mean() if len(optional) else optional.sum()
 
@@ -76,20 +76,19 @@ class Choices(nn.Module):
     def worth(self) -> Separable:
         """The logits of a subnet's choices, added up, as a sum over blocks.
 
-        A block that is absent adds nothing. What a deeper stage has more than the next shallower one counts at the
-        first slot that it alone uses.
+        A block that is absent adds nothing. What a deeper stage has more than the one that it grew from counts at the
+        first slot that it has besides; see ``Slots.growth``.
         """
         slots = self.slots
         value = np.zeros((slots.sizes, len(slots.all), slots.C + 1, 1))
         constant = _numbers(self.size)[:, None].copy()
         for i, logits in enumerate(self.blocks):
             value[:, i, : len(logits), 0] = _numbers(logits)
-        for members, use, logits in zip(slots.stages, self._uses, self.depths, strict=True):
-            numbers, used = _numbers(logits), use.sum(0).int().tolist()
-            order = sorted(range(len(used)), key=lambda depth: used[depth])
-            constant += numbers[order[0]]
-            for before, depth in pairwise(order):
-                value[:, members[used[before]], : slots.C, 0] += numbers[depth] - numbers[before]
+        for (least, steps), logits in zip(slots.growth, self.depths, strict=True):
+            numbers = _numbers(logits)
+            constant += numbers[least]
+            for depth, before, slot in steps:
+                value[:, slot, : slots.C, 0] += numbers[depth] - numbers[before]
         spread = np.array([sum(float(np.ptp(_numbers(logits))) for logits in self.groups())])
         return Separable(slots, constant, value, np.zeros(1), spread)
 
@@ -108,6 +107,12 @@ class Choices(nn.Module):
         rows = self.slots.rows(np.array(found[1 + len(self.depths) :]).T, depths)
         rows[:, : self.slots.depth0] = self.slots.size_genes(size)
         return self.slots.codec.canonicalise(rows)
+
+
+def _blocks_beyond(use: Tensor) -> Tensor:
+    """Whether a stage has a second block, a third and so on, as far as its depths differ: ``[blocks, depths]``."""
+    used = use.sum(0)
+    return (used > torch.arange(float(used.min()), float(used.max()))[:, None]).float()
 
 
 class SumTable:

@@ -47,23 +47,26 @@ class MixedSupernet:
         return x
 
     def _stage(self, x: Tensor, stage: int, chosen: Mapping[int, object], drawn: Drawn) -> Tensor:
-        """Outputs after as many blocks as each option has, mixed; blocks that no live one has run without gradient."""
-        options, depths = drawn.depths[stage], self.space.stages[stage].depths
-        deepest = max(depths[option.choice] for option in options if option.live)
-        after: list[Tensor] = []
-        for position, slot in enumerate(self.slots.stages[stage][: max(depths[option.choice] for option in options)]):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and position < deepest):
-                x = self._slot(x, slot, chosen, drawn.blocks[slot])
-            after.append(x)
-        return mixed(options, [after[depths[option.choice] - 1] for option in options])
+        """Outputs after the blocks that each option has, mixed; blocks that no live one has run without gradient."""
+        options = drawn.depths[stage]
+        paths = [self.slots.path(stage, option.choice) for option in options]
+        begun = ((path, option) for path, option in zip(paths, options, strict=True) if option.live)
+        live = {path[:n] for path, _ in begun for n in range(len(path) + 1)}
+        after: dict[tuple[int, ...], Tensor] = {(): x}
+        for path in paths:
+            for n in range(1, len(path) + 1):
+                if path[:n] in after:
+                    continue
+                with torch.set_grad_enabled(torch.is_grad_enabled() and path[:n] in live):
+                    slot = path[n - 1]
+                    after[path[:n]] = self._slot(after[path[: n - 1]], slot, chosen, drawn.blocks[slot])
+        return mixed(options, [after[path] for path in paths])
 
     def _slot(self, x: Tensor, slot: int, chosen: Mapping[int, object], options: list[Option]) -> Tensor:
-        stage, position = self.space.slots[slot]
-        results = []
+        name, results = tuple(self.space.blocks)[slot], []
         for option in options:
             op = self._op(slot, option.choice, chosen)
             with torch.set_grad_enabled(torch.is_grad_enabled() and option.live):
-                name = self.space.block_name(stage, position, op.kind)
                 results.append(self.supernet.run(name, op, x, training=True))
         return mixed(options, results)
 
@@ -75,5 +78,5 @@ class MixedSupernet:
 
     def _fixed(self, chosen: Mapping[int, object]) -> tuple[list[OpSpec], list[OpSpec]]:
         """The blocks before the stages, and after them."""
-        ops = [self.space.op_at(i, chosen) for i in range(len(self.space.slots), len(self.space.places))]
+        ops = [self.space.op_at(i, chosen) for i in range(len(self.space.blocks), len(self.space.places))]
         return ops[:-2], ops[-2:]

@@ -218,7 +218,6 @@ def _losses(score: Separable, cost: Separable, prices: np.ndarray) -> _Losses:
     worth = score.value[:, :, : slots.C, 0] - np.einsum("zsck,zk->zsc", cost.value[:, :, : slots.C], prices)
     for i, slot in enumerate(slots.all):
         worth[:, i, slot.choices :] = -np.inf
-        worth[:, i, slot.repeated] = -np.inf
     best = worth.max(axis=2)
     bounds = score.constant[:, 0] - (prices * cost.constant).sum(axis=1)
     depth = []

@@ -271,23 +271,24 @@ def _groups(slots: Slots) -> Iterator[list[int]]:
         room = ENTRIES // (slots.sizes * int(slots.codec.choices[slots.depth0 + stage]))
         group: list[int] = []
         for i in members:
-            if group and prod(slots.all[j].choices for j in [*group, i]) > room:
+            if group and prod(_own(slots, [*group, i]).values()) > room:
                 yield group
                 group = []
             group.append(i)
         yield group
 
 
+def _own(slots: Slots, group: list[int]) -> dict[int, int]:
+    """The slots' own genes and how many choices each has. Slots of which one at most is there may share genes."""
+    return {gene: n for i in group for gene, n in zip(slots.all[i].genes, slots.all[i].sizes, strict=True)}
+
+
 def _weights(slots: Slots, group: list[int]) -> np.ndarray:
     """What each gene counts in the number of a group's entry: resolution, widths, depth, then the slots' choices."""
     weights, unit = np.zeros(len(slots.codec.choices), dtype=np.float32), 1
-    for i in reversed(group):
-        slot = slots.all[i]
-        for gene, choices in zip(reversed(slot.genes), reversed(slot.sizes), strict=True):
-            weights[gene] = unit
-            unit *= choices
+    own = _own(slots, group)
     depth = [slots.depth0 + slots.all[i].stage for i in group[:1]]
-    for gene in (*depth, *reversed(range(slots.depth0))):
+    for gene in (*reversed(own), *depth, *reversed(range(slots.depth0))):
         weights[gene] = unit
         unit *= int(slots.codec.choices[gene])
     return weights
@@ -295,15 +296,18 @@ def _weights(slots: Slots, group: list[int]) -> np.ndarray:
 
 def _table(sums: Separable, group: list[int], width: int, first: bool) -> np.ndarray:
     """``float32[entries, width]``: what a group's blocks add; the first group's has what all subnets share, too."""
-    slots = [sums.slots.all[i] for i in group]
+    slots, own = [sums.slots.all[i] for i in group], _own(sums.slots, group)
     depths, columns = len(slots[0].present) if slots else 1, sums.constant.shape[1]
-    total = np.zeros((len(sums.constant), depths, columns))
+    total = np.zeros((len(sums.constant), depths, *own.values(), columns))
     if first:
-        total += sums.constant[:, None]
+        total += sums.constant.reshape(-1, *[1] * (1 + len(own)), columns)
     for i, slot in zip(group, slots, strict=True):
-        values = sums.value[:, i, : slot.choices][:, None] * np.array(slot.present)[:, None, None]
-        values = values.reshape(*values.shape[:2], *[1] * (total.ndim - 3), slot.choices, columns)
-        total = total[..., None, :] + values
+        values = sums.value[:, i, : slot.choices].reshape(-1, 1, *slot.sizes, columns)
+        order = sorted(range(len(slot.genes)), key=lambda place: [*own].index(slot.genes[place]))
+        values = values.transpose(0, 1, *(2 + place for place in order), 2 + len(order))
+        shape = [n if gene in slot.genes else 1 for gene, n in own.items()]
+        present = np.array(slot.present).reshape(-1, *[1] * (1 + len(own)))
+        total = total + values.reshape(-1, 1, *shape, columns) * present
     table = np.zeros((total.size // columns, width), dtype=np.float32)
     table[:, :columns] = total.reshape(-1, columns)
     return table

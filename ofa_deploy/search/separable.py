@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -29,14 +28,12 @@ class Slot:
         genes: its own genes.
         sizes: their numbers of choices. All together they are one choice; the last gene changes fastest.
         present: for each choice of the stage's depth, whether the slot is used.
-        silent: see ``space.Place``.
     """
 
     stage: int
     genes: tuple[int, ...]
     sizes: tuple[int, ...]
     present: tuple[bool, ...]
-    silent: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def choices(self) -> int:
@@ -46,15 +43,6 @@ class Slot:
     def split(self, choice: int) -> tuple[int, ...]:
         """What each gene is for a choice."""
         return tuple(int(place) for place in np.unravel_index(choice, self.sizes))
-
-    @cached_property
-    def repeated(self) -> list[int]:
-        """Choices that are the same block as an earlier one: they differ in what means nothing."""
-        found = []
-        for number, change in enumerate(self.changes):
-            if any(change[chooser] == choice and change[gene] for chooser, choice, gene in self.silent):
-                found.append(number)
-        return found
 
     @property
     def changes(self) -> list[dict[int, int]]:
@@ -80,18 +68,12 @@ class Slots:
         self.all: list[Slot] = []
         for place, depth in slots:
             sizes = tuple(int(codec.choices[gene]) for gene in place.own)
-            self.all.append(Slot(depth - self.depth0, place.own, sizes, place.present, place.silent))
+            self.all.append(Slot(depth - self.depth0, place.own, sizes, place.present))
         self.stages = [[i for i, slot in enumerate(self.all) if slot.stage == s] for s in range(len(depths))]
         self.C = max((slot.choices for slot in self.all), default=1)
         self._units = np.array(_units(self.shape))
-        # the slots' own genes, position by position: of which slots, which genes, what a step counts, how many choices
-        self._digits = []
-        for position in range(max((len(slot.genes) for slot in self.all), default=0)):
-            having = [i for i, slot in enumerate(self.all) if len(slot.genes) > position]
-            genes = [self.all[i].genes[position] for i in having]
-            counts = [self.all[i].sizes[position] for i in having]
-            units = [_units(self.all[i].sizes)[position] for i in having]
-            self._digits.append(tuple(map(np.array, (having, genes, units, counts))))
+        # the slots' own genes: of which slots, which genes, what a step counts, how many choices
+        self._digits = [tuple(map(np.array, zip(*batch, strict=True))) for batch in _batches(self.all)]
 
     @property
     def sizes(self) -> int:
@@ -117,10 +99,48 @@ class Slots:
         """Subnets of the first size, from their choices at every slot and their depths' genes."""
         population = np.zeros((len(depths), len(self.codec.choices)), dtype=GENE)
         population[:, self.depth0 : self.kernel0] = depths
-        chosen = np.where(picks == self.C, 0, picks)
-        for having, genes, units, counts in self._digits:
-            population[:, genes] = chosen[:, having] // units % counts
+        chosen = np.where(self.codec.active(population) & (picks != self.C), picks, 0)
+        for having, genes, units, counts in self._digits:  # of slots that share a gene, one is there
+            population[:, genes] += (chosen[:, having] // units % counts).astype(GENE)
         return population
+
+    @cached_property
+    def growth(self) -> list[tuple[int, list[tuple[int, int, int]]]]:
+        """For every stage its smallest depth; and for each other one, the smaller depths first, the largest depth whose
+        slots it has and more (the smallest depth where it has other slots), and the first slot that it has besides."""
+        found = []
+        for stage, members in enumerate(self.stages):
+            count = self.codec.choices[self.depth0 + stage]
+            has = [{i for i in members if self.all[i].present[depth]} for depth in range(count)]
+            order = sorted(range(count), key=lambda depth: len(has[depth]))
+            steps = []
+            for n, depth in enumerate(order[1:], 1):
+                smaller = [before for before in order[:n] if has[before] < has[depth]]
+                before = smaller[-1] if smaller else order[0]
+                steps.append((depth, before, min(has[depth] - has[before])))
+            found.append((order[0], steps))
+        return found
+
+    def path(self, stage: int, depth: int) -> tuple[int, ...]:
+        """The slots that a stage has at a depth, in order."""
+        return tuple(i for i in self.stages[stage] if self.all[i].present[depth])
+
+
+def _batches(slots: Sequence[Slot]) -> list[list[tuple[int, int, int, int]]]:
+    """Slot, gene, what a step of it counts, and choices of all slots' own genes; in a batch none comes twice."""
+    entries = [
+        (position, i, slot.genes[position], _units(slot.sizes)[position], slot.sizes[position])
+        for i, slot in enumerate(slots)
+        for position in range(len(slot.genes))
+    ]
+    batches: list[list[tuple[int, int, int, int]]] = []
+    for _, *entry in sorted(entries):
+        i, gene, unit, count = entry
+        free = (b for b in batches if all(i != one and gene != other for one, other, _, _ in b))
+        if (batch := next(free, None)) is None:
+            batches.append(batch := [])
+        batch.append((i, gene, unit, count))
+    return batches
 
 
 def _units(sizes: Sequence[int]) -> list[int]:
@@ -219,30 +239,34 @@ def _sweep(slots: Slots) -> tuple[Population, list[_Mark | None]]:
     """Subnets at the first resolution and width, and what each but the first tells.
 
     The first has every depth at its smallest. Then come all other depths, one at a time: each adds to the value of the
-    first slot that it uses and the depth before did not. Then the deepest one, and it with another choice at one slot.
+    first slot that it uses and the one that it grew from did not. Then, for every slot, the deepest subnet that uses
+    it, and it with another choice there.
     """
     rows = [np.zeros(len(slots.codec.choices), dtype=GENE)]
     marks: list[_Mark | None] = []
     deepest = rows[0].copy()
-    for stage, members in enumerate(slots.stages):
+    for stage, (least, steps) in enumerate(slots.growth):
         gene = slots.depth0 + stage
-        used = [sum(slots.all[i].present[d] for i in members) for d in range(slots.codec.choices[gene])]
-        order = np.argsort(used, kind="stable")
-        rows[0][gene], deepest[gene] = order[0], order[-1]
-    for stage, members in enumerate(slots.stages):
-        gene, base = slots.depth0 + stage, 0
-        used = [sum(slots.all[i].present[d] for i in members) for d in range(slots.codec.choices[gene])]
-        for before, depth in pairwise(np.argsort(used, kind="stable")):
+        rows[0][gene], deepest[gene] = least, steps[-1][0] if steps else least
+    for stage, (least, steps) in enumerate(slots.growth):
+        at = {least: 0}
+        for depth, before, slot in steps:
             rows.append(rows[0].copy())
-            rows[-1][gene] = depth
-            marks.append(_Mark(members[used[before]], slice(0, slots.C), base))
-            base = len(rows) - 1
-    rows.append(deepest)
-    marks.append(None)
-    base = len(rows) - 1
-    for i, slot in enumerate(slots.all):
-        for choice in range(1, slot.choices):
-            rows.append(deepest.copy())
-            rows[-1][list(slot.genes)] = slot.split(choice)
-            marks.append(_Mark(i, slice(choice, choice + 1), base))
+            rows[-1][slots.depth0 + stage] = depth
+            marks.append(_Mark(slot, slice(0, slots.C), at[before]))
+            at[depth] = len(rows) - 1
+    bases = dict[bytes, int]()
+    for i, one in enumerate(slots.all):
+        using, gene = deepest.copy(), slots.depth0 + one.stage
+        if not one.present[deepest[gene]]:
+            having = [depth for depth, present in enumerate(one.present) if present]
+            _, using[gene] = max((len(slots.path(one.stage, depth)), depth) for depth in having)
+        if using.tobytes() not in bases:
+            bases[using.tobytes()] = len(rows)
+            rows.append(using)
+            marks.append(None)
+        for choice in range(1, one.choices):
+            rows.append(using.copy())
+            rows[-1][list(one.genes)] = one.split(choice)
+            marks.append(_Mark(i, slice(choice, choice + 1), bases[using.tobytes()]))
     return np.array(rows), marks

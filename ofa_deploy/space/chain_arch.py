@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ofa_deploy.blocks.kinds import Kernel, stage_kind
+from ofa_deploy.blocks.kinds import Kernel
 from ofa_deploy.errors import UsageError
 from ofa_deploy.json_types import JSON
 from ofa_deploy.space.family import ArchLike
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ofa_deploy.space.search_space import SearchSpace
 
 RESOLUTION_RANGE = (16, 1024)
+BLOCK_FIELDS = ("kernels", "expands", "heads", "key_widths")  # one value a slot
+OPTIONAL = ("channels", "kinds", "heads", "key_widths")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class ChainArch:
         kernels, expands: one per block slot, ``max(stage.depths)`` slots a stage; slots beyond a stage's depth hold
             the slot's first choice.
         channels: one per stage, its output channels at width multiplier 1.0; empty where no stage has a choice.
-        kinds: one per block slot, its kind; empty where no stage has a choice.
+        kinds: one per stage, the kind of its blocks; empty where no stage has a choice.
+        heads, key_widths: one per block slot, the heads of its attention and their width; 0 in stages without a choice,
+            empty where no stage has one.
     """
 
     space: str
@@ -42,6 +46,8 @@ class ChainArch:
     expands: tuple[float, ...]
     channels: tuple[int, ...] = ()
     kinds: tuple[str, ...] = ()
+    heads: tuple[int, ...] = ()
+    key_widths: tuple[int, ...] = ()
 
     @cached_property
     def key(self) -> str:
@@ -51,8 +57,8 @@ class ChainArch:
         return hashlib.sha256(json.dumps({**self.to_json(), **numbers}, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, JSON]:
-        """The subnet as a JSON object; ``channels`` and ``kinds`` are there only where stages have a choice of them."""
-        return {k: _as_lists(v) for k, v in asdict(self).items() if k not in ("channels", "kinds") or v}
+        """The subnet as a JSON object; what only some spaces have is there only where stages have a choice of it."""
+        return {name: _as_lists(value) for name, value in asdict(self).items() if value or name not in OPTIONAL}
 
 
 def _as_lists(value: Any) -> Any:
@@ -65,8 +71,13 @@ def checked(space: SearchSpace, arch: ArchLike) -> ChainArch:
     if data.setdefault("space", space.name) != space.name:
         raise UsageError(f"the arch belongs to space {data['space']!r}, not to {space.name!r}")
     data.setdefault("width", space.widths[0] if len(space.widths) == 1 else None)
+    mixed = any(stage.kinds for stage in space.stages)
     data.setdefault("channels", [stage.width for stage in space.stages if space.elastic_stages])
-    data.setdefault("kinds", [space.stages[s].block for s, _ in space.slots if space.mixed_slots])
+    data.setdefault("kinds", [stage.block for stage in space.stages if mixed])
+    of_slots = [space.stages[s] for s, _ in space.slots]
+    for name in ("heads", "key_widths"):
+        wide = [max(getattr(stage, name), default=0) for stage in of_slots]
+        data.setdefault(name, wide if any(wide) else [])
     unknown = set(data) - set(ChainArch.__dataclass_fields__)
     missing = set(ChainArch.__dataclass_fields__) - set(data)
     if unknown or missing:
@@ -80,31 +91,32 @@ def checked(space: SearchSpace, arch: ArchLike) -> ChainArch:
         "kernels": len(space.slots),
         "expands": len(space.slots),
         "channels": len(space.stages) if space.elastic_stages else 0,
-        "kinds": len(space.slots) if space.mixed_slots else 0,
+        "kinds": len(space.stages) if mixed else 0,
+        "heads": len(space.slots) if any(stage.heads for stage in of_slots) else 0,
+        "key_widths": len(space.slots) if any(stage.key_widths for stage in of_slots) else 0,
     }
     for name, length in lengths.items():
         if not isinstance(data[name], (list, tuple)) or len(data[name]) != length:
             raise UsageError(f"arch of {space.name}: {name} needs a list of {length} values")
     for i, channels in enumerate(data["channels"]):
         _member(space, f"channels[{i}]", channels, space.stages[i].all_widths)
-    kernels = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in data["kernels"]]
-    expands, kinds = list(data["expands"]), list(data["kinds"])
     for i, stage in enumerate(space.stages):
         _member(space, f"depths[{i}]", data["depths"][i], stage.depths)
+        if mixed:
+            _member(space, f"kinds[{i}]", data["kinds"][i], stage.all_kinds)
+    blocks = {name: list(data[name]) for name in BLOCK_FIELDS}
+    blocks["kernels"] = [tuple(kernel) if isinstance(kernel, list) else kernel for kernel in blocks["kernels"]]
     for i, (s, b) in enumerate(space.slots):
         stage = space.stages[s]
-        if b >= data["depths"][s]:
-            kernels[i], expands[i] = space.kernels(i)[0], stage.expands[0]
-            if kinds:
-                kinds[i] = stage.all_kinds[0]
-        if kinds:
-            _member(space, f"kinds[{i}]", kinds[i], stage.all_kinds)
-            if stage.kinds and not stage_kind(kinds[i]).expands:
-                expands[i] = stage.expands[0]  # it means nothing
-        _member(space, f"kernels[{i}]", kernels[i], space.kernels(i))
-        _member(space, f"expands[{i}]", expands[i], stage.expands)
-    blocks = (tuple(data["depths"]), tuple(kernels), tuple(expands), tuple(data["channels"]), tuple(kinds))
-    return ChainArch(space.name, data["resolution"], float(data["width"]), *blocks)
+        meant = stage.meant(data["kinds"][s] if mixed else stage.block) if b < data["depths"][s] else ()
+        choices = {"kernels": space.kernels(i), "expands": stage.expands, **stage.attention_choices}
+        for name in (name for name, values in blocks.items() if values):
+            if name not in meant:
+                blocks[name][i] = choices[name][0]
+            _member(space, f"{name}[{i}]", blocks[name][i], choices[name])
+    fields = {name: tuple(data[name]) for name in ("depths", "channels", "kinds")}
+    fields |= {name: tuple(values) for name, values in blocks.items()}
+    return ChainArch(space.name, data["resolution"], float(data["width"]), **fields)
 
 
 def _member(space: SearchSpace, field: str, value: Any, choices: tuple[Any, ...]) -> None:

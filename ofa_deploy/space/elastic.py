@@ -9,6 +9,7 @@ from typing import Any
 from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.config import ElasticDocument
 from ofa_deploy.errors import UsageError
+from ofa_deploy.space.chain_arch import ChainArch
 from ofa_deploy.space.family import ArchLike
 from ofa_deploy.space.search_space import SearchSpace
 from ofa_deploy.space.stage_spec import StageSpec
@@ -18,14 +19,16 @@ def largest_alone(space: SearchSpace, name: str) -> SearchSpace:
     """A space of one subnet: the largest of another."""
     stages = tuple(
         replace(
-            stage,
-            depths=(max(stage.depths),),
-            kernels=(_largest(stage),),
-            expands=(max(stage.expands),),
+            one,
+            depths=(max(one.depths),),
+            kernels=(_largest(one),),
+            expands=(max(one.expands) if "expands" in one.meant(one.block) else 1,),
             widths=(),
             kinds=(),
+            heads=tuple(sorted(one.heads)[-1:]),
+            key_widths=tuple(sorted(one.key_widths)[-1:]),
         )
-        for stage in space.stages
+        for one in (stage.of_kind(stage.block) for stage in space.stages)
     )
     whole = replace(space, name=name, stages=stages, resolutions=(max(space.resolutions),))
     return replace(whole, widths=(max(space.widths),))
@@ -37,27 +40,25 @@ def frozen(space: SearchSpace, arch: ArchLike) -> SearchSpace:
     Every block is a stage of its own, since a stage's blocks have the same choices: only their names differ.
     """
     arch = space.canonical(arch)
-    stages = tuple(
-        replace(
-            space.stages[stage],
-            width=arch.channels[stage] if arch.channels else space.stages[stage].width,
-            widths=(),
-            block=arch.kinds[slot] if arch.kinds else space.stages[stage].block,
-            kinds=(),
-            stride=space.stages[stage].stride if position == 0 else 1,
-            depths=(1,),
-            kernels=(arch.kernels[slot],),
-            expands=_expands(arch.kinds[slot] if arch.kinds else space.stages[stage].block, arch.expands[slot]),
-        )
-        for slot, stage, position in space.active_slots(arch)
-    )
+    stages = tuple(_block_alone(space, arch, *place) for place in space.active_slots(arch))
     name = f"{space.name}-{arch.key[:12]}"
     return replace(space, name=name, stages=stages, resolutions=(arch.resolution,), widths=(arch.width,))
 
 
-def _expands(kind: str, chosen: float) -> tuple[float, ...]:
-    """The only choice of a block that chose so: 1 where its kind has no expansion."""
-    return (chosen if stage_kind(kind).expands else 1,)
+def _block_alone(space: SearchSpace, arch: ChainArch, slot: int, stage: int, position: int) -> StageSpec:
+    spec = space.stages[stage].of_kind(arch.kinds[stage] if arch.kinds else space.stages[stage].block)
+    return replace(
+        spec,
+        width=arch.channels[stage] if arch.channels else spec.width,
+        widths=(),
+        kinds=(),
+        stride=spec.stride if position == 0 else 1,
+        depths=(1,),
+        kernels=(arch.kernels[slot],),
+        expands=(arch.expands[slot] if "expands" in spec.meant(spec.block) else 1,),
+        heads=(arch.heads[slot],) if spec.heads else (),
+        key_widths=(arch.key_widths[slot],) if spec.key_widths else (),
+    )
 
 
 def make_elastic(

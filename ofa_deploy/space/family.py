@@ -51,18 +51,16 @@ class Place:
     """Where a network may have a block, or a whole cell.
 
     Attributes:
-        size, own: numbers of the genes that decide which: those that many blocks share, and the block's own, which mean
-            nothing where it is absent.
+        size, own: numbers of the genes that decide which: those that many blocks share, and the block's own. A gene
+            means nothing where all blocks are absent whose own it is.
         depth: number of the gene that decides whether it is there; None where none does alone.
         present: for each choice of that gene whether it is.
-        silent: what means nothing beside another choice: (the gene that chose, its choice, the gene without a meaning).
     """
 
     size: tuple[int, ...]
     own: tuple[int, ...] = ()
     depth: int | None = None
     present: tuple[bool, ...] = ()
-    silent: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def genes(self) -> tuple[int, ...]:

@@ -45,10 +45,12 @@ class PopulationCodec:
         most = max((len(place.present) for place in optional), default=1)
         present = [(*place.present, *[False] * (most - len(place.present))) for place in optional]
         self._needs = np.array(present, dtype=bool).reshape(-1, most)
-        owned = [(gene, i) for i, place in enumerate(optional) for gene in place.own]
-        self._own, self._owner = np.array(owned, dtype=int).reshape(-1, 2).T
+        owned = sorted((gene, i) for i, place in enumerate(optional) for gene in place.own)
+        genes, self._owner = np.array(owned, dtype=int).reshape(-1, 2).T
+        self._own, self._first = np.unique(genes, return_index=True)
+        used = {gene for place in space.places for gene in (*place.genes, place.depth)}
+        self._unused = [gene for gene in range(len(self.choices)) if gene not in used]
         self._known: dict[str, np.ndarray] = {}
-        self._silent = [silent for place in optional for silent in place.silent]
 
     def sample(self, count: int, rng: np.random.Generator) -> Population:
         """Random subnets, every gene uniform."""
@@ -95,10 +97,22 @@ class PopulationCodec:
     def canonicalise(self, population: Population) -> Population:
         """The same subnets with 0 for genes that mean nothing, as those of absent slots."""
         population = population.astype(GENE)
-        population[:, self._own] *= self.active(population)[:, self._owner]
-        for chooser, choice, silent in self._silent:
-            population[population[:, chooser] == choice, silent] = 0
+        population[:, self._own] *= self._meant(population)
+        population[:, self._unused] = 0
         return population
+
+    def meant(self, population: Population) -> np.ndarray:
+        """Which genes make a difference: not those of absent blocks. ``bool[N, G]``."""
+        found = np.ones(population.shape, dtype=bool)
+        found[:, self._own], found[:, self._unused] = self._meant(population), False
+        return found
+
+    def _meant(self, population: Population) -> np.ndarray:
+        """Of the genes that are blocks' own, which have a block that is there: ``bool[N, own]``."""
+        active = self.active(population)[:, self._owner]
+        if len(self._own) == len(self._owner):
+            return active
+        return np.logical_or.reduceat(active, self._first, axis=1)
 
     def mutate(self, population: Population, rate: float, rng: np.random.Generator) -> Population:
         """Redraw every gene with a probability; at least one gene of every row."""

@@ -106,8 +106,9 @@ _HYBRID_28 = replace(
     ),
 )
 _NETWORK_LEVEL_28 = replace(
-    # The same images, and for every block a choice of its kind, whatever the others are: convolutions, residual blocks
-    # or attention. Each kind has weights of its own.
+    # The same images, and for every stage a choice of its layer type, whatever the others are: convolutions, residual
+    # blocks or attention; then of its depth and width, and of each block's kernel and expansion. Each type has weights
+    # of its own.
     _SMALL_28,
     name="network_level_28",
     stages=tuple(

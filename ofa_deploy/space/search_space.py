@@ -15,8 +15,8 @@ from ofa_deploy.blocks.counts import params, peak_activations
 from ofa_deploy.blocks.kinds import Kernel, make_divisible, stage_kind
 from ofa_deploy.errors import UsageError
 from ofa_deploy.json_types import JSON
-from ofa_deploy.space.chain_arch import ChainArch, checked
-from ofa_deploy.space.chain_genes import arch_of, genes_of, places_of, values_of
+from ofa_deploy.space.chain_arch import BLOCK_FIELDS, ChainArch, checked
+from ofa_deploy.space.chain_genes import arch_of, genes_of, own_genes_of, places_of, values_of
 from ofa_deploy.space.family import ArchLike, Family, Gene, Place
 from ofa_deploy.space.stage_spec import StageSpec, kernel_size, not_empty
 
@@ -94,11 +94,23 @@ class SearchSpace:
         resolution, width = values[0], values[1]
         chosen = {stage: values.get(2 + i) for i, stage in enumerate(self.elastic_stages)}
         channels = [chosen.get(s) or stage.width for s, stage in enumerate(self.stages)]
-        if place < len(self.slots):
-            kernel, expand, *kind = (values[gene] for gene in self.places[place].own)
-            return self.block(*self.slots[place], resolution, width, kernel, expand, channels, *kind)
+        if place < len(self._spots):
+            stage, position, kind, own = self._spots[place]
+            kernel, expand, *attention = (values.get(own.get(name, -1), 0) for name in BLOCK_FIELDS)
+            size = (resolution, width, kernel, expand or 1, channels, kind)
+            return self.block(stage, position, *size, *attention)
         before, after = self.fixed_ops(resolution, width, channels)
-        return [*before, *after][place - len(self.slots)]
+        return [*before, *after][place - len(self._spots)]
+
+    @cached_property
+    def _spots(self) -> tuple[tuple[int, int, str, dict[str, int]], ...]:
+        """Stage, position, kind and own genes of the block at each of the first places."""
+        return tuple((s, b, kind, self.own_genes[self.slot(s, b)]) for s, b, kind in self.blocks.values())
+
+    @cached_property
+    def own_genes(self) -> tuple[dict[str, int], ...]:
+        """For every slot the numbers of its blocks' own genes, by their fields of an arch."""
+        return own_genes_of(self)
 
     def unit_at(self, place: int, values: Mapping[int, Any]) -> Unit:
         """``op_at`` as what is measured."""
@@ -114,11 +126,6 @@ class SearchSpace:
         return tuple(s for s, stage in enumerate(self.stages) if stage.widths)
 
     @cached_property
-    def mixed_slots(self) -> tuple[int, ...]:
-        """The slots that have a choice of their kind."""
-        return tuple(i for i, (s, _) in enumerate(self.slots) if self.stages[s].kinds)
-
-    @cached_property
     def blocks(self) -> dict[str, tuple[int, int, str]]:
         """Stage, position and kind of every block that stages can have, by its name in networks and supernets."""
         found = {}
@@ -129,7 +136,7 @@ class SearchSpace:
         return found
 
     def block_name(self, stage: int, position: int, kind: str = "") -> str:
-        """``s0b1``; ``s0b1_conv`` where a slot has a choice of its kind."""
+        """``s0b1``; ``s0b1_conv`` where its stage has a choice of its kind."""
         return f"s{stage}b{position}" + (f"_{kind or self.stages[stage].block}" if self.stages[stage].kinds else "")
 
     @property
@@ -141,6 +148,10 @@ class SearchSpace:
     def slots(self) -> tuple[tuple[int, int], ...]:
         """(stage, position in the stage) of every block slot."""
         return tuple((s, b) for s, stage in enumerate(self.stages) for b in range(max(stage.depths)))
+
+    def slot(self, stage: int, position: int) -> int:
+        """Number of a slot."""
+        return sum(max(before.depths) for before in self.stages[:stage]) + position
 
     def kernels(self, slot: int) -> tuple[Kernel, ...]:
         """The choices of a slot's kernels: the stage's, without those that cannot stride where one has to."""
@@ -154,13 +165,15 @@ class SearchSpace:
     @cached_property
     def size(self) -> int:
         """How many different subnets there are."""
-        total, place = prod(len(gene.choices) for gene in self.genes[: self.size_genes]), 0
-        for stage in self.stages:
-            kinds = map(stage_kind, stage.all_kinds)
-            expands = sum(len(stage.expands) if kind.expands else 1 for kind in kinds)
-            choices = [len(self.kernels(place + b)) * expands for b in range(max(stage.depths))]
-            total *= sum(prod(choices[:depth]) for depth in stage.depths)
-            place += len(choices)
+        total = prod(len(gene.choices) for gene in self.genes[: self.size_genes])
+        counts = [{name: len(self.genes[gene].choices) for name, gene in own.items()} for own in self.own_genes]
+        for s, stage in enumerate(self.stages):
+            here = [count for (of, _), count in zip(self.slots, counts, strict=True) if of == s]
+            found = 0
+            for kind in stage.all_kinds:
+                blocks = [prod(n for name, n in count.items() if name in stage.meant(kind)) for count in here]
+                found += sum(prod(blocks[:depth]) for depth in stage.depths)
+            total *= found
         return total
 
     @property
@@ -182,18 +195,30 @@ class SearchSpace:
                 "kernels": [pick(self.kernels(i), key=kernel_size) for i in range(len(self.slots))],
                 "expands": [pick(self.stages[s].expands) for s, _ in self.slots],
                 "channels": [pick(stage.all_widths) for stage in self.stages if self.elastic_stages],
-                "kinds": [self._kind(s, pick) for s, _ in self.slots if self.mixed_slots],
+                "kinds": [self._kind(s, pick) for s, stage in enumerate(self.stages) if self._mixed],
+                "heads": self._of_attention("heads", pick),
+                "key_widths": self._of_attention("key_widths", pick),
             }
         )
+
+    def _of_attention(self, name: str, pick: Any) -> list[int]:
+        """One of the heads or of their widths for every slot; nothing where no stage has a choice."""
+        choices = [self.stages[s].attention_choices[name] for s, _ in self.slots]
+        return [pick(values) for values in choices] if any(map(any, choices)) else []
+
+    @property
+    def _mixed(self) -> bool:
+        return any(stage.kinds for stage in self.stages)
 
     def _kind(self, stage: int, pick: Any) -> str:
         """The kind of a stage's blocks in the largest subnet, or the one of least parameters in the smallest."""
         spec = self.stages[stage]
         if pick is max or not spec.kinds:
             return spec.block
-        kernel, expand = min(self.kernels(self.slots.index((stage, 0))), key=kernel_size), min(spec.expands)
+        kernel, expand = min(self.kernels(self.slot(stage, 0)), key=kernel_size), min(spec.expands)
+        attention = [min(values) for values in spec.attention_choices.values()]
         sizes = {
-            kind: params(self.block(stage, 0, min(self.resolutions), 1.0, kernel, expand, (), kind).block)
+            kind: params(self.block(stage, 0, min(self.resolutions), 1.0, kernel, expand, (), kind, *attention).block)
             for kind in spec.kinds
         }
         return min(spec.kinds, key=sizes.__getitem__)
@@ -255,12 +280,15 @@ class SearchSpace:
         expand: float,
         channels: Sequence[int] = (),
         block: str = "",
+        heads: int = 0,
+        key_width: int = 0,
     ) -> OpSpec:
         """The block at one slot, for one choice of its genes.
 
         Args:
             channels: as a ``ChainArch`` has them; the stages' widths by default.
             block: its kind; the stage's by default.
+            heads, key_width: of its attention; 0 for those that the stage or the kind gives.
         """
         spec, first = self.stages[stage], position == 0
         side = self.stage_inputs(resolution)[stage + (not first)]
@@ -270,7 +298,8 @@ class SearchSpace:
             cin = self.in_channels
         stride = spec.stride if first else 1
         kind = stage_kind(block or spec.block)
-        fields = kind.fields(cin, cout, stride, kernel, expand if kind.expands else 1, spec.key_width)
+        attention = (key_width or spec.key_width, heads)
+        fields = kind.fields(cin, cout, stride, kernel, expand if kind.expands else 1, *attention)
         squeezed = make_divisible(fields["mid"] // 4) if spec.squeeze == "expanded" else max(1, cin // 4)
         fields["se"] = squeezed if spec.se else 0
         fields |= {"eps": self.bn_eps, "same": self.same_padding}
@@ -286,21 +315,23 @@ class SearchSpace:
         before, after = self.fixed_ops(arch.resolution, arch.width, arch.channels)
         blocks = {}
         for i, s, b in self.active_slots(arch):
-            kind = arch.kinds[i] if arch.kinds else ""
+            kind = arch.kinds[s] if arch.kinds else ""
             genes = (arch.resolution, arch.width, arch.kernels[i], arch.expands[i], arch.channels)
-            blocks[self.block_name(s, b, kind)] = self.block(s, b, *genes, kind)
+            attention = (arch.heads[i] if arch.heads else 0, arch.key_widths[i] if arch.key_widths else 0)
+            blocks[self.block_name(s, b, kind)] = self.block(s, b, *genes, kind, *attention)
         return _chain(before, blocks, after)
 
     @cached_property
     def whole(self) -> Network:
-        """The largest subnet with the weights of all others: every kind that a slot may have, one after the other."""
+        """The largest subnet with the weights of all others: every kind that a stage may have, one after the other."""
         largest = self.largest
         before, after = self.fixed_ops(largest.resolution, largest.width, largest.channels)
         blocks = {}
         for name, (s, b, kind) in self.blocks.items():
-            slot = self.slots.index((s, b))
-            genes = (largest.resolution, largest.width, largest.kernels[slot], max(self.stages[s].expands))
-            blocks[name] = self.with_shortcut(s, b, self.block(s, b, *genes, largest.channels, kind))
+            genes = (largest.resolution, largest.width, largest.kernels[self.slot(s, b)], max(self.stages[s].expands))
+            attention = [max(values) for values in self.stages[s].attention_choices.values()]
+            op = self.block(s, b, *genes, largest.channels, kind, *attention)
+            blocks[name] = self.with_shortcut(s, b, op)
         return _chain(before, blocks, after)
 
     def with_shortcut(self, stage: int, position: int, op: OpSpec) -> OpSpec:
@@ -314,7 +345,7 @@ class SearchSpace:
         """The space as a JSON object; ``load_space`` reads it back. Choices that it does not have are left out, as in
         files of before there were any."""
         fields = json.loads(json.dumps(asdict(self)))
-        free = ("widths", "kinds", "key_width")
+        free = ("widths", "kinds", "key_width", "heads", "key_widths")
         fields["stages"] = [{k: v for k, v in stage.items() if k not in free or v} for stage in fields["stages"]]
         if not self.same_padding:
             del fields["same_padding"]

@@ -20,7 +20,7 @@ def elastic_kernels(space: SearchSpace, block: str) -> dict[str, tuple[int, ...]
     arch, sizes = space.largest, dict[str, set[int]]()
     stage, position, kind = space.blocks[block]
     expand = max(space.stages[stage].expands)
-    for kernel in space.kernels(space.slots.index((stage, position))):
+    for kernel in space.kernels(space.slot(stage, position)):
         op = space.block(stage, position, arch.resolution, arch.width, kernel, expand, (), kind)
         for layer in space.with_shortcut(stage, position, op).block.layers:
             if isinstance(layer, Conv) and layer.elastic:

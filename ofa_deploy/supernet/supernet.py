@@ -32,7 +32,8 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         network = space.whole
-        for name, op in zip(network.names, network.ops, strict=True):
+        self._whole = dict(zip(network.names, network.ops, strict=True))
+        for name, op in self._whole.items():
             self.add_module(name, BlockModule(op.block))
         self._sizes = {block: elastic_kernels(space, block) for block in space.blocks}
         for block, layers in self._sizes.items():
@@ -63,7 +64,7 @@ class Supernet(nn.Module):
 
     def run(self, name: str, op: OpSpec, x: Tensor, training: bool) -> Tensor:
         """Run one block of some subnet, by its name in networks; see ``run_block``."""
-        return run_block(op.block, (x,), self._sliced(name, op.block), training)
+        return run_block(op.block, (x,), self._sliced(name, op), training)
 
     def extract(self, arch: Arch) -> Subnet:
         """A static module with copies of one subnet's weights; in evaluation mode its output is identical."""
@@ -72,7 +73,7 @@ class Supernet(nn.Module):
             state = {
                 f"{name}.{part}": value.clone()
                 for name, op in zip(subnet.network.names, subnet.network.ops, strict=True)
-                for part, value in self._sliced(name, op.block).items()
+                for part, value in self._sliced(name, op).items()
             }
         subnet.load_state_dict(state, strict=False)
         return subnet.train(self.training)
@@ -83,7 +84,8 @@ class Supernet(nn.Module):
 
         Importance is the sum of the absolute weights that read a channel last: the projection's for expanded channels,
         the expansion's for squeezed ones (Once-for-All §3.3, elastic width). Channels whose order a block's input
-        decides keep it: in a whole block, or in the part of it that trained subnets use so, without an expansion.
+        decides keep it: in a whole block, or in the part of it that trained subnets use so, without an expansion. Heads
+        of attention move as a whole.
 
         Args:
             trained: a part of the space whose subnets keep their function, but for rounding: channels move only between
@@ -98,16 +100,37 @@ class Supernet(nn.Module):
                 there = [found for block in variants for found in _same_group(block, group)]
                 fixed = max((size for size, outer in there if outer), default=0)
                 *_, (reader, _) = group.readers
-                order = _importance(_tensor(module, reader), {size for size, _ in there}, fixed)
+                order = _order(_magnitude(_tensor(module, reader)), {size for size, _ in there}, fixed)
                 for weight, dim in group.axes:
                     value = _tensor(module, weight)
                     value.copy_(value.index_select(dim, order))
+            self._sort_heads(name, trained)
 
-    def _sliced(self, name: str, block: Block) -> dict[str, Tensor]:
-        """A subnet's share of a block's weights: views, or results of the kernel transforms, that carry gradients."""
-        module, sliced = self.get_submodule(name), {}
-        for part, shape in block.weight_shapes.items():
+    def _sort_heads(self, name: str, trained: SearchSpace | None) -> None:
+        """Reorder the heads of a block's attention, where their number is a choice: the most important first."""
+        module, op = self.get_submodule(name), self._whole[name]
+        stage, _, _ = self.space.blocks[name]
+        axes = op.definition.head_axes(op)
+        if not axes or len(self.space.stages[stage].heads) < 2:
+            return
+        reader = next(_tensor(module, part) for part, axis in axes.items() if axis == 1)
+        importance = _magnitude(reader).view(op.heads, op.key_width).sum(1)
+        order = _order(importance, trained.stages[stage].heads if trained else ())
+        for part, axis in axes.items():
             value = _tensor(module, part)
+            heads = value.unflatten(axis, (op.heads, op.key_width))
+            value.copy_(heads.index_select(axis, order).flatten(axis, axis + 1))
+
+    def _sliced(self, name: str, op: OpSpec) -> dict[str, Tensor]:
+        """A subnet's share of a block's weights: views, copies of what is not in one piece, or results of the kernel
+        transforms, that carry gradients. Narrower heads use the first channels of every head."""
+        module, whole, sliced = self.get_submodule(name), self._whole[name], dict[str, Tensor]()
+        narrower = op.definition.head_axes(op) if op.key_width < whole.key_width else {}
+        for part, shape in op.block.weight_shapes.items():
+            value = _tensor(module, part)
+            if part in narrower:
+                each = value.unflatten(narrower[part], (whole.heads, whole.key_width))
+                value = each.narrow(narrower[part] + 1, 0, op.key_width).flatten(narrower[part], narrower[part] + 1)
             if value.dim() == 4 and value.shape[-1] != shape[-1]:
                 sliced[part] = self._kernel(
                     name, part.removesuffix(".weight"), value[: shape[0], : shape[1]], shape[-1]
@@ -151,10 +174,12 @@ def _trained_blocks(space: SearchSpace, name: str) -> list[Block]:
     stage, position, kind = space.blocks[name]
     spec, resolution = space.stages[stage], max(space.resolutions)
     channels = [one.all_widths if abs(s - stage) < 2 else (one.width,) for s, one in enumerate(space.stages)]
-    choices = product(space.widths, spec.expands, product(*channels))
+    size = product(space.widths, spec.expands, product(*channels))
+    attention = [*product(*spec.attention_choices.values())]
     return [
-        space.block(stage, position, resolution, width, max(spec.kernels), expand, widths, kind).block
-        for width, expand, widths in choices
+        space.block(stage, position, resolution, width, max(spec.kernels), expand, widths, kind, *heads).block
+        for width, expand, widths in size
+        for heads in attention
     ]
 
 
@@ -165,10 +190,14 @@ def _same_group(block: Block, group: Group) -> list[tuple[int, bool]]:
     return [(found.size, found.outer) for found in channel_groups(block) if axes & set(found.axes)]
 
 
-def _importance(weight: Tensor, bounds: Iterable[int], fixed: int = 0) -> Tensor:
-    """Order of a convolution's input channels ``weight[out, in, 1, 1]``: those between two bounds stay between them,
-    the most important first; the first ``fixed`` stay where they are."""
-    magnitude = weight.abs().sum((0, 2, 3))
+def _magnitude(weight: Tensor) -> Tensor:
+    """How much each input channel of a convolution ``weight[out, in, 1, 1]`` matters."""
+    return weight.abs().sum((0, 2, 3))
+
+
+def _order(magnitude: Tensor, bounds: Iterable[int], fixed: int = 0) -> Tensor:
+    """Order by importance: what is between two bounds stays between them, the most important first; the first ``fixed``
+    stay where they are."""
     inner = sorted({0, len(magnitude), *bounds})
     parts = [a + torch.argsort(magnitude[a:b], descending=True, stable=True) for a, b in pairwise(inner)]
     order = torch.cat(parts)

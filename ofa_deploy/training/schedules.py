@@ -3,8 +3,8 @@
 - ``sandwich``: the largest subnet on the labels, the smallest and random ones on its soft outputs, in every step
   (US-Nets, Yu & Huang, ICCV 2019, §3; BigNAS, Yu et al., ECCV 2020, §3.1); at first, optionally, the largest alone.
 - ``progressive``: the largest subnet alone; then, with that as the frozen teacher, random subnets of a space that opens
-  kernel sizes, depths, expand ratios and width multipliers, one after the other and the largest choices first
-  (Once-for-All, Cai et al., ICLR 2020, §3.3). Resolutions are open from the start.
+  kernel sizes, depths, expand ratios (with the heads of attention) and width multipliers, one after the other and the
+  largest choices first (Once-for-All, Cai et al., ICLR 2020, §3.3). Resolutions are open from the start.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ofa_deploy.space import SearchSpace
 
 NumberT = TypeVar("NumberT", int, float)
 _OPENED_BY = {"kernel": "kernels", "depth": "depths", "expand": "expands", "width": "widths"}  # in this order
+_WITH = {"expands": ("heads", "key_widths")}  # what opens at the same time
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ def _openings(recipe: TrainRecipe, space: SearchSpace) -> Iterator[tuple[str, Ph
     yield "largest", recipe.progressive.largest, 0, _part(space, counts)
     for name, choices in _OPENED_BY.items():
         owners: Sequence[object] = [space, *space.stages] if choices == "widths" else space.stages
-        most = max(len(getattr(owner, choices)) for owner in owners)
+        opened = (choices, *_WITH.get(choices, ()))
+        most = max(len(getattr(owner, choices)) for owner in owners for choices in opened)
         for i, count in enumerate(range(2 if name != "kernel" else max(most, 2), most + 1)):
             counts[choices] = count
             yield name, getattr(recipe.progressive, name), i, _part(space, counts)
@@ -119,10 +121,13 @@ def _part(space: SearchSpace, counts: Mapping[str, int]) -> SearchSpace:
     largest = {choices: counts.get(choices, 1) for choices in _OPENED_BY.values()}
     stages = []
     for stage in space.stages:
-        kept: dict[str, Any] = {name: _most(getattr(stage, name), count) for name, count in largest.items()}
-        if not counts and stage.kinds:
-            kept["kinds"] = (stage.block,)
-        stages.append(replace(stage, **kept))
+        kept: dict[str, Any] = {
+            name: _most(getattr(stage, name), count)
+            for choices, count in largest.items()
+            for name in (choices, *_WITH.get(choices, ()))
+        }
+        part = replace(stage, **kept)
+        stages.append(part.of_kind(stage.block) if stage.kinds and not counts else part)
     return replace(space, stages=tuple(stages), widths=_most(space.widths, largest["widths"]))
 
 

@@ -49,6 +49,9 @@ class _Attention(StageKind):
 
     projects = attends = multiplies_output = True
 
+    def meant(self, heads: bool) -> tuple[str, ...]:
+        return ("kernels", "expands", "heads", "key_widths")
+
     def begin(self, b: Builder, op: OpSpec) -> Value:
         """The block's tokens: its input, or where shapes differ what a depthwise convolution, which strides, and a 1×1
         convolution make of it."""
@@ -67,17 +70,23 @@ class MobileAttention(_Attention):
     """Mobile multi-query attention: batch norm, queries of several heads against one head of keys and values, whose
     places a depthwise convolution of stride 2 reduces, projection, skip connection (MobileNetV4, Qin et al. 2024, §4).
 
-    The expand ratio multiplies the output channels and gives those of the queries, and so the number of heads. Keys and
-    values are reduced in images of more than 8×8 places.
+    The expand ratio multiplies the output channels and gives those of the queries, and so the number of heads; where
+    heads are a choice, it means nothing. Keys and values are reduced in images of more than 8×8 places.
     """
 
     name = "mqa"
 
+    def meant(self, heads: bool) -> tuple[str, ...]:
+        return ("kernels", "heads", "key_widths") if heads else ("kernels", "expands")
+
+    def head_axes(self, op: OpSpec) -> dict[str, int]:
+        return {"query.weight": 0, "project.conv.weight": 1}
+
     def fields(
-        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0, heads: int = 0
     ) -> dict[str, Any]:
         found, width = super().fields(cin, cout, stride, kernel, expand), key_width or KEY_WIDTH
-        heads = max(1, round(found["mid"] / width))
+        heads = heads or max(1, round(found["mid"] / width))
         return found | {"mid": heads * width, "heads": heads, "key_width": width}
 
     def build(self, b: Builder, op: OpSpec) -> None:
@@ -100,16 +109,20 @@ class Transformer(_Attention):
     al., ICLR 2021, §3.1).
 
     The expand ratio multiplies the output channels and gives those inside of the feed-forward network; 4 is ViT's.
-    There is a head for every ``key_width`` channels of the output.
+    There is a head for every ``key_width`` channels of the output, where heads are no choice.
     """
 
     name = "transformer"
 
     def fields(
-        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0, heads: int = 0
     ) -> dict[str, Any]:
         found, width = super().fields(cin, cout, stride, kernel, expand), key_width or KEY_WIDTH
-        return found | {"heads": max(1, round(cout / width)), "key_width": width}
+        return found | {"heads": heads or max(1, round(cout / width)), "key_width": width}
+
+    def head_axes(self, op: OpSpec) -> dict[str, int]:
+        of_one = [f"attention.{name}.{part}" for name in ("query", "key", "value") for part in ("weight", "bias")]
+        return {**dict.fromkeys(of_one, 0), "attention.project.weight": 1}
 
     def build(self, b: Builder, op: OpSpec) -> None:
         x = self.begin(b, op)

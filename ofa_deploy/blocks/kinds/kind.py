@@ -41,6 +41,10 @@ class Kind(ABC):
     def build(self, b: Builder, op: OpSpec) -> None:
         """Append the layers of a block; the last one's output is the block's."""
 
+    def head_axes(self, op: OpSpec) -> dict[str, int]:
+        """Weights with an axis of ``heads · key_width`` channels, one head after the other, and which axis it is."""
+        return {}
+
     def fan_in(self, op: OpSpec) -> int:
         """How many tensors a block reads, all of one shape."""
         return 1
@@ -86,10 +90,15 @@ class StageKind(Kind):
         """The channels that an expand ratio multiplies."""
         return cout if self.multiplies_output else cin
 
+    def meant(self, heads: bool) -> tuple[str, ...]:
+        """What of a block's choices makes a difference; ``heads``: whether their number is one of them."""
+        return ("kernels", "expands") if self.expands else ("kernels",)
+
     def fields(
-        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0, heads: int = 0
     ) -> dict[str, Any]:
-        """The fields of an ``OpSpec`` that follow from a stage's choices; ``key_width`` is 0 for the kind's own."""
+        """The fields of an ``OpSpec`` that follow from a stage's choices; 0 for the heads and the width of one that
+        the kind has by itself."""
         before, after = kernel if isinstance(kernel, tuple) else (0, kernel)
         mid = make_divisible(self.expanded(cin, cout) * expand)
         return {"mid": mid, "kernel": after, "start": before, "skip": stride == 1 and cin == cout}

@@ -23,7 +23,7 @@ class Shuffle(StageKind):
     name, expands, projects = "shuffle", False, True
 
     def fields(
-        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0
+        self, cin: int, cout: int, stride: int, kernel: Kernel, expand: float, key_width: int = 0, heads: int = 0
     ) -> dict[str, Any]:
         return super().fields(cin, cout, stride, kernel, expand, key_width) | {"mid": cout // 2}
 

@@ -1,4 +1,4 @@
-"""Slots that choose the kind of their block: a gene of each, and weights of its own for every kind."""
+"""Stages that choose the kind of their blocks: one gene for kind and depth, and weights of its own for every kind."""
 
 from dataclasses import replace
 from itertools import product
@@ -46,10 +46,11 @@ def sample(count, seed=0):
     return CODEC.sample(count, np.random.default_rng(seed))
 
 
-def test_every_slot_of_such_a_stage_has_a_gene():
-    assert [gene.name for gene in SPACE.genes[-2:]] == ["kinds[1]", "kinds[2]"]
-    assert SPACE.largest.kinds == ("mbconv",) * 3
-    kinds = {kind: SPACE.canonical({**SPACE.smallest.to_json(), "kinds": ["mbconv", kind, kind]}) for kind in KINDS}
+def test_such_a_stage_has_one_gene_for_its_kind_and_depth():
+    assert [gene.name for gene in SPACE.genes[3:5]] == ["depths[0]", "stages[1]"]
+    assert SPACE.genes[4].choices == tuple(product(KINDS, (1, 2)))
+    assert SPACE.largest.kinds == ("mbconv", "mbconv")
+    kinds = {kind: SPACE.canonical({**SPACE.smallest.to_json(), "kinds": ["mbconv", kind]}) for kind in KINDS}
     assert network_macs(SPACE.network(SPACE.smallest)) == min(network_macs(SPACE.network(a)) for a in kinds.values())
     assert list(SPACE.blocks)[:2] == ["s0b0", "s1b0_conv"]
 
@@ -59,13 +60,15 @@ def test_populations_are_their_subnets():
     archs = CODEC.decode(population)
     assert np.array_equal(CODEC.encode(archs), population)
     assert [SPACE.canonical(arch.to_json()) for arch in archs] == archs
-    assert {kind for arch in archs for kind in arch.kinds[1:]} == set(SPACE.stages[1].kinds)
+    assert {arch.kinds[1] for arch in archs} == set(KINDS)
+    names = {frozenset(name[:2] + name[4:] for name in SPACE.network(arch).names[2:-2]) for arch in archs}
+    assert names == {frozenset({f"s1_{kind}"}) for kind in KINDS}, "all blocks of a stage are of one kind"
     assert np.array_equal(CODEC.macs(population), [network_macs(SPACE.network(arch)) for arch in archs])
 
 
 def test_a_choice_that_means_nothing_is_not_told_apart():
     arch = SPACE.largest.to_json()
-    one, other = ({**arch, "kinds": ["mbconv", "conv", "mbconv"], "expands": [2, e, 2]} for e in (1, 2))
+    one, other = ({**arch, "kinds": ["mbconv", "conv"], "expands": [2, e, e]} for e in (1, 2))
     assert SPACE.canonical(one) == SPACE.canonical(other)
     assert np.array_equal(*(CODEC.encode([given]) for given in (one, other)))
     fewer = replace(SPACE, resolutions=(16,), stages=tuple(replace(s, depths=(1,), widths=()) for s in SPACE.stages))
@@ -84,9 +87,11 @@ def test_spaces_come_back_from_json():
 
 def test_what_is_wrong_is_named():
     with pytest.raises(UsageError, match=r"kinds\[1\] is 'uib'; the space has"):
-        SPACE.canonical({**SPACE.largest.to_json(), "kinds": ["mbconv", "uib", "conv"]})
+        SPACE.canonical({**SPACE.largest.to_json(), "kinds": ["mbconv", "uib"]})
     with pytest.raises(UsageError, match=r"kinds\[0\] is 'conv'"):
-        SPACE.canonical({**SPACE.largest.to_json(), "kinds": ["conv", "conv", "conv"]})
+        SPACE.canonical({**SPACE.largest.to_json(), "kinds": ["conv", "conv"]})
+    with pytest.raises(UsageError, match="kinds needs a list of 2 values"):
+        SPACE.canonical({**SPACE.largest.to_json(), "kinds": ["mbconv", "conv", "conv"]})
     with pytest.raises(UsageError, match="block is mbconv; it must be one of kinds, which are conv, basic"):
         StageSpec(16, 1, kinds=("conv", "basic"))
     with pytest.raises(UsageError, match="kernels of uib blocks are pairs"):
