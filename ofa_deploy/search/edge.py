@@ -25,7 +25,7 @@ class Edge:
         sampled: networks that were drawn, every gene uniform.
         fit: how many of them meet the constraints.
         rows: different networks that meet them and need most of the budget, ``[N, G]``; where all meet it, those of the
-            most multiply-accumulates.
+            most multiply-accumulates among random ones and their crossings with the largest.
         upper: their upper latency bounds in ms, ``float64[N]``.
         binds: whether the constraints exclude any network that was looked at.
     """
@@ -55,7 +55,8 @@ def edge_of(problem: Problem, seed: int = 0, sampled: int = SAMPLED) -> Edge:
     drawn = codec.sample(sampled, rng)
     fits = problem.violation(drawn) == 0
     if fits.all() and problem.violation(largest)[0] == 0:
-        rows = np.unique(np.concatenate([drawn, largest]), axis=0)
+        larger = codec.crossover(drawn, np.repeat(largest, sampled, axis=0), rng)
+        rows = np.unique(np.concatenate([drawn, larger, largest]), axis=0)
         order = np.argsort(-codec.macs(rows), kind="stable")
         return _edge(problem, sampled, sampled, rows[order[: max(round(LARGEST * len(rows)), FEW)]], False)
     anchors = np.concatenate([nearest_feasible(problem), drawn[fits]])
