@@ -20,7 +20,7 @@ from ofa_deploy.deploy.baseline_training import Progress, keep_accuracy, train_b
 from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.finetuning import TEST
 from ofa_deploy.deploy.kept_baselines import Baseline, known_baselines
-from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.deploy.subject import Subject, TrainedSupernet
 from ofa_deploy.documents.baselines_document import AnswerBeside, BaselinesFound, Beside, HandPicked, Skipped
 from ofa_deploy.documents.report_document import Budget, Report
 from ofa_deploy.errors import InfeasibleBudget, UsageError
@@ -206,7 +206,7 @@ def exported(workspace: Workspace, baseline: Baseline, data: Data, target: Targe
     space, arch = baseline.space, baseline.space.largest
     supernet, _ = load_supernet(baseline.file)
     subnet = supernet.eval().extract(arch)  # its file has batch norm's statistics for this network
-    subject = Subject(space, baseline.name, "", supernet, baseline.file, data=data)
+    subject = TrainedSupernet(space, baseline.name, "", supernet, baseline.file, data=data)
     images = subject.calibration(arch) if target.precision == "int8" else None
     onnx = model_file(space.network(arch), subnet.weights(), target, images)
     digest, kept = hashlib.sha256(onnx).hexdigest(), baseline.file.with_name(TESTED)

@@ -11,7 +11,6 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.audits import newest_audit
 from ofa_deploy.deploy.baselines import beside_baselines, check_baselines
 from ofa_deploy.deploy.bundling import build_bundle
-from ofa_deploy.deploy.cell_networks import CellSubject, train_size
 from ofa_deploy.deploy.earlier_answers import earlier_answers
 from ofa_deploy.deploy.extract import extract
 from ofa_deploy.deploy.extraction import Extraction
@@ -91,8 +90,8 @@ def fulfil(
     work = _Work(request, fleet, workspace, tell, past)
     with fleet.replaying(request.target.name, past.after) if past else nullcontext():
         extraction = work.best(subject)
-        if isinstance(subject, CellSubject) and subject.to_train is not None:
-            extraction = work.best(train_size(subject, extraction.chosen.point.arch, workspace, tell))
+        if finished := subject.finished(extraction.chosen.point.arch, workspace, tell):
+            extraction = work.best(finished)
     tell("verify and report", {})
     folder = request.output or (parent or workspace.bundles) / request.name(extraction.constraints)
     own = past is not None and extraction.target == request.target

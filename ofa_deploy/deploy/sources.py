@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ofa_deploy.accuracy import load_predictor
 from ofa_deploy.config import CellChoice
-from ofa_deploy.deploy.cell_networks import CellSubject, family_subject
+from ofa_deploy.deploy.cell_networks import CellFamily, family_subject
 from ofa_deploy.deploy.request import Source
 from ofa_deploy.deploy.subject import Subject, find_supernet, load_subject, random_subject
 from ofa_deploy.differentiable.found_cells import read_genotype, read_recipe, search_course
@@ -29,7 +29,7 @@ def load_source(source: Source, workspace: Workspace, seed: int = 0, tell: Tell 
         return cell_family(source.cells, workspace, seed)
     predictor = load_predictor(workspace, source.accuracy) if source.accuracy else None
     if source.space:
-        subject = random_subject(load_space(source.space), seed, predictor)
+        subject: Subject = random_subject(load_space(source.space), seed, predictor)
     else:
         file = find_supernet(workspace, source.supernet)
         tell(f"supernet: {file}", {})
@@ -39,7 +39,7 @@ def load_source(source: Source, workspace: Workspace, seed: int = 0, tell: Tell 
     return subject
 
 
-def cell_family(choice: CellChoice, workspace: Workspace, seed: int = 0) -> CellSubject:
+def cell_family(choice: CellChoice, workspace: Workspace, seed: int = 0) -> CellFamily:
     """The networks of cells in every size, with random weights; ``trained`` makes a network of one of them."""
     recipe = read_recipe(choice.config)
     source = choice.genotype or workspace.root / "darts" / recipe.name

@@ -1,4 +1,7 @@
-"""What is deployed: a trained supernet with its data and accuracy predictor, or a space with random weights."""
+"""What is deployed: a supernet that was trained or imported, or a space with random weights.
+
+Each kind is a class; ``cell_networks`` has those of cells.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from ofa_deploy.documents.preprocessing_document import Framing
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Report, Tell, silent
 from ofa_deploy.pixels import MODES
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace
@@ -46,7 +49,7 @@ INHERITED = (
 
 @dataclass
 class Subject:
-    """A space with weights, and how accuracies in it are known.
+    """A family with weights, and how accuracies in it are known. Kinds of subjects say where the weights come from.
 
     Attributes:
         space: what can be extracted.
@@ -79,7 +82,11 @@ class Subject:
     @property
     def random_weights(self) -> bool:
         """Whether there are no trained weights."""
-        return self.supernet is None
+        return False
+
+    def finished(self, arch: Arch, workspace: Workspace, tell: Tell = silent) -> Subject | None:
+        """What a size that was chosen becomes by training; None where nothing is left to train."""
+        return None
 
     @property
     def audit_options(self) -> dict[str, object]:
@@ -106,23 +113,8 @@ class Subject:
         return belief_in(predicted, self.predictor.error, self.sha256)
 
     def subnet(self, arch: Arch) -> Subnet:
-        """A subnet as a static module, in eval mode, with recalibrated batch norm where there is data.
-
-        An imported supernet's subnets inherit its statistics: it was published without its images, to be used so.
-
-        Raises:
-            OfaDeployError: the supernet was trained here, and the images to recalibrate it with are gone.
-        """
-        if self.supernet is None:
-            network = self.space.network(arch)
-            module = Subnet(network)
-            module.load_weights(random_weights(network, self.seed))
-            return module.eval()
-        if self.source is not None:
-            return self.supernet.extract(arch)
-        if self.campaign is None:
-            raise OfaDeployError(f"{self.name}: batch norm cannot be recalibrated without its data: {self.data_error}")
-        return self.campaign.subnets([arch])[0]
+        """A subnet as a static module, in eval mode."""
+        raise NotImplementedError
 
     def images(self, arch: Arch, count: int) -> np.ndarray:
         """Images for checking numbers, ``float32[count, C, R, R]``: held-out ones, or noise without data."""
@@ -147,8 +139,6 @@ class Subject:
         """Mean and standard deviation per channel, of values from 0 to 1; 0 and 1 where nothing was trained."""
         if self.data is not None:
             return self.data.mean, self.data.std
-        if self.source is not None and self.space.in_channels == len(IMAGENET.mean):
-            return self.source.get("mean", IMAGENET.mean), self.source.get("std", IMAGENET.std)
         return [0.0] * self.space.in_channels, [1.0] * self.space.in_channels
 
     @property
@@ -172,13 +162,8 @@ class Subject:
         }
 
     def _frame(self, side: int) -> tuple[int | None, int | None]:
-        if self.data is not None:
-            return self.data.shorter_side, self.data.crop
-        if self.source is not None:  # as once-for-all evaluates on ImageNet, at every resolution
-            return math.ceil(side / 0.875), side
-        if self.recipe is not None and self.recipe.data.name == "image_folder":
-            return self.recipe.data.resize or self.recipe.data.size, self.recipe.data.size
-        return side, side
+        """The shorter side to which images are resized, and the crop, for an input of ``side`` pixels."""
+        return (self.data.shorter_side, self.data.crop) if self.data is not None else (side, side)
 
     def test(
         self, logits: Callable[[Iterable[np.ndarray]], np.ndarray], arch: Arch, split: str = "test"
@@ -212,10 +197,68 @@ class Subject:
         return found
 
 
-def random_subject(space: SearchSpace, seed: int = 0, predictor: Predictor | None = None) -> Subject:
-    """A space whose weights are random: latency can be studied, accuracy cannot but by a predictor of others."""
+@dataclass
+class RandomWeights(Subject):
+    """A family whose weights are random: latency can be studied, accuracy cannot but by a predictor of others."""
+
+    @property
+    def random_weights(self) -> bool:
+        """Always."""
+        return True
+
+    def subnet(self, arch: Arch) -> Subnet:
+        """A subnet with weights of the seed."""
+        network = self.space.network(arch)
+        module = Subnet(network)
+        module.load_weights(random_weights(network, self.seed))
+        return module.eval()
+
+
+@dataclass
+class TrainedSupernet(Subject):
+    """A supernet that was trained here, or elsewhere by a recipe that its file names."""
+
+    def subnet(self, arch: Arch) -> Subnet:
+        """A subnet with recalibrated batch norm.
+
+        Raises:
+            OfaDeployError: the images to recalibrate it with are gone.
+        """
+        if self.campaign is None:
+            raise OfaDeployError(f"{self.name}: batch norm cannot be recalibrated without its data: {self.data_error}")
+        return self.campaign.subnets([arch])[0]
+
+    def _frame(self, side: int) -> tuple[int | None, int | None]:
+        if self.data is None and self.recipe is not None and self.recipe.data.name == "image_folder":
+            return self.recipe.data.resize or self.recipe.data.size, self.recipe.data.size
+        return super()._frame(side)
+
+
+@dataclass
+class ImportedSupernet(Subject):
+    """A published supernet. Its subnets inherit its statistics: it was published without its images, to be used so."""
+
+    def subnet(self, arch: Arch) -> Subnet:
+        """A subnet with its share of the supernet's statistics."""
+        if self.supernet is None:
+            raise OfaDeployError(f"{self.name}: there is no supernet to take a subnet of")
+        return self.supernet.extract(arch)
+
+    @property
+    def normalisation(self) -> tuple[Sequence[float], Sequence[float]]:
+        """That of its publication; of ImageNet where it names none."""
+        if self.source is not None and self.space.in_channels == len(IMAGENET.mean):
+            return self.source.get("mean", IMAGENET.mean), self.source.get("std", IMAGENET.std)
+        return super().normalisation
+
+    def _frame(self, side: int) -> tuple[int | None, int | None]:
+        return math.ceil(side / 0.875), side  # as once-for-all evaluates on ImageNet, at every resolution
+
+
+def random_subject(space: SearchSpace, seed: int = 0, predictor: Predictor | None = None) -> RandomWeights:
+    """A space with random weights."""
     digest = hashlib.sha256(f"{space.to_json()} seed {seed}".encode()).hexdigest()
-    return Subject(space, f"{space.name} (random weights)", digest, predictor=predictor, seed=seed)
+    return RandomWeights(space, f"{space.name} (random weights)", digest, predictor=predictor, seed=seed)
 
 
 def find_supernet(workspace: Workspace, given: Path | None) -> Path:
@@ -266,11 +309,14 @@ def open_subject(workspace: Workspace, path: Path, seed: int = 0, world: World =
     world.copy_from_main(supernet.state_dict().values())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     recipe = read_document(TrainRecipe, summary["recipe"]) if "recipe" in summary else None
-    subject = Subject(supernet.space, recipe.name if recipe else path.stem, digest, supernet, path, recipe, seed=seed)
-    subject.source = summary.get("source")
+    source = summary.get("source")
+    kind = TrainedSupernet if source is None else ImportedSupernet
+    subject = kind(
+        supernet.space, recipe.name if recipe else path.stem, digest, supernet, path, recipe, source, seed=seed
+    )
     try:
-        if subject.source is not None:
-            raise UsageError(f"the supernet was imported from {subject.source['file']}, without its images")
+        if source is not None:
+            raise UsageError(f"the supernet was imported from {source['file']}, without its images")
         if recipe is None:
             raise UsageError("the supernet's file does not say what it was trained on")
         subject.data = _images(recipe, summary, path.with_name(SAMPLE))
