@@ -364,9 +364,8 @@ def pareto(
     """
     where, constraints = opened(workspace), Constraints(**bounds)
     names = (targets,) if isinstance(targets, str) else tuple(dict.fromkeys(targets))
-    if (
-        not accuracy or supernet is not None or space is not None
-    ):  # otherwise the predictor alone answers, without torch
+    # a predictor that is named alone answers without torch
+    if not accuracy or supernet is not None or space is not None:
         supernet, space = subject_of(supernet, space, accuracy, seed, where, progress), None
     chosen, predictor, digest = question_of(supernet, space, accuracy, seed, where, progress)
     codec, models = _devices(where, constraints.statistic, names, chosen)
