@@ -49,7 +49,7 @@ def verdict(budget_ms: float, entries: Sequence[Entry]) -> dict[str, Any]:
         return _answer(budget_ms, names, by, clear, text)
     networks = "a network" if len(order[0]["trained"]) == 1 else f"{len(order[0]['trained'])} networks"
     one, other = _mean(first, first_error), _mean(second, second_error)
-    text = f"{_said(names, clear)}: {networks} of {names[0]}, trained briefly, reach {one}, those of {names[1]} {other}"
+    text = f"{_said(names, clear)}: {networks} of {names[0]}, trained briefly: {one}, of {names[1]}: {other}"
     return _answer(budget_ms, names, by, clear, text)
 
 
