@@ -110,7 +110,7 @@ def compare(
     \b
     Examples:
       ofa-deploy space compare small_28 resnet_28 --max-ms 0.1
-      ofa-deploy space compare small_28 mine.yaml --max-ms 0.05,0.1 --train 3 -o compare.html
+      ofa-deploy space compare small_28 mine.yaml --max-ms 0.05,0.1 --train 3
     """
     from ofa_deploy.api.spaces import compare_spaces
 
@@ -203,7 +203,7 @@ def suggest(
 
     \b
     Example:
-      ofa-deploy space suggest --target local --max-ms 0.1 --input 1x28x28 --classes 10 -o space.yaml
+      ofa-deploy space suggest --max-ms 0.1 --input 1x28x28 -o space.yaml
     """
     from ofa_deploy.api.spaces import suggest_space
 
