@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from ofa_deploy.api.measuring import profile as profile
     from ofa_deploy.api.searching import pareto as pareto
     from ofa_deploy.api.searching import search as search
-    from ofa_deploy.api.spaces import compare_spaces as compare_spaces
-    from ofa_deploy.api.spaces import suggest_space as suggest_space
+    from ofa_deploy.api.space_study import compare_spaces as compare_spaces
+    from ofa_deploy.api.space_study import suggest_space as suggest_space
     from ofa_deploy.api.supernets import load_supernet as load_supernet
 
 __version__ = "0.1.0"
@@ -57,8 +57,8 @@ _WHERE = {
     "extract": "ofa_deploy.api.extracting",
     "baseline": "ofa_deploy.api.comparing",
     "load_bundle": "ofa_deploy.api.bundles",
-    "compare_spaces": "ofa_deploy.api.spaces",
-    "suggest_space": "ofa_deploy.api.spaces",
+    "compare_spaces": "ofa_deploy.api.space_study",
+    "suggest_space": "ofa_deploy.api.space_study",
 }
 
 

@@ -11,8 +11,8 @@ from ofa_deploy.api.common import Where, opened
 from ofa_deploy.config import Constraints, Plan
 from ofa_deploy.deploy.fulfil import fulfil
 from ofa_deploy.deploy.request import KnownFront, Request, Source
-from ofa_deploy.deploy.sources import load_source
 from ofa_deploy.deploy.subject import Subject
+from ofa_deploy.deploy.weight_sources import load_source
 from ofa_deploy.fleet import Fleet, Protocol, resolve_target
 from ofa_deploy.notices import Tell, silent
 from ofa_deploy.store import Workspace

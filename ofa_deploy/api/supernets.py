@@ -52,7 +52,7 @@ def load_supernet(
         'small_28'
     """
     from ofa_deploy.deploy.request import Source
-    from ofa_deploy.deploy.sources import load_source
+    from ofa_deploy.deploy.weight_sources import load_source
 
     source = Source(Path(path) if path else None, space, accuracy)
     return load_source(source, opened(workspace), seed, progress)

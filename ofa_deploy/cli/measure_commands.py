@@ -201,7 +201,7 @@ def audit(
         return
     from ofa_deploy.api.measuring import NETWORKS
     from ofa_deploy.api.measuring import audit as run
-    from ofa_deploy.deploy.sources import cell_family
+    from ofa_deploy.deploy.weight_sources import cell_family
     from ofa_deploy.store import Workspace
 
     if cells and (space_name or resolutions):

@@ -112,7 +112,7 @@ def compare(
       ofa-deploy space compare small_28 resnet_28 --max-ms 0.1
       ofa-deploy space compare small_28 mine.yaml --max-ms 0.05,0.1 --train 3
     """
-    from ofa_deploy.api.spaces import compare_spaces
+    from ofa_deploy.api.space_study import compare_spaces
 
     with progress() as tell:
         found = compare_spaces(
@@ -205,7 +205,7 @@ def suggest(
     Example:
       ofa-deploy space suggest --max-ms 0.1 --input 1x28x28 -o space.yaml
     """
-    from ofa_deploy.api.spaces import suggest_space
+    from ofa_deploy.api.space_study import suggest_space
 
     if output is not None and output.suffix not in (".yaml", ".yml"):
         raise click.UsageError(f"-o {output}: the file name must end in .yaml, so that commands take it as a space")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ofa_deploy.documents.document import Document, FreeObject, Number, Words
+from ofa_deploy.documents.json_document import Document, FreeObject, Number, Words
 from ofa_deploy.documents.tuning_document import TunedAs
 from ofa_deploy.terms import Statistic
 

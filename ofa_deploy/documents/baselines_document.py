@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from ofa_deploy.documents.document import Document, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, FreeObject, Number, Whole, Words
 from ofa_deploy.intervals import difference_error
 
 BesideT = TypeVar("BesideT", bound="Beside")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ofa_deploy.documents.audit_document import DeviceLevel
 from ofa_deploy.documents.baselines_document import HandPicked
-from ofa_deploy.documents.document import Document, Flag, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, Flag, FreeObject, Number, Whole, Words
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.report_document import FrontPoint
 from ofa_deploy.terms import Statistic

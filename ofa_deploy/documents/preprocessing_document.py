@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic cannot take that of Python 3.11
 
-from ofa_deploy.documents.document import Document, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, Number, Whole, Words
 
 Pixels = Annotated[int, Field(ge=1)]
 

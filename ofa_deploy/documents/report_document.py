@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ofa_deploy.documents.audit_document import AuditFigures, DeviceLevel, TimedNetwork
 from ofa_deploy.documents.baselines_document import ReportBaselines
-from ofa_deploy.documents.document import Document, Flag, Free, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, Flag, Free, FreeObject, Number, Whole, Words
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.documents.preprocessing_document import Preprocessing
 from ofa_deploy.documents.tuning_document import SplitAccuracies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ofa_deploy.documents.document import Document, Number, Whole
+from ofa_deploy.documents.json_document import Document, Number, Whole
 
 
 class ScalingPoint(Document):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ofa_deploy.documents.document import Document, Flag, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, Flag, FreeObject, Number, Whole, Words
 from ofa_deploy.terms import Statistic
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from ofa_deploy.documents.document import Document, Flag, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, Flag, Number, Whole, Words
 
 
 class UnitTold(Document):

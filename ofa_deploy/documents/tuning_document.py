@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ofa_deploy.documents.document import Document, Flag, FreeObject, Number, Whole, Words
+from ofa_deploy.documents.json_document import Document, Flag, FreeObject, Number, Whole, Words
 
 
 class SplitAccuracies(Document):

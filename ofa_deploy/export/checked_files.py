@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from ofa_deploy.documents.document import Place
+from ofa_deploy.documents.json_document import Place
 from ofa_deploy.documents.preprocessing_document import Framing
 from ofa_deploy.documents.report_document import Report
 from ofa_deploy.errors import OfaDeployError

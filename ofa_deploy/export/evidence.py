@@ -13,7 +13,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from typing_extensions import TypedDict  # pydantic cannot take that of Python 3.11
 
 from ofa_deploy.blocks import OpSpec
-from ofa_deploy.documents.document import FreeObject
+from ofa_deploy.documents.json_document import FreeObject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.latency.table import block_key
 from ofa_deploy.terms import Statistic

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ofa_deploy.documents.document import FreeObject
+from ofa_deploy.documents.json_document import FreeObject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.json_types import JSON
 from ofa_deploy.latency.condition import StoredCondition

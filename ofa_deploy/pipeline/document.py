@@ -22,7 +22,7 @@ from ofa_deploy.config import (
     TrainRecipe,
     term,
 )
-from ofa_deploy.documents.document import Free, FreeObject
+from ofa_deploy.documents.json_document import Free, FreeObject
 from ofa_deploy.errors import UsageError
 from ofa_deploy.json_types import JSON
 from ofa_deploy.pipeline.gates import parse_check

@@ -11,7 +11,7 @@ from ofa_deploy.deploy.budgets import Spread
 from ofa_deploy.deploy.earlier_answers import answers_of
 from ofa_deploy.deploy.fulfil import Past, fulfil
 from ofa_deploy.deploy.request import KnownFront, Request, Source, bundle_name, check_together
-from ofa_deploy.deploy.sources import load_source
+from ofa_deploy.deploy.weight_sources import load_source
 from ofa_deploy.differentiable.found_cells import read_genotype, read_recipe
 from ofa_deploy.documents.answer_document import Answered
 from ofa_deploy.documents.audit_document import Audit

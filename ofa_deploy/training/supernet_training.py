@@ -28,7 +28,7 @@ from ofa_deploy.training.compiling import Forward, compiled
 from ofa_deploy.training.data import Data, load_data
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.evaluation import evaluate_all
-from ofa_deploy.training.metrics import last_epoch
+from ofa_deploy.training.metrics_log import last_epoch
 from ofa_deploy.training.optimiser import Optimiser, update_average
 from ofa_deploy.training.recalibration import specialise, specialise_all
 from ofa_deploy.training.same_recipe import check_same, completed, identity, recipe_json

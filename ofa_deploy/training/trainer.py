@@ -25,7 +25,7 @@ from ofa_deploy.training.data import Data, check_unchanged
 from ofa_deploy.training.devices import choose_device, torch_settings
 from ofa_deploy.training.distributed import ALONE, World
 from ofa_deploy.training.guards import Guards
-from ofa_deploy.training.metrics import keep_metrics
+from ofa_deploy.training.metrics_log import keep_metrics
 from ofa_deploy.training.optimiser import Optimiser
 from ofa_deploy.training.same_recipe import check_same
 from ofa_deploy.training.sampling import steps_per_epoch, train_batches
