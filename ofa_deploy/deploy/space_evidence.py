@@ -102,7 +102,7 @@ class Evidence:
         if identity not in known:
             folder = self.workspace.root / "alone" / identity[:16]
             summary = read_summary(train_supernet(recipe, folder, resume=True, report=report))[1]
-            known[identity] = {"accuracy": summary["valid"]["largest"], "n": len(self.data.valid)}
+            known[identity] = {"accuracy": summary["valid"]["largest"], "n": summary["valid_images"]}
             store.add_artefact("alone", str(folder), identity, known[identity])
             shutil.rmtree(folder, ignore_errors=True)
         return known[identity]

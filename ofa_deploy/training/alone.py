@@ -25,6 +25,8 @@ TIMED_STEPS = 8
 WARMING_STEPS = 2  # of these
 # what says where and how a training runs, not what comes out
 _PLACE = ("device", "threads", "parallel_subnets", "checkpoint_seconds", "name")
+# keys that recipes got after trainings had ids: at their defaults they are left out, so that kept trainings stay known
+_LATER = ("sampling",)
 
 
 def alone_recipe(
@@ -74,7 +76,9 @@ def training_id(recipe: TrainRecipe, data: Data, *sources: str) -> str:
     Args:
         sources: sha256 of the files that it starts from or is taught by, in place of their paths.
     """
-    document = {key: value for key, value in recipe_json(recipe).items() if key not in (*_PLACE, "init", "teacher")}
+    later = {key for key in _LATER if getattr(recipe, key) == TrainRecipe.model_fields[key].default}
+    left_out = {*_PLACE, *later, "init", "teacher"}
+    document = {key: value for key, value in recipe_json(recipe).items() if key not in left_out}
     document["data"] = {key: value for key, value in document["data"].items() if key not in ("root", "workers")}
     whole = {"recipe": document, "data": data.fingerprint, "sources": sources}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import yaml
 
+from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy import space_evidence
 from ofa_deploy.deploy.space_verdict import verdict
+from ofa_deploy.notices import silent
 from ofa_deploy.space import PopulationCodec, load_space
 from ofa_deploy.store import Workspace
 from tests.training.test_training_loop import SPACE
@@ -156,3 +158,12 @@ def test_sizes_are_a_hint_where_they_differ(macs, clear):
     assert (found["order"], found["by"], found["clear"]) == (["other", "one"], "macs", clear)
     assert found["text"].startswith("other promises more" if clear else "no clear difference between other and one")
     assert "--train" in found["text"]
+
+
+def test_an_accuracy_counts_the_images_that_it_is_of(tmp_path):
+    recipe = TrainRecipe.model_validate({**RECIPE, "epochs": 1, "accuracy": {"images": 100}})
+    space = load_space(SPACE)
+    evidence = space_evidence.gather(Workspace.open(tmp_path), [space], recipe, trained=1)
+    (row,) = evidence.train(space, [space.smallest], "train", silent)
+    assert row["n"] == 100
+    assert round(row["accuracy"] * 100, 6).is_integer()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
 from ofa_deploy.space import PRESETS, PopulationCodec, frozen, load_space
 from ofa_deploy.supernet import Supernet, as_subnet, as_supernet, initialise, load_supernet, save_supernet
@@ -76,6 +77,14 @@ def test_what_a_result_depends_on_is_its_id():
     ]
     assert training_id(alone, data) == training_id(same, data)
     assert len({training_id(alone, data), training_id(alone, data, "a"), *(training_id(o, data) for o in others)}) == 4
+
+
+def test_ids_are_those_of_the_version_that_came_before_sampling():
+    fields = {"name": "r", "space": "tiny_16", "data": {"name": "digits", "valid": 297}, "epochs": 2, "threads": 1}
+    before = TrainRecipe.model_validate(fields)
+    data = load_data(before.data)
+    assert training_id(before, data, "a") == "a951825fc5cd425dcdf2e97188472b669132a975d77ddee8d0d67004345d623b"
+    assert training_id(before.model_copy(update={"sampling": "spread"}), data, "a") != training_id(before, data, "a")
 
 
 def test_a_teacher_of_another_space_teaches_and_a_resumed_run_is_the_same(supernet, tmp_path):
