@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 
 Numbers = dict[str, float | str]  # ``done`` and ``total`` count the same thing; the others are shown beside them
-Report = Callable[[Numbers], None]
+Progress = Callable[[Numbers], None]
 Tell = Callable[[str, Numbers], None]  # (what is going on, its numbers; without numbers it is a remark)
 
 

@@ -21,7 +21,7 @@ from ofa_deploy.accuracy.rank_agreement import rise
 from ofa_deploy.config import AccuracyConfig
 from ofa_deploy.documents.predictor_error import FittingRound
 from ofa_deploy.errors import UsageError
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import GENE, Arch, Population, PopulationCodec
 
 TOGETHER = 8  # subnets that share a pass over the images
@@ -57,7 +57,7 @@ class Collection:
         config: AccuracyConfig,
         seed: int = 0,
         keep: Keep | None = None,
-        progress: Report | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self._codec, self._evaluator, self._config, self._seed = codec, evaluator, config, seed
         self._keep, self._progress = keep, progress or (lambda numbers: None)

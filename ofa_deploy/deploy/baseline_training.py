@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ofa_deploy.config import TrainRecipe, read_document
 from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.kept_baselines import KIND, Baseline
-from ofa_deploy.notices import Numbers
+from ofa_deploy.notices import Numbers, Tell, silent
 from ofa_deploy.space import SearchSpace, arch_facts, picked_name
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import read_summary
@@ -30,7 +29,6 @@ _PLAIN: dict[str, Any] = {
     "label_smoothing": 0.0,
 }
 _KEPT = ("device", "precision", "threads", "accuracy")  # of the supernet's recipe: where it runs, how it is judged
-Progress = Callable[[str, Numbers], None]
 
 
 def baseline_recipes(recipe: TrainRecipe, space: SearchSpace, epochs: int | None, seed: int) -> dict[str, TrainRecipe]:
@@ -63,7 +61,7 @@ def train_baseline(
     space: SearchSpace,
     epochs: int | None = None,
     seed: int = 0,
-    progress: Progress = lambda what, numbers: None,
+    progress: Tell = silent,
 ) -> Baseline:
     """Train a hand-picked network by both recipes, or finish what an interruption left; what is trained stays.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ofa_deploy.config import TargetProfile, TrainRecipe
-from ofa_deploy.deploy.baseline_training import Progress, keep_accuracy, train_baseline
+from ofa_deploy.deploy.baseline_training import keep_accuracy, train_baseline
 from ofa_deploy.deploy.earlier_answers import ran_under
 from ofa_deploy.deploy.finetuning import TEST
 from ofa_deploy.deploy.kept_baselines import Baseline, known_baselines
@@ -30,8 +30,7 @@ from ofa_deploy.fleet import Fleet, MeasureItem, Protocol
 from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import Measurement, confidence_interval
-from ofa_deploy.notices import Numbers
-from ofa_deploy.notices import Report as Numbered
+from ofa_deploy.notices import Numbers, Progress, Tell, silent
 from ofa_deploy.report.baseline_verdict import compared
 from ofa_deploy.space import (
     MULTIPLIERS,
@@ -93,7 +92,7 @@ def compare(
     epochs: int | None = None,
     seed: int = 0,
     protocol: Protocol | None = None,
-    progress: Progress = lambda what, numbers: None,
+    progress: Tell = silent,
 ) -> BaselinesFound:
     """Choose the hand-picked networks that fit, train them, and measure them beside ours.
 
@@ -262,7 +261,7 @@ def measure_together(
     picked: Sequence[Picked],
     ours: Sequence[MeasureItem],
     protocol: Protocol | None = None,
-    progress: Numbered | None = None,
+    progress: Progress | None = None,
 ) -> Together:
     """Measure hand-picked networks and ours in the same rounds."""
     records = fleet.measure(target, [*(one.item for one in picked), *ours], protocol, progress)
@@ -292,7 +291,7 @@ def beside_baselines(
     data: Data,
     ours: MeasureItem,
     protocol: Protocol | None = None,
-    progress: Numbered | None = None,
+    progress: Progress | None = None,
 ) -> Together:
     """An answer beside all hand-picked networks that were trained here on its images; none where none was."""
     picked = [exported(workspace, one, data, target) for one in known_baselines(workspace, data.fingerprint)]

@@ -17,7 +17,7 @@ from ofa_deploy.fleet.gauge import FORECAST, Gauge
 from ofa_deploy.graph import model_file
 from ofa_deploy.latency import LatencyModel, Measurement
 from ofa_deploy.latency.level import LevelNow
-from ofa_deploy.notices import Report as Progress
+from ofa_deploy.notices import Progress
 from ofa_deploy.search import Gradient, Point, SearchResult
 from ofa_deploy.space import Arch, PopulationCodec
 from ofa_deploy.store import Workspace

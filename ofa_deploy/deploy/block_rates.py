@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from ofa_deploy.config import TargetProfile
 from ofa_deploy.errors import UsageError
 from ofa_deploy.fleet import Fleet, Protocol
 from ofa_deploy.latency_models import load_table
+from ofa_deploy.notices import Tell
 from ofa_deploy.space import SearchSpace, StageSpec
 from ofa_deploy.store import Workspace
 
@@ -21,7 +21,6 @@ WIDTHS = (16, 32, 64, 128)  # the first are measured first; they say which wider
 FASTER = 2.0  # so many times the best rate of narrow blocks may a wide one have
 LEAST = 0.05  # of a block's latency is its own, however long a call takes
 CAP_S = 20.0  # seconds that measuring a chunk of blocks may take
-Tell = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ofa_deploy.errors import GateFailed, InfeasibleBudget, OfaDeployError
 from ofa_deploy.fleet import Fleet
 from ofa_deploy.fleet.gauge import Gauge
 from ofa_deploy.latency import LatencyModel, differences
-from ofa_deploy.notices import Report as Progress
+from ofa_deploy.notices import Progress
 from ofa_deploy.search import Point, Problem, SearchResult, pick, planned
 from ofa_deploy.space import Arch, PopulationCodec
 from ofa_deploy.store import Workspace

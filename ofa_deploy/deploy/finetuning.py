@@ -11,7 +11,7 @@ from ofa_deploy.config import TrainRecipe
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.tuning_document import SplitAccuracies, SplitImages, TunedAs, TuningFacts
 from ofa_deploy.errors import OfaDeployError, UsageError
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, as_supernet, load_supernet, save_supernet
@@ -85,7 +85,7 @@ class Tuned:
 
 
 def finetune(
-    workspace: Workspace, subject: Subject, arch: Arch, tuning: Tuning, progress: Report | None = None
+    workspace: Workspace, subject: Subject, arch: Arch, tuning: Tuning, progress: Progress | None = None
 ) -> Tuned:
     """Train one subnet of a supernet on, or finish what a kill interrupted; what is finished is not trained again.
 

@@ -18,7 +18,7 @@ from ofa_deploy.deploy.subject import PREDICTOR, SAMPLE, SUPERNET, Subject
 from ofa_deploy.documents.card_document import Card, CardData, CardTest, TestedSubnet, TestedSubnets
 from ofa_deploy.errors import OfaDeployError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import network_macs, network_params
 from ofa_deploy.training import write_sample
 
@@ -26,7 +26,7 @@ CARD = "card.json"
 SAMPLED = {"valid": 500, "test": 1000}  # images; of the training split, those that batch norm is recalibrated with
 
 
-def pack(subject: Subject, folder: Path, random: int = 20, seed: int = 0, progress: Report | None = None) -> Path:
+def pack(subject: Subject, folder: Path, random: int = 20, seed: int = 0, progress: Progress | None = None) -> Path:
     """Measure a supernet and pack it.
 
     Args:
@@ -67,7 +67,7 @@ def pack(subject: Subject, folder: Path, random: int = 20, seed: int = 0, progre
     return folder / CARD
 
 
-def _accuracies(subject: Subject, campaign: Campaign, random: int, seed: int, progress: Report) -> CardTest:
+def _accuracies(subject: Subject, campaign: Campaign, random: int, seed: int, progress: Progress) -> CardTest:
     """Accuracies on the whole test split, with batch norm recalibrated as ``extract`` does it."""
     space, codec = subject.space, subject.codec
     population = codec.sample(random, np.random.default_rng(seed))

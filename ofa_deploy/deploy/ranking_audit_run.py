@@ -23,7 +23,7 @@ from ofa_deploy.deploy.finetuning import SCRATCH, VALID
 from ofa_deploy.deploy.subject import Subject
 from ofa_deploy.documents.ranking_document import RankedNetwork, Ranking
 from ofa_deploy.errors import UsageError
-from ofa_deploy.notices import Numbers, Report
+from ofa_deploy.notices import Numbers, Progress
 from ofa_deploy.space import Arch, SearchSpace, arch_facts, frozen
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import Subnet, Supernet, as_subnet, initialise, read_summary
@@ -108,7 +108,7 @@ class RankingAudit:
         made = self._made()
         return [i for i, label in enumerate(self.labels) if training_id(label.recipe, self._data) not in made]
 
-    def run(self, expected: Sequence[float], progress: Report | None = None) -> Ranking:
+    def run(self, expected: Sequence[float], progress: Progress | None = None) -> Ranking:
         """Make the labels that are missing, each kept as soon as it is there, and compare.
 
         A killed audit goes on where it stopped, also within a training.
@@ -128,7 +128,7 @@ class RankingAudit:
             done += float(share[i])
         return self._answer(progress)
 
-    def _make(self, label: Label, progress: Report | None) -> None:
+    def _make(self, label: Label, progress: Progress | None) -> None:
         identity = training_id(label.recipe, self._data)
         folder = self._workspace.root / "alone" / identity[:16]
         summary = read_summary(train_supernet(label.recipe, folder, resume=True, report=progress))[1]
@@ -150,7 +150,7 @@ class RankingAudit:
     def _made(self) -> dict[str, Mapping[str, Any]]:
         return {artefact.sha256: artefact.meta for artefact in self._workspace.store.artefacts("label")}
 
-    def _answer(self, progress: Report | None) -> Ranking:
+    def _answer(self, progress: Progress | None) -> Ranking:
         made, subject = self._made(), self._subject
         scores, milliseconds = self._scores(progress)
         rows = [self._row(arch, made) for arch in self.archs]
@@ -192,7 +192,7 @@ class RankingAudit:
             alone_seconds=[one["seconds"] for one in known],
         )
 
-    def _scores(self, progress: Report | None) -> tuple[dict[str, list[float]], dict[str, float]]:
+    def _scores(self, progress: Progress | None) -> tuple[dict[str, list[float]], dict[str, float]]:
         """Every score of all networks, and the mean milliseconds that a score of one took."""
         scores, took = dict[str, list[float]](), dict[str, float]()
         for name, score in self._scorers().items():
@@ -262,7 +262,7 @@ def _spread(count: int, chosen: int | None) -> set[int]:
     return set(np.linspace(0, count - 1, min(count if chosen is None else chosen, count)).round().astype(int).tolist())
 
 
-def _within(progress: Report | None, before: float, share: float, labels: int, place: int) -> Report | None:
+def _within(progress: Progress | None, before: float, share: float, labels: int, place: int) -> Progress | None:
     """A training's progress as that of the whole audit."""
     if progress is None:
         return None

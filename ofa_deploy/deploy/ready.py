@@ -13,7 +13,7 @@ from ofa_deploy.space import Family, PopulationCodec
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:
-    from ofa_deploy.notices import Report
+    from ofa_deploy.notices import Progress
 
 NETWORKS = 20  # whole networks that are measured beside the blocks
 OF_CELLS = 8  # beside whole cells, which tell more of a network than small blocks do
@@ -26,7 +26,7 @@ def ready_model(
     space: Family,
     statistic: str = "p50",
     protocol: Protocol | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> tuple[LatencyModel, PopulationCodec]:
     """The target's latency model, and the part of a family that its table covers; profiles where nothing is covered.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from ofa_deploy.accuracy.proxies import PROXIES
 from ofa_deploy.accuracy.proxy_gate import ProxyScores
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
-from ofa_deploy.notices import Tell
+from ofa_deploy.notices import Numbers, Progress, Tell
 from ofa_deploy.space import Arch, SearchSpace, network_macs, network_params
 from ofa_deploy.store import Workspace
 from ofa_deploy.supernet import read_summary
@@ -93,7 +93,7 @@ class Evidence:
             tell(what, {"done": i + 1, "total": len(archs)})
         return rows
 
-    def _alone(self, space: SearchSpace, arch: Arch, report: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def _alone(self, space: SearchSpace, arch: Arch, report: Progress) -> dict[str, Any]:
         if self.recipe is None:
             raise UsageError("noise cannot be learnt: give the images with -c RECIPE.yaml")
         recipe = alone_recipe(self.recipe, space, arch, self.recipe.epochs, self.seed)
@@ -108,9 +108,14 @@ class Evidence:
         return known[identity]
 
 
-def _within(tell: Tell, what: str, done: int, total: int) -> Callable[[dict[str, Any]], None]:
+def _within(tell: Tell, what: str, done: int, total: int) -> Progress:
     """A training's progress as that of all."""
-    return lambda p: tell(what, {"done": round(done + p["done"] / p["total"], 2), "total": total, "loss": p["loss"]})
+
+    def told(p: Numbers) -> None:
+        share = float(p["done"]) / float(p["total"])
+        tell(what, {"done": round(done + share, 2), "total": total, "loss": p["loss"]})
+
+    return told
 
 
 def gather(

@@ -12,11 +12,12 @@ import yaml
 
 from ofa_deploy.blocks.kinds import stage_kind
 from ofa_deploy.config import Constraints, TargetProfile
-from ofa_deploy.deploy.block_rates import Bench, Rate, Tell, measure_rates, width_within
+from ofa_deploy.deploy.block_rates import Bench, Rate, measure_rates, width_within
 from ofa_deploy.errors import InfeasibleBudget, UsageError
 from ofa_deploy.fleet import Fleet
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency_models import load_model, load_table
+from ofa_deploy.notices import Tell
 from ofa_deploy.search import Latency, Problem, fastest
 from ofa_deploy.space import Population, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace

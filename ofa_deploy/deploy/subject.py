@@ -29,7 +29,7 @@ from ofa_deploy.documents.preprocessing_document import Framing
 from ofa_deploy.errors import OfaDeployError, UsageError
 from ofa_deploy.files import write_atomic
 from ofa_deploy.graph import CALIBRATION_IMAGES
-from ofa_deploy.notices import Report, Tell, silent
+from ofa_deploy.notices import Progress, Tell, silent
 from ofa_deploy.pixels import MODES
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.store import Workspace
@@ -279,7 +279,7 @@ def find_supernet(workspace: Workspace, given: Path | None) -> Path:
 def load_subject(
     workspace: Workspace,
     path: Path,
-    progress: Callable[[dict], None] | None = None,
+    progress: Progress | None = None,
     seed: int = 0,
     world: World = ALONE,
     predictor: Predictor | None = None,
@@ -344,7 +344,7 @@ def follow_subject(recipe: TrainRecipe, world: World) -> None:
     follow(supernet, load_data(recipe.data), world)
 
 
-def _predictor(subject: Subject, progress: Report | None) -> AccuracyPredictor | None:
+def _predictor(subject: Subject, progress: Progress | None) -> AccuracyPredictor | None:
     """The one that is kept beside the supernet, or a new one; None without data, or where the space is too small."""
     if subject.space.size < FEWEST:
         return None
@@ -381,7 +381,7 @@ def kept_predictor(subject: Subject) -> AccuracyPredictor | None:
 
 
 def fit_predictor(
-    subject: Subject, config: AccuracyConfig, seed: int = 0, progress: Report | None = None
+    subject: Subject, config: AccuracyConfig, seed: int = 0, progress: Progress | None = None
 ) -> AccuracyPredictor:
     """Evaluate subnets and fit an accuracy predictor; what was evaluated before is not evaluated again.
 

@@ -20,7 +20,7 @@ from ofa_deploy.differentiable.recipe import DartsRecipe
 from ofa_deploy.differentiable.search_document import Acted, CellSearchDocument, Epoch, read_search
 from ofa_deploy.errors import UsageError
 from ofa_deploy.files import write_atomic
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.supernet import Header
 from ofa_deploy.training import Data, load_data, prepare
 from ofa_deploy.training.guards import tally
@@ -35,7 +35,7 @@ KIND = "cell search checkpoint"
 
 
 def search_cells(
-    recipe: DartsRecipe, folder: Path, resume: bool = False, report: Report | None = None
+    recipe: DartsRecipe, folder: Path, resume: bool = False, report: Progress | None = None
 ) -> CellSearchDocument:
     """Search for cells, or finish the search that a kill interrupted (``trainer.trained``).
 

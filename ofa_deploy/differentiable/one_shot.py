@@ -23,7 +23,7 @@ from ofa_deploy.differentiable.mixing import CANDIDATES, KINDS, SearchNetwork, S
 from ofa_deploy.differentiable.recipe import DartsRecipe
 from ofa_deploy.differentiable.search_document import GenotypeSearchDocument
 from ofa_deploy.files import write_atomic
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.search import Constraints, Problem, search
 from ofa_deploy.space import Genotype, Population
 from ofa_deploy.supernet import read_tensors, write_tensors
@@ -41,7 +41,7 @@ BATCH = 256
 
 
 def search_genotypes(
-    recipe: DartsRecipe, folder: Path, strategy: str, evaluations: int, report: Report | None = None
+    recipe: DartsRecipe, folder: Path, strategy: str, evaluations: int, report: Progress | None = None
 ) -> GenotypeSearchDocument:
     """Look for cells with one of ``search``'s strategies; finds the same ones each time.
 
@@ -87,7 +87,7 @@ class Judge:
         known: those that were judged.
     """
 
-    def __init__(self, recipe: DartsRecipe, folder: Path, report: Report | None = None) -> None:
+    def __init__(self, recipe: DartsRecipe, folder: Path, report: Progress | None = None) -> None:
         """Read the weights that are in a folder, or train and keep them there."""
         self.recipe, self.known = recipe, dict[Genotype, float]()
         self.data, device = load_data(recipe.data), choose_device(recipe.device, ALONE)
@@ -114,7 +114,7 @@ class Judge:
         return self.known[genotype]
 
 
-def _weights(recipe: DartsRecipe, data: Data, folder: Path, report: Report | None) -> SearchNetwork:
+def _weights(recipe: DartsRecipe, data: Data, folder: Path, report: Progress | None) -> SearchNetwork:
     """The network with the weights that are in a folder; or with new ones, which then are."""
     path, identity = folder / WEIGHTS, {"recipe": recipe.identity("search")}
     if path.exists():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.differentiable.recipe import DartsRecipe
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import CellSpace, Genotype
 from ofa_deploy.space.cells import is_edge, output_of, reductions
 from ofa_deploy.supernet import Header, Subnet, read_tensors, write_tensors
@@ -110,7 +110,7 @@ class Trainee(nn.Module):
 
 
 def train_network(
-    recipe: DartsRecipe, genotype: Genotype, folder: Path, resume: bool = False, report: Report | None = None
+    recipe: DartsRecipe, genotype: Genotype, folder: Path, resume: bool = False, report: Progress | None = None
 ) -> TrainedNetwork:
     """Train a genotype's network from scratch, or finish what a kill interrupted (``trainer.trained``).
 

@@ -19,7 +19,7 @@ from ofa_deploy.json_types import JSON
 from ofa_deploy.latency import AuditedNetwork, AuditSummary, Condition, LatencyModel, Measurement, audit_summary
 from ofa_deploy.latency.level import Curve, LevelTold
 from ofa_deploy.latency_models import load_model
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import Arch, Family, Population, PopulationCodec
 from ofa_deploy.store import Workspace
 
@@ -96,7 +96,7 @@ def audit(
     seed: int = 0,
     statistic: str = "p50",
     protocol: Protocol | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> Audit:
     """Predict networks, measure them, compare.
 
@@ -122,7 +122,7 @@ def compared(
     space: Family,
     archs: Sequence[Arch],
     protocol: Protocol | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     gauge: Gauge | None = None,
 ) -> Audit:
     """Predict some networks that the model has not seen, measure them, compare.

@@ -21,7 +21,7 @@ from ofa_deploy.fleet.profiling import network_item
 from ofa_deploy.fleet.protocol import Protocol
 from ofa_deploy.latency import LatencyModel, Measurement, Row, differences
 from ofa_deploy.latency.level import Curve, LevelNow, curve_through, without_each
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import Arch, Family
 from ofa_deploy.store import Workspace
 
@@ -100,7 +100,7 @@ class Gauge:
         ratios = [getattr(row, self.statistic) / row.best for row in rows]
         return curve_through([row.best for row in rows], ratios, [row.se for row in rows])
 
-    def measure(self, fleet: Fleet, progress: Report | None = None) -> LevelNow | None:
+    def measure(self, fleet: Fleet, progress: Progress | None = None) -> LevelNow | None:
         """The level in the next two seconds, as a forecast for the minutes after them; None without an anchor."""
         if not self:
             return None
@@ -178,7 +178,7 @@ def fresh_session(workspace: Workspace, device: str, at: datetime | None = None)
 
 @contextmanager
 def looking(
-    workspace: Workspace, target: TargetProfile, progress: Report | None = None
+    workspace: Workspace, target: TargetProfile, progress: Progress | None = None
 ) -> Iterator[Callable[[Family, LatencyModel], LevelNow | None]]:
     """Within it, a function that measures a target's level now by the networks of a space that its model knows."""
     with ExitStack() as stack:

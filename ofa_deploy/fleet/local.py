@@ -25,7 +25,7 @@ from ofa_deploy.fleet.schemas import JobRequest, JobStatus, Runtime
 from ofa_deploy.fleet.tokens import FILE as TOKEN_FILE
 from ofa_deploy.fleet.tokens import admin_token
 from ofa_deploy.latency import Measurement
-from ofa_deploy.notices import Numbers, Report
+from ofa_deploy.notices import Numbers, Progress
 from ofa_deploy.space import arch_facts
 from ofa_deploy.store import Workspace
 
@@ -121,7 +121,7 @@ class Fleet:
         target: TargetProfile,
         items: Sequence[MeasureItem],
         protocol: Protocol | None = None,
-        progress: Report | None = None,
+        progress: Progress | None = None,
     ) -> list[Measurement]:
         """Measure items on a device, together, in rounds. Returns them in the items' order; all are stored.
 
@@ -244,7 +244,7 @@ class Fleet:
     def _told(self, name: str) -> bool:
         return any(device.name == name and device.facts for device in self._client.devices())
 
-    def _wait(self, job: str, device: str, progress: Report) -> JobStatus:
+    def _wait(self, job: str, device: str, progress: Progress) -> JobStatus:
         wait_s = 0.0
         while True:
             asked = time.monotonic()

@@ -23,7 +23,7 @@ from ofa_deploy.latency_models import (
     other_devices,
     prior_from_others,
 )
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import Arch, Family, PopulationCodec
 from ofa_deploy.store import Workspace
 
@@ -61,7 +61,7 @@ def profile(
     refresh: bool = False,
     seed: int = 0,
     protocol: Protocol | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
     few: bool = False,
 ) -> LatencyTable:
     """Measure the blocks and cells that a target's table lacks, and whole networks beside them in the same rounds.
@@ -97,7 +97,7 @@ def measure_blocks(
     target: TargetProfile,
     ops: Sequence[OpSpec],
     protocol: Protocol | None = None,
-    progress: Report | None = None,
+    progress: Progress | None = None,
 ) -> LatencyTable:
     """Measure the given blocks that a target's table lacks, without whole networks.
 

@@ -10,7 +10,7 @@ one of the joint front, a subnet that meets all of them. Every subnet seen count
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from ofa_deploy.config import Constraints
 from ofa_deploy.errors import InfeasibleBudget
+from ofa_deploy.notices import Progress
 from ofa_deploy.search.assessed import Memory
 from ofa_deploy.search.engine import AskTell, Point, SearchResult
 from ofa_deploy.search.feasible import fastest
@@ -79,7 +80,7 @@ def find_fronts(
     constraints: Constraints,
     points: int = POINTS,
     seed: int = 0,
-    progress: Callable[[dict], None] | None = None,
+    progress: Progress | None = None,
 ) -> Fronts:
     """Search the fronts of one or several devices together.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.documents.scaling_document import ScalingPoint
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import Scaling, compound, largest_alone, load_space, network_macs, network_params
 from ofa_deploy.supernet import read_summary
 from ofa_deploy.training.supernet_training import train_supernet
@@ -17,7 +17,7 @@ def search_scaling(
     recipe: TrainRecipe,
     scalings: Sequence[Scaling],
     folder: Path,
-    report: Report | None = None,
+    report: Progress | None = None,
 ) -> list[ScalingPoint]:
     """Train the largest network of the recipe's space, scaled by φ = 1, alone with each α, β and γ.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
-from ofa_deploy.notices import Report
+from ofa_deploy.notices import Progress
 from ofa_deploy.space import Arch, PopulationCodec, SearchSpace, load_space
 from ofa_deploy.supernet import (
     Header,
@@ -41,7 +41,7 @@ KIND = "training checkpoint"
 
 
 def train_supernet(
-    recipe: TrainRecipe, folder: Path, resume: bool = False, report: Report | None = None, world: World = ALONE
+    recipe: TrainRecipe, folder: Path, resume: bool = False, report: Progress | None = None, world: World = ALONE
 ) -> Path:
     """Train a supernet, or finish the training that a kill interrupted (``trainer.trained``).
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ofa_deploy.config import TrainRecipe
 from ofa_deploy.errors import UsageError
-from ofa_deploy.notices import Numbers, Report
+from ofa_deploy.notices import Numbers, Progress
 from ofa_deploy.supernet import Header, read_tensors, write_tensors
 from ofa_deploy.training.data import Data, check_unchanged
 from ofa_deploy.training.devices import choose_device, torch_settings
@@ -156,7 +156,7 @@ def trained(
     recipe: TrainRecipe,
     checkpoint: Checkpoint,
     resume: bool = False,
-    report: Report | None = None,
+    report: Progress | None = None,
     world: World = ALONE,
 ) -> Iterator[LoopT]:
     """Run all steps of a loop, or those that a kill left; within, the loop has done them. The checkpoint goes last.
@@ -196,7 +196,7 @@ def trained(
 class _Run:
     loop: Loop
     checkpoint: Checkpoint
-    report: Report | None
+    report: Progress | None
     world: World
 
     def all_steps(self) -> None:
