@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ofa_deploy.accuracy import Predictor, objective
-from ofa_deploy.api.common import Where, in_frame, opened, targets_in
+from ofa_deploy.api.common import Where, in_frame, opened, save_figures, targets_in
 from ofa_deploy.api.supernets import question_of, subject_of
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy.kept_baselines import measured_baselines
@@ -18,7 +17,6 @@ from ofa_deploy.deploy.ready import ready_model
 from ofa_deploy.documents.fronts_document import FrontsFound
 from ofa_deploy.documents.predictor_error import PredictorError
 from ofa_deploy.errors import InfeasibleBudget, UsageError
-from ofa_deploy.files import write_atomic
 from ofa_deploy.fleet import resolve_target
 from ofa_deploy.latency import LatencyModel
 from ofa_deploy.latency.level import LevelNow
@@ -308,15 +306,7 @@ class Front:
         """Write the front: as figures (.json), as a plot (.svg) or as a page (.html)."""
         from ofa_deploy.report.front_plot import front_svg, render_fronts
 
-        path = Path(file)
-        render: dict[str, Callable[[dict[str, Any]], str]] = {
-            ".json": lambda figures: json.dumps(figures, indent=1),
-            ".svg": lambda figures: front_svg(FrontsFound.read(figures)),
-            ".html": lambda figures: render_fronts(FrontsFound.read(figures)),
-        }
-        if path.suffix not in render:
-            raise UsageError(f"{path}: the file name must end in {', '.join(render)}")
-        write_atomic(path, render[path.suffix](self.answer).encode())
+        save_figures(file, self.answer, FrontsFound, front_svg, render_fronts)
 
     def _repr_html_(self) -> str:
         from ofa_deploy.report.front_plot import render_fronts

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ofa_deploy.api.common import Where, in_frame, opened, targets_in
+from ofa_deploy.api.common import Where, in_frame, opened, save_figures, targets_in
 from ofa_deploy.config import Constraints, TrainRecipe, find_file, read_document
 from ofa_deploy.documents.spaces_document import SpacesCompared
 from ofa_deploy.errors import UsageError
@@ -45,15 +44,7 @@ class SpaceComparison:
         """
         from ofa_deploy.report.spaces_page import render_spaces, spaces_svg
 
-        path = Path(path)
-        render: dict[str, Callable[[dict[str, Any]], str]] = {
-            ".json": lambda answer: json.dumps(answer, indent=1),
-            ".svg": lambda answer: spaces_svg(SpacesCompared.read(answer)),
-            ".html": lambda answer: render_spaces(SpacesCompared.read(answer)),
-        }
-        if path.suffix not in render:
-            raise UsageError(f"{path}: the file name must end in {', '.join(render)}")
-        write_atomic(path, render[path.suffix](self.answer).encode())
+        save_figures(path, self.answer, SpacesCompared, spaces_svg, render_spaces)
 
     def _repr_html_(self) -> str:
         from ofa_deploy.report.spaces_page import render_spaces
