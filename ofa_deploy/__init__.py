@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ofa_deploy.api.bundles import load_bundle as load_bundle
     from ofa_deploy.api.comparing import baseline as baseline
     from ofa_deploy.api.extracting import extract as extract
+    from ofa_deploy.api.front_search import pareto as pareto
     from ofa_deploy.api.measuring import audit as audit
     from ofa_deploy.api.measuring import profile as profile
-    from ofa_deploy.api.searching import pareto as pareto
     from ofa_deploy.api.searching import search as search
     from ofa_deploy.api.space_study import compare_spaces as compare_spaces
     from ofa_deploy.api.space_study import suggest_space as suggest_space
@@ -53,7 +53,7 @@ _WHERE = {
     "profile": "ofa_deploy.api.measuring",
     "audit": "ofa_deploy.api.measuring",
     "search": "ofa_deploy.api.searching",
-    "pareto": "ofa_deploy.api.searching",
+    "pareto": "ofa_deploy.api.front_search",
     "extract": "ofa_deploy.api.extracting",
     "baseline": "ofa_deploy.api.comparing",
     "load_bundle": "ofa_deploy.api.bundles",

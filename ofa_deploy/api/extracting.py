@@ -18,7 +18,7 @@ from ofa_deploy.notices import Tell, silent
 from ofa_deploy.store import Workspace
 
 if TYPE_CHECKING:
-    from ofa_deploy.api.searching import Front
+    from ofa_deploy.api.front_search import Front
 
 
 def extract(

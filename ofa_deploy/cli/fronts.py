@@ -43,7 +43,7 @@ def pareto(
       ofa-deploy pareto --target local --points 8 -o front.html
       ofa-deploy pareto --target local --now -o front.json
     """
-    from ofa_deploy.api.searching import pareto as run
+    from ofa_deploy.api.front_search import pareto as run
 
     with progress() as tell:
         found = run(

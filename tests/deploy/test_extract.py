@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ofa_deploy.accuracy.belief import Belief, Validation
-from ofa_deploy.api.searching import pareto
+from ofa_deploy.api.front_search import pareto
 from ofa_deploy.blocks import counts
 from ofa_deploy.config import TargetProfile
 from ofa_deploy.deploy import bundling
@@ -239,8 +239,8 @@ def test_a_front_of_now_is_as_much_slower_as_the_device(workspace: Workspace, mo
     profile(fleet, workspace, TARGET, SPACE, networks=6)
     fleet.factor = 1.5
     monkeypatch.setattr("ofa_deploy.fleet.gauge.Fleet.open", lambda workspace: nullcontext(fleet))
-    monkeypatch.setattr("ofa_deploy.api.searching.resolve_target", lambda name, workspace: TARGET)
-    monkeypatch.setattr("ofa_deploy.api.searching.question_of", lambda *_: (SPACE, None, "random"))
+    monkeypatch.setattr("ofa_deploy.api.front_search.resolve_target", lambda name, workspace: TARGET)
+    monkeypatch.setattr("ofa_deploy.api.front_search.question_of", lambda *_: (SPACE, None, "random"))
     then, now = (pareto("made-up", points=3, now=now, workspace=workspace) for now in (False, True))
     assert now.points()[0]["latency_ms"] == pytest.approx(1.5 * then.points()[0]["latency_ms"], rel=0.02)
     assert now.answer["targets"]["made-up"]["level"]["factor"] == pytest.approx(1.5, rel=0.01)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from ofa_deploy.api.searching import pareto
+from ofa_deploy.api.front_search import pareto
 from ofa_deploy.config import read_document, shipped_folder
 from ofa_deploy.differentiable import random_genotype
 from ofa_deploy.errors import UsageError
