@@ -11,7 +11,7 @@ RecordT = TypeVar("RecordT")
 
 
 def objects(value: JSON) -> list[Mapping[str, JSON]]:
-    """The objects in a list; none where it is no list."""
+    """The objects in a list; none if it is not a list."""
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 

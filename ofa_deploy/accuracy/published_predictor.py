@@ -23,7 +23,7 @@ KIND = "one-hot network"
 SPACE = "ofa_mbv3_w1.2"
 RESOLUTIONS = tuple(range(112, 225, 16))
 LAYERS = (128, 400, 400, 400, 1)
-BLOCK = 256  # rows that are multiplied at once, always so many: see predict
+BLOCK = 256  # rows in each matrix product, always this number; predict says why
 DECIMALS = 7  # of a predicted accuracy: single precision, in which the network was trained, has no more
 CARD = {
     "what": "once-for-all's published accuracy predictor for ImageNet",

@@ -57,7 +57,7 @@ class Asked:
         """Which networks there are to choose from.
 
         Args:
-            cells: networks of cells, in the place of all others.
+            cells: networks of cells instead of all others.
 
         Raises:
             UsageError: options were given that do not go together.

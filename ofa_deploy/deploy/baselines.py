@@ -293,7 +293,7 @@ def beside_baselines(
     protocol: Protocol | None = None,
     progress: Progress | None = None,
 ) -> Together:
-    """An answer beside all hand-picked networks that were trained here on its images; none where none was."""
+    """An answer beside all hand-picked networks that were trained here on its images, of which there may be none."""
     picked = [exported(workspace, one, data, target) for one in known_baselines(workspace, data.fingerprint)]
     return measure_together(fleet, target, picked, [ours], protocol, progress)
 

@@ -18,8 +18,8 @@ from ofa_deploy.space import SearchSpace, StageSpec
 from ofa_deploy.store import Workspace
 
 WIDTHS = (16, 32, 64, 128)  # the first are measured first; they say which wider blocks may fit
-FASTER = 2.0  # so many times the best rate of narrow blocks may a wide one have
-LEAST = 0.05  # of a block's latency is its own, however long a call takes
+FASTER = 2.0  # a wide block is assumed to reach at most this many times the rate of the best narrow one
+LEAST = 0.05  # at least this share of a block's latency is its own; the rest may be the call's
 CAP_S = 20.0  # seconds that measuring a chunk of blocks may take
 
 
@@ -106,11 +106,11 @@ class Bench:
 
 
 def measure_rates(bench: Bench, sides: Sequence[int], max_ms: float) -> tuple[list[Rate], float]:
-    """Measure the grid at the shapes of stages, but for blocks that could not run in ``max_ms`` even if they were
-    ``FASTER`` than all narrow ones.
+    """Measure the grid at the shapes of stages. Blocks that could not run in ``max_ms`` even at ``FASTER`` times the
+    rate of the best narrow block are left out.
 
     Returns:
-        The rates, and what a call takes in ms: the latency of a block with next to no work.
+        The rates, and what a call takes in ms: the latency of a tiny block.
     """
     least, distinct = Choice("conv", min(sides), 8, 3, 1.0), sorted(set(sides), reverse=True)
     first = [choice for side in distinct for choice in grid(side, WIDTHS[:1])]
@@ -132,6 +132,6 @@ def width_within(rates: Sequence[Rate], most_ms: float) -> int:
     known = sorted((rate.choice.width, rate.ms) for rate in rates)
     widths = np.arange(8, known[-1][0] + 1, 8)
     measured, times = (np.log([one[i] for one in known]) for i in (0, 1))
-    ms = np.exp(np.interp(np.log(widths), measured, times))  # narrower than all that was measured: no slower
+    ms = np.exp(np.interp(np.log(widths), measured, times))  # a narrower block is never predicted to be slower
     fits = widths[ms <= most_ms]
     return int(fits[-1]) if len(fits) else 8

@@ -89,7 +89,7 @@ def _answer(bench: Bench, constraints: Constraints, model: LatencyModel, codec: 
         else:
             break
         if order.may_profile and differences(model.table.condition, bench.finalists[-1].record.condition):
-            model = bench.ready()[0]  # the table is another device's, as it were
+            model = bench.ready()[0]  # under another condition the device counts as another one
         model = learned(model, bench.finalists).at(bench.level)
     bench.finalists = _confirm(bench, model, bench.finalists, constraints)
     known, tuning = _meeting(bench, constraints, model, codec, [one.arch for one in order.earlier]), order.tuning

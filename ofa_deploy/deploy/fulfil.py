@@ -39,7 +39,7 @@ class Past:
     Attributes:
         workspace: as the target's profile and audit left it.
         after: the ``id`` of the newest measurement then; later ones are given as if they were measured now.
-        answers: earlier answers, in the place of those that the workspace remembers.
+        answers: earlier answers, instead of those that the workspace remembers.
         session: what had been measured on the device within the seconds before.
         audit: of the target's predictions in its own precision, for the report.
     """

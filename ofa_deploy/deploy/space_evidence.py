@@ -24,7 +24,7 @@ from ofa_deploy.training.data import fingerprint_of
 
 SCORED = 12  # networks of a space and budget that the proxies score
 NOISE = "noise"
-SHORT = (  # recipes for who gives none: of the first data set that is at hand
+SHORT = (  # default recipes; the first one whose data set is on this machine is used
     {
         "data": {"name": "fashion_mnist", "valid": 5000},
         "epochs": 1,
@@ -47,7 +47,7 @@ class Evidence:
     """Scores and trains networks on the same images.
 
     Attributes:
-        recipe: how a network is trained, but for its space; None where the images are noise.
+        recipe: how a network is trained; its space does not count. None if the images are noise.
         data: the images.
         trained: how many networks of a space and budget are trained.
         scored: how many are scored by proxies.

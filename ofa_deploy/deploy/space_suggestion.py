@@ -29,7 +29,7 @@ DEPTHS = (3, 6)  # the least and the most that the deepest choice is
 LAST_SIDE = 4  # in pixels: no stage reads images that are smaller
 LARGE_SIDE = 16  # images of more pixels a side are halved by the stem
 EASE = 1.5  # times the fastest block's latency is the least that a share can be
-CHEAP = 1.03  # so many times the latency of a plain block may one with a better activation or squeeze-excitation take
+CHEAP = 1.03  # a better activation or squeeze-excitation may cost at most 3 % of a plain block's latency
 SHOWN = 5  # rates of a shape in a file's comments
 
 
@@ -219,7 +219,7 @@ def thinned(widest: int) -> list[int]:
 
 
 def _extras(bench: Bench, best: Rate, call_ms: float) -> dict[str, Any]:
-    """Squeeze-excitation and hard swish for a stage, where they cost next to nothing on the device."""
+    """Squeeze-excitation and hard swish for a stage, where they hardly cost time on the device."""
     plain = best.choice
     richer = [replace(plain, act="hswish")]
     richer += [replace(plain, se=True)] if stage_kind(plain.kind).gated else []

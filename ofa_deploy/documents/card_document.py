@@ -27,7 +27,7 @@ class TestedSubnets(Document):
 
 
 class CardTest(Document):
-    """Accuracies on the test split, fractions, of so many images."""
+    """Accuracies on the test split, as fractions, and the number of images."""
 
     images: Whole
     largest: TestedSubnet
@@ -48,7 +48,7 @@ class Card(Document):
     """The whole card.
 
     Attributes:
-        recipe: what it was trained with, but for defaults.
+        recipe: what it was trained with, without the keys at their defaults.
         predictor: how its accuracy predictor errs; see ``PredictorError``.
         sample: images of each split that travel with it.
     """

@@ -1,4 +1,4 @@
-"""Devices as the server tells of them: what ``/api/devices`` answers is written and read here."""
+"""Devices as the server describes them: the answer of ``/api/devices`` is written and read here."""
 
 from __future__ import annotations
 

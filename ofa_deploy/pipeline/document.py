@@ -121,7 +121,7 @@ class ExtractStage(PlanTerms, OtherConstraints, OnTargets):
         spread: chooses this many budgets over the feasible range, instead of ``max_ms``.
         precision: the only precision, or several, of which the best network counts; default: the target's own.
         front: JSON file that ``pareto`` wrote: the finalists are taken from it, without a search.
-        darts: networks of cells, in the place of the supernet's subnets.
+        darts: networks of cells instead of the supernet's subnets.
         seed: of the search.
         finetune: fine-tunes this many of the finalists that fit before the choice.
         finetune_epochs: epochs of fine-tuning; default: a quarter of the recipe's.

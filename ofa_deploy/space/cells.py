@@ -205,7 +205,7 @@ def _built(space: CellSpace, arch: CellArch) -> Network:
 
 
 def reductions(cells: int) -> tuple[int, int]:
-    """Which of so many cells have stride 2."""
+    """Which cells of a network with this number of cells have stride 2."""
     return cells // 3, 2 * cells // 3
 
 

@@ -142,7 +142,7 @@ class Family(Protocol):
         """Values that must be in memory at once while that runs for one image, weights not counted."""
 
     def alike(self, other: Family) -> bool:
-        """Whether another family has the same networks, but for their resolutions."""
+        """Whether another family has the same networks, apart from their resolutions."""
 
     def with_resolutions(self, resolutions: tuple[int, ...]) -> Family:
         """The same family at other input sizes."""

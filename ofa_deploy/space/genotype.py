@@ -11,7 +11,7 @@ from typing import Any
 from ofa_deploy.errors import UsageError
 from ofa_deploy.json_types import JSON
 
-KERNELS = {  # operations of an edge, but for the skip: kind and kernel
+KERNELS = {  # operations of an edge, except the skip: kind and kernel
     "sep_conv_3x3": ("sep_conv", 3),
     "sep_conv_5x5": ("sep_conv", 5),
     "dil_conv_3x3": ("dil_conv", 3),

@@ -85,7 +85,7 @@ class Run:
         state: ``running``, ``done``, ``returned``, ``expired`` or ``cancelled``.
         queue: of the job; "" for registered devices.
         chunk: the chunk's place in the job.
-        run_s: after so many seconds it is over.
+        run_s: the attempt expires after this many seconds.
         request: what the job asks for.
         reference: what the job's first finished chunk left for the others.
     """

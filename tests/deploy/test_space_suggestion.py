@@ -17,7 +17,7 @@ COMMAND = ("space", "suggest", "--max-ms")
 
 
 def device(folder, name, **figures):
-    """The file of a kind of device like a Nano, but for some figures."""
+    """A profile like the Nano's with some figures changed."""
     profile = yaml.safe_load(NANO.read_text())
     quiet = {"launch_us": 1, "call_us": 20, "ramp_macs": 0, "noise": 0, "spikes": 0, "drift": 0}
     profile["name"], profile["simulation"] = name, {**profile["simulation"], **quiet, **figures}
